@@ -1,0 +1,49 @@
+# Every target works as the first command in a fresh clone: it installs what it needs into .venv.
+
+PYTHON ?= python3
+DATA ?= demo
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help features classify check test clean clean-cache
+
+help:  ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+features: $(VENV)/.for-use  ## Show every image of DATA to the network once and keep its features (DATA=demo)
+	@$(BIN)/pipeline features "$(DATA)" $(ARGS)
+
+classify: $(VENV)/.for-use  ## Train and compare classifiers on the features of DATA (DATA=demo)
+	@$(BIN)/pipeline classify "$(DATA)" $(ARGS)
+
+check: $(VENV)/.for-development  ## Check format, lint and types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+test: $(VENV)/.for-development  ## Run the tests
+	@$(BIN)/pytest $(ARGS)
+
+clean:  ## Remove the environment and what tools leave behind; features and runs stay
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find pipeline tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+clean-cache:  ## Remove the features: the next run makes them again
+	find cache -mindepth 1 -maxdepth 1 -type d -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "This needs Python 3.11 or newer, but $(PYTHON) is $$($(PYTHON) --version 2>&1). Name another: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.for-use: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) (once; TensorFlow and the demo data are about 600 MB) ..." >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[offline,demo]'
+	@touch $@
+
+$(VENV)/.for-development: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing into $(VENV) (once; TensorFlow and the demo data are about 600 MB) ..." >&2
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/.for-use

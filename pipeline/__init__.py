@@ -1,0 +1,1 @@
+"""Transfer learning on a laptop."""

@@ -1,0 +1,440 @@
+"""Folders or a CSV to a `Dataset`: which images there are, their labels and their splits."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+import stat
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.demo import demo_images
+from pipeline.errors import DataError, ImageError
+from pipeline.images import EXTENSIONS
+
+SPLITS = ("train", "validation", "test")
+"""The splits, from the least held-out to the most."""
+
+_SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "test": "test",
+    "testing": "test",
+}
+_SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
+_HASHING_THREADS = 4
+_SHOWN = 5
+
+LAYOUTS = (
+    "a folder of class folders (cats/, dogs/), a folder with train/, validation/ and test/ of "
+    "class folders, or a CSV with the columns path,label[,split][,group]"
+)
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A file that takes no part, and why."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images with labels and splits, in columns; entry i of each belongs to image i.
+
+    Attributes
+    ----------
+    name : str
+        What to call the data set.
+    paths : tuple of Path
+        The image files.
+    digests : tuple of bytes
+        SHA-256 of each file's bytes, 32 bytes each.
+    labels : ndarray of int64, shape (n,)
+        Index into `classes`.
+    splits : ndarray of str, shape (n,)
+        ``"train"``, ``"validation"`` or ``"test"``.
+    classes : tuple of str
+        Class names, sorted.
+    quarantined : tuple of Quarantined
+        Files that take no part.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    digests: tuple[bytes, ...]
+    labels: npt.NDArray[np.int64]
+    splits: npt.NDArray[np.str_]
+    classes: tuple[str, ...]
+    quarantined: tuple[Quarantined, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def where(self, *splits: str) -> npt.NDArray[np.int64]:
+        """Return the positions of the images that are in one of `splits`."""
+        return np.flatnonzero(np.isin(self.splits, splits))
+
+    def without(self, quarantined: Sequence[Quarantined]) -> Dataset:
+        """Return the data set less some files, which join its quarantine.
+
+        Raises
+        ------
+        DataError
+            What is left cannot be learned from; see `load_dataset`.
+        """
+        if not quarantined:
+            return self
+        gone = {bad.path for bad in quarantined}
+        kept = [place for place, path in enumerate(self.paths) if path not in gone]
+        left = replace(
+            self,
+            paths=tuple(self.paths[place] for place in kept),
+            digests=tuple(self.digests[place] for place in kept),
+            labels=self.labels[kept],
+            splits=self.splits[kept],
+            quarantined=(*self.quarantined, *quarantined),
+        )
+        left._check_learnable()
+        return left
+
+    def _check_learnable(self) -> None:
+        if not self.paths:
+            raise DataError(
+                f"none of the {len(self.quarantined)} files of {self.name} can be used; "
+                f"{_listed(f'{bad.path}: {bad.reason}' for bad in self.quarantined)}",
+                expected="images in one of the formats JPEG, PNG, WebP, BMP, GIF, TIFF",
+            )
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        if (few := np.flatnonzero(counts < 2)).size:
+            raise DataError(
+                "too few images of the class "
+                f"{_listed(f'{self.classes[c]} ({counts[c]})' for c in few)}",
+                expected="at least two of each class: one to learn from, one to be tested on",
+                fix="add images of it, or leave the class out",
+            )
+        in_train = np.bincount(self.labels[self.where("train")], minlength=len(self.classes))
+        if (untaught := np.flatnonzero(in_train == 0)).size:
+            raise DataError(
+                f"no training image of the class {_listed(self.classes[c] for c in untaught)}",
+                expected="every class in the training split",
+                fix="add images of it, give the splits yourself, or try another --seed",
+            )
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One image as the user lists it, before its bytes have been looked at."""
+
+    path: Path
+    label: str
+    split: str = ""
+    group: str = ""
+
+
+def load_dataset(
+    source: str | Path,
+    *,
+    seed: int = 0,
+    validation: float = 0.15,
+    test: float = 0.25,
+) -> Dataset:
+    """List the images of a data set, with labels, digests and splits.
+
+    Where no splits are given, an image's split follows from its group, or else from its
+    digest, and the seed, and from nothing else: adding images never moves another. A split
+    that is missing from those given is taken out of the training images. Of files with the
+    same bytes in several splits, those in the most held-out split stay.
+
+    Parameters
+    ----------
+    source : str or Path
+        A folder of class folders; a folder with ``train/``, ``validation/``, ``test/`` of
+        class folders; a CSV file with the columns ``path,label[,split][,group]``; or the
+        word ``"demo"``.
+    seed : int
+        Another seed gives other splits.
+    validation, test : float
+        Expected share of the images in these splits, where they are not given.
+
+    Raises
+    ------
+    DataError
+        There is nothing there to learn from, or the listing contradicts itself.
+    """
+    if validation < 0 or test < 0 or validation + test >= 1:
+        raise DataError(
+            f"shares of {validation} for validation and {test} for test leave nothing to train on.",
+            expected="shares of 0 or more that add up to less than 1",
+        )
+    entries, quarantined, name = _list_entries(source)
+    entries, digests, unreadable = _with_digests(entries)
+    quarantined += unreadable
+    classes = tuple(sorted({entry.label for entry in entries}))
+    if entries and len(classes) < 2:
+        raise DataError(
+            f"{source} has images of one class only: {classes[0]}.",
+            expected=f"two classes or more, as {LAYOUTS}",
+        )
+    number = {name: label for label, name in enumerate(classes)}
+    splits = _assign_splits(entries, digests, seed=seed, validation=validation, test=test)
+    dataset = Dataset(
+        name=name,
+        paths=tuple(entry.path for entry in entries),
+        digests=tuple(digests),
+        labels=np.array([number[entry.label] for entry in entries], np.int64),
+        splits=np.array(splits, dtype="<U10"),
+        classes=classes,
+        quarantined=tuple(quarantined),
+    )
+    dataset = dataset.without(_copies_across_splits(dataset))
+    dataset._check_learnable()
+    return dataset
+
+
+def _list_entries(source: str | Path) -> tuple[list[_Entry], list[Quarantined], str]:
+    if source == "demo":
+        return [_Entry(path, label) for path, label in demo_images()], [], "demo"
+    path = Path(source)
+    try:
+        if path.is_dir():
+            return *_list_folder(path), path.resolve().name
+        if path.is_file():
+            return *_list_csv(path), path.stem
+    except OSError as error:
+        raise DataError(f"cannot read {error.filename or path}: {error.strerror}.") from error
+    raise DataError(f"there is no folder or file {path}.", expected=LAYOUTS)
+
+
+def _list_folder(root: Path) -> tuple[list[_Entry], list[Quarantined]]:
+    folders = _subfolders(root)
+    given = {name: _SPLIT_NAMES.get(name.lower()) for name in (folder.name for folder in folders)}
+    by_split = (
+        {"train"} < set(given.values()) and None not in given.values()
+    ) and all(_subfolders(folder) for folder in folders)
+    class_folders = (
+        [(given[split.name] or "", folder) for split in folders for folder in _subfolders(split)]
+        if by_split
+        else [("", folder) for folder in folders]
+    )
+    if not class_folders:
+        raise DataError(f"{root} holds no class folders.", expected=LAYOUTS)
+    entries: list[_Entry] = []
+    quarantined: list[Quarantined] = []
+    resolved_root = root.resolve()
+    for split, folder in class_folders:
+        for path in _files(folder):
+            if reason := _unusable(path, resolved_root):
+                quarantined.append(Quarantined(path, reason))
+            else:
+                entries.append(_Entry(path, folder.name, split))
+    if not entries and not quarantined:
+        raise DataError(f"the class folders of {root} are empty.", expected=LAYOUTS)
+    return entries, quarantined
+
+
+def _subfolders(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    )
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        for name in sorted(names + links):
+            if not name.startswith(".") and name.lower() not in _SYSTEM_FILES:
+                yield Path(parent, name)
+
+
+def _unusable(path: Path, root: Path) -> str:
+    if path.is_symlink() and not path.resolve().is_relative_to(root):
+        return "a link that leads out of the folder (a CSV may name files anywhere)"
+    if path.is_dir():
+        return "a link to a folder"
+    if path.suffix.lower() not in EXTENSIONS:
+        return f"not an image by its name: it ends in {path.suffix or 'nothing'}"
+    return ""
+
+
+def _list_csv(source: Path) -> tuple[list[_Entry], list[Quarantined]]:
+    entries: dict[Path, _Entry] = {}
+    quarantined: list[Quarantined] = []
+    try:
+        with source.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            if absent := {"path", "label"} - set(columns):
+                raise DataError(
+                    f"{source} lacks the column {_listed(sorted(absent))}; "
+                    f"it has {', '.join(columns) or 'no columns'}.",
+                    expected="the columns path,label[,split][,group] in the first line",
+                )
+            for row in reader:
+                entry = _csv_entry(row, f"{source}, line {reader.line_num}", source.parent)
+                known = entries.setdefault(entry.path, entry)
+                if known.label != entry.label:
+                    raise DataError(
+                        f"{source}, line {reader.line_num}: {row['path']} is labelled "
+                        f"{entry.label}, and {known.label} further up.",
+                        expected="one label for each path",
+                    )
+                if known is not entry:
+                    quarantined.append(Quarantined(entry.path, "listed more than once; used once"))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError(
+            f"{source} cannot be read as a CSV file: {error}.",
+            expected=f"text in UTF-8; data may be {LAYOUTS}",
+        ) from error
+    if not entries:
+        raise DataError(f"{source} lists no images.", expected=LAYOUTS)
+    return list(entries.values()), quarantined
+
+
+def _csv_entry(row: dict[str, str], place: str, folder: Path) -> _Entry:
+    path, label, split, group = (
+        (row.get(column) or "").strip() for column in ("path", "label", "split", "group")
+    )
+    if not path or not label:
+        raise DataError(f"{place}: the {'label' if path else 'path'} is empty.")
+    if split and split.lower() not in _SPLIT_NAMES:
+        raise DataError(
+            f"{place}: unknown split {split!r}.", expected="train, validation, test or nothing"
+        )
+    return _Entry(folder / path, label, _SPLIT_NAMES.get(split.lower(), ""), group)
+
+
+def read_image(path: Path, digest: bytes | None = None) -> tuple[bytes, bytes]:
+    """Read a file's bytes.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    digest : bytes, optional
+        The SHA-256 that the file had when it was listed.
+
+    Returns
+    -------
+    tuple of bytes
+        The bytes, and their SHA-256.
+
+    Raises
+    ------
+    ImageError
+        It is empty, is no regular file, cannot be read, or has changed since it was listed.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ImageError("not a regular file")
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}") from error
+    if not data:
+        raise ImageError("0 bytes")
+    found = hashlib.sha256(data).digest()
+    if digest is not None and found != digest:
+        raise ImageError("changed while the work went on; run the same command again")
+    return data, found
+
+
+def _with_digests(
+    entries: Sequence[_Entry],
+) -> tuple[list[_Entry], list[bytes], list[Quarantined]]:
+    def digest(entry: _Entry) -> bytes | ImageError:
+        try:
+            return read_image(entry.path)[1]
+        except ImageError as error:
+            return error
+
+    kept, digests, quarantined = [], [], []
+    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
+        for entry, found in zip(entries, pool.map(digest, entries), strict=True):
+            if isinstance(found, ImageError):
+                quarantined.append(Quarantined(entry.path, found.found))
+            else:
+                kept.append(entry)
+                digests.append(found)
+    return kept, digests, quarantined
+
+
+def _assign_splits(
+    entries: Sequence[_Entry],
+    digests: Sequence[bytes],
+    *,
+    seed: int,
+    validation: float,
+    test: float,
+) -> list[str]:
+    given = {entry.split for entry in entries}
+    splits = []
+    for entry, digest in zip(entries, digests, strict=True):
+        drawn = _draw(entry, digest, seed=seed, validation=validation, test=test)
+        if entry.split in ("validation", "test"):
+            splits.append(entry.split)
+        elif entry.split == "train" and drawn in given:
+            splits.append("train")
+        else:
+            splits.append(drawn)
+    of_group: dict[str, str] = {}
+    for entry, split in zip(entries, splits, strict=True):
+        if entry.group and of_group.setdefault(entry.group, split) != split:
+            raise DataError(
+                f"the group {entry.group} stands in {of_group[entry.group]} and in {split}.",
+                expected="every group in one split",
+                fix="give its images the same split, or no split at all",
+            )
+    return splits
+
+
+def _draw(entry: _Entry, digest: bytes, *, seed: int, validation: float, test: float) -> str:
+    unit = b"group:" + entry.group.encode() if entry.group else digest
+    drawn = hashlib.sha256(b"%d:" % seed + unit).digest()
+    share = int.from_bytes(drawn[:8], "big") / 2**64
+    if share < test:
+        return "test"
+    return "validation" if share < test + validation else "train"
+
+
+def _copies_across_splits(dataset: Dataset) -> list[Quarantined]:
+    """Find files whose very bytes stand in a more held-out split."""
+    keeper: dict[bytes, int] = {}
+    rank = [SPLITS.index(split) for split in dataset.splits]
+    for place, digest in enumerate(dataset.digests):
+        known = keeper.setdefault(digest, place)
+        if rank[place] > rank[known]:
+            keeper[digest] = place
+    return [
+        Quarantined(
+            dataset.paths[place],
+            f"the same bytes as {dataset.paths[kept]}, which is in {dataset.splits[kept]}",
+        )
+        for place, digest in enumerate(dataset.digests)
+        if rank[kept := keeper[digest]] > rank[place]
+    ]
+
+
+def count_splits(dataset: Dataset) -> dict[str, Counter[str]]:
+    """Count the images of each class in each split."""
+    return {
+        split: Counter(dataset.classes[label] for label in dataset.labels[dataset.where(split)])
+        for split in SPLITS
+    }
+
+
+def _listed(items: Iterable[str]) -> str:
+    shown = list(items)
+    more = f" and {len(shown) - _SHOWN:,} more" if len(shown) > _SHOWN else ""
+    return ", ".join(shown[:_SHOWN]) + more

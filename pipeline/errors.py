@@ -1,0 +1,51 @@
+"""What can go wrong, said so that the reader knows what to do next."""
+
+from __future__ import annotations
+
+
+class PipelineError(Exception):
+    """An error that the user can act on.
+
+    Parameters
+    ----------
+    found : str
+        What is wrong, as a sentence: what was found, and where.
+    expected : str, optional
+        What was expected instead.
+    fix : str, optional
+        What to do next.
+    """
+
+    def __init__(self, found: str, *, expected: str = "", fix: str = "") -> None:
+        self.found = found
+        self.expected = expected
+        self.fix = fix
+        super().__init__(found, expected, fix)
+
+    def __str__(self) -> str:
+        lines = [self.found]
+        if self.expected:
+            lines.append(f"Expected: {self.expected}")
+        if self.fix:
+            lines.append(f"To do: {self.fix}")
+        return "\n".join(lines)
+
+
+class ImageError(PipelineError):
+    """One image cannot be read; its neighbours are not concerned."""
+
+
+class DataError(PipelineError):
+    """The data set as a whole cannot be used."""
+
+
+class WeightsError(PipelineError):
+    """The backbone's weights are missing or are not what they should be."""
+
+
+class StoreError(PipelineError):
+    """The feature store cannot be read or written."""
+
+
+class ModelError(PipelineError):
+    """A saved model cannot be read."""

@@ -1,0 +1,234 @@
+"""Stage one: find out which rows are missing, make them, and commit them to the store."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.backbone import Backbone, vgg16_recipe
+from pipeline.dataset import Dataset, Quarantined, read_image
+from pipeline.errors import DataError, ImageError
+from pipeline.images import decode
+from pipeline.recipe import Recipe
+from pipeline.store import ROWS_PER_SHARD, FeatureStore, Key
+
+CACHE = Path("cache")
+"""Where features are kept, unless another folder is named."""
+
+Pixels = npt.NDArray[np.uint8]
+Rows = npt.NDArray[np.float32]
+Forward = Callable[[Pixels], Rows]
+Progress = Callable[[int, int], None]
+
+_PIXELS_PER_BATCH = 64 * 150 * 150  # about 1 GB of activations in float32; larger is not faster
+_DECODING_THREADS = 4
+_BATCHES_AHEAD = 3
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What stage one did.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        The data set, less the files that could not be read.
+    store : FeatureStore
+        Holds a row for every image of `dataset`.
+    made : int
+        Number of rows that were made now.
+    seconds : float
+        How long that took, loading the backbone included.
+    """
+
+    dataset: Dataset
+    store: FeatureStore
+    made: int
+    seconds: float
+
+    def rows(self) -> Rows:
+        """Read the features of all images.
+
+        Returns
+        -------
+        ndarray of float32, shape (len(dataset), height, width, channels)
+        """
+        return self.store.read(keys(self.dataset))
+
+
+def keys(dataset: Dataset) -> list[Key]:
+    """Name the row of each image of a data set, in its order."""
+    return [(digest, 0) for digest in dataset.digests]
+
+
+def extract(
+    dataset: Dataset,
+    recipe: Recipe | None = None,
+    *,
+    cache: str | Path = CACHE,
+    weights: Path | None = None,
+    strict: bool = False,
+    on_progress: Progress | None = None,
+    backbone: Forward | None = None,
+) -> Extraction:
+    """Make the rows that the cache lacks, and commit them as they come.
+
+    It may be interrupted at any moment and called again: it goes on where it was.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The images.
+    recipe : Recipe, optional
+        How images become rows; the default is that of `pipeline.backbone.vgg16_recipe`.
+    cache : str or Path
+        The cache folder.
+    weights : Path, optional
+        File with the backbone's weights; see `pipeline.backbone.load_weights`.
+    strict : bool
+        Fail if any file of the data set cannot be used.
+    on_progress : callable, optional
+        Called with the number of images done, and to do, after each batch.
+    backbone : callable, optional
+        What computes rows from pixels, in place of the recipe's backbone.
+
+    Raises
+    ------
+    StoreError
+        The cache cannot be read or written.
+    WeightsError
+        The backbone's weights are not to be had.
+    DataError
+        No usable images are left, or `strict` and there is an unusable one.
+    """
+    recipe = recipe or vgg16_recipe()
+    if strict:
+        _refuse_quarantined(dataset.quarantined)
+    store = FeatureStore(Path(cache), recipe)
+    started = time.monotonic()
+    path_of = {(digest, 0): path for path, digest in zip(dataset.paths, dataset.digests)}
+    missing = store.missing(keys(dataset))
+    report = on_progress or (lambda done, total: None)
+    images = [(path_of[key], key[0]) for key in missing]
+    forward = backbone or _LateBackbone(recipe, weights)
+    pending = _Pending(store)
+    refused: dict[bytes, str] = {}
+    done = 0
+    if images:
+        report(0, len(images))
+    try:
+        for batch in compute_rows(images, recipe, forward):
+            for key, outcome in zip(missing[done:], batch):
+                if isinstance(outcome, ImageError):
+                    refused[key[0]] = outcome.found
+                    if strict:
+                        _refuse_quarantined([Quarantined(path_of[key], outcome.found)])
+                else:
+                    pending.add(key, outcome)
+            done += len(batch)
+            report(done, len(images))
+    finally:
+        # Also when interrupted: what was computed is kept.
+        pending.commit()
+    bad = [
+        Quarantined(path, refused[digest])
+        for path, digest in zip(dataset.paths, dataset.digests)
+        if digest in refused
+    ]
+    made = len(images) - len(refused)
+    return Extraction(dataset.without(bad), store, made, time.monotonic() - started)
+
+
+def compute_rows(
+    images: Sequence[tuple[Path, bytes | None]], recipe: Recipe, forward: Forward
+) -> Iterator[list[npt.NDArray[np.float32] | ImageError]]:
+    """Decode images and run them through the backbone, decoding ahead while it computes.
+
+    Parameters
+    ----------
+    images : sequence of (Path, bytes or None)
+        Files, and the digest that each is known to have.
+    recipe : Recipe
+        Size and resize rule.
+    forward : callable
+        Pixels to rows.
+
+    Yields
+    ------
+    list
+        For each image of the next batch, in order, its row or the reason why it has none.
+    """
+    size = max(1, _PIXELS_PER_BATCH // recipe.size**2)
+    batches = [images[start : start + size] for start in range(0, len(images), size)]
+
+    def pixels(image: tuple[Path, bytes | None]) -> Pixels | ImageError:
+        try:
+            return decode(read_image(*image)[0], recipe.size, resize=recipe.resize)
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(_DECODING_THREADS) as pool:
+        ahead: deque[list[Future[Pixels | ImageError]]] = deque()
+        try:
+            for batch in batches[:_BATCHES_AHEAD]:
+                ahead.append([pool.submit(pixels, image) for image in batch])
+            for number in range(len(batches)):
+                decoded = [future.result() for future in ahead.popleft()]
+                if number + _BATCHES_AHEAD < len(batches):
+                    later = batches[number + _BATCHES_AHEAD]
+                    ahead.append([pool.submit(pixels, image) for image in later])
+                readable = [item for item in decoded if not isinstance(item, ImageError)]
+                rows = iter(forward(np.stack(readable)) if readable else ())
+                yield [item if isinstance(item, ImageError) else next(rows) for item in decoded]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass
+class _Pending:
+    """Rows that were computed and are not committed yet."""
+
+    store: FeatureStore
+    keys: list[Key] = field(default_factory=list)
+    rows: list[Rows] = field(default_factory=list)
+
+    def add(self, key: Key, row: Rows) -> None:
+        self.keys.append(key)
+        self.rows.append(row)
+        if len(self.keys) == ROWS_PER_SHARD:
+            self.commit()
+
+    def commit(self) -> None:
+        if self.keys:
+            keys, rows, self.keys, self.rows = self.keys, self.rows, [], []
+            self.store.write(keys, np.stack(rows))
+
+
+class _LateBackbone:
+    """The backbone, loaded when its first batch comes: often there is nothing to do."""
+
+    def __init__(self, recipe: Recipe, weights: Path | None) -> None:
+        self._recipe = recipe
+        self._weights = weights
+        self._loaded: Forward | None = None
+
+    def __call__(self, pixels: Pixels) -> Rows:
+        if self._loaded is None:
+            self._loaded = Backbone(self._recipe, self._weights)
+        return self._loaded(pixels)
+
+
+def _refuse_quarantined(quarantined: Sequence[Quarantined]) -> None:
+    if quarantined:
+        files = "\n".join(f"  {bad.path}: {bad.reason}" for bad in quarantined)
+        raise DataError(
+            f"{len(quarantined)} files cannot be used:\n{files}",
+            fix="mend or remove them, or leave --strict away to go on without them",
+        )

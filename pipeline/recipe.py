@@ -1,0 +1,134 @@
+"""Everything beside an image's bytes that decides the value of its features."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from pipeline.errors import StoreError
+
+SCHEMA = 1
+"""Version of what is written to disk: recipe files and shards."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How an image file becomes a row of features.
+
+    Two recipes that differ in any field have another fingerprint, so their rows lie in
+    different folders and never mix. What cannot change a value (batch size, number of
+    threads, machine) is not here.
+
+    Parameters
+    ----------
+    backbone : str
+        Name of the convolutional base.
+    weights : str
+        SHA-256 of the base's weights, as hexadecimal digits.
+    layer : str
+        Where the base is cut; a row is this layer's output.
+    shape : tuple of int
+        Shape of one row, ``(height, width, channels)``.
+    size : int
+        Side of the square input, in pixels.
+    decoding : str
+        Version of the rules that turn a file's bytes into pixels.
+    resize : str
+        Filter that brings a picture to ``size``.
+    scaling : str
+        What is done to pixels before the first layer: ``"caffe"`` or ``"unit"``.
+    precision : str
+        Number format the base computes in.
+    engine : str
+        Library that computes.
+    augmentation : str
+        How the views beyond view 0 are made; ``"none"`` where there are none.
+    """
+
+    backbone: str
+    weights: str
+    layer: str
+    shape: tuple[int, int, int]
+    size: int
+    decoding: str
+    resize: str
+    scaling: str
+    precision: str
+    engine: str
+    augmentation: str = "none"
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the recipe in canonical JSON, as 64 hexadecimal digits."""
+        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """Name of the store's folder: readable parts, then the fingerprint's first 12 digits."""
+        return f"{self.backbone}-{self.layer}-{self.size}-{self.fingerprint[:12]}"
+
+    def to_json(self) -> str:
+        """Write the recipe as readable JSON, with the schema version and the fingerprint."""
+        document = {"schema": SCHEMA, "fingerprint": self.fingerprint, "recipe": asdict(self)}
+        return json.dumps(document, indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, *, source: str) -> Recipe:
+        """Read what `to_json` wrote.
+
+        Parameters
+        ----------
+        text : str
+            The JSON text.
+        source : str
+            Where it was read, for the error message.
+
+        Raises
+        ------
+        StoreError
+            The text is of a newer schema, is damaged, or does not match its fingerprint.
+        """
+        try:
+            document = json.loads(text)
+            schema = int(document["schema"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise damaged(source, f"not a recipe ({error})") from error
+        if schema > SCHEMA:
+            raise newer(source, schema)
+        try:
+            recipe = cls._from_fields(document["recipe"])
+            fingerprint = document["fingerprint"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise damaged(source, f"not a recipe ({error})") from error
+        if fingerprint != recipe.fingerprint:
+            raise damaged(source, "its fingerprint does not match its contents")
+        return recipe
+
+    @classmethod
+    def _from_fields(cls, values: dict[str, Any]) -> Recipe:
+        names = {field.name for field in fields(cls)}
+        if set(values) != names:
+            raise ValueError(f"fields {sorted(set(values) ^ names)} are missing or unknown")
+        height, width, channels = (int(side) for side in values["shape"])
+        return cls(**{**values, "shape": (height, width, channels)})
+
+
+def newer(source: str, schema: int) -> StoreError:
+    """Make the error for something written by a later version of this project."""
+    return StoreError(
+        f"{source} is of schema version {schema}.",
+        expected=f"version {SCHEMA} or older, which is what this installation reads",
+        fix="update cached-feature-pipeline, or name another cache with --cache",
+    )
+
+
+def damaged(source: str, reason: str) -> StoreError:
+    """Make the error for a recipe file that cannot be believed."""
+    return StoreError(
+        f"{source} is damaged: {reason}.",
+        expected="the recipe.json that was written when the store was made",
+        fix="restore the file, or delete its folder: the features are then made again",
+    )

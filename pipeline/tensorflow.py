@@ -1,0 +1,50 @@
+"""TensorFlow and Keras, imported late and without their start-up noise."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from types import ModuleType
+
+
+@cache
+def load() -> tuple[ModuleType, ModuleType]:
+    """Import TensorFlow, which takes seconds, and start its CPU device.
+
+    Returns
+    -------
+    tuple of module
+        ``tensorflow`` and ``keras``.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    with _silent_stderr():
+        import keras
+        import tensorflow as tf
+
+        tf.constant(0)  # the device is announced on first use
+    return tf, keras
+
+
+@contextlib.contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Hold back what is written to file descriptor 2, and show it only if the block fails.
+
+    TensorFlow's C++ code logs before it has read any setting, so no setting can silence it.
+    """
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as held:
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            held.seek(0)
+            os.write(kept, held.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
