@@ -1,1 +1,68 @@
-"""Transfer learning on a laptop."""
+"""Transfer learning on a laptop: images are looked at once, and every experiment is cheap.
+
+>>> from pipeline import classify, extract, load_dataset
+>>> dataset = load_dataset("photos")  # doctest: +SKIP
+>>> run = classify(dataset, ["logistic", "rbf-svm"])  # doctest: +SKIP
+>>> run.best.test.accuracy  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.backbone import vgg16_recipe
+    from pipeline.classification import Run, classify
+    from pipeline.dataset import Dataset, load_dataset
+    from pipeline.errors import PipelineError
+    from pipeline.extraction import Extraction, extract
+    from pipeline.model import Model, Prediction
+    from pipeline.recipe import Recipe
+    from pipeline.store import FeatureStore
+    from pipeline.transformer import FeatureExtractor
+
+_HOME = {
+    "Dataset": "dataset",
+    "Extraction": "extraction",
+    "FeatureExtractor": "transformer",
+    "FeatureStore": "store",
+    "Model": "model",
+    "PipelineError": "errors",
+    "Prediction": "model",
+    "Recipe": "recipe",
+    "Run": "classification",
+    "classify": "classification",
+    "extract": "extraction",
+    "load_dataset": "dataset",
+    "vgg16_recipe": "backbone",
+}
+
+__all__ = [
+    "Dataset",
+    "Extraction",
+    "FeatureExtractor",
+    "FeatureStore",
+    "Model",
+    "PipelineError",
+    "Prediction",
+    "Recipe",
+    "Run",
+    "classify",
+    "extract",
+    "load_dataset",
+    "vgg16_recipe",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: some of it takes seconds."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"pipeline.{_HOME[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

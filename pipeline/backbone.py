@@ -293,7 +293,9 @@ def _read_weights(file: Path) -> list[npt.NDArray[np.float32]]:
         return _read_keras(file)
     except WeightsError:
         raise
-    except Exception as error:  # Keras, h5py and onnx raise many kinds for a file that is not theirs
+    except (
+        Exception
+    ) as error:  # Keras, h5py and onnx raise many kinds for a file that is not theirs
         raise WeightsError(
             f"cannot read VGG16's weights from {file}: {error}",
             expected="the 13 convolutional layers of VGG16, as Keras or ONNX writes them",

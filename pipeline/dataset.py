@@ -82,6 +82,13 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.paths)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all images' digests, labels and splits, whatever their order and names."""
+        rows = zip(self.digests, self.labels, self.splits)
+        lines = sorted(f"{d.hex()} {self.classes[label]} {split}" for d, label, split in rows)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
     def where(self, *splits: str) -> npt.NDArray[np.int64]:
         """Return the positions of the images that are in one of `splits`."""
         return np.flatnonzero(np.isin(self.splits, splits))
@@ -220,9 +227,9 @@ def _list_entries(source: str | Path) -> tuple[list[_Entry], list[Quarantined], 
 def _list_folder(root: Path) -> tuple[list[_Entry], list[Quarantined]]:
     folders = _subfolders(root)
     given = {name: _SPLIT_NAMES.get(name.lower()) for name in (folder.name for folder in folders)}
-    by_split = (
-        {"train"} < set(given.values()) and None not in given.values()
-    ) and all(_subfolders(folder) for folder in folders)
+    by_split = ({"train"} < set(given.values()) and None not in given.values()) and all(
+        _subfolders(folder) for folder in folders
+    )
     class_folders = (
         [(given[split.name] or "", folder) for split in folders for folder in _subfolders(split)]
         if by_split
@@ -242,6 +249,19 @@ def _list_folder(root: Path) -> tuple[list[_Entry], list[Quarantined]]:
     if not entries and not quarantined:
         raise DataError(f"the class folders of {root} are empty.", expected=LAYOUTS)
     return entries, quarantined
+
+
+def list_images(paths: Iterable[Path]) -> list[Path]:
+    """Replace each folder among `paths` by the images in it, at any depth, sorted."""
+    return [
+        file
+        for path in paths
+        for file in (
+            (file for file in _files(path) if file.suffix.lower() in EXTENSIONS)
+            if path.is_dir()
+            else [path]
+        )
+    ]
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -350,23 +370,29 @@ def read_image(path: Path, digest: bytes | None = None) -> tuple[bytes, bytes]:
     return data, found
 
 
-def _with_digests(
-    entries: Sequence[_Entry],
-) -> tuple[list[_Entry], list[bytes], list[Quarantined]]:
-    def digest(entry: _Entry) -> bytes | ImageError:
+def digest_files(paths: Iterable[Path]) -> list[bytes | ImageError]:
+    """Return the SHA-256 of each file's bytes, or why it cannot be read."""
+
+    def digest(path: Path) -> bytes | ImageError:
         try:
-            return read_image(entry.path)[1]
+            return read_image(path)[1]
         except ImageError as error:
             return error
 
-    kept, digests, quarantined = [], [], []
     with ThreadPoolExecutor(_HASHING_THREADS) as pool:
-        for entry, found in zip(entries, pool.map(digest, entries), strict=True):
-            if isinstance(found, ImageError):
-                quarantined.append(Quarantined(entry.path, found.found))
-            else:
-                kept.append(entry)
-                digests.append(found)
+        return list(pool.map(digest, paths))
+
+
+def _with_digests(
+    entries: Sequence[_Entry],
+) -> tuple[list[_Entry], list[bytes], list[Quarantined]]:
+    kept, digests, quarantined = [], [], []
+    for entry, found in zip(entries, digest_files(entry.path for entry in entries)):
+        if isinstance(found, ImageError):
+            quarantined.append(Quarantined(entry.path, found.found))
+        else:
+            kept.append(entry)
+            digests.append(found)
     return kept, digests, quarantined
 
 

@@ -99,7 +99,7 @@ class Recipe:
         if schema > SCHEMA:
             raise newer(source, schema)
         try:
-            recipe = cls._from_fields(document["recipe"])
+            recipe = cls.from_fields(document["recipe"])
             fingerprint = document["fingerprint"]
         except (ValueError, KeyError, TypeError) as error:
             raise damaged(source, f"not a recipe ({error})") from error
@@ -108,7 +108,14 @@ class Recipe:
         return recipe
 
     @classmethod
-    def _from_fields(cls, values: dict[str, Any]) -> Recipe:
+    def from_fields(cls, values: dict[str, Any]) -> Recipe:
+        """Make a recipe from the dictionary of its fields, as JSON gives it back.
+
+        Raises
+        ------
+        ValueError
+            A field is missing, unknown or malformed.
+        """
         names = {field.name for field in fields(cls)}
         if set(values) != names:
             raise ValueError(f"fields {sorted(set(values) ^ names)} are missing or unknown")

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backbone import Backbone, vgg16_recipe
-from pipeline.dataset import Dataset, Quarantined, read_image
+from pipeline.dataset import Dataset, Quarantined, digest_files, read_image
 from pipeline.errors import DataError, ImageError
 from pipeline.images import decode
 from pipeline.recipe import Recipe
@@ -63,6 +63,29 @@ class Extraction:
         return self.store.read(keys(self.dataset))
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What stage one would do: how many rows are there, and how many are to be made."""
+
+    store: FeatureStore
+    there: int
+    missing: int
+
+
+def plan(dataset: Dataset, recipe: Recipe, *, cache: str | Path = CACHE) -> Plan:
+    """Find out what `extract` would do, and do nothing.
+
+    Raises
+    ------
+    StoreError
+        The cache cannot be read.
+    """
+    store = FeatureStore(Path(cache), recipe)
+    wanted = set(keys(dataset))
+    missing = len(store.missing(wanted))
+    return Plan(store, len(wanted) - missing, missing)
+
+
 def keys(dataset: Dataset) -> list[Key]:
     """Name the row of each image of a data set, in its order."""
     return [(digest, 0) for digest in dataset.digests]
@@ -110,40 +133,96 @@ def extract(
     """
     recipe = recipe or vgg16_recipe()
     if strict:
-        _refuse_quarantined(dataset.quarantined)
+        _refuse(dataset.quarantined)
     store = FeatureStore(Path(cache), recipe)
     started = time.monotonic()
-    path_of = {(digest, 0): path for path, digest in zip(dataset.paths, dataset.digests)}
-    missing = store.missing(keys(dataset))
-    report = on_progress or (lambda done, total: None)
-    images = [(path_of[key], key[0]) for key in missing]
-    forward = backbone or _LateBackbone(recipe, weights)
-    pending = _Pending(store)
-    refused: dict[bytes, str] = {}
-    done = 0
-    if images:
-        report(0, len(images))
-    try:
-        for batch in compute_rows(images, recipe, forward):
-            for key, outcome in zip(missing[done:], batch):
-                if isinstance(outcome, ImageError):
-                    refused[key[0]] = outcome.found
-                    if strict:
-                        _refuse_quarantined([Quarantined(path_of[key], outcome.found)])
-                else:
-                    pending.add(key, outcome)
-            done += len(batch)
-            report(done, len(images))
-    finally:
-        # Also when interrupted: what was computed is kept.
-        pending.commit()
+    made, refused = _fill(
+        store,
+        list(zip(dataset.paths, dataset.digests)),
+        backbone or _LateBackbone(recipe, weights),
+        on_progress,
+        strict=strict,
+    )
     bad = [
         Quarantined(path, refused[digest])
         for path, digest in zip(dataset.paths, dataset.digests)
         if digest in refused
     ]
-    made = len(images) - len(refused)
     return Extraction(dataset.without(bad), store, made, time.monotonic() - started)
+
+
+def extract_files(
+    paths: Sequence[Path],
+    recipe: Recipe | None = None,
+    *,
+    cache: str | Path = CACHE,
+    weights: Path | None = None,
+    backbone: Forward | None = None,
+) -> tuple[FeatureStore, list[Key], list[Quarantined]]:
+    """Make the rows of some image files, without labels or splits.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The files.
+    recipe, cache, weights, backbone
+        As for `extract`.
+
+    Returns
+    -------
+    store : FeatureStore
+        Holds the rows.
+    keys : list of Key
+        Names of the rows of the readable files, in their order.
+    refused : list of Quarantined
+        The files that could not be read.
+    """
+    recipe = recipe or vgg16_recipe()
+    store = FeatureStore(Path(cache), recipe)
+    digests = digest_files(paths)
+    images = [(path, found) for path, found in zip(paths, digests) if isinstance(found, bytes)]
+    _, refused = _fill(store, images, backbone or _LateBackbone(recipe, weights))
+    reasons = [
+        found.found if isinstance(found, ImageError) else refused.get(found) for found in digests
+    ]
+    bad = [Quarantined(path, reason) for path, reason in zip(paths, reasons) if reason]
+    return store, [(digest, 0) for _, digest in images if digest not in refused], bad
+
+
+def _fill(
+    store: FeatureStore,
+    images: Sequence[tuple[Path, bytes]],
+    forward: Forward,
+    on_progress: Progress | None = None,
+    *,
+    strict: bool = False,
+) -> tuple[int, dict[bytes, str]]:
+    """Make the rows that a store lacks; tell how many, and which digests were refused and why."""
+    path_of = {(digest, 0): path for path, digest in images}
+    missing = store.missing((digest, 0) for _, digest in images)
+    report = on_progress or (lambda done, total: None)
+    pending = _Pending(store)
+    refused: dict[bytes, str] = {}
+    done = 0
+    if missing:
+        report(0, len(missing))
+    try:
+        for batch in compute_rows(
+            [(path_of[key], key[0]) for key in missing], store.recipe, forward
+        ):
+            for key, outcome in zip(missing[done:], batch):
+                if isinstance(outcome, ImageError):
+                    refused[key[0]] = outcome.found
+                    if strict:
+                        _refuse([Quarantined(path_of[key], outcome.found)])
+                else:
+                    pending.add(key, outcome)
+            done += len(batch)
+            report(done, len(missing))
+    finally:
+        # Also when interrupted: what was computed is kept.
+        pending.commit()
+    return done - len(refused), refused
 
 
 def compute_rows(
@@ -225,7 +304,7 @@ class _LateBackbone:
         return self._loaded(pixels)
 
 
-def _refuse_quarantined(quarantined: Sequence[Quarantined]) -> None:
+def _refuse(quarantined: Sequence[Quarantined]) -> None:
     if quarantined:
         files = "\n".join(f"  {bad.path}: {bad.reason}" for bad in quarantined)
         raise DataError(

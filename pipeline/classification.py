@@ -1,0 +1,316 @@
+"""Stage two: train heads on cached rows, choose on validation, judge on test, keep the run.
+
+The protocol, the same for every head: candidates are fitted on the training split and compared by
+their log loss on the validation split. The best is fitted again on both, or, where training itself
+stops by validation, kept as it is. The test split is looked at once, by what was chosen.
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.metadata
+import itertools
+import json
+import platform
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import report
+from pipeline.dataset import Dataset, count_splits, load_dataset
+from pipeline.errors import DataError, PipelineError
+from pipeline.evaluate import Metrics, evaluate
+from pipeline.extraction import CACHE, Extraction, Forward, Progress, extract
+from pipeline.heads import HEADS, Head, get_head
+from pipeline.model import Model
+from pipeline.recipe import Recipe
+
+RUNS = Path("runs")
+"""Where runs are kept, unless another folder is named."""
+
+SCHEMA = 1
+"""Version of `run.json`."""
+
+_PACKAGES = ("cached-feature-pipeline", "keras", "numpy", "scikit-learn", "pillow", "h5py")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One head, fitted and judged.
+
+    Attributes
+    ----------
+    model : Model
+        The fitted head.
+    parameters : dict
+        What was chosen on validation.
+    validation : Metrics
+        Of the chosen candidate, fitted on the training split alone.
+    test : Metrics
+        Of the final fit.
+    seconds : float
+        Time for all candidates and the final fit.
+    probabilities : ndarray of float64, shape (n, k)
+        For every image of the data set, in its order.
+    history : dict of list of float
+        Learning curves by epoch, for a network; else empty.
+    best_epoch : int
+        Epoch whose weights were kept, for a network; else 0.
+    """
+
+    model: Model
+    parameters: dict[str, Any]
+    validation: Metrics
+    test: Metrics
+    seconds: float
+    probabilities: npt.NDArray[np.float64]
+    history: dict[str, list[float]]
+    best_epoch: int
+
+    @property
+    def head(self) -> str:
+        """Name of the head."""
+        return self.model.head
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment: what was done and what came of it.
+
+    Attributes
+    ----------
+    folder : Path
+        Where it is kept.
+    extraction : Extraction
+        The data set and its features.
+    results : tuple of Result
+        One for each head, in the order asked for.
+    """
+
+    folder: Path
+    extraction: Extraction
+    results: tuple[Result, ...]
+
+    @property
+    def best(self) -> Result:
+        """The head with the lowest log loss on validation: the test split has no say."""
+        return min(self.results, key=lambda result: result.validation.log_loss)
+
+
+def classify(
+    data: str | Path | Dataset,
+    head_names: Sequence[str] = ("all",),
+    *,
+    recipe: Recipe | None = None,
+    cache: str | Path = CACHE,
+    runs: str | Path = RUNS,
+    name: str | None = None,
+    seed: int = 0,
+    weights: Path | None = None,
+    strict: bool = False,
+    on_progress: Progress | None = None,
+    on_result: Callable[[Result], None] | None = None,
+    backbone: Forward | None = None,
+) -> Run:
+    """Train and compare heads on a data set's features.
+
+    Parameters
+    ----------
+    data : str, Path or Dataset
+        A data set, or what `pipeline.dataset.load_dataset` takes for one.
+    head_names : sequence of str
+        Names of heads, or ``"all"``.
+    recipe, cache, weights, strict, on_progress, backbone
+        As for `pipeline.extraction.extract`, which makes the rows that are not there yet.
+    runs : str or Path
+        Folder that the run's own folder is made in.
+    name : str, optional
+        Name of the run's folder. The default is the data set's name, with a number if taken.
+    seed : int
+        Decides the splits, where `data` is not a `Dataset`, and what is random in heads.
+    on_result : callable, optional
+        Called with each head's result as it is there.
+
+    Raises
+    ------
+    PipelineError
+        Something cannot be read, learned from or written; the message says what.
+    """
+    names = list(HEADS) if "all" in head_names else list(dict.fromkeys(head_names))
+    chosen = [get_head(head_name) for head_name in names]
+    dataset = data if isinstance(data, Dataset) else load_dataset(data, seed=seed)
+    folder = _run_folder(Path(runs), name, dataset.name)
+    extraction = extract(
+        dataset,
+        recipe,
+        cache=cache,
+        weights=weights,
+        strict=strict,
+        on_progress=on_progress,
+        backbone=backbone,
+    )
+    dataset = extraction.dataset
+    for split in ("validation", "test"):
+        if not dataset.where(split).size:
+            raise DataError(
+                f"the {split} split of {dataset.name} is empty.",
+                expected="images in all of train, validation and test",
+                fix="add images, give the splits yourself, or try another --seed",
+            )
+    rows = extraction.rows().reshape(len(dataset), -1)
+    results = []
+    for head in chosen:
+        results.append(_fit_and_judge(head, rows, extraction, seed))
+        if on_result:
+            on_result(results[-1])
+    run = Run(folder, extraction, tuple(results))
+    _write(run, seed)
+    return run
+
+
+def _fit_and_judge(
+    head: Head, rows: npt.NDArray[np.float32], extraction: Extraction, seed: int
+) -> Result:
+    dataset, recipe = extraction.dataset, extraction.store.recipe
+    train, held_out, test = (dataset.where(split) for split in ("train", "validation", "test"))
+    labels = dataset.labels
+    started = time.perf_counter()
+    watched = {"validation_data": (rows[held_out], labels[held_out])} if head.early_stopping else {}
+    candidates = []
+    for parameters in head.grid:
+        estimator = head.build(seed, **parameters)
+        estimator.fit(rows[train], labels[train], **watched)
+        validation = evaluate(labels[held_out], estimator.predict_proba(rows[held_out]))
+        candidates.append((validation.log_loss, parameters, validation, estimator))
+    _, parameters, validation, estimator = min(candidates, key=lambda candidate: candidate[0])
+    if not head.early_stopping:
+        both = np.concatenate([train, held_out])
+        estimator = head.build(seed, **parameters).fit(rows[both], labels[both])
+    seconds = time.perf_counter() - started
+    model = Model(recipe, head.name, dataset.classes, estimator)
+    probabilities = model.probabilities(rows)
+    return Result(
+        model,
+        dict(parameters),
+        validation,
+        evaluate(labels[test], probabilities[test]),
+        seconds,
+        probabilities,
+        getattr(estimator, "history_", {}),
+        getattr(estimator, "best_epoch_", 0),
+    )
+
+
+def _run_folder(runs: Path, name: str | None, default: str) -> Path:
+    if name is None:
+        names = itertools.chain([default], (f"{default}-{number}" for number in itertools.count(2)))
+        return next(folder for folder in (runs / name for name in names) if not folder.exists())
+    if not name or Path(name).name != name:
+        raise PipelineError(
+            f"{name!r} cannot be a run's name.", expected="a plain folder name, without slashes"
+        )
+    if (runs / name).exists():
+        raise PipelineError(
+            f"there is a run {runs / name} already.",
+            fix="choose another --name, leave it away to get a free one, or delete that folder",
+        )
+    return runs / name
+
+
+def _write(run: Run, seed: int) -> None:
+    dataset = run.extraction.dataset
+    with _whole_folder(run.folder) as folder:
+        for result in run.results:
+            result.model.save(folder / "models" / result.head)
+            report.draw_confusion(
+                result.test.confusion,
+                dataset.classes,
+                f"{dataset.name}: {result.head} on test",
+                folder / f"confusion-{result.head}.png",
+            )
+            if result.history:
+                report.draw_history(
+                    result.history, result.best_epoch, folder / f"history-{result.head}.png"
+                )
+        _write_predictions(run, folder / "predictions.csv")
+        document = json.dumps(_describe(run, seed), indent=2)
+        (folder / "run.json").write_text(document + "\n")
+
+
+@contextmanager
+def _whole_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder that takes its name when everything is in it."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        try:
+            temporary.chmod(0o755)
+            yield temporary
+            temporary.rename(folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise PipelineError(
+            f"cannot write the run {folder}: {error.strerror or error}.",
+            fix="name another folder with --runs, or see to its permissions and free space",
+        ) from error
+
+
+def _write_predictions(run: Run, file: Path) -> None:
+    dataset = run.extraction.dataset
+    # Names of files are bytes to the system: what is no text comes out as it went in.
+    with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        writer = csv.writer(stream)
+        probabilities = (f"probability of {name}" for name in dataset.classes)
+        writer.writerow(["path", "split", "label", "head", "predicted", *probabilities])
+        for result in run.results:
+            rows = zip(dataset.paths, dataset.splits, dataset.labels, result.probabilities)
+            for path, split, label, values in rows:
+                predicted = dataset.classes[values.argmax()]
+                row = [path, split, dataset.classes[label], result.head, predicted]
+                writer.writerow(row + values.tolist())
+
+
+def _describe(run: Run, seed: int) -> dict[str, Any]:
+    dataset, recipe = run.extraction.dataset, run.extraction.store.recipe
+    return {
+        "schema": SCHEMA,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "best": run.best.head,
+        "seed": seed,
+        "dataset": {
+            "name": dataset.name,
+            "classes": dataset.classes,
+            "digest": dataset.digest,
+            "images": {split: dict(counts) for split, counts in count_splits(dataset).items()},
+            "quarantined": [
+                {"path": str(bad.path), "reason": bad.reason} for bad in dataset.quarantined
+            ],
+        },
+        "recipe": {**asdict(recipe), "fingerprint": recipe.fingerprint},
+        "heads": [
+            {
+                "head": result.head,
+                "parameters": result.parameters,
+                "seconds": round(result.seconds, 3),
+                "validation": result.validation.to_dict(),
+                "test": result.test.to_dict(),
+                "history": result.history,
+                "best_epoch": result.best_epoch,
+            }
+            for result in run.results
+        ],
+        "versions": {
+            "python": platform.python_version(),
+            **{package: importlib.metadata.version(package) for package in _PACKAGES},
+        },
+    }

@@ -1,0 +1,287 @@
+"""A fitted classifier on disk and back: one folder that can be handed to someone else.
+
+The folder holds `manifest.json` (recipe, classes, digests) and the head: `head.skops` for
+scikit-learn's, `head.weights.h5` for Keras's. Neither is a pickle: loading runs no code of theirs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import heads
+from pipeline.backbone import Backbone
+from pipeline.errors import ImageError, ModelError
+from pipeline.extraction import Forward, compute_rows
+from pipeline.heads import Classifier, DenseHead
+from pipeline.recipe import Recipe
+
+SCHEMA = 1
+"""Version of the model folder's layout."""
+
+_MANIFEST = "manifest.json"
+_SKLEARN_FILE = "head.skops"
+_KERAS_FILE = "head.weights.h5"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image.
+
+    Attributes
+    ----------
+    path : Path
+        The image file.
+    label : str or None
+        The likeliest class; None where the image could not be read.
+    probabilities : dict of str to float
+        Probability of each class; empty where the image could not be read.
+    error : str or None
+        Why the image could not be read.
+    """
+
+    path: Path
+    label: str | None
+    probabilities: dict[str, float]
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted head, and all that is needed to apply it to an image file.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        How an image becomes a row.
+    head : str
+        Name of the head.
+    classes : tuple of str
+        Class names, in the order of the head's probabilities.
+    estimator : Classifier
+        The fitted head, on flattened rows.
+    """
+
+    recipe: Recipe
+    head: str
+    classes: tuple[str, ...]
+    estimator: Classifier
+
+    def probabilities(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Apply the head to features.
+
+        Parameters
+        ----------
+        rows : ndarray of float32, shape (n, height, width, channels)
+
+        Returns
+        -------
+        ndarray of float64, shape (n, len(classes))
+        """
+        return np.asarray(self.estimator.predict_proba(rows.reshape(len(rows), -1)), np.float64)
+
+    def predict(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        weights: Path | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+        backbone: Forward | None = None,
+    ) -> Iterator[Prediction]:
+        """Classify image files.
+
+        Parameters
+        ----------
+        paths : sequence of str or Path
+            The files.
+        weights : Path, optional
+            File with the backbone's weights; see `pipeline.backbone.load_weights`.
+        on_progress : callable, optional
+            Called with the number of images done, and to do, after each batch.
+        backbone : callable, optional
+            What computes rows from pixels, in place of the recipe's backbone.
+
+        Yields
+        ------
+        Prediction
+            One for each file, in order.
+        """
+        forward = backbone or Backbone(self.recipe, weights)
+        files = [Path(path) for path in paths]
+        done = 0
+        for batch in compute_rows([(file, None) for file in files], self.recipe, forward):
+            rows = [row for row in batch if not isinstance(row, ImageError)]
+            found = iter(self.probabilities(np.stack(rows)) if rows else np.empty((0, 0)))
+            for file, outcome in zip(files[done:], batch):
+                if isinstance(outcome, ImageError):
+                    yield Prediction(file, None, {}, outcome.found)
+                else:
+                    values = next(found)
+                    yield Prediction(
+                        file,
+                        self.classes[int(values.argmax())],
+                        dict(zip(self.classes, values.tolist())),
+                    )
+            done += len(batch)
+            if on_progress:
+                on_progress(done, len(files))
+
+    def save(self, folder: Path) -> None:
+        """Write the model into a new folder.
+
+        Raises
+        ------
+        FileExistsError
+            The folder is there already.
+        """
+        folder.mkdir(parents=True)
+        if isinstance(self.estimator, DenseHead):
+            file = folder / _KERAS_FILE
+            self.estimator.model_.save_weights(file)
+            parameters = self.estimator.get_params()
+        else:
+            import skops.io
+
+            file = folder / _SKLEARN_FILE
+            skops.io.dump(self.estimator, file)
+            parameters = {}
+        manifest = {
+            "schema": SCHEMA,
+            "head": self.head,
+            "classes": list(self.classes),
+            "parameters": parameters,
+            "recipe": asdict(self.recipe),
+            "files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest()},
+        }
+        manifest["digest"] = _digest(manifest)
+        (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path) -> Model:
+        """Read what `save` wrote, after checking every byte of it.
+
+        Raises
+        ------
+        ModelError
+            There is no model, a file of it is missing or was changed, it is of a newer schema,
+            or it holds types that are not to be trusted.
+        """
+        manifest = _read_manifest(folder)
+        contents = {}
+        for name, digest in manifest["files"].items():
+            try:
+                contents[name] = (folder / Path(name).name).read_bytes()
+            except OSError as error:
+                raise _damaged(folder, f"{name} cannot be read: {error.strerror}") from error
+            if hashlib.sha256(contents[name]).hexdigest() != digest:
+                raise _damaged(folder, f"{name} was changed since the model was saved")
+        recipe = Recipe.from_fields(manifest["recipe"])
+        classes = tuple(manifest["classes"])
+        if _SKLEARN_FILE in contents:
+            estimator = _load_sklearn(contents[_SKLEARN_FILE], folder)
+        else:
+            estimator = _load_dense(folder / _KERAS_FILE, manifest["parameters"], recipe, classes)
+        return cls(recipe, manifest["head"], classes, estimator)
+
+
+def find_model(folder: Path, head: str | None = None) -> Path:
+    """Find the model's own folder, given that or a run's.
+
+    Parameters
+    ----------
+    folder : Path
+        ``runs/<name>``, or a model's folder.
+    head : str, optional
+        Which head of the run; the default is the one that was best on validation.
+
+    Raises
+    ------
+    ModelError
+        There is no such run, model or head.
+    """
+    run_file = folder / "run.json"
+    if not run_file.exists():
+        return folder
+    try:
+        name = head or json.loads(run_file.read_bytes())["best"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{run_file} cannot be read: {error}.", fix="name one of the folders in models/ itself"
+        ) from error
+    heads_there = sorted(path.name for path in (folder / "models").glob("*"))
+    if name not in heads_there:
+        raise ModelError(
+            f"the run {folder} has no head {name!r}.", expected=f"one of {', '.join(heads_there)}"
+        )
+    return folder / "models" / str(name)
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / _MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        schema = manifest["schema"]
+    except OSError as error:
+        raise ModelError(
+            f"there is no model in {folder}: {_MANIFEST} cannot be read ({error.strerror}).",
+            expected="a folder that `pipeline classify` wrote: runs/<name>, or one of its models",
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise _damaged(folder, f"{_MANIFEST} is not a manifest") from error
+    if schema > SCHEMA:
+        raise ModelError(
+            f"the model in {folder} is of schema version {schema}.",
+            expected=f"version {SCHEMA} or older, which is what this installation reads",
+            fix="update cached-feature-pipeline",
+        )
+    if manifest.pop("digest", None) != _digest(manifest):
+        raise _damaged(folder, f"{_MANIFEST} was changed since the model was saved")
+    return manifest
+
+
+def _digest(manifest: dict[str, Any]) -> str:
+    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _damaged(folder: Path, reason: str) -> ModelError:
+    return ModelError(
+        f"the model in {folder} is damaged: {reason}.",
+        expected="the files as `pipeline classify` wrote them",
+        fix="copy the folder again from where it came, or train the model again",
+    )
+
+
+def _load_sklearn(content: bytes, folder: Path) -> Classifier:
+    import skops.io
+
+    try:
+        estimator: Classifier = skops.io.loads(content, trusted=heads.TRUSTED_TYPES)
+    except Exception as error:  # skops raises many kinds for a file that is not to be trusted
+        raise ModelError(
+            f"the model in {folder} cannot be loaded: {error}",
+            expected="a head that `pipeline classify` saved, with its own types only",
+            fix="do not use it unless you know who made it; train the model again",
+        ) from error
+    return estimator
+
+
+def _load_dense(
+    file: Path, parameters: dict[str, Any], recipe: Recipe, classes: Sequence[str]
+) -> Classifier:
+    estimator = DenseHead(**parameters)
+    features = int(np.prod(recipe.shape))
+    estimator.model_ = heads.build_dense(
+        features, len(classes), units=estimator.units, dropout=estimator.dropout
+    )
+    estimator.model_.load_weights(file)
+    estimator.classes_ = np.arange(len(classes))
+    estimator.n_features_in_ = features
+    return estimator

@@ -1,0 +1,71 @@
+"""Pictures of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+_DPI = 150
+_DARK_FROM = 0.5
+
+
+def draw_confusion(
+    confusion: Sequence[Sequence[int]], classes: Sequence[str], title: str, file: Path
+) -> None:
+    """Draw a confusion matrix: shares of the true class as shades, counts as numbers.
+
+    Parameters
+    ----------
+    confusion : sequence of sequence of int, shape (k, k)
+        Rows are the truth, columns the prediction.
+    classes : sequence of str
+        The k class names.
+    title : str
+        What stands above it.
+    file : Path
+        PNG file to write.
+    """
+    counts = np.asarray(confusion)
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 2.6 + 0.7 * len(classes)
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained", dpi=_DPI)
+    axes = figure.subplots()
+    shades = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    figure.colorbar(shades, ax=axes, label="share of the true class", shrink=0.8)
+    for (truth, predicted), count in np.ndenumerate(counts):
+        colour = "white" if shares[truth, predicted] > _DARK_FROM else "black"
+        axes.text(predicted, truth, f"{count:,}", ha="center", va="center", color=colour)
+    ticks = range(len(classes))
+    axes.set_xticks(ticks, classes, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, classes)
+    axes.set(xlabel="predicted", ylabel="true", title=title)
+    figure.savefig(file)
+
+
+def draw_history(history: Mapping[str, Sequence[float]], best_epoch: int, file: Path) -> None:
+    """Draw a network's learning curves: loss and accuracy by epoch.
+
+    Parameters
+    ----------
+    history : mapping of str to sequence of float
+        ``loss``, ``accuracy`` and, with validation, ``val_loss`` and ``val_accuracy``.
+    best_epoch : int
+        The epoch, from 1, whose weights were kept.
+    file : Path
+        PNG file to write.
+    """
+    figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=_DPI)
+    for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy")):
+        epochs = range(1, len(history[name]) + 1)
+        axes.plot(epochs, history[name], "o-", markersize=3, label="training")
+        if f"val_{name}" in history:
+            axes.plot(epochs, history[f"val_{name}"], "o-", markersize=3, label="validation")
+        axes.axvline(best_epoch, color="grey", linestyle=":", label="weights kept")
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(file)

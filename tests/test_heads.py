@@ -1,0 +1,365 @@
+# ruff: noqa: N806 -- X is what scikit-learn calls a matrix of rows
+import logging
+import random
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import skops.io
+from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.svm import SVC
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from pipeline.errors import PipelineError
+from pipeline.heads import (
+    HEADS,
+    TRUSTED_TYPES,
+    CalibrationFolds,
+    DenseHead,
+    RbfSVM,
+    build_dense,
+    get_head,
+)
+
+SKLEARN = ["logistic", "linear-svm", "rbf-svm", "knn"]
+
+
+def rows_like_features(n, k, d=128, seed=0):
+    """Sparse, non-negative rows of k classes that partly overlap."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % k
+    centres = np.random.default_rng(99).exponential(size=(k, d))
+    X = rng.exponential(size=(n, d)) * centres[y] * (rng.random((n, d)) < 0.3)
+    return X.astype(np.float32), y
+
+
+def fast(name, **params):
+    quick = {"epochs": 12, "learning_rate": 3e-3, "units": 32} if name == "dense" else {}
+    return get_head(name).build(0, **(quick | params))
+
+
+@pytest.fixture(scope="module")
+def dense():
+    X, y = rows_like_features(120, 2)
+    V, w = rows_like_features(60, 2, seed=1)
+    return fast("dense").fit(X, y, validation_data=(V, w))
+
+
+def test_names_are_those_promised():
+    assert list(HEADS) == ["logistic", "linear-svm", "rbf-svm", "knn", "dense"]
+    assert all(head.name == name for name, head in HEADS.items())
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(
+        PipelineError, match=r"(?s)'svm'.*logistic, linear-svm, rbf-svm, knn, dense"
+    ):
+        get_head("svm")
+
+
+def test_scikit_learn_heads_never_import_tensorflow():
+    script = (
+        "import sys, numpy as np\n"
+        "from pipeline.heads import HEADS\n"
+        "X = np.random.default_rng(0).random((20, 8), dtype=np.float32)\n"
+        f"for name in {SKLEARN}:\n"
+        "    HEADS[name].build(0).fit(X, np.arange(20) % 2).predict_proba(X)\n"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("k", [2, 4])
+@pytest.mark.parametrize("name", HEADS)
+def test_learns_classes_and_gives_probabilities_of_each(name, k):
+    X, y = rows_like_features(160, k)
+    unseen, truth = rows_like_features(80, k, seed=1)
+
+    head = fast(name).fit(X, y)
+    p = head.predict_proba(unseen)
+
+    assert p.shape == (80, k)
+    np.testing.assert_array_equal(head.classes_, np.arange(k))
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
+    assert p.min() >= 0
+    np.testing.assert_array_equal(head.predict(unseen), p.argmax(axis=1))
+    assert np.mean(p.argmax(axis=1) == truth) > 0.8
+    assert -np.log(p[np.arange(80), truth]).mean() < 0.6 * np.log(k)
+
+
+@pytest.mark.parametrize("name", SKLEARN)
+def test_every_candidate_of_the_grid_fits_without_warning(name):
+    X, y = rows_like_features(60, 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for params in get_head(name).grid:
+            p = get_head(name).build(0, **params).fit(X, y).predict_proba(X)
+            assert np.isfinite(p).all()
+
+
+def test_candidates_differ_and_are_not_repeated():
+    for head in HEADS.values():
+        assert len({tuple(sorted(params.items())) for params in head.grid}) == len(head.grid)
+
+
+@pytest.mark.parametrize("name", SKLEARN)
+def test_scale_of_the_features_does_not_matter(name):
+    X, y = rows_like_features(60, 2)
+    p, q = (fast(name).fit(X * s, y).predict_proba(X * s) for s in (1, 1 / 256))
+    np.testing.assert_allclose(p, q, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", SKLEARN)
+def test_same_seed_gives_the_same_bits_and_input_stays_unchanged(name):
+    X, y = rows_like_features(60, 3)
+    kept = X.copy()
+    p, q = (get_head(name).build(5).fit(X, y).predict_proba(X) for _ in range(2))
+    np.testing.assert_array_equal(p, q)
+    np.testing.assert_array_equal(X, kept)
+
+
+@pytest.mark.parametrize("name", SKLEARN)
+def test_a_class_of_two_rows_can_be_learned(name):
+    X, y = rows_like_features(42, 2)
+    y[:2] = 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        p = fast(name).fit(X, y).predict_proba(X)
+    assert p.shape == (42, 3)
+
+
+@pytest.mark.parametrize("name", ["linear-svm", "rbf-svm", "knn"])
+def test_a_class_of_one_row_is_refused_by_name_where_probabilities_need_calibration(name):
+    X, y = rows_like_features(42, 2)
+    y[0] = 2
+    with pytest.raises(PipelineError, match="Class 2 has a single training row"):
+        fast(name).fit(X, y)
+
+
+def test_neighbours_are_at_most_the_rows_there_are():
+    X, y = rows_like_features(6, 2)
+    p = fast("knn", n_neighbors=40).fit(X, y).predict_proba(X)
+    assert np.isfinite(p).all()
+
+
+def test_a_row_of_zeros_is_no_obstacle():
+    X, y = rows_like_features(60, 2)
+    X[0] = 0
+    for name in SKLEARN:
+        assert np.isfinite(fast(name).fit(X, y).predict_proba(X)).all()
+
+
+# --- on disk ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("name", SKLEARN)
+def test_skops_gives_back_the_same_bits_trusting_only_what_is_listed(name, k):
+    X, y = rows_like_features(60, k)
+    head = fast(name).fit(X, y)
+    again = skops.io.loads(skops.io.dumps(head), trusted=list(TRUSTED_TYPES))
+    np.testing.assert_array_equal(again.predict_proba(X), head.predict_proba(X))
+
+
+def test_no_type_is_trusted_that_no_head_needs():
+    X, y = rows_like_features(40, 2)
+    stored = [skops.io.dumps(fast(name).fit(X, y)) for name in SKLEARN]
+    needed = {kind for data in stored for kind in skops.io.get_untrusted_types(data=data)}
+    assert needed == set(TRUSTED_TYPES)
+
+
+# --- rbf-svm ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_rbf_svm_equals_scikit_learns_own(k):
+    X, y = rows_like_features(90, k)
+    X = X.astype(np.float64) / np.linalg.norm(X, axis=1, keepdims=True)
+    theirs = CalibratedClassifierCV(
+        SVC(C=10, gamma=1.5), cv=CalibrationFolds(3), ensemble=False
+    ).fit(X[:60], y[:60])
+
+    ours = RbfSVM(C=10, gamma=1.5, random_state=3).fit(X[:60], y[:60])
+
+    np.testing.assert_allclose(
+        ours.predict_proba(X[60:]), theirs.predict_proba(X[60:]), rtol=0, atol=1e-6
+    )
+    inner = theirs.calibrated_classifiers_[0].estimator
+    np.testing.assert_array_equal(ours.support_, inner.support_)
+
+
+def test_rbf_svm_keeps_support_vectors_only_and_sparse():
+    X, y = rows_like_features(300, 2)
+    X /= np.linalg.norm(X, axis=1, keepdims=True)
+    svm = RbfSVM(C=10, gamma=0.5).fit(X, y)
+    assert svm.support_vectors_.shape[0] == len(svm.support_) < 200
+    np.testing.assert_array_equal(svm.support_vectors_.toarray(), X[svm.support_])
+    assert svm.support_vectors_.nnz == np.count_nonzero(X[svm.support_])
+
+
+def test_rbf_svm_calls_rows_alone_what_it_calls_them_together():
+    X, y = rows_like_features(60, 2)
+    head = fast("rbf-svm").fit(X, y)
+    alone = np.concatenate([head.predict_proba(X[i : i + 1]) for i in range(5)])
+    np.testing.assert_allclose(alone, head.predict_proba(X)[:5], atol=1e-9)
+
+
+# --- dense -----------------------------------------------------------------------------------
+
+
+def test_dense_network_has_the_recipes_parameters():
+    network = build_dense(8192, 2)
+    sizes = [layer.count_params() for layer in network.layers]
+    assert sizes == [8192 * 256 + 256, 0, 256 + 1]
+    # With VGG16's convolutional base: the recipe's 16,812,353.
+    assert network.count_params() + 14_714_688 == 16_812_353
+
+
+def test_dense_network_for_several_classes_ends_in_a_softmax():
+    network = build_dense(10, 4, units=3)
+    assert network.output_shape == (None, 4)
+    assert network.count_params() == 10 * 3 + 3 + 3 * 4 + 4
+    np.testing.assert_allclose(np.sum(network(np.ones((2, 10), "float32")), axis=1), 1, rtol=1e-5)
+
+
+def test_dense_compiles_the_recipes_optimizer():
+    X, y = rows_like_features(45, 2)
+    head = get_head("dense").build(0, epochs=1).fit(X, y)
+    optimizer = head.model_.optimizer
+    assert type(optimizer).__name__ == "RMSprop"
+    assert float(optimizer.learning_rate) == pytest.approx(2e-5)
+    assert int(optimizer.iterations) == 3  # batches of 20, 20 and 5
+    assert head.get_params() == {
+        "epochs": 1,
+        "batch_size": 20,
+        "learning_rate": 2e-5,
+        "units": 256,
+        "dropout": 0.5,
+        "patience": 5,
+        "random_state": 0,
+    }
+
+
+def test_dense_sees_every_row_once_an_epoch_in_a_new_order():
+    from pipeline.heads import _shuffled_batches
+
+    rows = np.arange(7, dtype=np.float32)[:, None]
+    batches = list(_shuffled_batches(rows, np.arange(7), batch_size=3, epochs=2, seed=0))
+    assert [len(labels) for _, labels in batches] == [3, 3, 1] * 2
+    seen = np.concatenate([labels for _, labels in batches])
+    np.testing.assert_array_equal(seen, np.concatenate([x[:, 0] for x, _ in batches]))
+    first, second = seen[:7].tolist(), seen[7:].tolist()
+    assert sorted(first) == sorted(second) == list(range(7))
+    assert first != second
+
+
+def test_dense_same_seed_same_weights_whatever_the_global_seeds_and_leaves_those_alone():
+    import tensorflow as tf
+
+    X, y = rows_like_features(60, 2)
+    kinds = []
+    for seed in (1, 2):
+        random.seed(seed)
+        np.random.seed(seed)
+        tf.random.set_seed(seed)
+        before = random.getstate(), np.random.get_state()[1].tolist()
+        kinds.append(fast("dense", epochs=2).fit(X, y).model_.get_weights())
+        assert before == (random.getstate(), np.random.get_state()[1].tolist())
+    for a, b in zip(*kinds, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+    other = clone(fast("dense", epochs=2)).set_params(random_state=1).fit(X, y)
+    assert not np.array_equal(other.model_.get_weights()[0], kinds[0][0])
+
+
+def test_dense_keeps_the_weights_of_the_best_epoch_on_validation():
+    # Validation labels are wrong on purpose: each epoch of learning makes validation worse.
+    X, y = rows_like_features(80, 2)
+    head = fast("dense", epochs=30, patience=2).fit(X, y, validation_data=(X, 1 - y))
+    losses = head.history_["val_loss"]
+    assert len(losses) < 30
+    assert head.best_epoch_ == np.argmin(losses) + 1
+    p = head.predict_proba(X)[np.arange(80), 1 - y]
+    assert -np.log(p).mean() == pytest.approx(min(losses), rel=1e-3)
+
+
+def test_dense_history_has_one_figure_an_epoch(dense):
+    assert set(dense.history_) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    lengths = {len(values) for values in dense.history_.values()}
+    assert len(lengths) == 1
+    assert all(type(v) is float for values in dense.history_.values() for v in values)
+    assert dense.history_["loss"][-1] < dense.history_["loss"][0]
+
+
+def test_dense_trains_for_all_epochs_without_validation_rows():
+    X, y = rows_like_features(40, 2)
+    head = fast("dense", epochs=3).fit(X, y)
+    assert {name: len(v) for name, v in head.history_.items()} == {"loss": 3, "accuracy": 3}
+    assert head.best_epoch_ == 3
+
+
+def test_dense_reports_each_epoch_with_its_figures_and_prints_nothing(capfd, caplog):
+    X, y = rows_like_features(40, 2)
+    seen = []
+    # TensorFlow logs that this process made many networks; that is the other tests' doing.
+    caplog.set_level(logging.ERROR, logger="tensorflow")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        head = fast("dense", epochs=3).fit(
+            X, y, validation_data=(X, y), on_epoch=lambda *event: seen.append(event)
+        )
+    assert [(epoch, epochs) for epoch, epochs, _ in seen] == [(1, 3), (2, 3), (3, 3)]
+    assert [figures["val_loss"] for *_, figures in seen] == head.history_["val_loss"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_dense_can_be_rebuilt_from_its_weights(dense, tmp_path):
+    X, _ = rows_like_features(10, 2, seed=3)
+    dense.model_.save_weights(tmp_path / "head.weights.h5")
+
+    again = clone(dense)
+    again.classes_, again.n_features_in_ = dense.classes_, dense.n_features_in_
+    again.model_ = build_dense(128, 2, units=again.units, dropout=again.dropout, seed=7)
+    again.model_.load_weights(tmp_path / "head.weights.h5")
+
+    np.testing.assert_array_equal(again.predict_proba(X), dense.predict_proba(X))
+
+
+def test_dense_predicts_more_rows_than_one_chunk_in_order(dense):
+    X, _ = rows_like_features(1030, 2, seed=4)
+    p = dense.predict_proba(X)
+    assert len(p) == 1030
+    np.testing.assert_allclose(p[1020:], dense.predict_proba(X[1020:]), atol=1e-6)
+
+
+def test_dense_names_the_epoch_in_which_the_loss_was_lost():
+    X, y = rows_like_features(40, 3)
+    with pytest.raises(PipelineError, match=r"(nan|inf) in epoch \d+"):
+        fast("dense", learning_rate=1e30).fit(X, y)
+
+
+def test_dense_refuses_validation_rows_of_a_class_it_never_saw():
+    X, y = rows_like_features(40, 2)
+    with pytest.raises(PipelineError, match=r"no training row has: \[2\]"):
+        fast("dense").fit(X, y, validation_data=(X[:1], [2]))
+
+
+def test_dense_refuses_rows_of_another_length(dense):
+    with pytest.raises(ValueError, match="128 features"):
+        dense.predict_proba(np.ones((2, 127), dtype=np.float32))
+
+
+# --- scikit-learn's own checks ---------------------------------------------------------------
+
+
+@parametrize_with_checks(
+    [
+        RbfSVM(),
+        DenseHead(epochs=12, units=16, learning_rate=0.02, batch_size=10),
+    ]
+)
+def test_keeps_scikit_learns_contract(estimator, check):
+    check(estimator)
