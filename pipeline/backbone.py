@@ -112,7 +112,7 @@ def native_precision() -> str:
     """
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         return "float32"
-    with contextlib.suppress(OSError), open("/proc/cpuinfo") as cpuinfo:
+    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open() as cpuinfo:
         for line in cpuinfo:
             if line.startswith("flags"):
                 native = not _CPU_HAS_BFLOAT16.isdisjoint(line.split())

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from pipeline.demo import demo_images
 from pipeline.errors import DataError, ImageError
-from pipeline.images import EXTENSIONS
+from pipeline.images import EXTENSIONS, MAX_PIXELS
 
 SPLITS = ("train", "validation", "test")
 """The splits, from the least held-out to the most."""
@@ -32,6 +32,8 @@ _SPLIT_NAMES = {
     "testing": "test",
 }
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
+_LEADS_OUT = "a link that leads out of the folder (a CSV may name files anywhere)"
+_MAX_BYTES = 8 * MAX_PIXELS  # four channels of 16 bits: nothing that is decoded is larger
 _HASHING_THREADS = 4
 _SHOWN = 5
 
@@ -87,7 +89,7 @@ class Dataset:
         """SHA-256 of all images' digests, labels and splits, whatever their order and names."""
         rows = zip(self.digests, self.labels, self.splits)
         lines = sorted(f"{d.hex()} {self.classes[label]} {split}" for d, label, split in rows)
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
     def where(self, *splits: str) -> npt.NDArray[np.int64]:
         """Return the positions of the images that are in one of `splits`."""
@@ -117,24 +119,26 @@ class Dataset:
         return left
 
     def _check_learnable(self) -> None:
+        reasons = _listed(f"{bad.path}: {bad.reason}" for bad in self.quarantined)
         if not self.paths:
             raise DataError(
-                f"none of the {len(self.quarantined)} files of {self.name} can be used; "
-                f"{_listed(f'{bad.path}: {bad.reason}' for bad in self.quarantined)}",
+                f"none of the {len(self.quarantined)} files of {self.name} can be used; {reasons}",
                 expected="images in one of the formats JPEG, PNG, WebP, BMP, GIF, TIFF",
             )
+        unused = f"; {len(self.quarantined)} files take no part: {reasons}" if reasons else ""
         counts = np.bincount(self.labels, minlength=len(self.classes))
         if (few := np.flatnonzero(counts < 2)).size:
             raise DataError(
                 "too few images of the class "
-                f"{_listed(f'{self.classes[c]} ({counts[c]})' for c in few)}",
+                f"{_listed(f'{self.classes[c]} ({counts[c]})' for c in few)}{unused}",
                 expected="at least two of each class: one to learn from, one to be tested on",
                 fix="add images of it, or leave the class out",
             )
         in_train = np.bincount(self.labels[self.where("train")], minlength=len(self.classes))
         if (untaught := np.flatnonzero(in_train == 0)).size:
             raise DataError(
-                f"no training image of the class {_listed(self.classes[c] for c in untaught)}",
+                "no training image of the class "
+                f"{_listed(self.classes[c] for c in untaught)}{unused}",
                 expected="every class in the training split",
                 fix="add images of it, give the splits yourself, or try another --seed",
             )
@@ -180,20 +184,19 @@ def load_dataset(
     DataError
         There is nothing there to learn from, or the listing contradicts itself.
     """
-    if validation < 0 or test < 0 or validation + test >= 1:
+    if not (validation >= 0 and test >= 0 and validation + test < 1):  # NaN fails this too
         raise DataError(
             f"shares of {validation} for validation and {test} for test leave nothing to train on.",
             expected="shares of 0 or more that add up to less than 1",
         )
     entries, quarantined, name = _list_entries(source)
-    entries, digests, unreadable = _with_digests(entries)
-    quarantined += unreadable
     classes = tuple(sorted({entry.label for entry in entries}))
     if entries and len(classes) < 2:
         raise DataError(
             f"{source} has images of one class only: {classes[0]}.",
             expected=f"two classes or more, as {LAYOUTS}",
         )
+    entries, digests, unreadable = _with_digests(entries)
     number = {name: label for label, name in enumerate(classes)}
     splits = _assign_splits(entries, digests, seed=seed, validation=validation, test=test)
     dataset = Dataset(
@@ -203,7 +206,7 @@ def load_dataset(
         labels=np.array([number[entry.label] for entry in entries], np.int64),
         splits=np.array(splits, dtype="<U10"),
         classes=classes,
-        quarantined=tuple(quarantined),
+        quarantined=(*quarantined, *unreadable),
     )
     dataset = dataset.without(_copies_across_splits(dataset))
     dataset._check_learnable()
@@ -226,21 +229,27 @@ def _list_entries(source: str | Path) -> tuple[list[_Entry], list[Quarantined], 
 
 def _list_folder(root: Path) -> tuple[list[_Entry], list[Quarantined]]:
     folders = _subfolders(root)
-    given = {name: _SPLIT_NAMES.get(name.lower()) for name in (folder.name for folder in folders)}
-    by_split = ({"train"} < set(given.values()) and None not in given.values()) and all(
-        _subfolders(folder) for folder in folders
+    given = [_SPLIT_NAMES.get(folder.name.lower(), "") for folder in folders]
+    # Classes may be called train and test too; their folders hold images, not folders.
+    by_split = "" not in given and any(
+        split == "train" and _subfolders(folder) for split, folder in zip(given, folders)
     )
-    class_folders = (
-        [(given[split.name] or "", folder) for split in folders for folder in _subfolders(split)]
-        if by_split
-        else [("", folder) for folder in folders]
-    )
+    parents = list(zip(given, folders)) if by_split else [("", root)]
+    class_folders = [(split, folder) for split, parent in parents for folder in _subfolders(parent)]
     if not class_folders:
         raise DataError(f"{root} holds no class folders.", expected=LAYOUTS)
     entries: list[_Entry] = []
-    quarantined: list[Quarantined] = []
+    quarantined = [
+        Quarantined(path, "in no class folder")
+        for folder in dict.fromkeys([root, *(parent for _, parent in parents)])
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in EXTENSIONS and not path.name.startswith(".") and path.is_file()
+    ]
     resolved_root = root.resolve()
     for split, folder in class_folders:
+        if not _is_inside(folder, resolved_root):
+            quarantined.append(Quarantined(folder, _LEADS_OUT))
+            continue
         for path in _files(folder):
             if reason := _unusable(path, resolved_root):
                 quarantined.append(Quarantined(path, reason))
@@ -271,19 +280,27 @@ def _subfolders(folder: Path) -> list[Path]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for parent, folders, names in os.walk(folder):
+    """List what lies in a folder at any depth, and the folders that cannot be looked into."""
+    unreadable: list[OSError] = []
+    for parent, folders, names in os.walk(folder, onerror=unreadable.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
         for name in sorted(names + links):
             if not name.startswith(".") and name.lower() not in _SYSTEM_FILES:
                 yield Path(parent, name)
+    yield from (Path(error.filename) for error in unreadable)
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    # Not Path.resolve, which fails on a link to itself before Python 3.13.
+    return Path(os.path.realpath(path)).is_relative_to(root)
 
 
 def _unusable(path: Path, root: Path) -> str:
-    if path.is_symlink() and not path.resolve().is_relative_to(root):
-        return "a link that leads out of the folder (a CSV may name files anywhere)"
+    if path.is_symlink() and not _is_inside(path, root):
+        return _LEADS_OUT
     if path.is_dir():
-        return "a link to a folder"
+        return "a link to a folder" if path.is_symlink() else "a folder that cannot be read"
     if path.suffix.lower() not in EXTENSIONS:
         return f"not an image by its name: it ends in {path.suffix or 'nothing'}"
     return ""
@@ -305,11 +322,11 @@ def _list_csv(source: Path) -> tuple[list[_Entry], list[Quarantined]]:
             for row in reader:
                 entry = _csv_entry(row, f"{source}, line {reader.line_num}", source.parent)
                 known = entries.setdefault(entry.path, entry)
-                if known.label != entry.label:
+                if known != entry:
                     raise DataError(
-                        f"{source}, line {reader.line_num}: {row['path']} is labelled "
-                        f"{entry.label}, and {known.label} further up.",
-                        expected="one label for each path",
+                        f"{source}, line {reader.line_num}: {row['path']} is listed as "
+                        f"{_described(entry)}, and as {_described(known)} further up.",
+                        expected="one label, one split and one group for each path",
                     )
                 if known is not entry:
                     quarantined.append(Quarantined(entry.path, "listed more than once; used once"))
@@ -336,6 +353,10 @@ def _csv_entry(row: dict[str, str], place: str, folder: Path) -> _Entry:
     return _Entry(folder / path, label, _SPLIT_NAMES.get(split.lower(), ""), group)
 
 
+def _described(entry: _Entry) -> str:
+    return ", ".join(filter(None, (entry.label, entry.split, entry.group)))
+
+
 def read_image(path: Path, digest: bytes | None = None) -> tuple[bytes, bytes]:
     """Read a file's bytes.
 
@@ -354,14 +375,22 @@ def read_image(path: Path, digest: bytes | None = None) -> tuple[bytes, bytes]:
     Raises
     ------
     ImageError
-        It is empty, is no regular file, cannot be read, or has changed since it was listed.
+        It is empty, is no regular file, is too large, cannot be read, or has changed since it
+        was listed.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise ImageError("not a regular file")
+        if status.st_size > _MAX_BYTES:
+            raise ImageError(
+                f"{status.st_size / 1e9:.1f} GB: more than the limit of {_MAX_BYTES / 1e9:.1f}"
+            )
         data = path.read_bytes()
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a NUL in the name, from a CSV
+        raise ImageError(f"cannot be read: {error}") from error
     if not data:
         raise ImageError("0 bytes")
     found = hashlib.sha256(data).digest()

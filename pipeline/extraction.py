@@ -251,7 +251,7 @@ def compute_rows(
         try:
             return decode(read_image(*image)[0], recipe.size, resize=recipe.resize)
         except ImageError as error:
-            return error
+            return ImageError(error.found)  # its traceback would keep the file's bytes in memory
 
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
         ahead: deque[list[Future[Pixels | ImageError]]] = deque()

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import heads
-from pipeline.backbone import Backbone
-from pipeline.errors import ImageError, ModelError
+from pipeline.backbone import Backbone, vgg16_recipe
+from pipeline.errors import ImageError, ModelError, PipelineError
 from pipeline.extraction import Forward, compute_rows
 from pipeline.heads import Classifier, DenseHead
 from pipeline.recipe import Recipe
@@ -113,8 +113,10 @@ class Model:
         Prediction
             One for each file, in order.
         """
-        forward = backbone or Backbone(self.recipe, weights)
         files = [Path(path) for path in paths]
+        report = on_progress or (lambda done, total: None)
+        report(0, len(files))
+        forward = backbone or Backbone(self.recipe, weights)
         done = 0
         for batch in compute_rows([(file, None) for file in files], self.recipe, forward):
             rows = [row for row in batch if not isinstance(row, ImageError)]
@@ -130,8 +132,7 @@ class Model:
                         dict(zip(self.classes, values.tolist())),
                     )
             done += len(batch)
-            if on_progress:
-                on_progress(done, len(files))
+            report(done, len(files))
 
     def save(self, folder: Path) -> None:
         """Write the model into a new folder.
@@ -171,24 +172,38 @@ class Model:
         ------
         ModelError
             There is no model, a file of it is missing or was changed, it is of a newer schema,
-            or it holds types that are not to be trusted.
+            it holds types that are not to be trusted, or this installation makes other features
+            than those it was trained on.
         """
         manifest = _read_manifest(folder)
-        contents = {}
-        for name, digest in manifest["files"].items():
-            try:
-                contents[name] = (folder / Path(name).name).read_bytes()
-            except OSError as error:
-                raise _damaged(folder, f"{name} cannot be read: {error.strerror}") from error
-            if hashlib.sha256(contents[name]).hexdigest() != digest:
-                raise _damaged(folder, f"{name} was changed since the model was saved")
-        recipe = Recipe.from_fields(manifest["recipe"])
-        classes = tuple(manifest["classes"])
-        if _SKLEARN_FILE in contents:
-            estimator = _load_sklearn(contents[_SKLEARN_FILE], folder)
-        else:
-            estimator = _load_dense(folder / _KERAS_FILE, manifest["parameters"], recipe, classes)
-        return cls(recipe, manifest["head"], classes, estimator)
+        try:
+            [(file, digest)] = manifest["files"].items()
+            recipe = Recipe.from_fields(manifest["recipe"])
+            head, classes = str(manifest["head"]), tuple(manifest["classes"])
+            parameters = dict(manifest["parameters"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _damaged(folder, f"{_MANIFEST} is not a manifest") from error
+        if file not in (_SKLEARN_FILE, _KERAS_FILE):
+            raise _damaged(folder, f"{_MANIFEST} names {file!r}, which is no head's file")
+        _require_same_features(recipe, folder)
+        try:
+            content = (folder / file).read_bytes()
+        except OSError as error:
+            raise _damaged(folder, f"{file} cannot be read: {error.strerror}") from error
+        if hashlib.sha256(content).hexdigest() != digest:
+            raise _damaged(folder, f"{file} was changed since the model was saved")
+        try:
+            if file == _SKLEARN_FILE:
+                estimator = _load_sklearn(content)
+            else:
+                estimator = _load_dense(folder / file, parameters, recipe, classes)
+        except Exception as error:  # skops, Keras and h5py raise many kinds
+            raise ModelError(
+                f"the model in {folder} cannot be loaded: {error}",
+                expected="a head that `pipeline classify` saved, with its own types only",
+                fix="do not use it unless you know who made it; train the model again",
+            ) from error
+        return cls(recipe, head, classes, estimator)
 
 
 def find_model(folder: Path, head: str | None = None) -> Path:
@@ -208,6 +223,12 @@ def find_model(folder: Path, head: str | None = None) -> Path:
     """
     run_file = folder / "run.json"
     if not run_file.exists():
+        if head:
+            raise ModelError(
+                f"{folder} is not a run, so there is no head to choose in it.",
+                expected="the folder of a run, which holds run.json",
+                fix="leave --head away if it is a model's own folder",
+            )
         return folder
     try:
         name = head or json.loads(run_file.read_bytes())["best"]
@@ -218,7 +239,8 @@ def find_model(folder: Path, head: str | None = None) -> Path:
     heads_there = sorted(path.name for path in (folder / "models").glob("*"))
     if name not in heads_there:
         raise ModelError(
-            f"the run {folder} has no head {name!r}.", expected=f"one of {', '.join(heads_there)}"
+            f"the run {folder} has no head {name!r}.",
+            expected=f"one of {', '.join(heads_there)}",
         )
     return folder / "models" / str(name)
 
@@ -227,7 +249,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / _MANIFEST
     try:
         manifest: dict[str, Any] = json.loads(path.read_bytes())
-        schema = manifest["schema"]
+        schema = int(manifest["schema"])
     except OSError as error:
         raise ModelError(
             f"there is no model in {folder}: {_MANIFEST} cannot be read ({error.strerror}).",
@@ -259,17 +281,30 @@ def _damaged(folder: Path, reason: str) -> ModelError:
     )
 
 
-def _load_sklearn(content: bytes, folder: Path) -> Classifier:
+def _require_same_features(recipe: Recipe, folder: Path) -> None:
+    """Refuse a model whose features this installation would make in another way."""
+    try:
+        same = recipe == vgg16_recipe(
+            layer=recipe.layer,
+            size=recipe.size,
+            scaling=recipe.scaling,
+            precision=recipe.precision,
+            resize=recipe.resize,
+        )
+    except (PipelineError, TypeError):
+        same = False
+    if not same:
+        raise ModelError(
+            f"the model in {folder} was trained on features that this installation cannot make.",
+            expected="a recipe that this version of cached-feature-pipeline knows",
+            fix="use the version that run.json names, or train the model again",
+        )
+
+
+def _load_sklearn(content: bytes) -> Classifier:
     import skops.io
 
-    try:
-        estimator: Classifier = skops.io.loads(content, trusted=heads.TRUSTED_TYPES)
-    except Exception as error:  # skops raises many kinds for a file that is not to be trusted
-        raise ModelError(
-            f"the model in {folder} cannot be loaded: {error}",
-            expected="a head that `pipeline classify` saved, with its own types only",
-            fix="do not use it unless you know who made it; train the model again",
-        ) from error
+    estimator: Classifier = skops.io.loads(content, trusted=heads.TRUSTED_TYPES)
     return estimator
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from matplotlib.figure import Figure
 
 _DPI = 150
 _DARK_FROM = 0.5
+_NUMBERED_CLASSES = 30  # with more, the cells are too small for a number
+_LONGEST_NAME = 30
 
 
 def draw_confusion(
@@ -30,19 +33,26 @@ def draw_confusion(
     """
     counts = np.asarray(confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 2.6 + 0.7 * len(classes)
+    side = 2.6 + 0.7 * min(len(classes), _NUMBERED_CLASSES)
     figure = Figure(figsize=(side + 0.8, side), layout="constrained", dpi=_DPI)
     axes = figure.subplots()
     shades = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(shades, ax=axes, label="share of the true class", shrink=0.8)
-    for (truth, predicted), count in np.ndenumerate(counts):
-        colour = "white" if shares[truth, predicted] > _DARK_FROM else "black"
-        axes.text(predicted, truth, f"{count:,}", ha="center", va="center", color=colour)
-    ticks = range(len(classes))
-    axes.set_xticks(ticks, classes, rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_yticks(ticks, classes)
-    axes.set(xlabel="predicted", ylabel="true", title=title)
-    figure.savefig(file)
+    if len(classes) <= _NUMBERED_CLASSES:
+        for (truth, predicted), count in np.ndenumerate(counts):
+            colour = "white" if shares[truth, predicted] > _DARK_FROM else "black"
+            axes.text(predicted, truth, f"{count:,}", ha="center", va="center", color=colour)
+    # Names are the user's: a dollar sign in them does not begin a formula.
+    every = -(-len(classes) // _NUMBERED_CLASSES)
+    ticks = range(0, len(classes), every)
+    names = [_printable(classes[tick]) for tick in ticks]
+    axes.set_xticks(
+        ticks, names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False
+    )
+    axes.set_yticks(ticks, names, parse_math=False)
+    axes.set(xlabel="predicted", ylabel="true")
+    axes.set_title(_printable(title), parse_math=False)
+    _save(figure, file)
 
 
 def draw_history(history: Mapping[str, Sequence[float]], best_epoch: int, file: Path) -> None:
@@ -68,4 +78,17 @@ def draw_history(history: Mapping[str, Sequence[float]], best_epoch: int, file: 
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(file)
+    _save(figure, file)
+
+
+def _printable(name: str) -> str:
+    """Replace what no font can show, and shorten what would leave no room for the picture."""
+    shown = "".join(char if char.isprintable() else "�" for char in name)
+    return shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 1]}…"
+
+
+def _save(figure: Figure, file: Path) -> None:
+    with warnings.catch_warnings():
+        # A class named in a script that the font lacks is drawn as boxes: no reason to complain.
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        figure.savefig(file)

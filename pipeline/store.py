@@ -266,7 +266,7 @@ class FeatureStore:
             raise _DamagedShardError("it belongs to another recipe's store")
         for dataset in ("features", "digest", "view"):
             if not isinstance(shard.get(dataset, getlink=True), h5py.HardLink):
-                raise _DamagedShardError(f"{dataset} is a link")
+                raise _DamagedShardError(f"it has no {dataset} of its own")
             plist = shard[dataset].id.get_create_plist()
             if plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
                 raise _DamagedShardError(f"{dataset} lies outside the file")
