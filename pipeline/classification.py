@@ -15,9 +15,8 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import report
-from pipeline.dataset import Dataset, count_splits, load_dataset
+from pipeline.dataset import SPLITS, Dataset, count_splits, load_dataset
 from pipeline.errors import DataError, PipelineError
 from pipeline.evaluate import Metrics, evaluate
 from pipeline.extraction import CACHE, Extraction, Forward, Progress, extract
@@ -40,7 +39,18 @@ RUNS = Path("runs")
 SCHEMA = 1
 """Version of `run.json`."""
 
-_PACKAGES = ("cached-feature-pipeline", "keras", "numpy", "scikit-learn", "pillow", "h5py")
+_PACKAGES = (
+    "cached-feature-pipeline",
+    "h5py",
+    "keras",
+    "numpy",
+    "pillow",
+    "scikit-learn",
+    "scipy",
+    "skops",
+    "tensorflow",
+    "tensorflow-cpu",
+)
 
 
 @dataclass(frozen=True)
@@ -53,6 +63,8 @@ class Result:
         The fitted head.
     parameters : dict
         What was chosen on validation.
+    candidates : tuple of (dict, float)
+        What was tried: parameters, and their log loss on validation.
     validation : Metrics
         Of the chosen candidate, fitted on the training split alone.
     test : Metrics
@@ -69,6 +81,7 @@ class Result:
 
     model: Model
     parameters: dict[str, Any]
+    candidates: tuple[tuple[dict[str, Any], float], ...]
     validation: Metrics
     test: Metrics
     seconds: float
@@ -108,7 +121,7 @@ class Run:
 
 def classify(
     data: str | Path | Dataset,
-    head_names: Sequence[str] = ("all",),
+    head_names: str | Sequence[str] = ("all",),
     *,
     recipe: Recipe | None = None,
     cache: str | Path = CACHE,
@@ -127,7 +140,7 @@ def classify(
     ----------
     data : str, Path or Dataset
         A data set, or what `pipeline.dataset.load_dataset` takes for one.
-    head_names : sequence of str
+    head_names : str or sequence of str
         Names of heads, or ``"all"``.
     recipe, cache, weights, strict, on_progress, backbone
         As for `pipeline.extraction.extract`, which makes the rows that are not there yet.
@@ -145,10 +158,10 @@ def classify(
     PipelineError
         Something cannot be read, learned from or written; the message says what.
     """
-    names = list(HEADS) if "all" in head_names else list(dict.fromkeys(head_names))
-    chosen = [get_head(head_name) for head_name in names]
+    chosen = _choose_heads([head_names] if isinstance(head_names, str) else head_names)
     dataset = data if isinstance(data, Dataset) else load_dataset(data, seed=seed)
-    folder = _run_folder(Path(runs), name, dataset.name)
+    _run_folder(Path(runs), name, dataset.name)  # a bad name is said before the work, not after
+    _require_all_splits(dataset)
     extraction = extract(
         dataset,
         recipe,
@@ -159,22 +172,31 @@ def classify(
         backbone=backbone,
     )
     dataset = extraction.dataset
-    for split in ("validation", "test"):
-        if not dataset.where(split).size:
-            raise DataError(
-                f"the {split} split of {dataset.name} is empty.",
-                expected="images in all of train, validation and test",
-                fix="add images, give the splits yourself, or try another --seed",
-            )
+    _require_all_splits(dataset)
     rows = extraction.rows().reshape(len(dataset), -1)
     results = []
     for head in chosen:
         results.append(_fit_and_judge(head, rows, extraction, seed))
         if on_result:
             on_result(results[-1])
-    run = Run(folder, extraction, tuple(results))
-    _write(run, seed)
-    return run
+    return _write(Path(runs), name, extraction, tuple(results), seed)
+
+
+def _choose_heads(names: Sequence[str]) -> list[Head]:
+    if not names:
+        raise PipelineError("no head is named.", expected=f"all, or some of {', '.join(HEADS)}")
+    named = [get_head(name) for name in dict.fromkeys(names) if name != "all"]
+    return list(HEADS.values()) if "all" in names else named
+
+
+def _require_all_splits(dataset: Dataset) -> None:
+    for split in SPLITS:
+        if not dataset.where(split).size:
+            raise DataError(
+                f"the {split} split of {dataset.name} is empty.",
+                expected=f"images in all of {', '.join(SPLITS)}",
+                fix="add images, give the splits yourself, or try another --seed",
+            )
 
 
 def _fit_and_judge(
@@ -201,6 +223,7 @@ def _fit_and_judge(
     return Result(
         model,
         dict(parameters),
+        tuple((dict(tried), log_loss) for log_loss, tried, *_ in candidates),
         validation,
         evaluate(labels[test], probabilities[test]),
         seconds,
@@ -211,10 +234,11 @@ def _fit_and_judge(
 
 
 def _run_folder(runs: Path, name: str | None, default: str) -> Path:
+    """Give a folder that is not there yet: that of the name, or of the default with a number."""
     if name is None:
         names = itertools.chain([default], (f"{default}-{number}" for number in itertools.count(2)))
         return next(folder for folder in (runs / name for name in names) if not folder.exists())
-    if not name or Path(name).name != name:
+    if not name.strip(".") or Path(name).name != name:
         raise PipelineError(
             f"{name!r} cannot be a run's name.", expected="a plain folder name, without slashes"
         )
@@ -226,43 +250,56 @@ def _run_folder(runs: Path, name: str | None, default: str) -> Path:
     return runs / name
 
 
-def _write(run: Run, seed: int) -> None:
-    dataset = run.extraction.dataset
-    with _whole_folder(run.folder) as folder:
-        for result in run.results:
-            result.model.save(folder / "models" / result.head)
-            report.draw_confusion(
-                result.test.confusion,
-                dataset.classes,
-                f"{dataset.name}: {result.head} on test",
-                folder / f"confusion-{result.head}.png",
-            )
-            if result.history:
-                report.draw_history(
-                    result.history, result.best_epoch, folder / f"history-{result.head}.png"
-                )
-        _write_predictions(run, folder / "predictions.csv")
-        document = json.dumps(_describe(run, seed), indent=2)
-        (folder / "run.json").write_text(document + "\n")
-
-
-@contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """Give a temporary folder that takes its name when everything is in it."""
+def _write(
+    runs: Path, name: str | None, extraction: Extraction, results: tuple[Result, ...], seed: int
+) -> Run:
+    """Write a run under a temporary name, and give it its own when everything is there."""
+    dataset = extraction.dataset
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+        runs.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=".run-", dir=runs))
         try:
-            temporary.chmod(0o755)
-            yield temporary
-            temporary.rename(folder)
+            folder.chmod(0o755)
+            run = Run(folder, extraction, results)
+            _write_contents(run, seed)
+            return replace(run, folder=_move(folder, runs, name, dataset.name or "run"))
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise PipelineError(
-            f"cannot write the run {folder}: {error.strerror or error}.",
+            f"cannot write the run into {runs}: {error.strerror or error}.",
             fix="name another folder with --runs, or see to its permissions and free space",
         ) from error
+
+
+def _write_contents(run: Run, seed: int) -> None:
+    dataset, folder = run.extraction.dataset, run.folder
+    for result in run.results:
+        result.model.save(folder / "models" / result.head)
+        report.draw_confusion(
+            result.test.confusion,
+            dataset.classes,
+            f"{dataset.name}: {result.head} on test",
+            folder / f"confusion-{result.head}.png",
+        )
+        if result.history:
+            report.draw_history(
+                result.history, result.best_epoch, folder / f"history-{result.head}.png"
+            )
+    _write_predictions(run, folder / "predictions.csv")
+    document = json.dumps(_describe(run, seed), indent=2)
+    (folder / "run.json").write_text(document + "\n")
+
+
+def _move(folder: Path, runs: Path, name: str | None, default: str) -> Path:
+    """Move a whole run to its name, which another process may have taken by now."""
+    while True:
+        target = _run_folder(runs, name, default)
+        try:
+            return folder.rename(target)
+        except OSError:  # a folder that is not empty cannot be replaced, so no run is lost
+            if not target.exists():
+                raise
 
 
 def _write_predictions(run: Run, file: Path) -> None:
@@ -278,6 +315,13 @@ def _write_predictions(run: Run, file: Path) -> None:
                 predicted = dataset.classes[values.argmax()]
                 row = [path, split, dataset.classes[label], result.head, predicted]
                 writer.writerow(row + values.tolist())
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _describe(run: Run, seed: int) -> dict[str, Any]:
@@ -301,6 +345,10 @@ def _describe(run: Run, seed: int) -> dict[str, Any]:
             {
                 "head": result.head,
                 "parameters": result.parameters,
+                "candidates": [
+                    {"parameters": parameters, "validation_log_loss": log_loss}
+                    for parameters, log_loss in result.candidates
+                ],
                 "seconds": round(result.seconds, 3),
                 "validation": result.validation.to_dict(),
                 "test": result.test.to_dict(),
@@ -311,6 +359,6 @@ def _describe(run: Run, seed: int) -> dict[str, Any]:
         ],
         "versions": {
             "python": platform.python_version(),
-            **{package: importlib.metadata.version(package) for package in _PACKAGES},
+            **{name: version for name in _PACKAGES if (version := _installed(name))},
         },
     }

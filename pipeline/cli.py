@@ -7,9 +7,9 @@ Results go to standard output, all else to standard error. Exit codes: 0 all wen
 from __future__ import annotations
 
 import csv
+import io
 import json
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,8 +35,8 @@ from pipeline.errors import PipelineError
 if TYPE_CHECKING:
     from pipeline.classification import Result, Run
     from pipeline.dataset import Dataset, Quarantined
-    from pipeline.model import Prediction
     from pipeline.extraction import Plan
+    from pipeline.model import Prediction
 
 SOME_FILES_UNUSABLE = 3
 
@@ -50,8 +50,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-_out = Console(highlight=False)
-_err = Console(stderr=True, highlight=False)
+_out = Console(highlight=False, emoji=False)
+_err = Console(stderr=True, highlight=False, emoji=False)
 
 
 class Scaling(StrEnum):
@@ -109,6 +109,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 @app.command()
 def features(
     data: DataArgument,
+    *,
     size: SizeOption = 150,
     layer: LayerOption = "block5_pool",
     scaling: ScalingOption = Scaling.caffe,
@@ -147,7 +148,8 @@ def features(
         )
         _out.print(
             f"{extraction.made:,} rows made{rate if extraction.made else ''}; "
-            f"{len(extraction.dataset):,} images have features in {escape(str(extraction.store.folder))}",
+            f"{len(extraction.dataset):,} images have features in "
+            f"{_shown(extraction.store.folder)}",
             soft_wrap=True,
         )
     _finish(extraction.dataset.quarantined)
@@ -156,10 +158,14 @@ def features(
 @app.command()
 def classify(
     data: DataArgument,
+    *,
     head: Annotated[
-        list[str],
-        typer.Option(help="logistic, linear-svm, rbf-svm, knn, dense or all; may be repeated."),
-    ] = ["all"],
+        list[str] | None,
+        typer.Option(
+            help="logistic, linear-svm, rbf-svm, knn, dense or all; may be repeated.",
+            show_default="all",
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
     runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
     as_json: JsonOption = False,
@@ -191,7 +197,7 @@ def classify(
         with _progress() as on_progress:
             run = run_classify(
                 dataset,
-                head,
+                head or "all",
                 recipe=recipe,
                 cache=cache,
                 runs=runs,
@@ -205,7 +211,7 @@ def classify(
                 ),
             )
         if as_json:
-            _out.print_json((run.folder / "run.json").read_text())
+            typer.echo((run.folder / "run.json").read_text(), nl=False)
         else:
             _print_run(run)
     _finish(run.extraction.dataset.quarantined)
@@ -213,8 +219,14 @@ def classify(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(help="runs/NAME, or a model's own folder.")],
-    image: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="runs/NAME, or a model's own folder.")
+    ],
+    image: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE...", help="Image files, or folders of them."),
+    ],
+    *,
     head: Annotated[
         str | None, typer.Option(help="Head of the run; the default is its best on validation.")
     ] = None,
@@ -226,6 +238,8 @@ def predict(
 
     Example: pipeline predict runs/photos new/picture.jpg
     """
+    if as_json and as_csv:
+        raise typer.BadParameter("choose one of --json and --csv")
     with _reporting_errors():
         from pipeline.dataset import Quarantined, list_images
         from pipeline.model import Model, find_model
@@ -237,7 +251,7 @@ def predict(
         with _progress() as on_progress:
             predictions = list(loaded.predict(images, weights=weights, on_progress=on_progress))
         if as_json:
-            _out.print_json(json.dumps([_prediction_dict(item) for item in predictions]))
+            typer.echo(json.dumps([_prediction_dict(item) for item in predictions], indent=2))
         elif as_csv:
             _print_predictions_csv(predictions, loaded.classes)
         else:
@@ -256,7 +270,11 @@ class _Terminated(KeyboardInterrupt):
 
 @contextmanager
 def _reporting_errors() -> Iterator[None]:
-    """Turn what the user can act on into one message and an exit code, without a traceback."""
+    """Turn what the user can act on into one message and an exit code, without a traceback.
+
+    SIGTERM, which a batch system or a container's end sends, stops the work as Ctrl-C does, so
+    that it, too, keeps what was computed.
+    """
 
     def terminate(*_: object) -> NoReturn:
         raise _Terminated
@@ -269,7 +287,7 @@ def _reporting_errors() -> Iterator[None]:
         _err.print(f"[red]Error:[/] {escape(found)}", *map(escape, rest), sep="\n", soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt as stop:
-        _err.print("Stopped. What was computed is kept: the same command goes on from there.")
+        _err.print("Stopped. Features made so far are kept: the same command goes on from there.")
         raise typer.Exit(143 if isinstance(stop, _Terminated) else 130) from None
 
 
@@ -320,7 +338,7 @@ def _print_plan(dataset: Dataset, plan: Plan) -> None:
     for split in counts:
         table.add_column(split, justify="right")
     for name in dataset.classes:
-        table.add_row(escape(name), *(f"{of_split[name]:,}" for of_split in counts.values()))
+        table.add_row(_shown(name), *(f"{of_split[name]:,}" for of_split in counts.values()))
     _err.print(table)
     recipe = plan.store.recipe
     _err.print(
@@ -346,7 +364,7 @@ def _print_run(run: Run) -> None:
     majority = max(map(sum, test.confusion)) / test.n
     _out.print(
         f"* best on validation. Always guessing the commonest class: {majority:.3f}\n"
-        f"The run, with its pictures and models: {escape(str(run.folder))}",
+        f"The run, with its pictures and models: {_shown(run.folder)}",
         soft_wrap=True,
     )
 
@@ -370,12 +388,15 @@ def _prediction_dict(prediction: Prediction) -> dict[str, Any]:
 
 
 def _print_predictions_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
-    writer = csv.writer(sys.stdout)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
     probabilities = [f"probability of {name}" for name in classes]
     writer.writerow(["path", "predicted", *probabilities, "error"])
     for item in predictions:
         values = [item.probabilities.get(name, "") for name in classes]
         writer.writerow([item.path, item.label or "", *values, item.error or ""])
+    # Names of files are bytes to the system: what is no text comes out as it went in.
+    typer.echo(text.getvalue().encode("utf-8", "surrogateescape"), nl=False)
 
 
 def _print_predictions(predictions: Sequence[Prediction]) -> None:
@@ -385,7 +406,7 @@ def _print_predictions(predictions: Sequence[Prediction]) -> None:
     for item in predictions:
         if item.label is not None:
             probability = f"{item.probabilities[item.label]:.3f}"
-            table.add_row(escape(str(item.path)), escape(item.label), probability)
+            table.add_row(_shown(item.path), _shown(item.label), probability)
     _out.print(table)
 
 
@@ -395,12 +416,12 @@ def _finish(quarantined: Sequence[Quarantined]) -> None:
         return
     _err.print(f"[yellow]{len(quarantined):,} files took no part:[/]")
     for bad in quarantined[:_SHOWN_FILES]:
-        _err.print(f"  {escape(_one_line(bad.path))}: {escape(bad.reason)}", soft_wrap=True)
+        _err.print(f"  {_shown(bad.path)}: {_shown(bad.reason)}", soft_wrap=True)
     if len(quarantined) > _SHOWN_FILES:
         _err.print(f"  and {len(quarantined) - _SHOWN_FILES:,} more")
     raise typer.Exit(SOME_FILES_UNUSABLE)
 
 
-def _one_line(path: Path) -> str:
-    """Show a path so that no name of a file can break the output."""
-    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(path))
+def _shown(text: object) -> str:
+    """Show a path or a name so that nothing in it can break the output or act as markup."""
+    return escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text)))

@@ -214,10 +214,10 @@ def load_dataset(
 
 
 def _list_entries(source: str | Path) -> tuple[list[_Entry], list[Quarantined], str]:
-    if source == "demo":
-        return [_Entry(path, label) for path, label in demo_images()], [], "demo"
     path = Path(source)
     try:
+        if source == "demo":
+            return [_Entry(file, label) for file, label in demo_images()], [], "demo"
         if path.is_dir():
             return *_list_folder(path), path.resolve().name
         if path.is_file():
@@ -284,7 +284,7 @@ def _files(folder: Path) -> Iterator[Path]:
     unreadable: list[OSError] = []
     for parent, folders, names in os.walk(folder, onerror=unreadable.append):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        links = [name for name in folders if Path(parent, name).is_symlink()]
         for name in sorted(names + links):
             if not name.startswith(".") and name.lower() not in _SYSTEM_FILES:
                 yield Path(parent, name)

@@ -10,11 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import re
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -104,8 +100,7 @@ def decode(
     if not data:
         raise ImageError("0 bytes")
     try:
-        with _warnings_ignored():
-            return _decode(data, size, resize, scaled)
+        return _decode(data, size, resize, scaled)
     except ImageError:
         raise
     # A damaged file makes Pillow's decoders raise nearly anything (OSError, SyntaxError, KeyError,
@@ -258,36 +253,6 @@ def _refusal(error: Exception, data: bytes) -> ImageError:
     return ImageError(f"{kind}: {message}")
 
 
-class _ThisThreadDecodes(threading.local):
-    """Stands where a warning filter has its pattern: matches while this thread decodes.
-
-    `warnings.catch_warnings` swaps the whole process's filters and is unsafe with threads; a
-    pattern on the module alone would hide Pillow's warnings from everyone else in the process.
-    """
-
-    decoding = False
-
-    def match(self, _text: str) -> bool:
-        return self.decoding
-
-
-_this_thread = _ThisThreadDecodes()
-_FILTER = ("ignore", _this_thread, Warning, None, 0)
-
 # Pillow logs an error for some damaged TIFFs; where nobody set logging up, Python would print it.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-
-@contextmanager
-def _warnings_ignored() -> Iterator[None]:
-    # What is wrong with an image is said by an ImageError; what Pillow reads all the same needs no
-    # warning, and must not become an error under `python -W error`. (The lines that the C library
-    # libtiff writes about some damaged TIFFs bypass Python and still reach stderr.)
-    filters = cast("list[Any]", warnings.filters)
-    if not filters or filters[0] is not _FILTER:  # others may put theirs first, or reset them all
-        filters.insert(0, _FILTER)
-    _this_thread.decoding = True
-    try:
-        yield
-    finally:
-        _this_thread.decoding = False

@@ -297,7 +297,7 @@ def _require_same_features(recipe: Recipe, folder: Path) -> None:
         raise ModelError(
             f"the model in {folder} was trained on features that this installation cannot make.",
             expected="a recipe that this version of cached-feature-pipeline knows",
-            fix="use the version that run.json names, or train the model again",
+            fix="use the version that made it, or train the model again",
         )
 
 

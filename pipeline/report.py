@@ -13,6 +13,7 @@ _DPI = 150
 _DARK_FROM = 0.5
 _NUMBERED_CLASSES = 30  # with more, the cells are too small for a number
 _LONGEST_NAME = 30
+_LONGEST_TITLE = 90
 
 
 def draw_confusion(
@@ -33,7 +34,11 @@ def draw_confusion(
     """
     counts = np.asarray(confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = 2.6 + 0.7 * min(len(classes), _NUMBERED_CLASSES)
+    # Names are the user's: a dollar sign in them does not begin a formula.
+    every = -(-len(classes) // _NUMBERED_CLASSES)
+    ticks = range(0, len(classes), every)
+    names = [_printable(classes[tick], _LONGEST_NAME) for tick in ticks]
+    side = 2 + 0.7 * min(len(classes), _NUMBERED_CLASSES) + 0.08 * max(map(len, names))
     figure = Figure(figsize=(side + 0.8, side), layout="constrained", dpi=_DPI)
     axes = figure.subplots()
     shades = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -42,16 +47,10 @@ def draw_confusion(
         for (truth, predicted), count in np.ndenumerate(counts):
             colour = "white" if shares[truth, predicted] > _DARK_FROM else "black"
             axes.text(predicted, truth, f"{count:,}", ha="center", va="center", color=colour)
-    # Names are the user's: a dollar sign in them does not begin a formula.
-    every = -(-len(classes) // _NUMBERED_CLASSES)
-    ticks = range(0, len(classes), every)
-    names = [_printable(classes[tick]) for tick in ticks]
-    axes.set_xticks(
-        ticks, names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False
-    )
+    axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
     axes.set_yticks(ticks, names, parse_math=False)
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(_printable(title), parse_math=False)
+    axes.set_title(_printable(title, _LONGEST_TITLE), parse_math=False, wrap=True)
     _save(figure, file)
 
 
@@ -81,10 +80,10 @@ def draw_history(history: Mapping[str, Sequence[float]], best_epoch: int, file: 
     _save(figure, file)
 
 
-def _printable(name: str) -> str:
+def _printable(text: str, longest: int) -> str:
     """Replace what no font can show, and shorten what would leave no room for the picture."""
-    shown = "".join(char if char.isprintable() else "�" for char in name)
-    return shown if len(shown) <= _LONGEST_NAME else f"{shown[: _LONGEST_NAME - 1]}…"
+    shown = "".join(char if char.isprintable() else "�" for char in text)
+    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
 
 
 def _save(figure: Figure, file: Path) -> None:

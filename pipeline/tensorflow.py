@@ -26,6 +26,7 @@ def load() -> tuple[ModuleType, ModuleType]:
         import tensorflow as tf
 
         tf.constant(0)  # the device is announced on first use
+    tf.get_logger().setLevel("ERROR")  # each new network "retraces", which it warns of
     return tf, keras
 
 

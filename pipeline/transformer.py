@@ -1,7 +1,9 @@
+# ruff: noqa: N803, ARG002 -- X, and y unused, are scikit-learn's interface
 """Stage one as a scikit-learn transformer, to stand first in a pipeline."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
@@ -92,7 +94,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 f"{refused[0].path}: {refused[0].reason}",
                 fix="leave them out of X and y",
             )
-        return store.read(keys).reshape(len(paths), -1)
+        return store.read(keys).reshape(len(paths), math.prod(recipe.shape))
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell that there is nothing to fit."""

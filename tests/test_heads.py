@@ -10,6 +10,7 @@ import pytest
 import skops.io
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -17,12 +18,12 @@ from pipeline.errors import PipelineError
 from pipeline.heads import (
     HEADS,
     TRUSTED_TYPES,
-    CalibrationFolds,
     DenseHead,
-    RbfSVM,
     build_dense,
     get_head,
 )
+from pipeline.heads.dense import _shuffled_batches
+from pipeline.heads.estimators import CalibrationFolds, RbfSVM
 
 SKLEARN = ["logistic", "linear-svm", "rbf-svm", "knn"]
 
@@ -110,6 +111,20 @@ def test_scale_of_the_features_does_not_matter(name):
     X, y = rows_like_features(60, 2)
     p, q = (fast(name).fit(X * s, y).predict_proba(X * s) for s in (1, 1 / 256))
     np.testing.assert_allclose(p, q, atol=1e-5)
+
+
+def test_rows_are_brought_to_length_one_before_they_are_compared():
+    X, y = rows_like_features(60, 2)
+    unit = X / np.linalg.norm(X, axis=1, keepdims=True)
+    theirs = LogisticRegression(C=3, max_iter=2000).fit(unit, y)
+    ours = fast("logistic", C=3).fit(X, y)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(unit), atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["linear-svm", "knn"])
+def test_a_calibrated_head_holds_one_classifier_not_one_a_fold(name):
+    X, y = rows_like_features(60, 2)
+    assert len(fast(name).fit(X, y)[-1].calibrated_classifiers_) == 1
 
 
 @pytest.mark.parametrize("name", SKLEARN)
@@ -244,8 +259,6 @@ def test_dense_compiles_the_recipes_optimizer():
 
 
 def test_dense_sees_every_row_once_an_epoch_in_a_new_order():
-    from pipeline.heads import _shuffled_batches
-
     rows = np.arange(7, dtype=np.float32)[:, None]
     batches = list(_shuffled_batches(rows, np.arange(7), batch_size=3, epochs=2, seed=0))
     assert [len(labels) for _, labels in batches] == [3, 3, 1] * 2
@@ -292,6 +305,15 @@ def test_dense_history_has_one_figure_an_epoch(dense):
     assert len(lengths) == 1
     assert all(type(v) is float for values in dense.history_.values() for v in values)
     assert dense.history_["loss"][-1] < dense.history_["loss"][0]
+
+
+def test_dense_takes_labels_of_any_kind_in_training_and_validation():
+    X, y = rows_like_features(40, 2)
+    names = np.array(["functional", "defective"])[y]
+    head = fast("dense").fit(X, names, validation_data=(X, names))
+    best = head.history_["val_accuracy"][head.best_epoch_ - 1]
+    assert best == pytest.approx(np.mean(head.predict(X) == names), abs=1e-6)
+    assert best > 0.8
 
 
 def test_dense_trains_for_all_epochs_without_validation_rows():

@@ -1,0 +1,273 @@
+# ruff: noqa: N803 -- X is what scikit-learn calls a matrix of rows
+"""The recipe's densely connected network as a scikit-learn estimator."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from pipeline import tensorflow
+from pipeline.errors import PipelineError
+from pipeline.heads.estimators import at_least_two_classes
+
+if TYPE_CHECKING:
+    import keras
+
+Seen = Callable[[int, int, Mapping[str, float]], None]
+"""Called after each epoch with its number (from 1), the most there can be, and its figures."""
+
+
+def build_dense(
+    n_features: int, n_classes: int, *, units: int = 256, dropout: float = 0.5, seed: int = 0
+) -> keras.Sequential:
+    """Build the recipe's densely connected classifier, with fresh weights and not compiled.
+
+    Dense ``units`` relu, dropout, then one sigmoid unit for two classes or a softmax of
+    ``n_classes``. With 8,192 features and two classes it has 2,097,665 parameters.
+
+    Parameters
+    ----------
+    n_features : int
+        Length of a row: the flattened features.
+    n_classes : int
+        Number of classes, 2 or more.
+    units, dropout : int and float
+        Size of the hidden layer, and the share of it left out at each training step.
+    seed : int
+        Decides the weights and the dropout. No global random state is read or changed.
+
+    Returns
+    -------
+    keras.Sequential
+        From float32 ``(n, n_features)`` to ``(n, 1)``, the probability of class 1, or
+        ``(n, n_classes)``.
+
+    References
+    ----------
+    F. Chollet, *Deep Learning with Python* (Manning, 2018), section 5.3.1.
+    """
+    _, keras = tensorflow.load()
+
+    kernels, outputs, drops = (int(s) for s in np.random.SeedSequence(seed).generate_state(3) >> 1)
+    binary = n_classes == 2
+    return keras.Sequential(
+        [
+            keras.Input((n_features,)),
+            keras.layers.Dense(
+                units,
+                activation="relu",
+                kernel_initializer=keras.initializers.GlorotUniform(kernels),
+                name="hidden",
+            ),
+            keras.layers.Dropout(dropout, seed=drops, name="dropout"),
+            keras.layers.Dense(
+                1 if binary else n_classes,
+                activation="sigmoid" if binary else "softmax",
+                kernel_initializer=keras.initializers.GlorotUniform(outputs),
+                name="probability",
+            ),
+        ],
+        name="dense_head",
+    )
+
+
+class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """The recipe's densely connected classifier (see `build_dense`) as a scikit-learn estimator.
+
+    Trained by RMSprop on the cross-entropy. With validation rows, training ends when their loss
+    has not fallen for ``patience`` epochs, and the weights of the best epoch are kept.
+
+    ``keras.wrappers.SKLearnClassifier`` gives no probabilities, so this is our own. To restore a
+    fitted one, set ``classes_``, ``n_features_in_`` and ``model_``.
+
+    Parameters
+    ----------
+    epochs : int, default 30
+        The most epochs.
+    batch_size : int, default 20
+        Rows a step. This, ``epochs``, ``units``, ``dropout`` and ``learning_rate`` are Chollet's.
+    learning_rate : float, default 2e-5
+        Of RMSprop.
+    units, dropout : int and float, default 256 and 0.5
+        See `build_dense`.
+    patience : int, default 5
+        Epochs to wait for a lower validation loss.
+    random_state : int, default 0
+        Decides weights, dropout and order of rows; no global random state is read or changed.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (k,)
+        The labels, in the order of the columns of ``predict_proba``.
+    model_ : keras.Sequential
+        The network.
+    history_ : dict of list of float
+        ``loss`` and ``accuracy`` per epoch, and ``val_loss`` and ``val_accuracy`` where there were
+        validation rows.
+    best_epoch_ : int
+        The epoch, from 1, whose weights were kept: how many to train for when refitting on more
+        rows without validation.
+    """
+
+    def __init__(
+        self,
+        *,
+        epochs: int = 30,
+        batch_size: int = 20,
+        learning_rate: float = 2e-5,
+        units: int = 256,
+        dropout: float = 0.5,
+        patience: int = 5,
+        random_state: int = 0,
+    ) -> None:
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.units = units
+        self.dropout = dropout
+        self.patience = patience
+        self.random_state = random_state
+
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        on_epoch: Seen | None = None,
+    ) -> Self:
+        """Learn from rows ``X`` of shape (n, d) and their labels ``y`` of shape (n,).
+
+        Parameters
+        ----------
+        X, y : array-like of shape (n, d) and (n,)
+            Training rows and labels.
+        validation_data : tuple of array-like, optional
+            Rows and labels on which to decide when to stop.
+        on_epoch : callable, optional
+            Called as ``on_epoch(epoch, epochs, figures)`` after each epoch.
+
+        Raises
+        ------
+        PipelineError
+            If the loss becomes NaN or infinite, or a validation row is of no training class.
+        ValueError
+            If there are fewer than two classes, or ``X`` or ``y`` is malformed.
+        """
+        rows, labels = validate_data(self, X, y, dtype=np.float32)
+        at_least_two_classes(labels)
+        self.classes_, codes = np.unique(labels, return_inverse=True)
+        held_out = None
+        if validation_data is not None:
+            unseen, truth = validate_data(self, *validation_data, dtype=np.float32, reset=False)
+            held_out = (unseen, self._codes(truth))
+
+        _, keras = tensorflow.load()
+
+        seeds = np.random.SeedSequence(self.random_state).generate_state(2)
+        self.model_ = build_dense(
+            rows.shape[1],
+            len(self.classes_),
+            units=self.units,
+            dropout=self.dropout,
+            seed=int(seeds[0]),
+        )
+        steps = math.ceil(len(rows) / self.batch_size)
+        self.model_.compile(
+            optimizer=keras.optimizers.RMSprop(self.learning_rate),
+            loss=f"{'binary' if len(self.classes_) == 2 else 'sparse_categorical'}_crossentropy",
+            metrics=["accuracy"],
+            # An epoch is one call into TensorFlow: two and a half times as fast as a call a step.
+            # Compiling by XLA would gain a fifth more, and cost that in compile time.
+            steps_per_execution=steps,
+            jit_compile=False,
+        )
+        callbacks: list[Any] = [_watch(self.epochs, on_epoch)]
+        if held_out is not None:
+            callbacks.append(
+                keras.callbacks.EarlyStopping(
+                    "val_loss", patience=self.patience, restore_best_weights=True
+                )
+            )
+        history = self.model_.fit(
+            _shuffled_batches(rows, codes, self.batch_size, self.epochs, int(seeds[1])),
+            steps_per_epoch=steps,
+            shuffle=False,
+            epochs=self.epochs,
+            validation_data=held_out,
+            validation_batch_size=256,
+            callbacks=callbacks,
+            verbose=0,
+        ).history
+        self.history_ = {name: [float(v) for v in values] for name, values in history.items()}
+        losses = self.history_.get("val_loss")
+        self.best_epoch_ = int(np.argmin(losses)) + 1 if losses else len(self.history_["loss"])
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> NDArray[np.float32]:
+        """Give the probability of each class for each row, shape (n, k), from 0 to 1."""
+        check_is_fitted(self, "model_")
+        rows = validate_data(self, X, dtype=np.float32, reset=False)
+        # Calling the network instead of its `predict` saves tracing a function for each model.
+        parts = [rows[i : i + 1024] for i in range(0, len(rows), 1024)]
+        proba: NDArray[np.float32] = np.concatenate(
+            [np.asarray(self.model_(part, training=False)) for part in parts]
+        )
+        return np.hstack([1 - proba, proba]) if len(self.classes_) == 2 else proba
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """Give the likeliest class of each row, shape (n,)."""
+        proba = self.predict_proba(X)
+        labels: NDArray[Any] = self.classes_[proba.argmax(axis=1)]
+        return labels
+
+    def _codes(self, labels: NDArray[Any]) -> NDArray[np.intp]:
+        unknown = np.setdiff1d(labels, self.classes_)
+        if len(unknown):
+            raise PipelineError(
+                f"Validation rows are of classes that no training row has: {unknown.tolist()}.",
+                expected=f"labels among {self.classes_.tolist()}.",
+                fix="put images of every class into the training part.",
+            )
+        return np.searchsorted(self.classes_, labels)
+
+
+def _shuffled_batches(
+    rows: NDArray[np.float32], codes: NDArray[np.intp], batch_size: int, epochs: int, seed: int
+) -> Any:
+    """Give all epochs' batches as one ``tf.data.Dataset``, each epoch in an order of its own.
+
+    Keras's own shuffling takes its order from TensorFlow's global seed.
+    """
+    tf, _ = tensorflow.load()
+    rng = np.random.default_rng(seed)
+    orders = np.stack([rng.permutation(len(rows)) for _ in range(epochs)])
+    features, labels = tf.constant(rows), tf.constant(codes)
+    return (
+        tf.data.Dataset.from_tensor_slices(orders)
+        .flat_map(lambda order: tf.data.Dataset.from_tensor_slices(order).batch(batch_size))
+        .map(lambda i: (tf.gather(features, i), tf.gather(labels, i)))
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def _watch(epochs: int, on_epoch: Seen | None) -> Any:
+    """Make the Keras callback that reports epochs and stops at a loss that is not finite."""
+    _, keras = tensorflow.load()
+
+    def epoch_end(epoch: int, logs: Mapping[str, float]) -> None:
+        if not math.isfinite(logs["loss"]):
+            raise PipelineError(
+                f"The dense head's loss was {logs['loss']} in epoch {epoch + 1}.",
+                expected="a finite loss.",
+                fix="lower the learning rate; check the features for very large values.",
+            )
+        if on_epoch is not None:
+            on_epoch(epoch + 1, epochs, dict(logs))
+
+    return keras.callbacks.LambdaCallback(on_epoch_end=epoch_end)
