@@ -340,6 +340,11 @@ def _print_plan(dataset: Dataset, plan: Plan) -> None:
     for name in dataset.classes:
         table.add_row(_shown(name), *(f"{of_split[name]:,}" for of_split in counts.values()))
     _err.print(table)
+    for bad in plan.store.damaged:
+        _err.print(
+            f"[yellow]The shard {bad.name} is damaged and set aside:[/] {_shown(bad.reason)}",
+            soft_wrap=True,
+        )
     recipe = plan.store.recipe
     _err.print(
         f"{recipe.backbone} up to {recipe.layer}, {recipe.size} x {recipe.size} pixels, "
@@ -353,6 +358,8 @@ def _print_run(run: Run) -> None:
         title=f"{test.n:,} test images, never seen in training",
         title_justify="left",
         box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
     )
     table.add_column("head", no_wrap=True)
     for column in ("accuracy", "95 % interval", "balanced", "ROC AUC", "log loss", "fit time"):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import os
-import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.demo import demo_images
+from pipeline.digests import Digests, digest_files
 from pipeline.errors import DataError, ImageError
-from pipeline.images import EXTENSIONS, MAX_PIXELS
+from pipeline.images import EXTENSIONS
 
 SPLITS = ("train", "validation", "test")
 """The splits, from the least held-out to the most."""
@@ -33,8 +32,6 @@ _SPLIT_NAMES = {
 }
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 _LEADS_OUT = "a link that leads out of the folder (a CSV may name files anywhere)"
-_MAX_BYTES = 8 * MAX_PIXELS  # four channels of 16 bits: nothing that is decoded is larger
-_HASHING_THREADS = 4
 _SHOWN = 5
 
 LAYOUTS = (
@@ -115,10 +112,17 @@ class Dataset:
             splits=self.splits[kept],
             quarantined=(*self.quarantined, *quarantined),
         )
-        left._check_learnable()
+        left.check_learnable()
         return left
 
-    def _check_learnable(self) -> None:
+    def check_learnable(self) -> None:
+        """Refuse a data set that no classifier can be trained on.
+
+        Raises
+        ------
+        DataError
+            No image can be used, or a class has fewer than two, or none to train on.
+        """
         reasons = _listed(f"{bad.path}: {bad.reason}" for bad in self.quarantined)
         if not self.paths:
             raise DataError(
@@ -160,6 +164,7 @@ def load_dataset(
     seed: int = 0,
     validation: float = 0.15,
     test: float = 0.25,
+    remembered: Digests | None = None,
 ) -> Dataset:
     """List the images of a data set, with labels, digests and splits.
 
@@ -178,6 +183,8 @@ def load_dataset(
         Another seed gives other splits.
     validation, test : float
         Expected share of the images in these splits, where they are not given.
+    remembered : Digests, optional
+        Spares reading files that have not changed, and takes in what was read.
 
     Raises
     ------
@@ -196,7 +203,7 @@ def load_dataset(
             f"{source} has images of one class only: {classes[0]}.",
             expected=f"two classes or more, as {LAYOUTS}",
         )
-    entries, digests, unreadable = _with_digests(entries)
+    entries, digests, unreadable = _with_digests(entries, remembered)
     number = {name: label for label, name in enumerate(classes)}
     splits = _assign_splits(entries, digests, seed=seed, validation=validation, test=test)
     dataset = Dataset(
@@ -209,7 +216,7 @@ def load_dataset(
         quarantined=(*quarantined, *unreadable),
     )
     dataset = dataset.without(_copies_across_splits(dataset))
-    dataset._check_learnable()
+    dataset.check_learnable()
     return dataset
 
 
@@ -221,7 +228,7 @@ def _list_entries(source: str | Path) -> tuple[list[_Entry], list[Quarantined], 
         if path.is_dir():
             return *_list_folder(path), path.resolve().name
         if path.is_file():
-            return *_list_csv(path), path.stem
+            return _list_csv(path), [], path.stem
     except OSError as error:
         raise DataError(f"cannot read {error.filename or path}: {error.strerror}.") from error
     raise DataError(f"there is no folder or file {path}.", expected=LAYOUTS)
@@ -306,9 +313,8 @@ def _unusable(path: Path, root: Path) -> str:
     return ""
 
 
-def _list_csv(source: Path) -> tuple[list[_Entry], list[Quarantined]]:
+def _list_csv(source: Path) -> list[_Entry]:
     entries: dict[Path, _Entry] = {}
-    quarantined: list[Quarantined] = []
     try:
         with source.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
@@ -328,8 +334,6 @@ def _list_csv(source: Path) -> tuple[list[_Entry], list[Quarantined]]:
                         f"{_described(entry)}, and as {_described(known)} further up.",
                         expected="one label, one split and one group for each path",
                     )
-                if known is not entry:
-                    quarantined.append(Quarantined(entry.path, "listed more than once; used once"))
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{source} cannot be read as a CSV file: {error}.",
@@ -337,7 +341,7 @@ def _list_csv(source: Path) -> tuple[list[_Entry], list[Quarantined]]:
         ) from error
     if not entries:
         raise DataError(f"{source} lists no images.", expected=LAYOUTS)
-    return list(entries.values()), quarantined
+    return list(entries.values())
 
 
 def _csv_entry(row: dict[str, str], place: str, folder: Path) -> _Entry:
@@ -357,66 +361,12 @@ def _described(entry: _Entry) -> str:
     return ", ".join(filter(None, (entry.label, entry.split, entry.group)))
 
 
-def read_image(path: Path, digest: bytes | None = None) -> tuple[bytes, bytes]:
-    """Read a file's bytes.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    digest : bytes, optional
-        The SHA-256 that the file had when it was listed.
-
-    Returns
-    -------
-    tuple of bytes
-        The bytes, and their SHA-256.
-
-    Raises
-    ------
-    ImageError
-        It is empty, is no regular file, is too large, cannot be read, or has changed since it
-        was listed.
-    """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("not a regular file")
-        if status.st_size > _MAX_BYTES:
-            raise ImageError(
-                f"{status.st_size / 1e9:.1f} GB: more than the limit of {_MAX_BYTES / 1e9:.1f}"
-            )
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a NUL in the name, from a CSV
-        raise ImageError(f"cannot be read: {error}") from error
-    if not data:
-        raise ImageError("0 bytes")
-    found = hashlib.sha256(data).digest()
-    if digest is not None and found != digest:
-        raise ImageError("changed while the work went on; run the same command again")
-    return data, found
-
-
-def digest_files(paths: Iterable[Path]) -> list[bytes | ImageError]:
-    """Return the SHA-256 of each file's bytes, or why it cannot be read."""
-
-    def digest(path: Path) -> bytes | ImageError:
-        try:
-            return read_image(path)[1]
-        except ImageError as error:
-            return error
-
-    with ThreadPoolExecutor(_HASHING_THREADS) as pool:
-        return list(pool.map(digest, paths))
-
-
 def _with_digests(
-    entries: Sequence[_Entry],
+    entries: Sequence[_Entry], remembered: Digests | None
 ) -> tuple[list[_Entry], list[bytes], list[Quarantined]]:
     kept, digests, quarantined = [], [], []
-    for entry, found in zip(entries, digest_files(entry.path for entry in entries)):
+    found_digests = digest_files([entry.path for entry in entries], remembered)
+    for entry, found in zip(entries, found_digests):
         if isinstance(found, ImageError):
             quarantined.append(Quarantined(entry.path, found.found))
         else:

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backbone import Backbone, vgg16_recipe
-from pipeline.dataset import Dataset, Quarantined, digest_files, read_image
+from pipeline.dataset import Dataset, Quarantined
+from pipeline.digests import digest_files, read_image
 from pipeline.errors import DataError, ImageError
 from pipeline.images import decode
 from pipeline.recipe import Recipe
@@ -205,6 +206,7 @@ def _fill(
     refused: dict[bytes, str] = {}
     done = 0
     if missing:
+        store.prepare()
         report(0, len(missing))
     try:
         for batch in compute_rows(

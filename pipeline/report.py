@@ -34,7 +34,6 @@ def draw_confusion(
     """
     counts = np.asarray(confusion)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    # Names are the user's: a dollar sign in them does not begin a formula.
     every = -(-len(classes) // _NUMBERED_CLASSES)
     ticks = range(0, len(classes), every)
     names = [_printable(classes[tick], _LONGEST_NAME) for tick in ticks]
@@ -47,10 +46,10 @@ def draw_confusion(
         for (truth, predicted), count in np.ndenumerate(counts):
             colour = "white" if shares[truth, predicted] > _DARK_FROM else "black"
             axes.text(predicted, truth, f"{count:,}", ha="center", va="center", color=colour)
-    axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor", parse_math=False)
-    axes.set_yticks(ticks, names, parse_math=False)
+    axes.set_xticks(ticks, names, rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_yticks(ticks, names)
     axes.set(xlabel="predicted", ylabel="true")
-    axes.set_title(_printable(title, _LONGEST_TITLE), parse_math=False, wrap=True)
+    axes.set_title(_printable(title, _LONGEST_TITLE), wrap=True)
     _save(figure, file)
 
 
@@ -81,9 +80,11 @@ def draw_history(history: Mapping[str, Sequence[float]], best_epoch: int, file: 
 
 
 def _printable(text: str, longest: int) -> str:
-    """Replace what no font can show, and shorten what would leave no room for the picture."""
+    """Make any name one that can be drawn: in one line, not too long, and without formulas."""
     shown = "".join(char if char.isprintable() else "�" for char in text)
-    return shown if len(shown) <= longest else f"{shown[: longest - 1]}…"
+    if len(shown) > longest:
+        shown = f"{shown[: longest - 1]}…"
+    return shown.replace("$", r"\$")  # to Matplotlib, a bare $ begins a formula
 
 
 def _save(figure: Figure, file: Path) -> None:

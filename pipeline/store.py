@@ -13,11 +13,15 @@ import hashlib
 import io
 import math
 import os
+import stat
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import h5py
 import numpy as np
@@ -36,6 +40,9 @@ _CHUNK_BYTES = 2**19
 _GZIP_LEVEL = 4  # docs/decisions/0002: as small as Zstandard here, and every HDF5 reader has it
 _GZIP_BEST = 1100  # DEFLATE cannot shrink anything more than about 1,032 times
 _STALE_SECONDS = 3600.0
+_MOST_ROWS = 16 * ROWS_PER_SHARD  # a larger file is no shard, and is not read into memory
+
+_Part = TypeVar("_Part")
 
 
 @dataclass(frozen=True)
@@ -79,11 +86,40 @@ class FeatureStore:
         self.folder = Path(cache) / recipe.name
         self.damaged: list[Damaged] = []
         self._rows: dict[Key, tuple[str, int]] = {}
-        self._shards: set[str] = set()
+        self._shards: dict[str, int] = {}
         self.refresh()
+
+    @classmethod
+    def at(cls, folder: Path) -> FeatureStore:
+        """Open the store that lies in a folder, by the recipe that is written there.
+
+        Raises
+        ------
+        StoreError
+            There is no recipe, it is damaged, or the folder was renamed.
+        """
+        with _storage_errors(folder, "read"):
+            text = (folder / "recipe.json").read_text("utf-8", errors="replace")
+        recipe = Recipe.from_json(text, source=str(folder / "recipe.json"))
+        if recipe.name != folder.name:
+            raise StoreError(
+                f"the store {folder} was renamed.", expected=f"its own name, {recipe.name}"
+            )
+        return cls(folder.parent, recipe)
 
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def shards(self) -> int:
+        """Number of shards that are whole."""
+        return len(self._shards)
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        with _storage_errors(self.folder, "read"):
+            return sum(path.stat().st_size for path in self.folder.glob("*"))
 
     def __contains__(self, key: Key) -> bool:
         return key in self._rows
@@ -95,18 +131,56 @@ class FeatureStore:
             if not self.folder.is_dir():
                 return
             if recipe_file.exists():
-                Recipe.from_json(recipe_file.read_text(), source=str(recipe_file))
+                text = recipe_file.read_text("utf-8", errors="replace")
+                Recipe.from_json(text, source=str(recipe_file))
             names = sorted(path.name for path in self.folder.glob("*.h5"))
         for name in names:
             if name in self._shards:
                 continue
-            with self._shard(name) as shard:
-                if shard is None:
-                    continue
-                self._shards.add(name)
-                digests = [bytes(digest) for digest in shard["digest"][:]]
-                for row, key in enumerate(zip(digests, shard["view"][:].tolist(), strict=True)):
+            keys = self._load(name, _keys_of)
+            if keys is not None:
+                self._shards[name] = len(keys)
+                for row, key in enumerate(keys):
                     self._rows.setdefault(key, (name, row))
+
+    def verify(self) -> None:
+        """Read and check every byte of every shard again; what is bad joins `damaged`."""
+        self._rows.clear()
+        self._shards.clear()
+        self.refresh()
+
+    def prune(self, wanted: Container[bytes]) -> tuple[int, int]:
+        """Drop the rows of images that nobody wants, and merge small shards.
+
+        New shards are committed before old ones are removed: killed in between, no row is lost.
+
+        Parameters
+        ----------
+        wanted : container of bytes
+            Digests of the images whose rows stay, in all their views.
+
+        Returns
+        -------
+        tuple of int
+            Number of rows dropped, and number of shards less than before.
+        """
+        rows_before, shards_before = len(self), self.shards
+        kept: dict[str, list[Key]] = {name: [] for name in self._shards}
+        for key, (name, _) in self._rows.items():
+            if key[0] in wanted:
+                kept[name].append(key)
+        small = [name for name, keys in kept.items() if len(keys) < ROWS_PER_SHARD // 2]
+        old = {name for name, keys in kept.items() if len(keys) < self._shards[name]}
+        old.update(small if len(small) > 1 else ())
+        keys = [key for name in sorted(old) for key in kept[name]]
+        for start in range(0, len(keys), ROWS_PER_SHARD):
+            part = keys[start : start + ROWS_PER_SHARD]
+            old.discard(self.write(part, self.read(part)))
+        with _storage_errors(self.folder, "write"):
+            for name in old:
+                (self.folder / name).unlink(missing_ok=True)
+        self.verify()
+        return rows_before - len(self), shards_before - self.shards
 
     def missing(self, keys: Iterable[Key]) -> list[Key]:
         """Return those of `keys` that have no row, each once, in their order."""
@@ -138,12 +212,25 @@ class FeatureStore:
         rows = np.empty((len(keys), *self.recipe.shape), np.float32)
         for name, pairs in wanted.items():
             places, numbers = np.array(pairs).T
-            with self._shard(name) as shard:
-                if shard is None:
-                    continue
-                rows[places] = shard["features"][:][numbers]
+            found = self._load(name, partial(_rows_of, numbers=numbers))
+            if found is not None:
+                rows[places] = found
         self._require(keys)
         return rows
+
+    def prepare(self) -> None:
+        """Make the folder ready to be written to: found out before long work, not after it.
+
+        Raises
+        ------
+        StoreError
+            The folder cannot be written to.
+        """
+        with _storage_errors(self.folder, "write"):
+            _make_folder(self.folder)
+            self._remove_stale_files()
+            # Written anew each time: to have written is the only proof that writing works.
+            _publish(self.folder / "recipe.json", self.recipe.to_json().encode())
 
     def write(self, keys: Sequence[Key], rows: npt.NDArray[np.float32]) -> str:
         """Commit rows as one new shard: when this returns, they are on disk for good.
@@ -167,17 +254,17 @@ class FeatureStore:
         """
         if len(set(keys)) != len(keys) or not keys:
             raise ValueError("keys must be different from each other, and at least one")
+        if len(keys) > _MOST_ROWS:
+            raise ValueError(f"keys must be {_MOST_ROWS} or fewer")
         if rows.shape != (len(keys), *self.recipe.shape) or rows.dtype != np.float32:
             raise ValueError(f"rows must be float32 {(len(keys), *self.recipe.shape)}")
         image = self._to_hdf5(keys, rows)
         name = f"{hashlib.sha256(image).hexdigest()}.h5"
+        if not (self.folder / "recipe.json").exists():
+            self.prepare()
         with _storage_errors(self.folder, "write"):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._remove_stale_files()
-            if not (self.folder / "recipe.json").exists():
-                _publish(self.folder / "recipe.json", self.recipe.to_json().encode())
             _publish(self.folder / name, image)
-        self._shards.add(name)
+        self._shards[name] = len(keys)
         for row, key in enumerate(keys):
             self._rows.setdefault(key, (name, row))
         return name
@@ -210,18 +297,20 @@ class FeatureStore:
         return image
 
     def _chunks(self, rows: int) -> tuple[int, ...]:
-        row_bytes = 4 * math.prod(self.recipe.shape)
-        return (min(rows, max(1, _CHUNK_BYTES // row_bytes)), *self.recipe.shape)
+        return (min(rows, max(1, _CHUNK_BYTES // self._row_bytes)), *self.recipe.shape)
 
-    @contextlib.contextmanager
-    def _shard(self, name: str) -> Iterator[h5py.File | None]:
-        """Open a shard that was verified, or set it aside and give None."""
+    @property
+    def _row_bytes(self) -> int:
+        return 4 * math.prod(self.recipe.shape)
+
+    def _load(self, name: str, part: Callable[[h5py.File], _Part]) -> _Part | None:
+        """Read a part of a shard that was verified, or set the shard aside and give None."""
         path = self.folder / name
-        shard = None
+        image = None
         with _storage_errors(path, "read"):
             try:
-                image = path.read_bytes()
-                shard = self._verified(image, name)
+                image = self._image(path)
+                return self._verified(image, name, part)
             except FileNotFoundError:
                 self._forget(name)
             except _DamagedShardError as damage:
@@ -229,41 +318,50 @@ class FeatureStore:
                 self.damaged.append(Damaged(name, str(damage)))
                 # On a cache that is read-only it stays where it is, and is not believed either.
                 with contextlib.suppress(OSError):
-                    path.rename(path.with_suffix(".damaged"))
-        try:
-            yield shard
-        finally:
-            if shard is not None:
-                shard.close()
+                    _set_aside(path, image)
+        return None
 
-    def _verified(self, image: bytes, name: str) -> h5py.File:
+    def _image(self, path: Path) -> bytes:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise _DamagedShardError("not a regular file")
+        if status.st_size > 2 * _MOST_ROWS * (self._row_bytes + 64) + 2 * _CHUNK_BYTES:
+            raise _DamagedShardError(f"{status.st_size / 1e9:.1f} GB: larger than any shard")
+        return path.read_bytes()
+
+    def _verified(self, image: bytes, name: str, part: Callable[[h5py.File], _Part]) -> _Part:
         if f"{hashlib.sha256(image).hexdigest()}.h5" != name:
             raise _DamagedShardError("its bytes do not have the SHA-256 that is its name")
         try:
             shard = h5py.File(io.BytesIO(image), "r")
-        except OSError as error:
+        except Exception as error:
             raise _DamagedShardError(f"not an HDF5 file ({error})") from error
         try:
-            self._check_contents(shard, name, len(image))
+            self._check_attributes(shard, name)
+            self._check_contents(shard, len(image))
+            return part(shard)
         except (_DamagedShardError, StoreError):
-            shard.close()
             raise
         except Exception as error:  # h5py raises many kinds for a file made to harm
-            shard.close()
             raise _DamagedShardError(f"not a feature shard ({error})") from error
-        return shard
+        finally:
+            shard.close()
 
-    def _check_contents(self, shard: h5py.File, name: str, image_bytes: int) -> None:
-        """Refuse what this store did not write, before any row is read.
-
-        A shard's name vouches for its bytes, not for whoever made them: links, external or
-        virtual storage could read other files or serve zeros, and a huge shape fill memory.
-        """
+    def _check_attributes(self, shard: h5py.File, name: str) -> None:
+        if any(shard.attrs.get_id(attribute).shape for attribute in ("schema", "fingerprint")):
+            raise _DamagedShardError("its attributes are no single values")
         schema = int(shard.attrs["schema"])
         if schema > SCHEMA:
             raise newer(str(self.folder / name), schema)
         if shard.attrs["fingerprint"] != self.recipe.fingerprint:
             raise _DamagedShardError("it belongs to another recipe's store")
+
+    def _check_contents(self, shard: h5py.File, image_bytes: int) -> None:
+        """Refuse what this store did not write, before any row is read.
+
+        A shard's name vouches for its bytes, not for whoever made them: links, external or
+        virtual storage could read other files or serve zeros, and a huge shape fill memory.
+        """
         for dataset in ("features", "digest", "view"):
             if not isinstance(shard.get(dataset, getlink=True), h5py.HardLink):
                 raise _DamagedShardError(f"it has no {dataset} of its own")
@@ -277,14 +375,17 @@ class FeatureStore:
             raise _DamagedShardError(f"its arrays have the shapes {shapes}")
         if (features.dtype, digest.dtype, view.dtype) != (np.float32, np.uint8, np.uint16):
             raise _DamagedShardError("its arrays have other types")
-        if features.nbytes + digest.nbytes + view.nbytes > image_bytes * _GZIP_BEST:
+        if digest.nbytes + view.nbytes > image_bytes or features.nbytes > image_bytes * _GZIP_BEST:
             raise _DamagedShardError("it declares more rows than its bytes can hold")
         chunks = self._chunks(rows)
         if features.chunks != chunks or features.id.get_num_chunks() != -(-rows // chunks[0]):
             raise _DamagedShardError("parts of its rows are missing")
+        gzipped = _is_plain(features, h5py.h5z.FILTER_DEFLATE)
+        if not (gzipped and _is_plain(digest) and _is_plain(view)):
+            raise _DamagedShardError("its arrays are not stored as this program stores them")
 
     def _forget(self, name: str) -> None:
-        self._shards.discard(name)
+        self._shards.pop(name, None)
         self._rows = {key: place for key, place in self._rows.items() if place[0] != name}
 
     def _remove_stale_files(self) -> None:
@@ -293,6 +394,55 @@ class FeatureStore:
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                     path.unlink()
+
+
+def _is_plain(dataset: h5py.Dataset, *filters: int) -> bool:
+    """Tell whether an array has these filters and no others, and the very type that it seems."""
+    plist, kind = dataset.id.get_create_plist(), h5py.h5t.py_create(dataset.dtype)
+    used = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
+    # A contiguous array without an offset was never written, and would read as zeros.
+    written = bool(filters) or dataset.id.get_offset() is not None
+    return used == list(filters) and written and dataset.id.get_type().equal(kind)
+
+
+def _keys_of(shard: h5py.File) -> list[Key]:
+    digests = [bytes(digest) for digest in shard["digest"][:]]
+    return list(zip(digests, shard["view"][:].tolist(), strict=True))
+
+
+def _rows_of(shard: h5py.File, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    """Read rows, with one chunk at a time in memory.
+
+    Chunks are inflated here: HDF5 would fill memory with one that was made to inflate beyond
+    its size.
+    """
+    features = shard["features"]
+    length = features.chunks[0]
+    rows = np.empty((len(numbers), *features.shape[1:]), np.float32)
+    for start in (np.unique(numbers // length) * length).tolist():
+        skipped_filters, stored = features.id.read_direct_chunk((start, 0, 0, 0))
+        raw = stored if skipped_filters else _inflate(stored, 4 * math.prod(features.chunks))
+        chunk = np.frombuffer(raw, np.float32).reshape(features.chunks)
+        here = numbers // length == start // length
+        rows[here] = chunk[numbers[here] - start]
+    return rows
+
+
+def _inflate(stored: bytes, size: int) -> bytes:
+    inflater = zlib.decompressobj()
+    inflated = inflater.decompress(stored, size + 1)
+    if len(inflated) != size or not inflater.eof:
+        raise _DamagedShardError("a chunk does not inflate to its size")
+    return inflated
+
+
+def _set_aside(path: Path, image: bytes | None) -> None:
+    """Rename a shard that was found damaged, having these bytes."""
+    aside = path.with_suffix(".damaged")
+    path.rename(aside)
+    # Made again by another process in between, it bears the same name: that one must stay.
+    if image is not None and aside.read_bytes() != image:
+        aside.replace(path)
 
 
 def _publish(path: Path, content: bytes) -> None:
@@ -308,12 +458,24 @@ def _publish(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+    _fsync_folder(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder, and see to it that its name, too, is on disk for good."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in new or [folder]:  # another writer may have made it a moment ago
+        _fsync_folder(path.parent)
+
+
+def _fsync_folder(folder: Path) -> None:
     if os.name == "posix":  # elsewhere a folder cannot be opened
-        folder = os.open(path.parent, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(folder)
+            os.fsync(descriptor)
         finally:
-            os.close(folder)
+            os.close(descriptor)
 
 
 @contextlib.contextmanager

@@ -73,8 +73,16 @@ def _no_network(pixels):
 
 
 @pytest.fixture
-def place(tmp_path, recipe):
+def place_with_pictures(tmp_path, recipe):
     return Workplace(tmp_path, dataclasses.replace(recipe, shape=(1, 1, 12)))
+
+
+@pytest.fixture
+def place(place_with_pictures, monkeypatch):
+    """Leave the drawing out, which takes longer than all the rest."""
+    monkeypatch.setattr(classification.report, "draw_confusion", lambda *args: args[-1].touch())
+    monkeypatch.setattr(classification.report, "draw_history", lambda *args: args[-1].touch())
+    return place_with_pictures
 
 
 def files_in(folder):
@@ -426,7 +434,8 @@ def test_unreadable_images_are_listed_in_the_run_and_take_no_part(
 # --- the run's folder -------------------------------------------------------------------
 
 
-def test_a_runs_folder_holds_all_that_came_of_it(place):
+def test_a_runs_folder_holds_all_that_came_of_it(place_with_pictures):
+    place = place_with_pictures
     run = place.classify(place.data(), ["logistic", "dense"])
     assert run.folder == place.runs / "photos"
     assert files_in(run.folder) == [
@@ -509,7 +518,10 @@ def test_predictions_csv_has_a_line_for_each_image_and_head(place):
 AWKWARD = os.fsdecode(b'caf\xe9, "x"\nnew.png')
 
 
-def test_awkward_file_and_class_names_are_written_so_that_they_can_be_read_back(place):
+def test_awkward_file_and_class_names_are_written_so_that_they_can_be_read_back(
+    place_with_pictures,
+):
+    place = place_with_pictures
     data = place.data(classes=('a,b "c"', "$x$\n\udcff"))
     data = dataclasses.replace(data, paths=(Path(AWKWARD), *data.paths[1:]))
     run = place.classify(data)

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from pipeline import extraction
 from pipeline import model as model_module
 from pipeline.backbone import vgg16_recipe
 from pipeline.classification import classify
@@ -352,16 +353,26 @@ def test_nothing_but_unreadable_images_is_no_reason_to_fail(backbone, tmp_path):
     assert backbone.images == 0
 
 
-def test_progress_is_told_from_nothing_to_everything(photos, backbone):
-    told = []
+def test_images_of_many_batches_keep_their_order_and_their_answers(
+    photos, backbone, tmp_path, monkeypatch
+):
     files = sorted(photos.glob("*/*.png"))
-    list(
-        fitted("logistic").predict(
-            files, backbone=backbone, on_progress=lambda done, total: told.append((done, total))
-        )
+    files[3:3] = [tmp_path / "none.png"]
+    model = fitted("logistic")
+    at_once = list(model.predict(files, backbone=backbone))
+    assert backbone.batches == [40]
+    monkeypatch.setattr(extraction, "_PIXELS_PER_BATCH", 3 * 64 * 64)
+    told = []
+    one_by_one = list(
+        model.predict(files, backbone=backbone, on_progress=lambda *how: told.append(how))
     )
-    assert told[0] == (0, len(files))
-    assert told[-1] == (len(files), len(files))
+    assert len(backbone.batches) == 1 + 14
+    assert [item.path for item in one_by_one] == files
+    for one, other in zip(one_by_one, at_once, strict=True):
+        assert one.label == other.label
+        assert one.probabilities == pytest.approx(other.probabilities)
+    assert told[:3] == [(0, 41), (3, 41), (6, 41)]
+    assert told[-1] == (41, 41)
 
 
 @pytest.fixture

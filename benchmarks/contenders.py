@@ -1,0 +1,191 @@
+"""Ways to get VGG16's features of a folder of images, each run in a process of its own.
+
+A process loads its network, then waits for a line on standard input; for each, it goes through the
+images once, from files to features on disk, and answers with wall and CPU seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+Pass = Callable[[list[Path], Path], None]
+"""Goes from image files to features in a folder."""
+
+SIZE = 150
+RECIPE_BATCH = 20  # Chollet's
+
+
+def recipe() -> Pass:
+    """As the book's readers run it: Keras loads images, `predict` for each batch of 20."""
+    keras, base = keras_base()
+
+    def run(files: list[Path], folder: Path) -> None:
+        features = np.zeros((len(files), 4, 4, 512), np.float32)
+        for start in range(0, len(files), RECIPE_BATCH):
+            batch = np.stack(
+                [
+                    keras.utils.img_to_array(keras.utils.load_img(file, target_size=(SIZE, SIZE)))
+                    for file in files[start : start + RECIPE_BATCH]
+                ]
+            )
+            batch = keras.applications.vgg16.preprocess_input(batch)
+            features[start : start + len(batch)] = base.predict(batch, verbose=0)
+        np.save(folder / "features.npy", features)
+
+    return run
+
+
+def openvino(precision: str) -> Pass:
+    """OpenVINO with its throughput hint, fed by the model that Keras exports for it."""
+    import openvino as ov
+
+    keras, base = keras_base()
+    with tempfile.TemporaryDirectory() as folder:
+        base.export(f"{folder}/base.xml", format="openvino", verbose=False)
+        core = ov.Core()
+        model = core.read_model(f"{folder}/base.xml")
+    batch_size = 4  # the fastest of 1, 4 and 16 on the machine of RESULTS.md
+    model.reshape([batch_size, SIZE, SIZE, 3])
+    options = {"PERFORMANCE_HINT": "THROUGHPUT", "INFERENCE_PRECISION_HINT": precision}
+    compiled = core.compile_model(model, "CPU", options)
+
+    def run(files: list[Path], folder: Path) -> None:
+        features = np.zeros((len(files), 4, 4, 512), np.float32)
+        queue = ov.AsyncInferQueue(compiled)
+
+        def keep(request: ov.InferRequest, start: int) -> None:
+            found = request.get_output_tensor().data
+            features[start : start + batch_size] = found[: len(files) - start]
+
+        queue.set_callback(keep)
+        for start in range(0, len(files), batch_size):
+            batch = np.zeros((batch_size, SIZE, SIZE, 3), np.float32)
+            for place, file in enumerate(files[start : start + batch_size]):
+                batch[place] = keras.utils.load_img(file, target_size=(SIZE, SIZE))
+            queue.start_async({0: keras.applications.vgg16.preprocess_input(batch)}, start)
+        queue.wait_all()
+        np.save(folder / "features.npy", features)
+
+    return run
+
+
+def onnxruntime() -> Pass:
+    """ONNX Runtime on the packaged graph, cut at the last pooling."""
+    import onnx
+    import onnxruntime as ort
+
+    from pipeline.backbone import _packaged_weights
+
+    keras, _ = keras_base()
+    graph = onnx.load(_packaged_weights())
+    for side in (1, 2):
+        graph.graph.input[0].type.tensor_type.shape.dim[side].dim_value = SIZE
+    last = next(i for i, n in reversed([*enumerate(graph.graph.node)]) if n.op_type == "MaxPool")
+    output = graph.graph.node[last].output[0]
+    del graph.graph.node[last + 1 :], graph.graph.output[:]
+    graph.graph.output.append(
+        onnx.helper.make_tensor_value_info(output, onnx.TensorProto.FLOAT, (None, 512, 4, 4))
+    )
+    session = ort.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+
+    def run(files: list[Path], folder: Path) -> None:
+        features = []
+        for start in range(0, len(files), RECIPE_BATCH):
+            batch = np.stack(
+                [
+                    np.asarray(keras.utils.load_img(file, target_size=(SIZE, SIZE)), np.float32)
+                    for file in files[start : start + RECIPE_BATCH]
+                ]
+            )
+            batch = keras.applications.vgg16.preprocess_input(batch)
+            features.append(session.run(None, {"input": batch})[0])
+        np.save(folder / "features.npy", np.concatenate(features))
+
+    return run
+
+
+def ours(precision: str) -> Pass:
+    """Stage one of this project, with its network loaded: decoding, hashing and storing included."""
+    run_network = our_backbone(precision)
+
+    def run(files: list[Path], folder: Path) -> None:
+        from pipeline.extraction import extract_files
+
+        extract_files(files, our_recipe(precision), cache=folder, backbone=run_network)
+
+    return run
+
+
+def forward(precision: str) -> Pass:
+    """The network alone, on pixels that are in memory: what no whole stage can surpass."""
+    from pipeline.images import decode
+
+    run_network = our_backbone(precision)
+    pixels = None
+
+    def run(files: list[Path], folder: Path) -> None:
+        nonlocal pixels
+        if pixels is None:
+            pixels = np.stack([decode(file.read_bytes(), SIZE) for file in files])
+            run_network(pixels[:64])
+        for start in range(0, len(files), 64):
+            run_network(pixels[start : start + 64])
+
+    return run
+
+
+CONTENDERS: dict[str, Callable[[], Pass]] = {
+    "recipe": recipe,
+    "float32": lambda: ours("float32"),
+    "bfloat16": lambda: ours("bfloat16"),
+    "forward-float32": lambda: forward("float32"),
+    "forward-bfloat16": lambda: forward("bfloat16"),
+    "openvino-float32": lambda: openvino("f32"),
+    "openvino-bfloat16": lambda: openvino("bf16"),
+    "onnxruntime": onnxruntime,
+}
+
+
+def keras_base() -> tuple:
+    """Return Keras, and its VGG16 without top."""
+    from pipeline import backbone, tensorflow
+
+    _, keras = tensorflow.load()
+    return keras, backbone.build_base(backbone.load_weights(), SIZE)
+
+
+def our_recipe(precision: str):
+    """Return our recipe in that precision."""
+    from pipeline import vgg16_recipe
+
+    return vgg16_recipe(precision=precision)
+
+
+def our_backbone(precision: str):
+    """Return our network in that precision."""
+    from pipeline.backbone import Backbone
+
+    return Backbone(our_recipe(precision))
+
+
+def serve(name: str, listing: str) -> None:
+    """Answer each line on standard input with the seconds of one pass."""
+    files = [Path(line) for line in Path(listing).read_text().splitlines()]
+    run = CONTENDERS[name]()
+    for number, _ in enumerate(sys.stdin):
+        with tempfile.TemporaryDirectory() as folder:
+            wall, cpu = time.perf_counter(), time.process_time()
+            run(files, Path(folder))
+            seconds = time.perf_counter() - wall, time.process_time() - cpu
+        print("answer", json.dumps([number, *seconds]), flush=True)
+
+
+if __name__ == "__main__":
+    serve(*sys.argv[1:])

@@ -1,0 +1,105 @@
+"""Stage one against the recipe, against two other engines, and against its own network alone."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.contenders import CONTENDERS
+from pipeline.demo import demo_images
+
+TITLE = "Stage one: from image files to stored features"
+IMAGES = 256
+ROUNDS = 5
+
+LABELS = {
+    "recipe": "the recipe: Keras loading, `predict` per batch of 20, NumPy",
+    "float32": "`pipeline features --precision float32`",
+    "bfloat16": "`pipeline features --precision bfloat16`",
+    "forward-float32": "our network alone, float32, pixels in memory",
+    "forward-bfloat16": "our network alone, bfloat16, pixels in memory",
+    "openvino-float32": "OpenVINO float32, throughput hint",
+    "openvino-bfloat16": "OpenVINO bfloat16, throughput hint",
+    "onnxruntime": "ONNX Runtime float32",
+}
+
+
+def measure() -> str:
+    """Run all contenders in turn, several rounds, and compare medians."""
+    files = [path for path, _ in demo_images()[:: 2624 // IMAGES]][:IMAGES]
+    wall, cpu = race(list(CONTENDERS), files, ROUNDS)
+    base_wall, base_cpu = (statistics.median(times["recipe"]) for times in (wall, cpu))
+    lines = [
+        f"{IMAGES} photographs of the demo, {ROUNDS} rounds of all contenders in turn, medians. Ratios are to the",
+        "recipe in the same run: above 1 is faster. A shared machine at times gives a process one of its two",
+        "cores; CPU time is less disturbed by that than wall time.",
+        "",
+        "| | images/s | ratio | images per CPU-second | ratio |",
+        "|---|---|---|---|---|",
+    ]
+    for name, label in LABELS.items():
+        one, other = statistics.median(wall[name]), statistics.median(cpu[name])
+        lines.append(
+            f"| {label} | {IMAGES / one:.1f} | {base_wall / one:.2f} "
+            f"| {IMAGES / other:.1f} | {base_cpu / other:.2f} |"
+        )
+    lines.append("")
+    for precision in ("float32", "bfloat16"):
+        shares = [
+            statistics.median(
+                alone / whole for alone, whole in zip(times[f"forward-{precision}"], times[precision])
+            )
+            for times in (wall, cpu)
+        ]
+        lines.append(
+            f"Share of the network's own rate that the whole stage keeps in {precision}: "
+            f"{shares[0]:.0%} of wall time, {shares[1]:.0%} of CPU time (median of the rounds).\n"
+        )
+    return "\n".join(lines)
+
+
+def race(
+    names: list[str], files: list[Path], rounds: int
+) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """Run contenders in turn; return wall and CPU seconds of each pass after the first."""
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as listing:
+        listing.write("\n".join(map(str, files)))
+        listing.flush()
+        processes = {
+            name: subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.contenders", name, listing.name],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+            for name in names
+        }
+        wall: dict[str, list[float]] = {name: [] for name in names}
+        cpu: dict[str, list[float]] = {name: [] for name in names}
+        for number in range(rounds + 1):
+            for name, process in processes.items():
+                seconds = one_pass(process)
+                print(f"  {name}: {len(files) / seconds[0]:.1f} images/s", file=sys.stderr)
+                if number:  # the first pass compiles
+                    wall[name].append(seconds[0])
+                    cpu[name].append(seconds[1])
+        for process in processes.values():
+            process.stdin.close()
+            process.wait()
+    return wall, cpu
+
+
+def one_pass(process: subprocess.Popen) -> tuple[float, float]:
+    """Ask a contender for a pass, and wait for its answer."""
+    process.stdin.write("go\n")
+    process.stdin.flush()
+    for line in process.stdout:
+        if line.startswith("answer "):
+            _, wall, cpu = json.loads(line[len("answer ") :])
+            return wall, cpu
+    raise RuntimeError(f"the contender {process.args} ended with {process.wait()}")

@@ -1,0 +1,219 @@
+"""Files' bytes and their SHA-256, read again only where the file system says that they changed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+import stat
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from pipeline.errors import ImageError
+from pipeline.images import MAX_PIXELS
+
+_FILE = "digests.sqlite"
+_MAX_BYTES = 8 * MAX_PIXELS  # four channels of 16 bits: nothing that is decoded is larger
+_READING_THREADS = 4
+# A file that is written twice within the time resolution of its file system (2 s on FAT) can change
+# and look the same. What was changed that shortly before it was read is read again next time.
+_RESOLUTION_NS = 2_000_000_000
+_TABLE = """
+    CREATE TABLE IF NOT EXISTS files (
+        path BLOB PRIMARY KEY, source BLOB, looks BLOB, digest BLOB, checksum BLOB
+    ) WITHOUT ROWID
+"""
+
+
+def read_image(path: Path, digest: bytes | None = None) -> tuple[bytes, bytes]:
+    """Read a file's bytes.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    digest : bytes, optional
+        The SHA-256 that the file had when it was listed.
+
+    Returns
+    -------
+    tuple of bytes
+        The bytes, and their SHA-256.
+
+    Raises
+    ------
+    ImageError
+        It is empty, is no regular file, is too large, cannot be read, or has changed since it
+        was listed.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("not a regular file")
+        if status.st_size > _MAX_BYTES:
+            raise ImageError(
+                f"{status.st_size / 1e9:.1f} GB: more than the limit of {_MAX_BYTES / 1e9:.1f}"
+            )
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a NUL in the name, from a CSV
+        raise ImageError(f"cannot be read: {error}") from error
+    if not data:
+        raise ImageError("0 bytes")
+    found = hashlib.sha256(data).digest()
+    if digest is not None and found != digest:
+        raise ImageError("changed while the work went on; run the same command again")
+    return data, found
+
+
+def digest_files(
+    paths: Sequence[Path], remembered: Digests | None = None
+) -> list[bytes | ImageError]:
+    """Return the SHA-256 of each file's bytes, or why it cannot be read.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        The files.
+    remembered : Digests, optional
+        Spares reading files that have not changed, and takes in what was read.
+
+    Returns
+    -------
+    list of bytes or ImageError
+        32 bytes for each file, or the error.
+    """
+    known = [remembered.recall(path) if remembered else None for path in paths]
+
+    def read(path: Path) -> tuple[bytes, bytes] | ImageError:
+        try:
+            looks = _looks(path)
+            return looks, read_image(path)[1]
+        except ImageError as error:
+            return ImageError(error.found)  # its traceback would keep the file's bytes in memory
+
+    unknown = [path for path, digest in zip(paths, known) if digest is None]
+    with ThreadPoolExecutor(_READING_THREADS) as pool:
+        read_now = pool.map(read, unknown)
+        found: list[bytes | ImageError] = []
+        for path, digest in zip(paths, known):
+            outcome = digest if digest is not None else next(read_now)
+            if isinstance(outcome, tuple):
+                looks, outcome = outcome
+                if remembered:
+                    remembered.note(path, looks, outcome)
+            found.append(outcome)
+    return found
+
+
+class Digests:
+    """What is remembered of files: how they looked to the file system, and their digest.
+
+    A file whose size, inode and times of change are the same is taken to have the same bytes.
+    The memory is a SQLite file in the cache folder. If it is lost, damaged or cannot be written,
+    files are read again, and nothing else is different.
+
+    Parameters
+    ----------
+    cache : Path
+        The cache folder. It need not be there.
+    """
+
+    def __init__(self, cache: Path) -> None:
+        self._file = Path(cache) / _FILE
+        self._noted: dict[Path, tuple[bytes, bytes]] = {}
+        self._database: sqlite3.Connection | None = None
+        with contextlib.suppress(sqlite3.Error):
+            self._database = sqlite3.connect(f"{self._file.absolute().as_uri()}?mode=ro", uri=True)
+
+    def recall(self, path: Path) -> bytes | None:
+        """Return a file's digest, if it looks as it did when that was noted."""
+        try:
+            looks = _looks(path)
+        except ImageError:
+            return None
+        seen = self._row(path)
+        return seen[1] if seen is not None and seen[0] == looks else None
+
+    def last(self, path: Path) -> bytes | None:
+        """Return the digest that a file had when it was last saved, changed since or not."""
+        seen = self._row(path)
+        return None if seen is None else seen[1]
+
+    def note(self, path: Path, looks: bytes, digest: bytes) -> None:
+        """Take in the digest of a file that looked like `looks` before it was read."""
+        self._noted[path] = looks, digest
+
+    def paths_of(self, source: Path) -> Iterator[Path]:
+        """Yield the files that were listed when `source` was last saved."""
+        for (name,) in self._query("SELECT path FROM files WHERE source = ?", _name(source)):
+            yield Path(os.fsdecode(name))
+
+    def save(self, source: Path, paths: Sequence[Path]) -> None:
+        """Write down what was noted, and that `source` lists `paths` and no others."""
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._write(source, paths)
+            except sqlite3.OperationalError:
+                raise
+            except sqlite3.DatabaseError:  # it is no database any more
+                self._file.unlink()
+                self._write(source, paths)
+
+    def _write(self, source: Path, paths: Sequence[Path]) -> None:
+        origin = _name(source)
+        with contextlib.closing(sqlite3.connect(self._file)) as database, database:
+            database.execute(_TABLE)
+            database.executemany(
+                "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
+                (
+                    (_name(path), origin, looks, digest, _checksum(path, looks, digest))
+                    for path, (looks, digest) in self._noted.items()
+                ),
+            )
+            listed = {_name(path) for path in paths}
+            before = database.execute("SELECT path FROM files WHERE source = ?", [origin])
+            gone = [row for row in before if row[0] not in listed]
+            database.executemany("DELETE FROM files WHERE path = ?", gone)
+
+    def _row(self, path: Path) -> tuple[bytes, bytes] | None:
+        columns = "looks, digest, checksum"
+        for looks, digest, checksum in self._query(
+            f"SELECT {columns} FROM files WHERE path = ?",  # noqa: S608 -- a constant
+            _name(path),
+        ):
+            if checksum == _checksum(path, looks, digest):
+                return looks, digest
+        return None
+
+    def _query(self, statement: str, value: bytes) -> Iterator[tuple[bytes, ...]]:
+        if self._database is not None:
+            with contextlib.suppress(sqlite3.Error):
+                yield from self._database.execute(statement, [value])
+
+
+def _looks(path: Path) -> bytes:
+    """Describe a file as the file system sees it, now."""
+    now = time.time_ns()
+    try:
+        status = os.stat(path)  # noqa: PTH116 -- half the time of Path.stat, a hundred thousand times
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"cannot be read: {reason}") from error
+    changed = max(status.st_mtime_ns, status.st_ctime_ns)
+    settled = now - changed > _RESOLUTION_NS
+    looks = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    return repr((*looks, "settled") if settled else (*looks, "at", now)).encode()
+
+
+def _name(path: Path) -> bytes:
+    return os.fsencode(os.path.abspath(path))  # noqa: PTH100 -- Path.resolve asks the disk
+
+
+def _checksum(path: Path, looks: bytes, digest: bytes) -> bytes:
+    return hashlib.sha256(b"\0".join((_name(path), looks, digest))).digest()[:8]

@@ -1,0 +1,596 @@
+import csv
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from conftest import CountingBackbone, paint
+from typer.testing import CliRunner
+
+from pipeline import backbone as backbone_module
+from pipeline import cli, extraction, images, model
+from pipeline.backbone import vgg16_recipe
+from pipeline.heads import HEADS
+from pipeline.store import FeatureStore
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = sorted(typer.main.get_command(cli.app).commands)
+SETTINGS = ["--size", "64", "--precision", "float32"]
+
+
+@pytest.fixture(autouse=True)
+def at_home(tmp_path, monkeypatch):
+    """Work in an empty folder; leave the process's signal handlers as they were."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.fixture
+def networks(monkeypatch):
+    """Put the counting stand-in in the network's place; list those that were loaded."""
+    loaded = []
+
+    def load(recipe, weights):
+        loaded.append(CountingBackbone(recipe))
+        return loaded[-1]
+
+    monkeypatch.setattr(extraction, "Backbone", load)
+    monkeypatch.setattr(model, "Backbone", load)
+    return loaded
+
+
+def run(*arguments):
+    """Run a command in this process."""
+    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+# --- help ---------------------------------------------------------------------------------
+
+
+def test_the_commands_are_those_promised():
+    assert {"features", "classify", "predict"} <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example_that_can_be_parsed(command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    example = re.search(r"Example: pipeline (.*)", result.stdout)
+    name, *arguments = shlex.split(example[1])
+    assert name == command
+    typer.main.get_command(cli.app).commands[name].make_context(name, arguments)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_a_command_has_help(command):
+    for parameter in typer.main.get_command(cli.app).commands[command].params:
+        assert parameter.name == "help" or parameter.help, parameter.name
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_readme_shows_every_command(command):
+    assert f"pipeline {command} " in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def readme_commands():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    return re.findall(r"^pipeline (?!COMMAND).*$", text, flags=re.MULTILINE)
+
+
+def test_every_command_line_in_the_readme_can_be_parsed():
+    assert readme_commands()
+    for line in readme_commands():
+        name, *arguments = shlex.split(line, comments=True)[1:]
+        typer.main.get_command(cli.app).commands[name].make_context(name, arguments)
+
+
+def test_no_command_at_all_shows_the_help():
+    result = run()
+    assert result.exit_code == 2
+    assert all(command in result.output for command in COMMANDS)
+
+
+def test_choices_are_those_that_the_code_beneath_knows():
+    assert tuple(cli.Scaling) == backbone_module.SCALINGS
+    assert tuple(cli.Precision) == backbone_module.PRECISIONS
+    assert set(cli.Resize) == set(images.FILTERS)
+    text = " ".join(run("classify", "--help").stdout.split())
+    assert f"{', '.join(HEADS)} or all" in text
+
+
+@pytest.mark.parametrize("command", ["features", "classify"])
+def test_defaults_are_those_of_the_library(command):
+    parameters = typer.main.get_command(cli.app).commands[command].params
+    defaults = {parameter.name: parameter.default for parameter in parameters}
+    recipe = {name: defaults[name] for name in ("size", "layer", "scaling", "precision", "resize")}
+    assert vgg16_recipe(**recipe) == vgg16_recipe()
+    assert Path(defaults["cache"]) == extraction.CACHE
+
+
+# --- what is imported ---------------------------------------------------------------------
+
+
+def python(code, *arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+
+
+IMPORTED = """
+import sys
+from pipeline.cli import main
+sys.argv[0] = "pipeline"
+try:
+    main()
+finally:
+    heavy = {"tensorflow", "keras", "sklearn", "numpy", "h5py", "matplotlib"}
+    print("imported:", *sorted(heavy & set(sys.modules)), file=sys.stderr)
+"""
+
+
+def test_help_imports_nothing_heavy():
+    for arguments in (["--help"], ["classify", "--help"]):
+        done = python(IMPORTED, *arguments)
+        assert done.returncode == 0
+        assert "Usage: pipeline" in done.stdout
+        assert done.stderr == "imported:\n"
+
+
+def test_training_scikit_learn_heads_on_cached_rows_imports_no_tensorflow(photos, networks):
+    run("features", photos, *SETTINGS)
+    heads = [argument for name in HEADS if name != "dense" for argument in ("--head", name)]
+    done = python(IMPORTED, "classify", photos, *SETTINGS, *heads)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == "imported: h5py matplotlib numpy sklearn"
+    assert "40 rows are there, 0 to make" in done.stderr
+    assert "rbf-svm" in done.stdout
+
+
+def test_python_m_pipeline_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "--help"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert all(command in done.stdout for command in COMMANDS)
+
+
+# --- features -----------------------------------------------------------------------------
+
+
+def test_features_shows_a_plan_and_a_summary(photos, networks):
+    result = run("features", photos, *SETTINGS)
+    assert result.exit_code == 0
+    assert "40 images" in result.stderr
+    assert re.search(r"blue +\d+ +\d+ +\d+", result.stderr)
+    assert "block5_pool, 64 x 64 pixels, float32: 0 rows are there, 40 to make" in result.stderr
+    assert re.search(
+        r"40 rows made in .*images/s\); 40 images have features in cache", result.stdout
+    )
+
+
+def test_features_again_has_nothing_to_do(photos, networks):
+    run("features", photos, *SETTINGS)
+    result = run("features", photos, *SETTINGS)
+    assert "40 rows are there, 0 to make" in result.stderr
+    assert result.stdout.startswith("0 rows made; 40 images have features in ")
+    assert [network.images for network in networks] == [40]
+
+
+def test_every_option_reaches_the_recipe(photos, networks, tmp_path):
+    options = {"size": 96, "layer": "block4_pool", "scaling": "unit", "resize": "nearest"}
+    flags = [text for name, value in options.items() for text in (f"--{name}", value)]
+    folder = tmp_path / "another cache"
+    result = run("features", photos, *flags, "--precision", "bfloat16", "--cache", folder)
+    assert result.exit_code == 0
+    recipe = vgg16_recipe(**options, precision="bfloat16")
+    assert [path.name for path in folder.iterdir()] == [recipe.name]
+
+
+def test_the_demo_names_its_source(photos, networks, monkeypatch):
+    monkeypatch.setattr(
+        "pipeline.dataset.demo_images",
+        lambda: [(path, path.parent.name) for path in sorted(photos.glob("*/*.png"))],
+    )
+    result = run("features", "demo", *SETTINGS)
+    assert "Deitsch" in result.stderr
+    assert "CC BY-NC-SA 4.0" in result.stderr
+
+
+def test_progress_comes_in_lines_where_there_is_no_terminal(photos, networks, monkeypatch):
+    monkeypatch.setattr(cli, "_LINE_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr(extraction, "_PIXELS_PER_BATCH", 10 * 64 * 64)
+    result = run("features", photos, *SETTINGS)
+    lines = re.findall(r"^(\d+) of 40 images, [\d.]+/s, \d+ s left$", result.stderr, re.MULTILINE)
+    assert lines == ["10", "20", "30", "40"]
+    assert "\r" not in result.stderr
+    assert "\x1b" not in result.stderr
+
+
+def test_short_work_is_not_interrupted_by_progress_lines(photos, networks, monkeypatch):
+    monkeypatch.setattr(extraction, "_PIXELS_PER_BATCH", 10 * 64 * 64)
+    assert "s left" not in run("features", photos, *SETTINGS).stderr
+
+
+# --- classify -----------------------------------------------------------------------------
+
+
+def test_classify_prints_a_table_with_a_line_for_each_head(photos, networks, tmp_path):
+    result = run(
+        "classify", photos, *SETTINGS, "--head", "logistic", "--head", "knn", "--name", "mine"
+    )
+    assert result.exit_code == 0
+    document = json.loads((tmp_path / "runs" / "mine" / "run.json").read_text())
+    assert [head["head"] for head in document["heads"]] == ["logistic", "knn"]
+    for head in document["heads"]:
+        test = head["test"]
+        star = r" \*" if head["head"] == document["best"] else ""
+        figures = [
+            f"{test['accuracy']:.3f}",
+            f"{test['accuracy_low']:.3f}-{test['accuracy_high']:.3f}",
+            f"{test['balanced_accuracy']:.3f}",
+            f"{test['roc_auc']:.3f}",
+            f"{test['log_loss']:.3f}",
+            f"{head['seconds']:.1f} s",
+        ]
+        line = rf"^ *{head['head']}{star} +" + " +".join(map(re.escape, figures)) + " *$"
+        assert re.search(line, result.stdout, re.MULTILINE), result.stdout
+    assert "…" not in result.stdout
+    assert f"{test['n']} test images" in result.stdout
+    assert "pictures and models: runs/mine" in result.stdout
+    assert "logistic: fitted in" in result.stderr
+
+
+def test_rows_that_lack_are_made_before_classifying_and_said(photos, networks):
+    result = run("classify", photos, *SETTINGS, "--head", "logistic")
+    assert "0 rows are there, 40 to make" in result.stderr
+    assert [network.images for network in networks] == [40]
+
+
+def test_all_heads_are_trained_unless_some_are_named(photos, networks, monkeypatch):
+    asked = []
+
+    def no_classifying(data, heads, **settings):
+        asked.append(heads)
+        raise cli.PipelineError("enough")
+
+    monkeypatch.setattr("pipeline.classification.classify", no_classifying)
+    run("classify", photos, *SETTINGS)
+    run("classify", photos, *SETTINGS, "--head", "knn", "--head", "dense")
+    assert asked == ["all", ["knn", "dense"]]
+
+
+def test_classify_with_json_puts_nothing_but_json_on_standard_output(photos, networks, tmp_path):
+    result = run("classify", photos, *SETTINGS, "--head", "logistic", "--json")
+    document = json.loads(result.stdout)
+    assert document == json.loads((tmp_path / "runs" / "photos" / "run.json").read_text())
+
+
+def test_the_seed_decides_the_splits_and_reaches_the_heads(photos, networks):
+    settings = [*SETTINGS, "--head", "logistic", "--json", "--seed"]
+    runs = [json.loads(run("classify", photos, *settings, seed).stdout) for seed in (1, 1, 2)]
+    assert [document["seed"] for document in runs] == [1, 1, 2]
+    first, again, other = (document["dataset"]["digest"] for document in runs)
+    assert first == again != other
+
+
+# --- predict ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(photos, networks, tmp_path):
+    run("classify", photos, *SETTINGS, "--head", "logistic", "--head", "knn", "--name", "mine")
+    return tmp_path / "runs" / "mine"
+
+
+AWKWARD = "[red]:warning: caf\u00e9 \u592a.png"
+NEWLINE = "a\nb.png"
+NO_TEXT = os.fsdecode(b"caf\xe9.png")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for seed, name in enumerate((AWKWARD, NEWLINE, NO_TEXT)):
+        paint(tmp_path / "new" / "x.png", (180, 70, 70), seed=seed).rename(tmp_path / "new" / name)
+    return tmp_path / "new"
+
+
+def test_predict_prints_a_line_for_each_image(trained, pictures):
+    result = run("predict", trained, pictures / AWKWARD)
+    assert result.exit_code == 0
+    assert "[red]:warning: caf\u00e9" in result.stdout.replace("\n", "")
+    assert re.search(r" red +(0\.[5-9]\d\d|1\.000)", result.stdout)
+
+
+def test_predict_takes_folders_and_any_file_name(trained, pictures):
+    result = run("predict", trained, "new")
+    assert result.exit_code == 0
+    assert result.stdout.count(" red ") == 3
+    assert r"new/a\nb.png" in result.stdout
+    assert r"new/caf\udce9.png" in result.stdout
+
+
+def test_predict_with_json_puts_nothing_but_json_on_standard_output(trained, pictures):
+    result = run("predict", trained, "new", "new/none.png", "--json")
+    assert result.exit_code == cli.SOME_FILES_UNUSABLE
+    found = json.loads(result.stdout)
+    names = sorted([AWKWARD, NEWLINE, NO_TEXT])
+    assert [item["path"] for item in found] == [f"new/{name}" for name in [*names, "none.png"]]
+    for item in found[:3]:
+        assert item["label"] == "red"
+        assert set(item["probabilities"]) == {"blue", "red"}
+        assert sum(item["probabilities"].values()) == pytest.approx(1)
+        assert item["error"] is None
+    assert found[3]["label"] is None
+    assert "No such file" in found[3]["error"]
+
+
+def test_predict_with_csv_gives_the_same_figures_as_json(trained, pictures):
+    figures = json.loads(run("predict", trained, "new", "new/none.png", "--json").stdout)
+    result = run("predict", trained, "new", "new/none.png", "--csv")
+    text = result.stdout_bytes.decode("utf-8", "surrogateescape")
+    lines = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert list(lines[0]) == [
+        "path",
+        "predicted",
+        "probability of blue",
+        "probability of red",
+        "error",
+    ]
+    for line, item in zip(lines, figures, strict=True):
+        assert line["path"] == item["path"]
+        assert line["predicted"] == (item["label"] or "")
+        assert line["error"] == (item["error"] or "")
+        for name in ("blue", "red"):
+            said = item["probabilities"].get(name)
+            assert line[f"probability of {name}"] == ("" if said is None else str(said))
+
+
+def test_predict_says_of_the_data_sets_images_what_classify_said(trained, photos):
+    with (trained / "predictions.csv").open(newline="") as file:
+        said = {(row["head"], row["path"]): row for row in csv.DictReader(file)}
+    for head in ("logistic", "knn"):
+        found = json.loads(run("predict", trained, photos, "--head", head, "--json").stdout)
+        assert len(found) == 40
+        for item in found:
+            row = said[head, item["path"]]
+            assert item["label"] == row["predicted"]
+            probability = float(row["probability of red"])
+            assert item["probabilities"]["red"] == pytest.approx(probability, abs=1e-5)
+
+
+def test_predict_takes_a_models_own_folder(trained, photos):
+    one = run("predict", trained, photos, "--head", "knn", "--json")
+    two = run("predict", trained / "models" / "knn", photos, "--json")
+    assert two.exit_code == 0
+    assert one.stdout == two.stdout
+
+
+def test_a_folder_without_images_is_an_error(trained, tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = run("predict", trained, tmp_path / "empty")
+    assert result.exit_code == 1
+    assert "there are no images" in result.stderr
+
+
+# --- exit codes and messages --------------------------------------------------------------
+
+
+def test_unusable_files_are_listed_last_with_their_reasons_and_change_the_exit_code(
+    photos, networks
+):
+    (photos / "red" / "bad[1].png").write_bytes(b"no image")
+    (photos / "red" / "a\nb.png").touch()
+    for command in (["features", photos], ["classify", photos, "--head", "logistic"]):
+        result = run(*command, *SETTINGS)
+        assert result.exit_code == 3
+        *_, headline, first, second = result.stderr.splitlines()
+        assert headline == "2 files took no part:"
+        assert first == rf"  {photos}/red/a\nb.png: 0 bytes"
+        assert second.startswith(f"  {photos}/red/bad[1].png: not a known image format")
+
+
+def test_a_long_list_of_unusable_files_is_cut_and_says_so(photos, networks):
+    for number in range(30):
+        (photos / "red" / f"{number}.txt").touch()
+    lines = run("features", photos, *SETTINGS).stderr.splitlines()
+    assert "30 files took no part:" in lines
+    assert lines[-1] == "  and 10 more"
+
+
+def test_strict_makes_an_unusable_file_an_error(photos, networks):
+    (photos / "red" / "bad.png").write_bytes(b"no image")
+    for command in (["features", photos], ["classify", photos, "--head", "logistic"]):
+        result = run(*command, *SETTINGS, "--strict")
+        assert result.exit_code == 1
+        assert "bad.png" in result.stderr
+        assert "--strict" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["features", "no/[such] folder"], "there is no folder or file no/[such] folder"),
+        (["features", "photos", "--size", "8"], "size 8 is too small"),
+        (["features", "photos", "--layer", "fc1"], "unknown layer 'fc1'"),
+        (["classify", "photos", "--head", "svm"], "no head named 'svm'"),
+        (["classify", "photos", "--name", "a/b", *SETTINGS], "'a/b' cannot be a run's name"),
+        (["predict", "runs/none", "x.png"], "there is no model in runs/none"),
+    ],
+)
+def test_an_error_is_one_message_without_a_traceback(photos, networks, arguments, message):
+    result = run(*arguments)
+    assert result.exit_code == 1
+    error = result.stderr[result.stderr.index("Error: ") :]
+    assert message in error
+    assert result.stderr.count("Error") == 1
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["features"],
+        ["features", "photos", "--colour", "red"],
+        ["features", "photos", "--size", "big"],
+        ["features", "photos", "--scaling", "none"],
+        ["predict", "runs/mine"],
+        ["predict", "runs/mine", "x.png", "--json", "--csv"],
+        ["train"],
+    ],
+)
+def test_wrong_usage_has_an_exit_code_of_its_own(networks, arguments):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert "Usage" in result.stderr
+    assert result.stdout == ""
+
+
+def test_a_defect_of_the_program_is_not_dressed_up_as_the_users(photos, networks, monkeypatch):
+    def defect(*args, **kwargs):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("pipeline.dataset.load_dataset", defect)
+    with pytest.raises(ZeroDivisionError):
+        run("features", photos, *SETTINGS)
+
+
+# --- being stopped ------------------------------------------------------------------------
+
+SLOW = """
+import signal, time
+import numpy as np
+from pipeline import extraction
+from pipeline.cli import main
+
+class Slow:
+    def __init__(self, recipe, weights):
+        self.shape = recipe.shape
+    def __call__(self, pixels):
+        print("batch", flush=True)
+        time.sleep(0.3)
+        return np.full((len(pixels), *self.shape), pixels.mean(), np.float32)
+
+# Whoever started the tests may ignore Ctrl-C, and that would be inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+extraction.Backbone = Slow
+extraction._PIXELS_PER_BATCH = 4 * 64 * 64
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("stop", "command"),
+    [
+        (signal.SIGINT, ["features"]),
+        (signal.SIGTERM, ["features"]),
+        (signal.SIGTERM, ["classify", "--head", "logistic"]),
+    ],
+    ids=["ctrl-c", "sigterm", "sigterm while classifying"],
+)
+def test_stopping_keeps_what_was_computed_and_says_how_to_go_on(
+    photos, networks, tmp_path, stop, command
+):
+    child = subprocess.Popen(
+        [sys.executable, "-c", SLOW, *command, str(photos), *SETTINGS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for _ in range(3):  # in the third batch, so two are computed
+        assert child.stdout.readline() == "batch\n"
+    child.send_signal(stop)
+    _, stderr = child.communicate(timeout=30)
+    assert child.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143}[stop]
+    assert "Features made so far are kept: the same command goes on from there." in stderr
+    assert "Traceback" not in stderr
+    assert "Exception" not in stderr
+    assert not (tmp_path / "runs").exists()
+    assert not list((tmp_path / "cache").glob("*/.*"))
+    recipe = vgg16_recipe(size=64, precision="float32")
+    there = len(FeatureStore(tmp_path / "cache", recipe))
+    assert there in (8, 12)
+    result = run("features", photos, *SETTINGS)
+    assert f"{there} rows are there, {40 - there} to make" in result.stderr
+    assert networks[0].images == 40 - there
+
+
+# --- with the network itself --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Six pictures to learn from, two to choose by, two to be judged on, none alike."""
+    folder = tmp_path_factory.mktemp("tiny")
+    for number, (split, count) in enumerate({"train": 3, "validation": 1, "test": 1}.items()):
+        for name, colour in {"blue": (70, 70, 180), "red": (180, 70, 70)}.items():
+            for picture in range(count):
+                seed = 100 * number + 10 * (name == "red") + picture
+                paint(folder / "data" / split / name / f"{picture}.png", colour, seed)
+    return folder
+
+
+def command(*arguments, folder):
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if not name.startswith("TF_")},
+    )
+
+
+def test_the_real_network_works_from_images_to_predictions_and_makes_no_noise(tiny):
+    small = ["--size", "32", "--precision", "float32"]
+    made = command("features", "data", *small, folder=tiny)
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.startswith("10 rows made in ")
+    *plan, recipe = made.stderr.splitlines()
+    assert plan[0].split() == ["10", "images", "train", "validation", "test"]
+    assert [line.split()[0] for line in plan[1:]] == ["blue", "red"]
+    assert recipe.endswith("32 x 32 pixels, float32: 0 rows are there, 10 to make")
+
+    trained = command(
+        "classify", "data", *small, "--head", "logistic", "--head", "dense", folder=tiny
+    )
+    assert trained.returncode == 0, trained.stderr
+    *plan, recipe, logistic, dense = trained.stderr.splitlines()
+    assert len(plan) == 3
+    assert recipe.endswith("10 rows are there, 0 to make")
+    assert logistic.startswith("logistic: fitted in ")
+    assert dense.startswith("dense: fitted in ")
+
+    predicted = command("predict", "runs/data", "data", "--head", "dense", "--json", folder=tiny)
+    assert predicted.returncode == 0, predicted.stderr
+    assert predicted.stderr == ""
+    with (tiny / "runs" / "data" / "predictions.csv").open(newline="") as file:
+        said = {row["path"]: row for row in csv.DictReader(file) if row["head"] == "dense"}
+    found = json.loads(predicted.stdout)
+    assert {item["path"] for item in found} == set(said)
+    assert len({item["probabilities"]["red"] for item in found}) > 1
+    for item in found:
+        probability = float(said[item["path"]]["probability of red"])
+        assert item["probabilities"]["red"] == pytest.approx(probability, abs=1e-5)
