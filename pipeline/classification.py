@@ -28,7 +28,8 @@ from pipeline import report
 from pipeline.dataset import SPLITS, Dataset, count_splits, load_dataset
 from pipeline.errors import DataError, PipelineError
 from pipeline.evaluate import Metrics, evaluate
-from pipeline.extraction import CACHE, Extraction, Forward, Progress, extract
+from pipeline.exchange import SUFFIXES, import_features
+from pipeline.extraction import CACHE, Forward, Progress, extract
 from pipeline.heads import HEADS, Head, get_head
 from pipeline.model import Model
 from pipeline.recipe import Recipe
@@ -103,14 +104,17 @@ class Run:
     ----------
     folder : Path
         Where it is kept.
-    extraction : Extraction
-        The data set and its features.
+    dataset : Dataset
+        The data set, less the files that could not be read.
+    recipe : Recipe
+        How its images became rows.
     results : tuple of Result
         One for each head, in the order asked for.
     """
 
     folder: Path
-    extraction: Extraction
+    dataset: Dataset
+    recipe: Recipe
     results: tuple[Result, ...]
 
     @property
@@ -139,7 +143,8 @@ def classify(
     Parameters
     ----------
     data : str, Path or Dataset
-        A data set, or what `pipeline.dataset.load_dataset` takes for one.
+        A data set, what `pipeline.dataset.load_dataset` takes for one, or a file that
+        `pipeline.exchange.export_features` wrote.
     head_names : str or sequence of str
         Names of heads, or ``"all"``.
     recipe, cache, weights, strict, on_progress, backbone
@@ -159,27 +164,37 @@ def classify(
         Something cannot be read, learned from or written; the message says what.
     """
     chosen = _choose_heads([head_names] if isinstance(head_names, str) else head_names)
-    dataset = data if isinstance(data, Dataset) else load_dataset(data, seed=seed)
-    _run_folder(Path(runs), name, dataset.name)  # a bad name is said before the work, not after
+    if not isinstance(data, Dataset) and is_features_file(data):
+        dataset, recipe, features = import_features(Path(data))
+    else:
+        dataset = data if isinstance(data, Dataset) else load_dataset(data, seed=seed)
+        _run_folder(Path(runs), name, dataset.name)  # a bad name is said before the work
+        _require_all_splits(dataset)
+        extraction = extract(
+            dataset,
+            recipe,
+            cache=cache,
+            weights=weights,
+            strict=strict,
+            on_progress=on_progress,
+            backbone=backbone,
+        )
+        dataset, recipe = extraction.dataset, extraction.store.recipe
+        features = extraction.rows()
+    _run_folder(Path(runs), name, dataset.name)
     _require_all_splits(dataset)
-    extraction = extract(
-        dataset,
-        recipe,
-        cache=cache,
-        weights=weights,
-        strict=strict,
-        on_progress=on_progress,
-        backbone=backbone,
-    )
-    dataset = extraction.dataset
-    _require_all_splits(dataset)
-    rows = extraction.rows().reshape(len(dataset), -1)
+    rows = features.reshape(len(dataset), -1)
     results = []
     for head in chosen:
-        results.append(_fit_and_judge(head, rows, extraction, seed))
+        results.append(_fit_and_judge(head, rows, dataset, recipe, seed))
         if on_result:
             on_result(results[-1])
-    return _write(Path(runs), name, extraction, tuple(results), seed)
+    return _write(Path(runs), name, Run(Path(), dataset, recipe, tuple(results)), seed)
+
+
+def is_features_file(data: str | Path) -> bool:
+    """Tell whether this names a file of features, in place of images."""
+    return Path(data).suffix in SUFFIXES and not Path(data).is_dir()
 
 
 def _choose_heads(names: Sequence[str]) -> list[Head]:
@@ -200,9 +215,8 @@ def _require_all_splits(dataset: Dataset) -> None:
 
 
 def _fit_and_judge(
-    head: Head, rows: npt.NDArray[np.float32], extraction: Extraction, seed: int
+    head: Head, rows: npt.NDArray[np.float32], dataset: Dataset, recipe: Recipe, seed: int
 ) -> Result:
-    dataset, recipe = extraction.dataset, extraction.store.recipe
     train, held_out, test = (dataset.where(split) for split in ("train", "validation", "test"))
     labels = dataset.labels
     started = time.perf_counter()
@@ -250,19 +264,15 @@ def _run_folder(runs: Path, name: str | None, default: str) -> Path:
     return runs / name
 
 
-def _write(
-    runs: Path, name: str | None, extraction: Extraction, results: tuple[Result, ...], seed: int
-) -> Run:
+def _write(runs: Path, name: str | None, run: Run, seed: int) -> Run:
     """Write a run under a temporary name, and give it its own when everything is there."""
-    dataset = extraction.dataset
     try:
         runs.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".run-", dir=runs))
         try:
             folder.chmod(0o755)
-            run = Run(folder, extraction, results)
-            _write_contents(run, seed)
-            return replace(run, folder=_move(folder, runs, name, dataset.name or "run"))
+            _write_contents(replace(run, folder=folder), seed)
+            return replace(run, folder=_move(folder, runs, name, run.dataset.name or "run"))
         finally:
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
@@ -273,7 +283,7 @@ def _write(
 
 
 def _write_contents(run: Run, seed: int) -> None:
-    dataset, folder = run.extraction.dataset, run.folder
+    dataset, folder = run.dataset, run.folder
     for result in run.results:
         result.model.save(folder / "models" / result.head)
         report.draw_confusion(
@@ -303,7 +313,7 @@ def _move(folder: Path, runs: Path, name: str | None, default: str) -> Path:
 
 
 def _write_predictions(run: Run, file: Path) -> None:
-    dataset = run.extraction.dataset
+    dataset = run.dataset
     # Names of files are bytes to the system: what is no text comes out as it went in.
     with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         writer = csv.writer(stream)
@@ -325,7 +335,7 @@ def _installed(package: str) -> str | None:
 
 
 def _describe(run: Run, seed: int) -> dict[str, Any]:
-    dataset, recipe = run.extraction.dataset, run.extraction.store.recipe
+    dataset, recipe = run.dataset, run.recipe
     return {
         "schema": SCHEMA,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

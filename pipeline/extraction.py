@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backbone import Backbone, vgg16_recipe
+from pipeline.backbone import Backbone, calibrate, needs_calibration, vgg16_recipe
 from pipeline.dataset import Dataset, Quarantined
 from pipeline.digests import digest_files, read_image
 from pipeline.errors import DataError, ImageError
 from pipeline.images import decode
 from pipeline.recipe import Recipe
-from pipeline.store import ROWS_PER_SHARD, FeatureStore, Key
+from pipeline.store import ROWS_PER_SHARD, FeatureStore, Key, open_stores
 
 CACHE = Path("cache")
 """Where features are kept, unless another folder is named."""
@@ -31,6 +32,7 @@ Progress = Callable[[int, int], None]
 _PIXELS_PER_BATCH = 64 * 150 * 150  # about 1 GB of activations in float32; larger is not faster
 _DECODING_THREADS = 4
 _BATCHES_AHEAD = 3
+_CALIBRATION_IMAGES = 192
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,65 @@ def plan(dataset: Dataset, recipe: Recipe, *, cache: str | Path = CACHE) -> Plan
     return Plan(store, len(wanted) - missing, missing)
 
 
+def calibrated(
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    cache: str | Path = CACHE,
+    weights: Path | None = None,
+    on_calibration: Callable[[int], None] | None = None,
+) -> Recipe:
+    """Settle how a recipe of precision ``"int8"`` rounds; any other is given back as it is.
+
+    If the cache holds rows of these images, the calibration is that of the store which holds most:
+    images that were added change nothing for the others. Else it is measured on up to 192 training
+    images, those with the smallest digests, which is as good as by chance.
+
+    Parameters
+    ----------
+    dataset, recipe, cache, weights
+        As for `extract`, which does this by itself.
+    on_calibration : callable, optional
+        Called with the number of images, before the calibration is measured on them.
+
+    Raises
+    ------
+    PipelineError
+        OpenVINO is not installed, or the cache, the weights or the images cannot be read.
+    """
+    if not needs_calibration(recipe):
+        return recipe
+    wanted = keys(dataset)
+    most, found = 0, recipe
+    for store in open_stores(Path(cache)):
+        if replace(store.recipe, calibration="none") == recipe:
+            there = len(set(wanted)) - len(store.missing(wanted))
+            if there > most:
+                most, found = there, store.recipe
+    if most:
+        return found
+    return _calibrate(dataset, recipe, weights, on_calibration or (lambda count: None))
+
+
+def _calibrate(
+    dataset: Dataset, recipe: Recipe, weights: Path | None, report: Callable[[int], None]
+) -> Recipe:
+    digests = dataset.digests
+    path_of = {digests[place]: dataset.paths[place] for place in dataset.where("train")}
+    sample = [(path_of[digest], digest) for digest in sorted(path_of)[:_CALIBRATION_IMAGES]]
+    report(len(sample))
+    pixels = []
+    for path, digest in sample:
+        with contextlib.suppress(ImageError):  # it is listed when its row is to be made
+            pixels.append(decode(read_image(path, digest)[0], recipe.size, resize=recipe.resize))
+    if not pixels:
+        raise DataError(
+            f"{dataset.name} has no training image to calibrate precision int8 on.",
+            fix="add images to its training split, or use another --precision",
+        )
+    return calibrate(recipe, np.stack(pixels), weights)
+
+
 def keys(dataset: Dataset) -> list[Key]:
     """Name the row of each image of a data set, in its order."""
     return [(digest, 0) for digest in dataset.digests]
@@ -135,6 +196,8 @@ def extract(
     recipe = recipe or vgg16_recipe()
     if strict:
         _refuse(dataset.quarantined)
+    if backbone is None:
+        recipe = calibrated(dataset, recipe, cache=cache, weights=weights)
     store = FeatureStore(Path(cache), recipe)
     started = time.monotonic()
     made, refused = _fill(

@@ -255,4 +255,3 @@ def _refusal(error: Exception, data: bytes) -> ImageError:
 
 # Pillow logs an error for some damaged TIFFs; where nobody set logging up, Python would print it.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
-

@@ -290,8 +290,9 @@ def _require_same_features(recipe: Recipe, folder: Path) -> None:
             scaling=recipe.scaling,
             precision=recipe.precision,
             resize=recipe.resize,
+            calibration=recipe.calibration,
         )
-    except (PipelineError, TypeError):
+    except (PipelineError, TypeError, ValueError):
         same = False
     if not same:
         raise ModelError(

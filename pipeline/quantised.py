@@ -9,6 +9,7 @@ rounding there costs most, and computing them in float32 next to nothing.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +26,7 @@ Floats = npt.NDArray[np.float32]
 _PICTURES_PER_CALL = 8
 _LEVELS = 256
 _HIGHEST_WEIGHT = 127
+_TELEMETRY = "openvino_telemetry"
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,13 @@ class QuantisedBase:
 
 @cache
 def _openvino() -> Any:
+    """Import OpenVINO without its telemetry, which tells Intel of every import, over the network.
+
+    OpenVINO goes without where that package is not to be had; it has no other switch for a process.
+    """
+    there = _TELEMETRY in sys.modules
+    if not there:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
         import openvino
     except ImportError as error:
@@ -124,6 +133,9 @@ def _openvino() -> Any:
             "precision int8 needs the package openvino.",
             fix="pip install 'cached-feature-pipeline[openvino]'",
         ) from error
+    finally:
+        if not there:
+            del sys.modules[_TELEMETRY]
     return openvino
 
 

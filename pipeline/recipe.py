@@ -43,6 +43,8 @@ class Recipe:
         Number format the base computes in.
     engine : str
         Library that computes.
+    calibration : str
+        What was measured on a sample of images to round as ``"int8"`` does; else ``"none"``.
     augmentation : str
         How the views beyond view 0 are made; ``"none"`` where there are none.
     """
@@ -57,6 +59,7 @@ class Recipe:
     scaling: str
     precision: str
     engine: str
+    calibration: str = "none"
     augmentation: str = "none"
 
     @property

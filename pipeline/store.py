@@ -53,6 +53,18 @@ class Damaged:
     reason: str
 
 
+def open_stores(cache: Path) -> Iterator[FeatureStore]:
+    """Open every store of a cache, in the order of their names.
+
+    Raises
+    ------
+    StoreError
+        A store cannot be read.
+    """
+    for file in sorted(Path(cache).glob("*/recipe.json")):
+        yield FeatureStore.at(file.parent)
+
+
 class _DamagedShardError(Exception):
     """The file is not a shard that this store wrote."""
 
@@ -282,7 +294,8 @@ class FeatureStore:
         digests = np.frombuffer(b"".join(digest for digest, _ in keys), np.uint8)
         with h5py.File("shard", "w", driver="core", backing_store=False) as shard:
             shard.attrs["schema"] = SCHEMA
-            shard.attrs["fingerprint"] = self.recipe.fingerprint
+            # Of fixed length: HDF5 never ends reading some texts that were made to harm.
+            shard.attrs["fingerprint"] = np.bytes_(self.recipe.fingerprint)
             shard.create_dataset(
                 "features",
                 data=rows,
@@ -348,12 +361,14 @@ class FeatureStore:
             shard.close()
 
     def _check_attributes(self, shard: h5py.File, name: str) -> None:
-        if any(shard.attrs.get_id(attribute).shape for attribute in ("schema", "fingerprint")):
-            raise _DamagedShardError("its attributes are no single values")
+        for attribute, kind in (("schema", "i8"), ("fingerprint", "S64")):
+            stored = shard.attrs.get_id(attribute)
+            if (stored.shape, stored.dtype) != ((), np.dtype(kind)):
+                raise _DamagedShardError(f"its {attribute} is not stored as this program does it")
         schema = int(shard.attrs["schema"])
         if schema > SCHEMA:
             raise newer(str(self.folder / name), schema)
-        if shard.attrs["fingerprint"] != self.recipe.fingerprint:
+        if shard.attrs["fingerprint"] != self.recipe.fingerprint.encode():
             raise _DamagedShardError("it belongs to another recipe's store")
 
     def _check_contents(self, shard: h5py.File, image_bytes: int) -> None:

@@ -259,7 +259,7 @@ def test_the_shape_of_a_row_is_what_the_network_gives(base):
         ({"layer": "block6_pool"}, "block1_conv1, block1_conv2, block1_pool"),
         ({"size": 31}, "at least 32"),
         ({"scaling": "zscore"}, "caffe, unit"),
-        ({"precision": "int4"}, "auto, float32, bfloat16"),
+        ({"precision": "int4"}, "auto, float32, bfloat16, int8"),
         ({"resize": "seam"}, "bilinear"),
     ],
 )

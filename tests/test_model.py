@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import hashlib
 import json
 import os
@@ -286,6 +287,7 @@ def test_weights_that_do_not_fit_the_manifest_are_refused(intact, tmp_path, chan
         {"layer": "block6_pool"},
         {"augmentation": "flip"},
         {"size": "64"},
+        {"calibration": "1 2 3"},
     ],
     ids=lambda other: next(iter(other)),
 )
@@ -296,6 +298,13 @@ def test_a_model_for_features_that_would_be_made_differently_now_is_refused(
     change_manifest(folder, lambda manifest: manifest["recipe"].update(other))
     with pytest.raises(ModelError, match="features that this installation cannot make"):
         Model.load(folder)
+
+
+def test_a_model_keeps_the_calibration_that_its_features_were_made_with(tmp_path):
+    calibration = " ".join(f"{peak}.5" for peak in range(1, 13))
+    recipe = vgg16_recipe(size=64, precision="int8", calibration=calibration)
+    dataclasses.replace(fitted("logistic"), recipe=recipe).save(tmp_path / "model")
+    assert Model.load(tmp_path / "model").recipe == recipe
 
 
 def test_the_class_named_is_the_one_with_the_highest_probability(photos, backbone):

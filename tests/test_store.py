@@ -56,7 +56,7 @@ def test_rows_come_back_bit_for_bit_in_any_order_and_more_than_once(store, recip
     keys, rows = some_keys(70), some_rows(recipe, 70)
     store.write(keys[:40], rows[:40])
     store.write(keys[40:], rows[40:])
-    order = np.random.default_rng(1).permutation(70).tolist() + [3, 3]
+    order = [*np.random.default_rng(1).permutation(70).tolist(), 3, 3]
     for reader in (store, FeatureStore(tmp_path / "cache", recipe)):
         assert len(reader) == 70
         assert np.array_equal(reader.read([keys[i] for i in order]), rows[order])

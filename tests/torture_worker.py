@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import faulthandler
 import hashlib
 import itertools
 import json
@@ -46,7 +47,11 @@ STEPS = [
 ]
 """Moments of a commit."""
 
-_fsync, _replace, _open, _write = os.fsync, os.replace, Path.open, FeatureStore.write
+REMOVALS = [("unlink", "before"), ("unlink", "after")]
+"""Moments of pruning, beside those of the commits that it makes."""
+
+_fsync, _replace, _unlink, _open = os.fsync, os.replace, os.unlink, Path.open
+_write = FeatureStore.write
 
 
 def stand_in(pixels):
@@ -144,11 +149,16 @@ def at_each_step(reached) -> None:
         _replace(source, target, **kwargs)
         reached("replace", "after")
 
-    Path.open, os.fsync, os.replace = open_file, fsync, replace
+    def unlink(path, **kwargs):
+        reached("unlink", "before")
+        _unlink(path, **kwargs)
+        reached("unlink", "after")
+
+    Path.open, os.fsync, os.replace, os.unlink = open_file, fsync, replace, unlink
 
 
 def undo_steps() -> None:
-    Path.open, os.fsync, os.replace = _open, _fsync, _replace
+    Path.open, os.fsync, os.replace, os.unlink = _open, _fsync, _replace, _unlink
 
 
 def die_at(step: str, when: str, number: int) -> None:
@@ -178,6 +188,14 @@ def extract(job) -> None:
     backbone = Backbone(job.get("seconds", 0), job.get("computed", ""))
     *_, refused = extraction.extract_files(paths, RECIPE, cache=job["cache"], backbone=backbone)
     print(json.dumps([str(bad.path) for bad in refused]))
+
+
+def prune(job) -> None:
+    """Drop rows, and merge what is left to shards of four times the size."""
+    store.ROWS_PER_SHARD = 4 * ROWS_PER_SHARD
+    die_at(*job["die_at"])
+    opened = FeatureStore(Path(job["cache"]), RECIPE)
+    opened.prune({bytes.fromhex(digest) for digest in job["wanted"]})
 
 
 def serve(job) -> None:
@@ -309,11 +327,18 @@ def rewrite(job) -> None:
 
 def judge(job) -> None:
     """Open stores and read all of their rows; tell what came of it, and the memory it took."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_kilobytes()
     for cache in job["caches"]:
         print(json.dumps({"cache": cache, **_judged(Path(cache))}), flush=True)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(json.dumps({"kilobytes": grown}))
+    print(json.dumps({"kilobytes": peak_kilobytes() - before}))
+
+
+def peak_kilobytes() -> int:
+    """Most memory that this process had so far; `getrusage` would count its parent's, too."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0])
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _judged(cache: Path):
@@ -336,17 +361,18 @@ def fuzz(job) -> None:
     images = [Path(path).read_bytes() for path in job["shards"]]
     folder = Path(job["cache"]) / RECIPE.name
     folder.mkdir(parents=True)
-    served = 0
+    served, before = 0, peak_kilobytes()
     for seed in job["seeds"]:
         print(seed, flush=True)
+        faulthandler.dump_traceback_later(8, exit=True)  # HDF5 may never come back
         image = mutated(images[seed % len(images)], random.Random(seed))
         file = folder / f"{hashlib.sha256(image).hexdigest()}.h5"
         file.write_bytes(image)
         served += bool(_judged(Path(job["cache"]))["served"])
         for file in folder.iterdir():
             file.unlink()
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    print(json.dumps({"served": served, "kilobytes": memory}))
+    grown = peak_kilobytes() - before
+    print(json.dumps({"served": served, "kilobytes": grown}))
 
 
 def mutated(image: bytes, rng: random.Random) -> bytes:
@@ -361,7 +387,10 @@ def mutated(image: bytes, rng: random.Random) -> bytes:
     return bytes(changed[: rng.randrange(len(changed))] if rng.random() < 0.05 else changed)
 
 
-MODES = {mode.__name__: mode for mode in (extract, serve, command, fill_disk, rewrite, judge, fuzz)}
+MODES = {
+    mode.__name__: mode
+    for mode in (extract, prune, serve, command, fill_disk, rewrite, judge, fuzz)
+}
 
 if __name__ == "__main__":
     assert store.ROWS_PER_SHARD > ROWS_PER_SHARD

@@ -1,0 +1,353 @@
+"""The `pipeline` command: arguments, messages and exit codes. No logic.
+
+Results go to standard output, all else to standard error. Exit codes: 0 all went well; 1 an error;
+2 wrong usage; 3 done, but some files could not be used; 130 or 143 stopped by Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from pipeline.cli.cache import app as cache_app
+from pipeline.cli.options import (
+    CacheOption,
+    DataArgument,
+    JsonOption,
+    SeedOption,
+    StrictOption,
+    WeightsOption,
+    with_recipe,
+)
+from pipeline.cli.terminal import (
+    SOME_FILES_UNUSABLE,
+    err,
+    finish,
+    out,
+    print_damaged,
+    progress,
+    reporting_errors,
+    shown,
+)
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.classification import Result, Run
+    from pipeline.dataset import Dataset
+    from pipeline.extraction import Plan
+    from pipeline.model import Prediction
+    from pipeline.recipe import Recipe
+
+__all__ = ["SOME_FILES_UNUSABLE", "app", "main"]
+
+app = typer.Typer(
+    help="Transfer learning on a laptop: images are looked at once, every experiment is cheap.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(cache_app, name="cache")
+
+
+@app.command()
+@with_recipe
+def features(
+    data: DataArgument,
+    *,
+    recipe: dict[str, Any],
+    cache: CacheOption = Path("cache"),
+    weights: WeightsOption = None,
+    strict: StrictOption = False,
+    seed: SeedOption = 0,
+) -> None:
+    """Show every image to the network once, and keep what it saw.
+
+    Example: pipeline features photos/
+    """
+    with reporting_errors():
+        from pipeline.extraction import extract
+
+        dataset, settled = _prepare(data, recipe, cache, weights, seed)
+        with progress() as on_progress:
+            extraction = extract(
+                dataset,
+                settled,
+                cache=cache,
+                weights=weights,
+                strict=strict,
+                on_progress=on_progress,
+            )
+        rate = (
+            f" in {extraction.seconds:.1f} s ({extraction.made / extraction.seconds:.1f} images/s)"
+        )
+        out.print(
+            f"{extraction.made:,} rows made{rate if extraction.made else ''}; "
+            f"{len(extraction.dataset):,} images have features in "
+            f"{shown(extraction.store.folder)}",
+            soft_wrap=True,
+        )
+    finish(extraction.dataset.quarantined)
+
+
+@app.command()
+@with_recipe
+def classify(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="As for features, or a file of cache export.")
+    ],
+    *,
+    recipe: dict[str, Any],
+    head: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="logistic, linear-svm, rbf-svm, knn, dense or all; may be repeated.",
+            show_default="all",
+        ),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
+    runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
+    as_json: JsonOption = False,
+    cache: CacheOption = Path("cache"),
+    weights: WeightsOption = None,
+    strict: StrictOption = False,
+    seed: SeedOption = 0,
+) -> None:
+    """Train classifiers on the features, and compare them; features that lack are made first.
+
+    Example: pipeline classify photos/ --head logistic --head rbf-svm
+    """
+    with reporting_errors():
+        from pipeline.classification import classify as run_classify
+        from pipeline.classification import is_features_file
+
+        dataset: str | Dataset = data
+        settled = None
+        if not is_features_file(data):
+            dataset, settled = _prepare(data, recipe, cache, weights, seed)
+        with progress() as on_progress:
+            run = run_classify(
+                dataset,
+                head or "all",
+                recipe=settled,
+                cache=cache,
+                runs=runs,
+                name=name,
+                seed=seed,
+                weights=weights,
+                strict=strict,
+                on_progress=on_progress,
+                on_result=lambda result: err.print(
+                    f"{result.head}: fitted in {result.seconds:.1f} s"
+                ),
+            )
+        if as_json:
+            typer.echo((run.folder / "run.json").read_text(), nl=False)
+        else:
+            _print_run(run)
+    finish(run.dataset.quarantined)
+
+
+@app.command()
+def predict(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="runs/NAME, or a model's own folder.")
+    ],
+    image: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE...", help="Image files, or folders of them."),
+    ],
+    *,
+    head: Annotated[
+        str | None, typer.Option(help="Head of the run; the default is its best on validation.")
+    ] = None,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
+    weights: WeightsOption = None,
+) -> None:
+    """Classify new images with a trained model.
+
+    Example: pipeline predict runs/photos new/picture.jpg
+    """
+    if as_json and as_csv:
+        raise typer.BadParameter("choose one of --json and --csv")
+    with reporting_errors():
+        from pipeline.dataset import Quarantined, list_images
+        from pipeline.model import Model, find_model
+
+        loaded = Model.load(find_model(model, head))
+        images = list_images(image)
+        if not images:
+            raise PipelineError("there are no images in the folders named.")
+        with progress() as on_progress:
+            predictions = list(loaded.predict(images, weights=weights, on_progress=on_progress))
+        if as_json:
+            typer.echo(json.dumps([_prediction_dict(item) for item in predictions], indent=2))
+        elif as_csv:
+            _print_predictions_csv(predictions, loaded.classes)
+        else:
+            _print_predictions(predictions)
+    finish([Quarantined(item.path, item.error) for item in predictions if item.error])
+
+
+@app.command()
+@with_recipe
+def status(
+    data: DataArgument,
+    *,
+    recipe: dict[str, Any],
+    cache: CacheOption = Path("cache"),
+    as_json: JsonOption = False,
+) -> None:
+    """Tell what a run would reuse and what it would have to make; change nothing.
+
+    Example: pipeline status photos/
+    """
+    with reporting_errors():
+        from pipeline.backbone import vgg16_recipe
+        from pipeline.status import status as find_status
+
+        found = find_status(data, vgg16_recipe(**recipe), cache=cache)
+        lists = {
+            "new": found.new,
+            "changed": found.changed,
+            "removed": found.removed,
+            "unreadable": [bad.path for bad in found.unreadable],
+        }
+        if as_json:
+            names = {kind: [str(path) for path in paths] for kind, paths in lists.items()}
+            typer.echo(json.dumps({"reused": found.reused, **names}, indent=2))
+        else:
+            print_damaged(found.store)
+            out.print(f"{found.reused:,} reused")
+            for kind, paths in lists.items():
+                examples = ": " + ", ".join(shown(path) for path in paths[:3]) if paths else ""
+                more = ", ..." if len(paths) > 3 else ""
+                out.print(f"{len(paths):,} {kind}{examples}{more}", soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command."""
+    # What is wrong with an image is said once, in the list of files that took no part.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    app()
+
+
+def _prepare(
+    data: str, options: dict[str, Any], cache: Path, weights: Path | None, seed: int
+) -> tuple[Dataset, Recipe]:
+    """List the data set, settle the recipe, and show what there is to do."""
+    from pipeline.backbone import vgg16_recipe
+    from pipeline.dataset import load_dataset
+    from pipeline.digests import Digests
+    from pipeline.extraction import calibrated, plan
+
+    recipe = vgg16_recipe(**options)
+    remembered = Digests(cache)
+    dataset = load_dataset(data, seed=seed, remembered=remembered)
+    remembered.save(Path(data), dataset.paths)
+    recipe = calibrated(
+        dataset,
+        recipe,
+        cache=cache,
+        weights=weights,
+        on_calibration=lambda count: err.print(f"calibrating int8 on {count} training images"),
+    )
+    _print_plan(dataset, plan(dataset, recipe, cache=cache))
+    return dataset, recipe
+
+
+def _print_plan(dataset: Dataset, plan: Plan) -> None:
+    from pipeline import demo
+    from pipeline.dataset import count_splits
+
+    if dataset.name == "demo":
+        err.print(demo.SOURCE)
+    table = Table(box=None, pad_edge=False)
+    table.add_column(f"{len(dataset):,} images")
+    counts = count_splits(dataset)
+    for split in counts:
+        table.add_column(split, justify="right")
+    for name in dataset.classes:
+        table.add_row(shown(name), *(f"{of_split[name]:,}" for of_split in counts.values()))
+    err.print(table)
+    print_damaged(plan.store)
+    recipe = plan.store.recipe
+    err.print(
+        f"{recipe.backbone} up to {recipe.layer}, {recipe.size} x {recipe.size} pixels, "
+        f"{recipe.precision}: {plan.there:,} rows are there, {plan.missing:,} to make"
+    )
+
+
+def _print_run(run: Run) -> None:
+    test = run.results[0].test
+    table = Table(
+        title=f"{test.n:,} test images, never seen in training",
+        title_justify="left",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("head", no_wrap=True)
+    for column in ("accuracy", "95 % interval", "balanced", "ROC AUC", "log loss", "fit time"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in run.results:
+        style = "bold" if result is run.best else ""
+        table.add_row(*_row(result, best=result is run.best), style=style)
+    out.print(table)
+    majority = max(map(sum, test.confusion)) / test.n
+    out.print(
+        f"* best on validation. Always guessing the commonest class: {majority:.3f}\n"
+        f"The run, with its pictures and models: {shown(run.folder)}",
+        soft_wrap=True,
+    )
+
+
+def _row(result: Result, *, best: bool) -> Sequence[str]:
+    test = result.test
+    return (
+        result.head + (" *" if best else ""),
+        f"{test.accuracy:.3f}",
+        f"{test.accuracy_low:.3f}-{test.accuracy_high:.3f}",
+        f"{test.balanced_accuracy:.3f}",
+        "-" if test.roc_auc is None else f"{test.roc_auc:.3f}",
+        f"{test.log_loss:.3f}",
+        f"{result.seconds:.1f} s",
+    )
+
+
+def _prediction_dict(prediction: Prediction) -> dict[str, Any]:
+    fields = {"path": str(prediction.path), "label": prediction.label}
+    return {**fields, "probabilities": prediction.probabilities, "error": prediction.error}
+
+
+def _print_predictions_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    probabilities = [f"probability of {name}" for name in classes]
+    writer.writerow(["path", "predicted", *probabilities, "error"])
+    for item in predictions:
+        values = [item.probabilities.get(name, "") for name in classes]
+        writer.writerow([item.path, item.label or "", *values, item.error or ""])
+    # Names of files are bytes to the system: what is no text comes out as it went in.
+    typer.echo(text.getvalue().encode("utf-8", "surrogateescape"), nl=False)
+
+
+def _print_predictions(predictions: Sequence[Prediction]) -> None:
+    table = Table(box=box.SIMPLE)
+    for column in ("image", "predicted", "probability"):
+        table.add_column(column, overflow="fold")
+    for item in predictions:
+        if item.label is not None:
+            probability = f"{item.probabilities[item.label]:.3f}"
+            table.add_row(shown(item.path), shown(item.label), probability)
+    out.print(table)

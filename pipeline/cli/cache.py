@@ -1,0 +1,123 @@
+"""`pipeline cache`: look after the stored features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from pipeline.cli.options import CacheOption, DataArgument, SeedOption, with_recipe
+from pipeline.cli.terminal import finish, out, print_damaged, reporting_errors, shown
+from pipeline.errors import DataError, PipelineError
+
+app = typer.Typer(
+    help="Look after the stored features.", no_args_is_help=True, rich_markup_mode=None
+)
+
+
+@app.command("list")
+def list_stores(cache: CacheOption = Path("cache")) -> None:
+    """List the stores: how their rows were made, how many there are, and what they take up.
+
+    Example: pipeline cache list
+    """
+    with reporting_errors():
+        from pipeline.store import open_stores
+
+        table = Table(box=box.SIMPLE, pad_edge=False)
+        for column in ("store", "precision", "scaling", "resize"):
+            table.add_column(column, no_wrap=True)
+        for column in ("rows", "shards", "MB"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for store in open_stores(cache):
+            recipe = store.recipe
+            names = (recipe.name, recipe.precision, recipe.scaling, recipe.resize)
+            table.add_row(
+                *names, f"{len(store):,}", f"{store.shards:,}", f"{store.size / 1e6:,.1f}"
+            )
+            print_damaged(store)
+        out.print(table)
+
+
+@app.command()
+def verify(cache: CacheOption = Path("cache")) -> None:
+    """Check every byte of every shard; what is damaged is set aside, to be made again.
+
+    Example: pipeline cache verify
+    """
+    with reporting_errors():
+        from pipeline.store import open_stores
+
+        damaged = 0
+        for store in open_stores(cache):  # to open a store is to verify all of it
+            print_damaged(store)
+            damaged += len(store.damaged)
+            out.print(f"{store.recipe.name}: {store.shards:,} shards whole, {len(store):,} rows")
+        if damaged:
+            raise PipelineError(
+                f"{damaged} shards were damaged and are set aside.",
+                fix="run `pipeline features` on the data again: it makes their rows",
+            )
+
+
+@app.command()
+def prune(
+    data: Annotated[
+        list[str], typer.Argument(metavar="DATA...", help="All data sets whose rows are to stay.")
+    ],
+    *,
+    cache: CacheOption = Path("cache"),
+) -> None:
+    """Drop the rows of images that are in none of the data sets named; merge small shards.
+
+    Example: pipeline cache prune photos/ more-photos/
+    """
+    with reporting_errors():
+        from pipeline.dataset import load_dataset
+        from pipeline.store import open_stores
+
+        wanted = {digest for source in data for digest in load_dataset(source).digests}
+        for store in open_stores(cache):
+            print_damaged(store)
+            rows, shards = store.prune(wanted)
+            out.print(
+                f"{store.recipe.name}: {rows:,} rows dropped, {len(store):,} stay; "
+                f"{shards:,} shards fewer"
+            )
+
+
+@app.command()
+@with_recipe
+def export(
+    data: DataArgument,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new .h5 or .npz file.")],
+    *,
+    recipe: dict[str, Any],
+    cache: CacheOption = Path("cache"),
+    seed: SeedOption = 0,
+) -> None:
+    """Write features, labels, paths, splits and class names into one file.
+
+    Example: pipeline cache export photos/ features.h5
+    """
+    with reporting_errors():
+        from pipeline.backbone import vgg16_recipe
+        from pipeline.dataset import load_dataset
+        from pipeline.exchange import export_features
+        from pipeline.extraction import calibrated, keys
+        from pipeline.store import FeatureStore
+
+        dataset = load_dataset(data, seed=seed)
+        store = FeatureStore(cache, calibrated(dataset, vgg16_recipe(**recipe), cache=cache))
+        print_damaged(store)
+        if missing := store.missing(keys(dataset)):
+            raise DataError(
+                f"{len(missing):,} of {len(dataset):,} images have no features in the cache.",
+                fix="run `pipeline features` with the same options first",
+            )
+        export_features(dataset, store.recipe, store.read(keys(dataset)), file)
+        out.print(f"{len(dataset):,} rows written to {shown(file)}", soft_wrap=True)
+    finish(dataset.quarantined)

@@ -1,0 +1,92 @@
+"""Arguments and options that several commands take."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from enum import StrEnum
+from functools import wraps
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Scaling(StrEnum):
+    """Preprocessing."""
+
+    caffe = "caffe"
+    unit = "unit"
+
+
+class Precision(StrEnum):
+    """Number format."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    int8 = "int8"
+
+
+class Resize(StrEnum):
+    """Resize filter."""
+
+    bilinear = "bilinear"
+    nearest = "nearest"
+    bicubic = "bicubic"
+
+
+DataArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="DATA",
+        help="A folder of class folders; a folder with train/, validation/, test/ of class "
+        "folders; a CSV with path,label[,split][,group]; or the word demo.",
+    ),
+]
+CacheOption = Annotated[Path, typer.Option(help="Folder that features are kept in.")]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="VGG16's ImageNet weights: .h5, .weights.h5, .keras or .onnx.", metavar="FILE"
+    ),
+]
+StrictOption = Annotated[bool, typer.Option("--strict", help="Fail if any file cannot be used.")]
+SeedOption = Annotated[int, typer.Option(help="Another seed gives other splits and other luck.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that make a recipe; it gets them as the mapping `recipe`."""
+    options = inspect.signature(_recipe_options, eval_str=True).parameters
+    signature = inspect.signature(command, eval_str=True)
+    own = [one for one in signature.parameters.values() if one.name != "recipe"]
+
+    @wraps(command)
+    def with_options(**values: Any) -> None:
+        command(recipe={name: values.pop(name) for name in options}, **values)
+
+    with_options.__signature__ = signature.replace(parameters=[*own, *options.values()])  # type: ignore[attr-defined]
+    with_options.__annotations__ = {one.name: one.annotation for one in [*own, *options.values()]}
+    return with_options
+
+
+def _recipe_options(
+    *,
+    size: Annotated[int, typer.Option(help="Side of the network's input, in pixels.")] = 150,
+    layer: Annotated[str, typer.Option(help="Layer that the network is cut at.")] = "block5_pool",
+    scaling: Annotated[
+        Scaling, typer.Option(help="VGG16's own preprocessing, or the recipe's division by 255.")
+    ] = Scaling.caffe,
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            help="What to compute in; auto is bfloat16 where the CPU has it, else float32; int8 "
+            "is the fastest, and needs the extra openvino."
+        ),
+    ] = Precision.auto,
+    resize: Annotated[
+        Resize, typer.Option(help="Filter that brings pictures to size.")
+    ] = Resize.bilinear,
+) -> None:
+    """Carry the options of `pipeline.backbone.vgg16_recipe`."""

@@ -1,0 +1,122 @@
+"""What all commands share: the two consoles, progress, errors and exit codes."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.dataset import Quarantined
+    from pipeline.store import FeatureStore
+
+SOME_FILES_UNUSABLE = 3
+
+_LINE_EVERY_SECONDS = 10.0
+_SHOWN_FILES = 20
+
+out = Console(highlight=False, emoji=False)
+err = Console(stderr=True, highlight=False, emoji=False)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came: stop as for Ctrl-C."""
+
+
+@contextmanager
+def reporting_errors() -> Iterator[None]:
+    """Turn what the user can act on into one message and an exit code, without a traceback.
+
+    SIGTERM, which a batch system or a container's end sends, stops the work as Ctrl-C does, so
+    that it, too, keeps what was computed.
+    """
+
+    def terminate(*_: object) -> NoReturn:
+        raise _Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    except PipelineError as error:
+        found, *rest = str(error).split("\n")
+        err.print(f"[red]Error:[/] {escape(found)}", *map(escape, rest), sep="\n", soft_wrap=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt as stop:
+        err.print("Stopped. Features made so far are kept: the same command goes on from there.")
+        raise typer.Exit(143 if isinstance(stop, _Terminated) else 130) from None
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[int, int], None]]:
+    """Show how far the work is: a bar on a terminal, now and then a line elsewhere."""
+    started = 0.0
+
+    def rate(done: int) -> float:
+        return done / max(time.monotonic() - started, 1e-9)
+
+    bar = Progress(
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("images  {task.fields[rate]}"),
+        TimeRemainingColumn(),
+        console=err,
+        transient=True,
+        disable=not err.is_terminal,
+    )
+    task = bar.add_task("", total=None, rate="", visible=False)
+    last_line = 0.0
+
+    def on_progress(done: int, total: int) -> None:
+        nonlocal started, last_line
+        now = time.monotonic()
+        started = started or now
+        text = f"{rate(done):.1f}/s" if done else "loading the network"
+        bar.update(task, completed=done, total=total, rate=text, visible=True)
+        if bar.disable and done and now - max(last_line, started) > _LINE_EVERY_SECONDS:
+            last_line = now
+            left = (total - done) / rate(done)
+            err.print(f"{done:,} of {total:,} images, {text}, {left:.0f} s left")
+
+    with bar:
+        yield on_progress
+
+
+def finish(quarantined: Sequence[Quarantined]) -> None:
+    """List the files that took no part; they also show in the exit code."""
+    if not quarantined:
+        return
+    err.print(f"[yellow]{len(quarantined):,} files took no part:[/]")
+    for bad in quarantined[:_SHOWN_FILES]:
+        err.print(f"  {shown(bad.path)}: {shown(bad.reason)}", soft_wrap=True)
+    if len(quarantined) > _SHOWN_FILES:
+        err.print(f"  and {len(quarantined) - _SHOWN_FILES:,} more")
+    raise typer.Exit(SOME_FILES_UNUSABLE)
+
+
+def print_damaged(store: FeatureStore) -> None:
+    """Name the shards that were found damaged and set aside."""
+    for bad in store.damaged:
+        err.print(
+            f"[yellow]The shard {bad.name} is damaged and set aside:[/] {shown(bad.reason)}",
+            soft_wrap=True,
+        )
+
+
+def shown(text: object) -> str:
+    """Show a path or a name so that nothing in it can break the output or act as markup."""
+    return escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text)))

@@ -1,0 +1,78 @@
+"""What the cache knows of a data set, and what a run would have to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.dataset import Quarantined, load_dataset
+from pipeline.digests import Digests
+from pipeline.recipe import Recipe
+from pipeline.store import FeatureStore
+
+
+@dataclass(frozen=True)
+class Status:
+    """A data set against the cache, each file in one of five lists.
+
+    Attributes
+    ----------
+    store : FeatureStore
+        The store that was looked at.
+    reused : int
+        Number of images whose rows are there.
+    new : tuple of Path
+        Images without a row, that were not listed by the last run.
+    changed : tuple of Path
+        Images without a row, that had other bytes in the last run.
+    removed : tuple of Path
+        Files that the last run listed, and that are no longer listed.
+    unreadable : tuple of Quarantined
+        Files that take no part, as far as can be told without decoding them.
+    """
+
+    store: FeatureStore
+    reused: int
+    new: tuple[Path, ...]
+    changed: tuple[Path, ...]
+    removed: tuple[Path, ...]
+    unreadable: tuple[Quarantined, ...]
+
+
+def status(source: str | Path, recipe: Recipe, *, cache: Path) -> Status:
+    """Compare a data set with the cache and with the last run, and change nothing.
+
+    Parameters
+    ----------
+    source : str or Path
+        As for `pipeline.dataset.load_dataset`.
+    recipe : Recipe
+        How images become rows.
+    cache : Path
+        The cache folder.
+
+    Raises
+    ------
+    PipelineError
+        The data set or the cache cannot be read.
+    """
+    remembered = Digests(cache)
+    dataset = load_dataset(source, remembered=remembered)
+    store = FeatureStore(cache, recipe)
+    new: list[Path] = []
+    changed: list[Path] = []
+    for path, digest in zip(dataset.paths, dataset.digests):
+        if (digest, 0) not in store:
+            last = remembered.last(path)
+            (changed if last not in (None, digest) else new).append(path)
+    unreadable = {bad.path for bad in dataset.quarantined}
+    listed = {path.absolute() for path in dataset.paths} | {path.absolute() for path in unreadable}
+    removed = [path for path in remembered.paths_of(Path(source)) if path not in listed]
+    return Status(
+        store,
+        len(dataset) - len(new) - len(changed),
+        tuple(new),
+        tuple(changed),
+        tuple(removed),
+        dataset.quarantined,
+    )

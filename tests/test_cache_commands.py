@@ -1,0 +1,259 @@
+"""`pipeline status` and `pipeline cache`, and handing features on."""
+
+import json
+import os
+
+import h5py
+import numpy as np
+import pytest
+from conftest import CountingBackbone, paint
+from typer.testing import CliRunner
+
+from pipeline import extraction
+from pipeline.classification import classify
+from pipeline.cli import app
+from pipeline.dataset import load_dataset
+from pipeline.errors import DataError
+from pipeline.exchange import export_features, import_features
+from pipeline.extraction import extract, keys
+from pipeline.store import FeatureStore, open_stores
+
+SETTINGS = ["--size", "64", "--precision", "float32", "--cache", "cache"]
+
+
+@pytest.fixture(autouse=True)
+def at_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(extraction, "Backbone", lambda recipe, weights: CountingBackbone(recipe))
+
+
+def pipeline(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def status(data, *options):
+    result = pipeline("status", data, *SETTINGS, "--json", *options)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    return {
+        kind: files if kind == "reused" else [os.path.basename(name) for name in files]  # noqa: PTH119
+        for kind, files in found.items()
+    }
+
+
+@pytest.fixture
+def stored(photos):
+    assert pipeline("features", photos, *SETTINGS).exit_code == 0
+    return photos
+
+
+def the_store():
+    (store,) = open_stores("cache")
+    return store
+
+
+def test_status_sorts_every_file_and_changes_nothing(photos):
+    assert status(photos)["reused"] == 0
+    assert len(status(photos)["new"]) == 40
+    assert not os.path.exists("cache")  # noqa: PTH110
+    pipeline("features", photos, *SETTINGS)
+    assert status(photos) == {
+        "reused": 40,
+        "new": [],
+        "changed": [],
+        "removed": [],
+        "unreadable": [],
+    }
+    paint(photos / "red" / "000.png", (1, 2, 3), seed=77)
+    paint(photos / "red" / "new.png", (1, 2, 3), seed=78)
+    (photos / "blue" / "005.png").unlink()
+    (photos / "blue" / "006.png").rename(photos / "red" / "moved.png")
+    (photos / "blue" / "empty.png").touch()
+    for _ in range(2):
+        assert status(photos) == {
+            "reused": 38,
+            "new": ["new.png"],
+            "changed": ["000.png"],
+            "removed": ["005.png", "006.png"],
+            "unreadable": ["empty.png"],
+        }
+    pipeline("features", photos, *SETTINGS)
+    assert status(photos)["reused"] == 40
+    assert status(photos)["removed"] == []
+
+
+def test_status_in_words_gives_examples(stored):
+    paint(stored / "red" / "new.png", (1, 2, 3), seed=78)
+    result = pipeline("status", stored, *SETTINGS)
+    assert "40 reused" in result.stdout
+    assert f"1 new: {stored}" in result.stdout.replace("\n", "")
+
+
+def test_list_names_every_store_with_its_rows(stored):
+    pipeline("features", stored, *SETTINGS, "--scaling", "unit")
+    result = pipeline("cache", "list", "--cache", "cache")
+    assert [line.split()[1:5] for line in result.stdout.splitlines() if "vgg16" in line] == [
+        ["float32", scaling, "bilinear", "40"]
+        for scaling in sorted(["caffe", "unit"], key=lambda s: name_of(s))
+    ]
+
+
+def name_of(scaling):
+    return next(s.recipe.name for s in open_stores("cache") if s.recipe.scaling == scaling)
+
+
+def test_verify_names_what_is_damaged_and_the_next_run_makes_it_again(stored):
+    assert pipeline("cache", "verify", "--cache", "cache").exit_code == 0
+    before = the_store().read(keys(load_dataset(stored)))
+    (shard,) = the_store().folder.glob("*.h5")
+    image = bytearray(shard.read_bytes())
+    image[len(image) // 3] ^= 4
+    shard.write_bytes(image)
+    result = pipeline("cache", "verify", "--cache", "cache")
+    assert result.exit_code == 1
+    assert shard.name in result.stderr
+    assert "1 shards were damaged" in result.stderr
+    assert len(status(stored)["new"]) == 40
+    assert pipeline("features", stored, *SETTINGS).exit_code == 0
+    assert pipeline("cache", "verify", "--cache", "cache").exit_code == 0
+    assert np.array_equal(the_store().read(keys(load_dataset(stored))), before)
+
+
+def test_prune_drops_what_nobody_lists_and_keeps_the_rest_bit_for_bit(stored):
+    for number in range(3):
+        paint(stored / "red" / f"later {number}.png", (180, 70, 70), seed=300 + number)
+        pipeline("features", stored, *SETTINGS)
+    assert the_store().shards == 4
+    for name in ("000", "001", "002"):
+        (stored / "blue" / f"{name}.png").unlink()
+    left = load_dataset(stored)
+    before = the_store().read(keys(left))
+    result = pipeline("cache", "prune", stored, "--cache", "cache")
+    assert "3 rows dropped, 40 stay; 3 shards fewer" in " ".join(result.stdout.split())
+    assert (len(the_store()), the_store().shards) == (40, 1)
+    assert np.array_equal(the_store().read(keys(left)), before)
+    again = pipeline("cache", "prune", stored, "--cache", "cache")
+    assert "0 rows dropped, 40 stay; 0 shards fewer" in " ".join(again.stdout.split())
+
+
+def test_prune_interrupted_before_old_shards_are_gone_loses_no_row(stored, monkeypatch):
+    (stored / "red" / "003.png").unlink()
+    left = load_dataset(stored)
+    store = the_store()
+    before = store.read(keys(left))
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr("pipeline.store.Path.unlink", stop)
+        with pytest.raises(KeyboardInterrupt):
+            store.prune(set(left.digests))
+    assert np.array_equal(the_store().read(keys(left)), before)
+    assert the_store().prune(set(left.digests))[0] == 1
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz"])
+def test_an_exported_file_is_classified_as_the_images_were_without_them(stored, suffix):
+    from_images = classify(
+        load_dataset(stored), "logistic", recipe=the_store().recipe, cache="cache", name="a"
+    )
+    file = f"features{suffix}"
+    assert pipeline("cache", "export", stored, file, *SETTINGS).exit_code == 0
+    for path in stored.rglob("*.png"):
+        path.unlink()
+    from_file = classify(file, "logistic", name="b")
+    assert np.array_equal(from_file.best.probabilities, from_images.best.probabilities)
+    assert from_file.best.model.recipe == from_images.best.model.recipe
+    assert pipeline("classify", file, "--head", "knn", "--name", "c").exit_code == 0
+
+
+def test_an_exported_file_can_be_read_without_this_project(stored):
+    pipeline("cache", "export", stored, "features.h5", *SETTINGS)
+    dataset = load_dataset(stored)
+    with h5py.File("features.h5") as file:
+        assert np.array_equal(file["features"][:], the_store().read(keys(dataset)))
+        assert file["labels"][:].tolist() == dataset.labels.tolist()
+        assert file["classes"].asstr()[:].tolist() == ["blue", "red"]
+        assert file["paths"].asstr()[0] == str(dataset.paths[0])
+        assert file["splits"].asstr()[:].tolist() == dataset.splits.tolist()
+
+
+def test_export_does_not_write_over_a_file_nor_without_rows(stored):
+    (stored.parent / "features.h5").write_text("mine")
+    result = pipeline("cache", "export", stored, "features.h5", *SETTINGS)
+    assert result.exit_code == 1
+    assert "is there already" in result.stderr
+    paint(stored / "red" / "new.png", (1, 2, 3), seed=78)
+    result = pipeline("cache", "export", stored, "other.h5", *SETTINGS)
+    assert "1 of 41 images have no features" in result.stderr
+    result = pipeline("cache", "export", stored, "other.csv", *SETTINGS)
+    assert result.exit_code == 1
+    assert not (stored.parent / "other.csv").exists()
+
+
+def spoil(file, change):
+    with np.load(file) as content:
+        arrays = dict(content)
+    change(arrays)
+    np.savez(file, **arrays)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.pop("labels"), "labels"),
+        (lambda a: a.update(labels=a["labels"][:-1]), "not equally long"),
+        (lambda a: a.update(labels=a["labels"] + 7), "no name"),
+        (lambda a: a.update(features=a["features"][..., :-1]), "shape"),
+        (lambda a: a["features"].__setitem__((3, 0, 0, 0), np.nan), "1 rows are not finite"),
+        (lambda a: a.update(recipe=np.array("{}")), "cannot be read"),
+        (lambda a: a.update(paths=np.array([object()])), "cannot be read"),
+    ],
+)
+def test_a_features_file_that_does_not_fit_is_refused(photos, recipe, tmp_path, change, message):
+    backbone = CountingBackbone(recipe)
+    done = extract(load_dataset(photos), recipe, cache="cache", backbone=backbone)
+    file = tmp_path / "features.npz"
+    export_features(done.dataset, recipe, done.rows(), file)
+    import_features(file)
+    spoil(file, change)
+    with pytest.raises(DataError, match=message):
+        import_features(file)
+
+
+def test_a_features_file_that_is_none_is_one_clear_error(tmp_path):
+    for name in ("text.h5", "text.npz", "absent.h5"):
+        if "text" in name:
+            (tmp_path / name).write_text("not features")
+        result = pipeline("classify", name)
+        assert result.exit_code == 1
+        assert f"{name} cannot be used as features" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_hdf5_features_with_links_or_virtual_data_are_refused(stored, tmp_path):
+    pipeline("cache", "export", stored, "features.h5", *SETTINGS)
+    with h5py.File("features.h5", "r+") as file:
+        shape = file["features"].shape
+        del file["features"]
+        layout = h5py.VirtualLayout(shape, np.float32)
+        layout[:] = h5py.VirtualSource("absent.h5", "features", shape=shape)
+        file.create_virtual_dataset("features", layout)
+    with pytest.raises(DataError, match="no features of its own"):
+        import_features(tmp_path / "features.h5")
+
+
+def test_a_renamed_store_is_refused_by_name(stored, tmp_path):
+    folder = the_store().folder
+    folder.rename(folder.with_name("other"))
+    result = pipeline("cache", "list", "--cache", "cache")
+    assert result.exit_code == 1
+    assert "was renamed" in result.stderr
+    assert FeatureStore(tmp_path / "cache", the_recipe(folder.with_name("other"))).shards == 0
+
+
+def the_recipe(folder):
+    from pipeline.recipe import Recipe
+
+    return Recipe.from_json((folder / "recipe.json").read_text(), source="here")
