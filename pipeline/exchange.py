@@ -64,7 +64,7 @@ def export_features(
     }
     temporary = file.with_name(f".{file.name}.tmp")
     try:
-        with temporary.open("wb") as stream:
+        with temporary.open("w+b") as stream:
             if file.suffix == ".npz":
                 np.savez_compressed(stream, **arrays)
             else:

@@ -799,9 +799,9 @@ def test_mutations_of_shards_with_the_right_name_never_crash_a_process_or_read_a
         *whole,
         harms["features by an external link"],
         harms["digest in external storage"],
-        harms["view in a virtual data set"],
+        harms["view by links in a circle"],
         harms["gzip three times"],
-    ]
+    ]  # not virtual data sets: HDF5 1.14.6 dies of some as it opens them (docs/promises.md)
     shards = [tmp_path / f"{number}.h5" for number in range(len(spoils))]
     for path, spoil in zip(shards, spoils):
         path.write_bytes(forge(store, spoil))

@@ -364,7 +364,7 @@ def fuzz(job) -> None:
     served, before = 0, peak_kilobytes()
     for seed in job["seeds"]:
         print(seed, flush=True)
-        faulthandler.dump_traceback_later(8, exit=True)  # HDF5 may never come back
+        faulthandler.dump_traceback_later(60, exit=True)  # HDF5 may never come back
         image = mutated(images[seed % len(images)], random.Random(seed))
         file = folder / f"{hashlib.sha256(image).hexdigest()}.h5"
         file.write_bytes(image)

@@ -28,13 +28,13 @@ def list_stores(cache: CacheOption = Path("cache")) -> None:
         from pipeline.store import open_stores
 
         table = Table(box=box.SIMPLE, pad_edge=False)
-        for column in ("store", "precision", "scaling", "resize"):
-            table.add_column(column, no_wrap=True)
+        table.add_column("store", no_wrap=True)
+        table.add_column("made with")
         for column in ("rows", "shards", "MB"):
             table.add_column(column, justify="right", no_wrap=True)
         for store in open_stores(cache):
             recipe = store.recipe
-            names = (recipe.name, recipe.precision, recipe.scaling, recipe.resize)
+            made_with = f"{recipe.precision}, {recipe.scaling}, {recipe.resize}"
             table.add_row(
                 *names, f"{len(store):,}", f"{store.shards:,}", f"{store.size / 1e6:,.1f}"
             )
