@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help features classify check test torture clean clean-cache
+.PHONY: help features classify check test torture bench clean clean-cache
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ test: $(VENV)/.for-development  ## Run the tests
 
 torture: $(VENV)/.for-development  ## Kill, starve and damage the cache for some minutes (docs/promises.md)
 	@TORTURE=1 $(BIN)/pytest tests/test_torture.py -rP $(ARGS)
+
+bench: $(VENV)/.for-development  ## Measure everything again, half an hour (one of it: make bench ARGS=demo)
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean:  ## Remove the environment and what tools leave behind; features and runs stay
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -13,8 +13,18 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
-BENCHMARKS = ("demo",)
-PACKAGES = ("tensorflow-cpu", "tensorflow", "keras", "numpy", "scikit-learn", "h5py", "pillow")
+BENCHMARKS = ("demo", "extraction", "photos", "scale")
+PACKAGES = (
+    "tensorflow-cpu",
+    "tensorflow",
+    "keras",
+    "numpy",
+    "scikit-learn",
+    "h5py",
+    "pillow",
+    "openvino",
+    "onnxruntime",
+)
 
 
 def main(names: list[str]) -> None:
@@ -61,7 +71,10 @@ def machine() -> str:
         model = re.search(r"model name\s*: (.*)", text)[1]
         flags = set(re.search(r"flags\s*: (.*)", text)[1].split())
     units = [unit for unit in ("avx2", "avx512f", "avx512_bf16", "avx512_vnni") if unit in flags]
-    installed = {dist.metadata["Name"].lower() for dist in importlib.metadata.distributions()}
+    installed = {
+        dist.metadata["Name"].lower().replace("_", "-")
+        for dist in importlib.metadata.distributions()
+    }
     versions = ", ".join(
         f"{name} {importlib.metadata.version(name)}" for name in PACKAGES if name in installed
     )

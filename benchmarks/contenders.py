@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +113,7 @@ def onnxruntime() -> Pass:
 
 
 def ours(precision: str) -> Pass:
-    """Stage one of this project, with its network loaded: decoding, hashing and storing included."""
+    """Stage one of this project, its network loaded; decoding, hashing and storing included."""
     run_network = our_backbone(precision)
 
     def run(files: list[Path], folder: Path) -> None:
@@ -123,14 +124,23 @@ def ours(precision: str) -> Pass:
     return run
 
 
+def ours_decoding_fully(precision: str) -> Pass:
+    """Stage one of this project, but every pixel of a photograph is decoded."""
+    from pipeline import extraction
+    from pipeline.images import decode
+
+    extraction.decode = partial(decode, scaled=False)
+    return ours(precision)
+
+
 def forward(precision: str) -> Pass:
-    """The network alone, on pixels that are in memory: what no whole stage can surpass."""
+    """Run the network alone, on pixels in memory: what no whole stage can surpass."""
     from pipeline.images import decode
 
     run_network = our_backbone(precision)
     pixels = None
 
-    def run(files: list[Path], folder: Path) -> None:
+    def run(files: list[Path], _: Path) -> None:
         nonlocal pixels
         if pixels is None:
             pixels = np.stack([decode(file.read_bytes(), SIZE) for file in files])
@@ -145,6 +155,9 @@ CONTENDERS: dict[str, Callable[[], Pass]] = {
     "recipe": recipe,
     "float32": lambda: ours("float32"),
     "bfloat16": lambda: ours("bfloat16"),
+    "int8": lambda: ours("int8"),
+    "float32-full-decoding": lambda: ours_decoding_fully("float32"),
+    "int8-full-decoding": lambda: ours_decoding_fully("int8"),
     "forward-float32": lambda: forward("float32"),
     "forward-bfloat16": lambda: forward("bfloat16"),
     "openvino-float32": lambda: openvino("f32"),
@@ -161,11 +174,14 @@ def keras_base() -> tuple:
     return keras, backbone.build_base(backbone.load_weights(), SIZE)
 
 
+@cache
 def our_recipe(precision: str):
-    """Return our recipe in that precision."""
-    from pipeline import vgg16_recipe
+    """Return our recipe in that precision; int8 is calibrated on the demo."""
+    from pipeline import load_dataset, vgg16_recipe
+    from pipeline.extraction import calibrated
 
-    return vgg16_recipe(precision=precision)
+    with tempfile.TemporaryDirectory() as empty:
+        return calibrated(load_dataset("demo"), vgg16_recipe(precision=precision), cache=empty)
 
 
 def our_backbone(precision: str):

@@ -26,6 +26,8 @@ def measure() -> str:
         stored = sum(file.stat().st_size for file in extraction.store.folder.iterdir())
         raw = extraction.rows().nbytes
         recipe = extraction.store.recipe
+        labels = extraction.dataset.labels
+        majority = max((labels == label).mean() for label in set(labels))
         by_head: dict[str, list] = {}
         for seed in SEEDS:
             run = classify("demo", cache=cache, runs=runs, seed=seed)
@@ -39,8 +41,8 @@ def measure() -> str:
         f"| `pipeline classify demo`, all heads | {comparing:.0f} s |",
         f"| features on disk | {stored / 1e6:.1f} MB, 1/{raw / stored:.1f} of the raw arrays |",
         "",
-        f"On the test images (about 25 %), mean and standard deviation over {len(SEEDS)} seeds, each with "
-        "splits of its own. Always guessing the commonest class gives 0.687.",
+        f"On the test images (about 25 %), mean and standard deviation over {len(SEEDS)} seeds, each",
+        f"with splits of its own. Always guessing the commonest class gives {majority:.3f}.",
         "",
         "| head | accuracy | balanced accuracy | ROC AUC | log loss | seconds |",
         "|---|---|---|---|---|---|",

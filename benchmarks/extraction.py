@@ -9,7 +9,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks.contenders import CONTENDERS
 from pipeline.demo import demo_images
 
 TITLE = "Stage one: from image files to stored features"
@@ -20,6 +19,7 @@ LABELS = {
     "recipe": "the recipe: Keras loading, `predict` per batch of 20, NumPy",
     "float32": "`pipeline features --precision float32`",
     "bfloat16": "`pipeline features --precision bfloat16`",
+    "int8": "`pipeline features --precision int8`, calibrated before",
     "forward-float32": "our network alone, float32, pixels in memory",
     "forward-bfloat16": "our network alone, bfloat16, pixels in memory",
     "openvino-float32": "OpenVINO float32, throughput hint",
@@ -31,12 +31,12 @@ LABELS = {
 def measure() -> str:
     """Run all contenders in turn, several rounds, and compare medians."""
     files = [path for path, _ in demo_images()[:: 2624 // IMAGES]][:IMAGES]
-    wall, cpu = race(list(CONTENDERS), files, ROUNDS)
+    wall, cpu = race(list(LABELS), files, ROUNDS)
     base_wall, base_cpu = (statistics.median(times["recipe"]) for times in (wall, cpu))
     lines = [
-        f"{IMAGES} photographs of the demo, {ROUNDS} rounds of all contenders in turn, medians. Ratios are to the",
-        "recipe in the same run: above 1 is faster. A shared machine at times gives a process one of its two",
-        "cores; CPU time is less disturbed by that than wall time.",
+        f"{IMAGES} photographs of the demo, {ROUNDS} rounds of all contenders in turn, medians.",
+        "Ratios are to the recipe in the same run: above 1 is faster. A shared machine at times gives",
+        "a process one of its two cores; CPU time is less disturbed by that than wall time.",
         "",
         "| | images/s | ratio | images per CPU-second | ratio |",
         "|---|---|---|---|---|",
@@ -51,7 +51,8 @@ def measure() -> str:
     for precision in ("float32", "bfloat16"):
         shares = [
             statistics.median(
-                alone / whole for alone, whole in zip(times[f"forward-{precision}"], times[precision])
+                alone / whole
+                for alone, whole in zip(times[f"forward-{precision}"], times[precision])
             )
             for times in (wall, cpu)
         ]

@@ -15,7 +15,7 @@ import platform
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,10 +29,11 @@ from pipeline.dataset import SPLITS, Dataset, count_splits, load_dataset
 from pipeline.errors import DataError, PipelineError
 from pipeline.evaluate import Metrics, evaluate
 from pipeline.exchange import SUFFIXES, import_features
-from pipeline.extraction import CACHE, Forward, Progress, extract
+from pipeline.extraction import CACHE, Forward, Progress, extract, keys
 from pipeline.heads import HEADS, Head, get_head
 from pipeline.model import Model
 from pipeline.recipe import Recipe
+from pipeline.store import FeatureStore
 
 RUNS = Path("runs")
 """Where runs are kept, unless another folder is named."""
@@ -45,6 +46,7 @@ _PACKAGES = (
     "h5py",
     "keras",
     "numpy",
+    "openvino",
     "pillow",
     "scikit-learn",
     "scipy",
@@ -110,12 +112,16 @@ class Run:
         How its images became rows.
     results : tuple of Result
         One for each head, in the order asked for.
+    reference : tuple of Result
+        For features in int8: the same heads on the same images' features in a higher precision,
+        where the cache holds these. Else empty.
     """
 
     folder: Path
     dataset: Dataset
     recipe: Recipe
     results: tuple[Result, ...]
+    reference: tuple[Result, ...] = ()
 
     @property
     def best(self) -> Result:
@@ -183,13 +189,30 @@ def classify(
         features = extraction.rows()
     _run_folder(Path(runs), name, dataset.name)
     _require_all_splits(dataset)
-    rows = features.reshape(len(dataset), -1)
     results = []
     for head in chosen:
-        results.append(_fit_and_judge(head, rows, dataset, recipe, seed))
+        results.append(_fit_and_judge(head, features, dataset, recipe, seed))
         if on_result:
             on_result(results[-1])
-    return _write(Path(runs), name, Run(Path(), dataset, recipe, tuple(results)), seed)
+    reference = tuple(
+        _fit_and_judge(head, rows, dataset, exact, seed)
+        for exact, rows in _more_exact(dataset, recipe, Path(cache))
+        for head in chosen
+    )
+    return _write(Path(runs), name, Run(Path(), dataset, recipe, tuple(results), reference), seed)
+
+
+def _more_exact(
+    dataset: Dataset, recipe: Recipe, cache: Path
+) -> Iterator[tuple[Recipe, npt.NDArray[np.float32]]]:
+    """Find the same images' features in the precision that int8 is to be held against."""
+    if recipe.precision == "int8":
+        for precision in ("float32", "bfloat16"):
+            exact = replace(recipe, precision=precision, engine="tensorflow", calibration="none")
+            store = FeatureStore(cache, exact)
+            if not store.missing(keys(dataset)):
+                yield exact, store.read(keys(dataset))
+                return
 
 
 def is_features_file(data: str | Path) -> bool:
@@ -215,8 +238,9 @@ def _require_all_splits(dataset: Dataset) -> None:
 
 
 def _fit_and_judge(
-    head: Head, rows: npt.NDArray[np.float32], dataset: Dataset, recipe: Recipe, seed: int
+    head: Head, features: npt.NDArray[np.float32], dataset: Dataset, recipe: Recipe, seed: int
 ) -> Result:
+    rows = features.reshape(len(features), -1)
     train, held_out, test = (dataset.where(split) for split in ("train", "validation", "test"))
     labels = dataset.labels
     started = time.perf_counter()
@@ -233,7 +257,7 @@ def _fit_and_judge(
         estimator = head.build(seed, **parameters).fit(rows[both], labels[both])
     seconds = time.perf_counter() - started
     model = Model(recipe, head.name, dataset.classes, estimator)
-    probabilities = model.probabilities(rows)
+    probabilities = model.probabilities(features)
     return Result(
         model,
         dict(parameters),
@@ -366,6 +390,14 @@ def _describe(run: Run, seed: int) -> dict[str, Any]:
                 "best_epoch": result.best_epoch,
             }
             for result in run.results
+        ],
+        "reference": [
+            {
+                "head": result.head,
+                "precision": result.model.recipe.precision,
+                "test": result.test.to_dict(),
+            }
+            for result in run.reference
         ],
         "versions": {
             "python": platform.python_version(),

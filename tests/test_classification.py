@@ -14,7 +14,9 @@ from conftest import CountingBackbone, paint
 from PIL import Image
 
 from pipeline import classification, extraction
+from pipeline.backbone import vgg16_recipe
 from pipeline.classification import classify
+from pipeline.cli import _print_reference
 from pipeline.dataset import Dataset, load_dataset
 from pipeline.errors import DataError, PipelineError, StoreError
 from pipeline.evaluate import evaluate
@@ -661,3 +663,30 @@ def test_stage_two_never_changes_the_features(photos, recipe, tmp_path):
     assert files_in(tmp_path / "cache") == shards
     after = extraction.extract(data, backbone=_no_network, **where).rows()
     assert np.array_equal(after, before)
+
+
+def test_int8_is_held_against_the_same_images_in_a_higher_precision(photos, tmp_path, capsys):
+    data = load_dataset(photos)
+    exact = vgg16_recipe(size=64, precision="float32")
+    rounded = vgg16_recipe(size=64, precision="int8", calibration=" ".join(["1"] * 12))
+    where = {"cache": tmp_path / "cache", "runs": tmp_path / "runs"}
+
+    def rounding(pixels):
+        return np.round(CountingBackbone(rounded)(pixels), -2)
+
+    alone = classify(data, ["knn"], recipe=rounded, backbone=rounding, **where)
+    assert alone.reference == ()
+    _print_reference(alone)
+    assert "not measured" in capsys.readouterr().out
+
+    whole = classify(data, ["knn"], recipe=exact, backbone=CountingBackbone(exact), **where)
+    assert whole.reference == ()
+    both = classify(data, ["knn"], recipe=rounded, backbone=rounding, **where)
+    assert [result.head for result in both.reference] == ["knn"]
+    assert both.reference[0].test == whole.best.test
+    assert both.best.test == alone.best.test != whole.best.test
+    assert (
+        json.loads((both.folder / "run.json").read_text())["reference"][0]["precision"] == "float32"
+    )
+    _print_reference(both)
+    assert "in int8, 1.000 in float32: " in capsys.readouterr().out

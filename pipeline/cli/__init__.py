@@ -154,6 +154,7 @@ def classify(
             typer.echo((run.folder / "run.json").read_text(), nl=False)
         else:
             _print_run(run)
+            _print_reference(run)
     finish(run.dataset.quarantined)
 
 
@@ -310,6 +311,23 @@ def _print_run(run: Run) -> None:
         f"The run, with its pictures and models: {shown(run.folder)}",
         soft_wrap=True,
     )
+
+
+def _print_reference(run: Run) -> None:
+    """Tell what computing in int8 costs in accuracy."""
+    if run.recipe.precision != "int8":
+        return
+    if not run.reference:
+        out.print(
+            "Accuracy lost to int8: not measured. For that, run `pipeline features` with "
+            "--precision auto on the same data first."
+        )
+    for ours, exact in zip(run.results, run.reference):
+        difference = ours.test.accuracy - exact.test.accuracy
+        out.print(
+            f"{ours.head}: {ours.test.accuracy:.3f} in int8, {exact.test.accuracy:.3f} in "
+            f"{exact.model.recipe.precision}: {100 * difference:+.1f} points"
+        )
 
 
 def _row(result: Result, *, best: bool) -> Sequence[str]:

@@ -36,7 +36,11 @@ def list_stores(cache: CacheOption = Path("cache")) -> None:
             recipe = store.recipe
             made_with = f"{recipe.precision}, {recipe.scaling}, {recipe.resize}"
             table.add_row(
-                *names, f"{len(store):,}", f"{store.shards:,}", f"{store.size / 1e6:,.1f}"
+                recipe.name,
+                made_with,
+                f"{len(store):,}",
+                f"{store.shards:,}",
+                f"{store.size / 1e6:,.1f}",
             )
             print_damaged(store)
         out.print(table)

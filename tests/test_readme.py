@@ -1,0 +1,97 @@
+"""Every command and every block of Python in the README is run, in its order, as written there."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.demo import demo_images
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def shell_commands():
+    return [line for block in blocks("sh") for line in block.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A copy of the project with the environment of these tests, and a folder of photos."""
+    folder = tmp_path_factory.mktemp("readme") / "project"
+    shutil.copytree(
+        ROOT,
+        folder,
+        ignore=shutil.ignore_patterns(".*", "runs", "vgg16-*", "*.sqlite", "__pycache__"),
+    )
+    (folder / ".venv").symlink_to(sys.prefix)
+    for stamp in (".for-use", ".for-development"):  # what make would install is installed
+        (Path(sys.prefix) / stamp).touch()
+    for number, (path, label) in enumerate(demo_images()[::40]):
+        picture = folder / "photos" / ("cats" if label == "defective" else "dogs")
+        picture.mkdir(parents=True, exist_ok=True)
+        Image.open(path).save(picture / f"{number:03}.jpg", quality=95)
+    for class_folder in (folder / "photos").iterdir():
+        first = min(class_folder.iterdir())
+        first.rename(class_folder / "001.jpg")
+    return folder
+
+
+def run(home, command):
+    path = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path}
+    return subprocess.run(
+        command,
+        shell=True,
+        check=False,
+        cwd=home,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=850,
+    )
+
+
+def test_the_readme_has_commands_and_python():
+    assert {"make features     #", "make classify     #"} <= {
+        line[:19] for line in shell_commands()
+    }
+    assert len(blocks("python")) == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    # Checking and testing from within the tests would never end.
+    [line for line in shell_commands() if not re.match(r"make (check|test|bench|torture)", line)],
+)
+def test_a_command_of_the_readme_does_what_it_says(home, command):
+    done = run(home, command)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    if command.startswith("make classify"):
+        assert "666 test images, never seen in training" in done.stdout
+        assert float(re.search(r"rbf-svm \*?\s+(0\.\d+)", done.stdout)[1]) > 0.8
+        assert (home / "runs" / "demo" / "confusion-rbf-svm.png").exists()
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_block_of_python_of_the_readme_runs(home, number):
+    (home / "block.py").write_text(blocks("python")[number], encoding="utf-8")
+    done = run(home, f"{sys.executable} block.py")
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout.split()[-1]) > 0.5
+
+
+def test_the_targets_that_the_readme_names_are_in_the_makefile():
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
