@@ -93,18 +93,12 @@ class Dataset:
         return np.flatnonzero(np.isin(self.splits, splits))
 
     def without(self, quarantined: Sequence[Quarantined]) -> Dataset:
-        """Return the data set less some files, which join its quarantine.
-
-        Raises
-        ------
-        DataError
-            What is left cannot be learned from; see `load_dataset`.
-        """
+        """Return the data set less some files, which join its quarantine."""
         if not quarantined:
             return self
         gone = {bad.path for bad in quarantined}
         kept = [place for place, path in enumerate(self.paths) if path not in gone]
-        left = replace(
+        return replace(
             self,
             paths=tuple(self.paths[place] for place in kept),
             digests=tuple(self.digests[place] for place in kept),
@@ -112,8 +106,6 @@ class Dataset:
             splits=self.splits[kept],
             quarantined=(*self.quarantined, *quarantined),
         )
-        left.check_learnable()
-        return left
 
     def check_learnable(self) -> None:
         """Refuse a data set that no classifier can be trained on.
@@ -121,7 +113,7 @@ class Dataset:
         Raises
         ------
         DataError
-            No image can be used, or a class has fewer than two, or none to train on.
+            No image can be used, or a class has fewer than two to train on.
         """
         reasons = _listed(f"{bad.path}: {bad.reason}" for bad in self.quarantined)
         if not self.paths:
@@ -139,11 +131,11 @@ class Dataset:
                 fix="add images of it, or leave the class out",
             )
         in_train = np.bincount(self.labels[self.where("train")], minlength=len(self.classes))
-        if (untaught := np.flatnonzero(in_train == 0)).size:
+        if (few := np.flatnonzero(in_train < 2)).size:
             raise DataError(
-                "no training image of the class "
-                f"{_listed(self.classes[c] for c in untaught)}{unused}",
-                expected="every class in the training split",
+                "too few training images of the class "
+                f"{_listed(f'{self.classes[c]} ({in_train[c]})' for c in few)}{unused}",
+                expected="at least two of each class in the training split",
                 fix="add images of it, give the splits yourself, or try another --seed",
             )
 
@@ -159,6 +151,30 @@ class _Entry:
 
 
 def load_dataset(
+    source: str | Path,
+    *,
+    seed: int = 0,
+    validation: float = 0.15,
+    test: float = 0.25,
+    remembered: Digests | None = None,
+) -> Dataset:
+    """List the images of a data set that is to be learned from.
+
+    As `list_dataset`, and checked by `Dataset.check_learnable`.
+
+    Raises
+    ------
+    DataError
+        There is nothing there to learn from, or the listing contradicts itself.
+    """
+    dataset = list_dataset(
+        source, seed=seed, validation=validation, test=test, remembered=remembered
+    )
+    dataset.check_learnable()
+    return dataset
+
+
+def list_dataset(
     source: str | Path,
     *,
     seed: int = 0,
@@ -189,7 +205,7 @@ def load_dataset(
     Raises
     ------
     DataError
-        There is nothing there to learn from, or the listing contradicts itself.
+        There are no images, or of one class only, or the listing contradicts itself.
     """
     if not (validation >= 0 and test >= 0 and validation + test < 1):  # NaN fails this too
         raise DataError(
@@ -215,9 +231,7 @@ def load_dataset(
         classes=classes,
         quarantined=(*quarantined, *unreadable),
     )
-    dataset = dataset.without(_copies_across_splits(dataset))
-    dataset.check_learnable()
-    return dataset
+    return dataset.without(_copies_across_splits(dataset))
 
 
 def _list_entries(source: str | Path) -> tuple[list[_Entry], list[Quarantined], str]:
@@ -273,7 +287,8 @@ def list_images(paths: Iterable[Path]) -> list[Path]:
         file
         for path in paths
         for file in (
-            (file for file in _files(path) if file.suffix.lower() in EXTENSIONS)
+            # A folder among them cannot be read: it shows as that when it is.
+            (file for file in _files(path) if file.suffix.lower() in EXTENSIONS or file.is_dir())
             if path.is_dir()
             else [path]
         )

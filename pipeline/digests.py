@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Self
 
 from pipeline.errors import ImageError
 from pipeline.images import MAX_PIXELS
@@ -130,6 +131,18 @@ class Digests:
         with contextlib.suppress(sqlite3.Error):
             self._database = sqlite3.connect(f"{self._file.absolute().as_uri()}?mode=ro", uri=True)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; nothing is remembered from then on, and it may be saved."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
     def recall(self, path: Path) -> bytes | None:
         """Return a file's digest, if it looks as it did when that was noted."""
         try:
@@ -162,6 +175,7 @@ class Digests:
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError:  # it is no database any more
+                self.close()
                 self._file.unlink()
                 self._write(source, paths)
 

@@ -6,8 +6,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import os
+import uuid
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -24,6 +28,7 @@ from pipeline.recipe import Recipe
 SUFFIXES = (".h5", ".npz")
 """What such a file's name ends in."""
 
+_BEST_COMPRESSION = 1100  # DEFLATE cannot shrink anything more than about 1,032 times
 _TEXTS = ("paths", "splits", "classes")
 _ARRAYS = {"features": "f", "labels": "i", "digests": "u"}
 
@@ -62,7 +67,7 @@ def export_features(
         "classes": list(dataset.classes),
         "recipe": json.dumps(asdict(recipe)),
     }
-    temporary = file.with_name(f".{file.name}.tmp")
+    temporary = file.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("w+b") as stream:
             if file.suffix == ".npz":
@@ -73,7 +78,8 @@ def export_features(
     except OSError as error:
         raise DataError(f"cannot write {file}: {error.strerror or error}.") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32]]:
@@ -100,12 +106,16 @@ def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32
         labels = arrays["labels"].astype(np.int64)
         digests = arrays["digests"]
         paths, splits, classes = ([str(text) for text in arrays[name]] for name in _TEXTS)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except Exception as error:  # h5py, NumPy and zipfile raise many kinds for a damaged file
         raise _unusable(file, f"it cannot be read ({error})") from error
     count = len(rows)
-    if rows.shape[1:] != recipe.shape or not count:
+    if rows.ndim != 4 or rows.shape[1:] != recipe.shape or not count:
         raise _unusable(file, f"features have the shape {rows.shape}, rows are {recipe.shape}")
-    if not count == len(labels) == len(paths) == len(splits) or digests.shape != (count, 32):
+    if (
+        labels.ndim != 1
+        or not count == len(labels) == len(paths) == len(splits)
+        or digests.shape != (count, 32)
+    ):
         raise _unusable(file, "its arrays are not equally long")
     if labels.min() < 0 or labels.max() >= len(classes) or not set(splits) <= set(SPLITS):
         raise _unusable(file, "a label or a split has no name")
@@ -139,12 +149,31 @@ def _read_hdf5(file: Path) -> dict[str, Any]:
             linked = not isinstance(content.get(name, getlink=True), h5py.HardLink)
             if linked or content[name].is_virtual or content[name].external:
                 raise ValueError(f"it has no {name} of its own")
+            _check_size(content[name], file.stat().st_size)
         arrays: dict[str, Any] = {name: content[name][:] for name in _ARRAYS}
         texts = {name: content[name].asstr()[:].tolist() for name in _TEXTS}
         return {**arrays, **texts, "recipe": content.attrs["recipe"]}
 
 
+def _check_size(array: h5py.Dataset, file_bytes: int) -> None:
+    """Refuse what would fill memory, or be read as zeros since it was never written."""
+    if array.size * array.dtype.itemsize > _BEST_COMPRESSION * file_bytes:
+        raise ValueError(f"{array.name} declares more than the file can hold")
+    if array.chunks is None:
+        whole = array.id.get_offset() is not None
+    else:
+        chunks = (-(-side // part) for side, part in zip(array.shape, array.chunks))
+        whole = array.id.get_num_chunks() == math.prod(chunks)
+    if not whole:
+        raise ValueError(f"parts of {array.name} are missing")
+
+
 def _read_npz(file: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(file) as archive:
+        if sum(part.file_size for part in archive.infolist()) > (
+            _BEST_COMPRESSION * file.stat().st_size
+        ):
+            raise ValueError("it declares more than the file can hold")
     with np.load(file, allow_pickle=False) as content:
         return {**content, "recipe": str(content["recipe"])}
 

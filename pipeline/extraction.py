@@ -19,7 +19,7 @@ from pipeline.digests import digest_files, read_image
 from pipeline.errors import DataError, ImageError
 from pipeline.images import decode
 from pipeline.recipe import Recipe
-from pipeline.store import ROWS_PER_SHARD, FeatureStore, Key, open_stores
+from pipeline.store import FeatureStore, Key, open_stores
 
 CACHE = Path("cache")
 """Where features are kept, unless another folder is named."""
@@ -115,18 +115,24 @@ def calibrated(
     PipelineError
         OpenVINO is not installed, or the cache, the weights or the images cannot be read.
     """
+    found = stored_calibration(dataset, recipe, cache=cache)
+    if not needs_calibration(found):
+        return found
+    return _calibrate(dataset, recipe, weights, on_calibration or (lambda count: None))
+
+
+def stored_calibration(dataset: Dataset, recipe: Recipe, *, cache: str | Path = CACHE) -> Recipe:
+    """Return the recipe with the calibration that most of the images' stored rows have, if any."""
     if not needs_calibration(recipe):
         return recipe
     wanted = keys(dataset)
     most, found = 0, recipe
     for store in open_stores(Path(cache)):
-        if replace(store.recipe, calibration="none") == recipe:
+        if isinstance(store, FeatureStore) and replace(store.recipe, calibration="none") == recipe:
             there = len(set(wanted)) - len(store.missing(wanted))
             if there > most:
                 most, found = there, store.recipe
-    if most:
-        return found
-    return _calibrate(dataset, recipe, weights, on_calibration or (lambda count: None))
+    return found
 
 
 def _calibrate(
@@ -212,7 +218,9 @@ def extract(
         for path, digest in zip(dataset.paths, dataset.digests)
         if digest in refused
     ]
-    return Extraction(dataset.without(bad), store, made, time.monotonic() - started)
+    readable = dataset.without(bad)
+    readable.check_learnable()
+    return Extraction(readable, store, made, time.monotonic() - started)
 
 
 def extract_files(
@@ -345,8 +353,8 @@ class _Pending:
 
     def add(self, key: Key, row: Rows) -> None:
         self.keys.append(key)
-        self.rows.append(row)
-        if len(self.keys) == ROWS_PER_SHARD:
+        self.rows.append(row.copy())  # a view would keep its whole batch in memory
+        if len(self.keys) == self.store.rows_per_shard:
             self.commit()
 
     def commit(self) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.dataset import Quarantined, load_dataset
+from pipeline.dataset import Quarantined, list_dataset
 from pipeline.digests import Digests
+from pipeline.extraction import stored_calibration
 from pipeline.recipe import Recipe
 from pipeline.store import FeatureStore
 
@@ -56,18 +58,18 @@ def status(source: str | Path, recipe: Recipe, *, cache: Path) -> Status:
     PipelineError
         The data set or the cache cannot be read.
     """
-    remembered = Digests(cache)
-    dataset = load_dataset(source, remembered=remembered)
-    store = FeatureStore(cache, recipe)
-    new: list[Path] = []
-    changed: list[Path] = []
-    for path, digest in zip(dataset.paths, dataset.digests):
-        if (digest, 0) not in store:
-            last = remembered.last(path)
-            (changed if last not in (None, digest) else new).append(path)
-    unreadable = {bad.path for bad in dataset.quarantined}
-    listed = {path.absolute() for path in dataset.paths} | {path.absolute() for path in unreadable}
-    removed = [path for path in remembered.paths_of(Path(source)) if path not in listed]
+    with Digests(cache) as remembered:
+        dataset = list_dataset(source, remembered=remembered)
+        store = FeatureStore(cache, stored_calibration(dataset, recipe, cache=cache))
+        new: list[Path] = []
+        changed: list[Path] = []
+        for path, digest in zip(dataset.paths, dataset.digests):
+            if (digest, 0) not in store:
+                last = remembered.last(path)
+                (changed if last not in (None, digest) else new).append(path)
+        seen = (*dataset.paths, *(bad.path for bad in dataset.quarantined))
+        listed = {os.path.abspath(path) for path in seen}  # noqa: PTH100 -- as Digests has them
+        removed = [path for path in remembered.paths_of(Path(source)) if str(path) not in listed]
     return Status(
         store,
         len(dataset) - len(new) - len(changed),

@@ -30,6 +30,11 @@ import numpy.typing as npt
 from pipeline.errors import StoreError
 from pipeline.recipe import SCHEMA, Recipe, newer
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 Key = tuple[bytes, int]
 """What names a row: the SHA-256 digest of the image file's bytes, and the view's number."""
 
@@ -37,6 +42,7 @@ ROWS_PER_SHARD = 256
 """What a writer puts into one shard: seconds of work, and some megabytes of rows."""
 
 _CHUNK_BYTES = 2**19
+_SHARD_BYTES = 2**26  # of raw rows
 _GZIP_LEVEL = 4  # docs/decisions/0002: as small as Zstandard here, and every HDF5 reader has it
 _GZIP_BEST = 1100  # DEFLATE cannot shrink anything more than about 1,032 times
 _STALE_SECONDS = 3600.0
@@ -53,16 +59,20 @@ class Damaged:
     reason: str
 
 
-def open_stores(cache: Path) -> Iterator[FeatureStore]:
+def open_stores(cache: Path) -> Iterator[FeatureStore | StoreError]:
     """Open every store of a cache, in the order of their names.
 
-    Raises
+    Yields
     ------
-    StoreError
-        A store cannot be read.
+    FeatureStore or StoreError
+        The store, or why it cannot be opened: one bad store must not hide the others.
     """
-    for file in sorted(Path(cache).glob("*/recipe.json")):
-        yield FeatureStore.at(file.parent)
+    files = (file for name in ("*/recipe.json", "*/*.h5") for file in Path(cache).glob(name))
+    for folder in sorted({file.parent for file in files}):
+        try:
+            yield FeatureStore.at(folder)
+        except StoreError as error:
+            yield error
 
 
 class _DamagedShardError(Exception):
@@ -130,8 +140,16 @@ class FeatureStore:
     @property
     def size(self) -> int:
         """Bytes on disk."""
-        with _storage_errors(self.folder, "read"):
-            return sum(path.stat().st_size for path in self.folder.glob("*"))
+        size = 0
+        for path in self.folder.glob("*.h5"):
+            with contextlib.suppress(FileNotFoundError):  # pruned a moment ago
+                size += path.stat().st_size
+        return size
+
+    @property
+    def rows_per_shard(self) -> int:
+        """How many rows a writer puts into one shard: few where rows are large."""
+        return max(1, min(ROWS_PER_SHARD, _SHARD_BYTES // self._row_bytes))
 
     def __contains__(self, key: Key) -> bool:
         return key in self._rows
@@ -176,21 +194,25 @@ class FeatureStore:
         tuple of int
             Number of rows dropped, and number of shards less than before.
         """
+        with _storage_errors(self.folder, "write"), _only_one(self.folder / ".prune"):
+            self.verify()  # to see what another pruning has left
+            return self._prune(wanted)
+
+    def _prune(self, wanted: Container[bytes]) -> tuple[int, int]:
         rows_before, shards_before = len(self), self.shards
         kept: dict[str, list[Key]] = {name: [] for name in self._shards}
         for key, (name, _) in self._rows.items():
             if key[0] in wanted:
                 kept[name].append(key)
-        small = [name for name, keys in kept.items() if len(keys) < ROWS_PER_SHARD // 2]
+        small = [name for name, keys in kept.items() if len(keys) < self.rows_per_shard // 2]
         old = {name for name, keys in kept.items() if len(keys) < self._shards[name]}
         old.update(small if len(small) > 1 else ())
         keys = [key for name in sorted(old) for key in kept[name]]
-        for start in range(0, len(keys), ROWS_PER_SHARD):
-            part = keys[start : start + ROWS_PER_SHARD]
+        for start in range(0, len(keys), self.rows_per_shard):
+            part = keys[start : start + self.rows_per_shard]
             old.discard(self.write(part, self.read(part)))
-        with _storage_errors(self.folder, "write"):
-            for name in old:
-                (self.folder / name).unlink(missing_ok=True)
+        for name in old:
+            (self.folder / name).unlink(missing_ok=True)
         self.verify()
         return rows_before - len(self), shards_before - self.shards
 
@@ -347,13 +369,15 @@ class FeatureStore:
             raise _DamagedShardError("its bytes do not have the SHA-256 that is its name")
         try:
             shard = h5py.File(io.BytesIO(image), "r")
+        except MemoryError:  # says nothing of the shard
+            raise
         except Exception as error:
             raise _DamagedShardError(f"not an HDF5 file ({error})") from error
         try:
             self._check_attributes(shard, name)
             self._check_contents(shard, len(image))
             return part(shard)
-        except (_DamagedShardError, StoreError):
+        except (_DamagedShardError, StoreError, MemoryError):
             raise
         except Exception as error:  # h5py raises many kinds for a file made to harm
             raise _DamagedShardError(f"not a feature shard ({error})") from error
@@ -409,6 +433,17 @@ class FeatureStore:
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                     path.unlink()
+
+
+@contextlib.contextmanager
+def _only_one(file: Path) -> Iterator[None]:
+    """Wait until no other process is in this block; the system forgets one that dies in it."""
+    if fcntl is None:
+        yield
+        return
+    with file.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _is_plain(dataset: h5py.Dataset, *filters: int) -> bool:
@@ -497,6 +532,10 @@ def _fsync_folder(folder: Path) -> None:
 def _storage_errors(path: Path, what: str) -> Iterator[None]:
     try:
         yield
+    except MemoryError as error:
+        raise StoreError(
+            f"not enough memory to {what} {path}.", fix="close other programs, and run it again"
+        ) from error
     except OSError as error:
         fix = "name another cache with --cache, or see to the folder's permissions"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):

@@ -21,6 +21,7 @@ def load() -> tuple[ModuleType, ModuleType]:
         ``tensorflow`` and ``keras``.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # without, the last bits of features are others
     with _silent_stderr():
         import keras
         import tensorflow as tf

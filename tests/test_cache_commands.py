@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -10,6 +11,7 @@ from conftest import CountingBackbone, paint
 from typer.testing import CliRunner
 
 from pipeline import extraction
+from pipeline.backbone import vgg16_recipe
 from pipeline.classification import classify
 from pipeline.cli import app
 from pipeline.dataset import load_dataset
@@ -110,7 +112,7 @@ def test_verify_names_what_is_damaged_and_the_next_run_makes_it_again(stored):
     result = pipeline("cache", "verify", "--cache", "cache")
     assert result.exit_code == 1
     assert shard.name in result.stderr
-    assert "1 shards were damaged" in result.stderr
+    assert "1 shards or stores are damaged" in result.stderr
     assert len(status(stored)["new"]) == 40
     assert pipeline("features", stored, *SETTINGS).exit_code == 0
     assert pipeline("cache", "verify", "--cache", "cache").exit_code == 0
@@ -245,7 +247,7 @@ def test_hdf5_features_with_links_or_virtual_data_are_refused(stored, tmp_path):
 def test_a_renamed_store_is_refused_by_name(stored, tmp_path):
     folder = the_store().folder
     folder.rename(folder.with_name("other"))
-    result = pipeline("cache", "list", "--cache", "cache")
+    result = pipeline("cache", "verify", "--cache", "cache")
     assert result.exit_code == 1
     assert "was renamed" in result.stderr
     assert FeatureStore(tmp_path / "cache", the_recipe(folder.with_name("other"))).shards == 0
@@ -255,3 +257,94 @@ def the_recipe(folder):
     from pipeline.recipe import Recipe
 
     return Recipe.from_json((folder / "recipe.json").read_text(), source="here")
+
+
+def test_status_and_export_find_rows_in_int8(photos):
+    data = load_dataset(photos)
+    settled = vgg16_recipe(size=64, precision="int8", calibration=" ".join(["3"] * 12))
+    extract(data, settled, cache="cache", backbone=CountingBackbone(settled))
+    options = ["--size", "64", "--precision", "int8", "--cache", "cache"]
+    assert json.loads(pipeline("status", photos, *options, "--json").stdout)["reused"] == 40
+    assert pipeline("cache", "export", photos, "f.npz", *options).exit_code == 0
+    assert import_features(Path("f.npz"))[1] == settled
+
+
+def test_status_knows_files_by_whatever_way_leads_to_them(stored, monkeypatch):
+    (stored.parent / "elsewhere").mkdir()
+    monkeypatch.chdir(stored.parent / "elsewhere")
+    cache = ["--cache", str(stored.parent / "cache")]
+    result = pipeline("status", f"../{stored.name}", *SETTINGS[:-2], *cache, "--json")
+    found = json.loads(result.stdout)
+    assert (found["reused"], found["removed"]) == (40, [])
+
+
+def test_status_and_prune_take_data_that_nobody_could_learn_from(stored):
+    for path in [*(stored / "red").glob("*.png")][1:]:
+        path.unlink()
+    assert status(stored)["reused"] == 21
+    result = pipeline("cache", "prune", stored, "--cache", "cache")
+    assert "19 rows dropped, 21 stay" in " ".join(result.stdout.split())
+
+
+def test_prune_drops_nothing_while_a_file_cannot_be_read(stored, monkeypatch):
+    sick = stored / "red" / "004.png"
+    real = Path.read_bytes
+
+    def read_bytes(path):
+        if path == sick:
+            raise OSError(116, "Stale file handle")
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    result = pipeline("cache", "prune", stored, "--cache", "cache")
+    assert result.exit_code == 1
+    assert "004.png cannot be read: Stale file handle" in result.stderr
+    assert len(the_store()) == 40
+
+
+def test_one_bad_store_does_not_hide_the_others(stored):
+    bad = Path("cache/aaa")
+    bad.mkdir()
+    (bad / "recipe.json").write_text("{")
+    nameless = Path("cache/bbb")
+    nameless.mkdir()
+    (nameless / "0.h5").touch()
+    result = pipeline("cache", "verify", "--cache", "cache")
+    assert result.exit_code == 1
+    assert "aaa/recipe.json is damaged" in result.stderr.replace("\n", "")
+    assert "bbb" in result.stderr
+    assert "1 shards whole, 40 rows" in result.stdout
+    assert "40" in pipeline("cache", "list", "--cache", "cache").stdout
+    assert len(the_stores()) == 1
+
+
+def the_stores():
+    return [store for store in open_stores("cache") if isinstance(store, FeatureStore)]
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz"])
+def test_a_features_file_that_was_damaged_is_one_clear_error(stored, suffix):
+    file = Path(f"features{suffix}")
+    pipeline("cache", "export", stored, file, *SETTINGS)
+    whole = file.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", whole[:100] + bytes(len(whole) - 100)):
+        file.write_bytes(content)
+        result = pipeline("classify", file)
+        assert result.exit_code == 1
+        assert "cannot be used as features" in result.stderr
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+def test_hdf5_features_that_declare_terabytes_or_were_never_written_are_refused(stored):
+    pipeline("cache", "export", stored, "features.h5", *SETTINGS)
+    with h5py.File("features.h5", "r+") as file:
+        shape = file["features"].shape
+        del file["features"]
+        file.create_dataset("features", shape, "f4")
+    with pytest.raises(DataError, match="parts of /features are missing"):
+        import_features(Path("features.h5"))
+    with h5py.File("features.h5", "r+") as file:
+        del file["features"]
+        file.create_dataset("features", (2**36, *shape[1:]), "f4", chunks=(1, *shape[1:]))
+    with pytest.raises(DataError, match="declares more than the file can hold"):
+        import_features(Path("features.h5"))

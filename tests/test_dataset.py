@@ -411,7 +411,7 @@ def test_a_pipe_in_a_csv_does_not_hang(tmp_path):
         (["path,label", "no,cat", "nor,dog"], "none of the 2 files of x can be used; "),
         (
             ["path,label,split", "a,cat,test", "b,cat,test", "c,dog,train", "d,dog,train"],
-            "no training image of the class cat",
+            "too few training images of the class cat (0)",
         ),
         (
             ["path,label,split,group", "a,cat,train,g", "b,cat,test,g", "c,dog,,", "d,dog,,"],
@@ -499,7 +499,7 @@ def test_shares_that_leave_nothing_to_train_on_are_refused(pets, shares):
 
 def test_a_class_without_a_training_image_is_refused(pets):
     put(pets, "bird/a.jpg", "bird/b.jpg")
-    with pytest.raises(DataError, match="no training image of the class bird"):
+    with pytest.raises(DataError, match=r"too few training images of the class bird"):
         load_dataset(pets, validation=0.0, test=0.999999)
 
 
@@ -678,7 +678,9 @@ def test_what_copies_leave_behind_must_still_be_enough_to_learn_from(tmp_path):
     put(tmp_path, *(f"{split}/{c}/{n}.jpg" for split in SPLITS for c in "ab" for n in "12"))
     for n in "12":
         (tmp_path / f"train/a/{n}.jpg").write_bytes((tmp_path / f"test/a/{n}.jpg").read_bytes())
-    with pytest.raises(DataError, match=r"no training image of the class a; 2 files .* same bytes"):
+    with pytest.raises(
+        DataError, match=r"too few training images of the class a \(0\); 2 files .* same bytes"
+    ):
         load_dataset(tmp_path)
 
 

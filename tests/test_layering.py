@@ -1,6 +1,7 @@
 """Who may import whom: data goes one way, and nothing below knows who calls it."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +26,7 @@ MAY_IMPORT = {
     "digests": {"images"},
     "dataset": {"images", "demo", "digests"},
     "exchange": {"recipe", "dataset"},
-    "status": {"recipe", "store", "digests", "dataset"},
+    "status": {"recipe", "store", "digests", "dataset", "extraction"},
     "heads": {"tensorflow"},
     "backbone": {"recipe", "images", "tensorflow", "quantised"},
     "extraction": {"recipe", "images", "digests", "dataset", "store", "backbone"},
@@ -201,7 +202,17 @@ def test_the_package_gives_what_it_announces_to_type_checkers():
         pipeline.embed  # noqa: B018
 
 
-HEAVY = ("tensorflow", "keras", "sklearn", "h5py", "matplotlib", "scipy", "numpy", "PIL")
+HEAVY = (
+    "tensorflow",
+    "keras",
+    "openvino",
+    "sklearn",
+    "h5py",
+    "matplotlib",
+    "scipy",
+    "numpy",
+    "PIL",
+)
 
 
 def loaded_after(code: str) -> set[str]:
@@ -221,3 +232,9 @@ def test_importing_all_of_its_names_does_not_import_tensorflow():
     loaded = loaded_after("from pipeline import *")
     assert not loaded & {"tensorflow", "keras"}
     assert "sklearn" in loaded  # so the names were imported
+
+
+def test_the_way_in_names_every_file():
+    table = (FOLDER.parent / "docs" / "how-it-works.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `(\w+)(?:\.py|/)` \|", table, re.MULTILINE))
+    assert named == MAY_IMPORT.keys() - {"__init__", "__main__"}

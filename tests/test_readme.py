@@ -95,3 +95,17 @@ def test_the_targets_that_the_readme_names_are_in_the_makefile():
     makefile = (ROOT / "Makefile").read_text()
     for target in re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_what_the_readme_links_to_is_there():
+    targets = re.findall(r"\]\((?!http)([^)#]+)", README)
+    assert targets
+    for target in targets:
+        assert (ROOT / target).exists(), target
+
+
+def test_the_readmes_figures_are_those_of_the_results():
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    figures = re.search(r"<!-- figures -->\n(.*?)\n<!-- end", README, re.DOTALL)[1]
+    assert figures in results
+    assert re.search(r"\d{4}-\d\d-\d\d", figures)

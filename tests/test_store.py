@@ -2,6 +2,7 @@ import hashlib
 import io
 import os
 import subprocess
+import sys
 from dataclasses import replace
 
 import h5py
@@ -319,3 +320,45 @@ def test_a_full_shard_is_a_tenth_of_the_raw_rows_on_features_that_are_mostly_zer
     values[np.random.default_rng(1).random(values.shape) < 0.93] = 0
     name = store.write(some_keys(ROWS_PER_SHARD), values.astype(np.float32))
     assert (store.folder / name).stat().st_size < values.nbytes / 2 / 5
+
+
+def test_too_little_memory_is_an_error_and_sets_no_shard_aside(store, recipe, monkeypatch):
+    store.write(some_keys(2), some_rows(recipe, 2))
+
+    def no_memory(*_, **__):
+        raise MemoryError
+
+    with monkeypatch.context() as short:
+        short.setattr(store_module, "_rows_of", no_memory)
+        with pytest.raises(StoreError, match="not enough memory"):
+            store.read(some_keys(2))
+    assert len(shard_files(store)) == 1
+    assert np.array_equal(store.read(some_keys(2)), some_rows(recipe, 2))
+
+
+def test_shards_of_large_rows_hold_few_of_them(tmp_path, recipe):
+    assert FeatureStore(tmp_path, recipe).rows_per_shard == ROWS_PER_SHARD
+    large = replace(recipe, shape=(150, 150, 64))
+    assert FeatureStore(tmp_path, large).rows_per_shard == 11
+    assert FeatureStore(tmp_path, replace(recipe, shape=(2048, 2048, 64))).rows_per_shard == 1
+
+
+def test_one_prune_waits_for_another(tmp_path, recipe):
+    """Two with different wishes, one seeing the other's new shards as its own, would lose rows."""
+    script = (
+        "import sys; from pathlib import Path; from pipeline.store import FeatureStore;"
+        "store = FeatureStore.at(Path(sys.argv[1])); print('ready', flush=True);"
+        "store.prune({bytes.fromhex(d) for d in sys.argv[2:]}); print('done', flush=True)"
+    )
+    store = FeatureStore(tmp_path, recipe)
+    store.write(some_keys(4), some_rows(recipe, 4))
+    digests = [digest.hex() for digest, _ in some_keys(3)]
+    with store_module._only_one(store.folder / ".prune"):
+        command = [sys.executable, "-c", script, store.folder, *digests]
+        other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert other.stdout.readline() == "ready\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(1)
+        assert len(FeatureStore(tmp_path, recipe)) == 4
+    assert other.communicate(timeout=60)[0] == "done\n"
+    assert FeatureStore(tmp_path, recipe).missing(some_keys(4)) == some_keys(1, start=3)

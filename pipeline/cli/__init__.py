@@ -247,14 +247,17 @@ def _prepare(
     data: str, options: dict[str, Any], cache: Path, weights: Path | None, seed: int
 ) -> tuple[Dataset, Recipe]:
     """List the data set, settle the recipe, and show what there is to do."""
+    from pipeline import demo
     from pipeline.backbone import vgg16_recipe
     from pipeline.dataset import load_dataset
     from pipeline.digests import Digests
     from pipeline.extraction import calibrated, plan
 
     recipe = vgg16_recipe(**options)
-    remembered = Digests(cache)
-    dataset = load_dataset(data, seed=seed, remembered=remembered)
+    if data == "demo":
+        err.print(demo.SOURCE)
+    with Digests(cache) as remembered:
+        dataset = load_dataset(data, seed=seed, remembered=remembered)
     remembered.save(Path(data), dataset.paths)
     recipe = calibrated(
         dataset,
@@ -268,11 +271,8 @@ def _prepare(
 
 
 def _print_plan(dataset: Dataset, plan: Plan) -> None:
-    from pipeline import demo
     from pipeline.dataset import count_splits
 
-    if dataset.name == "demo":
-        err.print(demo.SOURCE)
     table = Table(box=None, pad_edge=False)
     table.add_column(f"{len(dataset):,} images")
     counts = count_splits(dataset)

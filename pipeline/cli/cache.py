@@ -10,8 +10,8 @@ from rich import box
 from rich.table import Table
 
 from pipeline.cli.options import CacheOption, DataArgument, SeedOption, with_recipe
-from pipeline.cli.terminal import finish, out, print_damaged, reporting_errors, shown
-from pipeline.errors import DataError, PipelineError
+from pipeline.cli.terminal import err, finish, out, print_damaged, reporting_errors, shown
+from pipeline.errors import DataError, PipelineError, StoreError
 
 app = typer.Typer(
     help="Look after the stored features.", no_args_is_help=True, rich_markup_mode=None
@@ -33,6 +33,9 @@ def list_stores(cache: CacheOption = Path("cache")) -> None:
         for column in ("rows", "shards", "MB"):
             table.add_column(column, justify="right", no_wrap=True)
         for store in open_stores(cache):
+            if isinstance(store, StoreError):
+                err.print(f"[red]{shown(store.found)}[/]", soft_wrap=True)
+                continue
             recipe = store.recipe
             made_with = f"{recipe.precision}, {recipe.scaling}, {recipe.resize}"
             table.add_row(
@@ -57,12 +60,16 @@ def verify(cache: CacheOption = Path("cache")) -> None:
 
         damaged = 0
         for store in open_stores(cache):  # to open a store is to verify all of it
+            if isinstance(store, StoreError):
+                err.print(f"[red]{shown(store.found)}[/]", soft_wrap=True)
+                damaged += 1
+                continue
             print_damaged(store)
             damaged += len(store.damaged)
             out.print(f"{store.recipe.name}: {store.shards:,} shards whole, {len(store):,} rows")
         if damaged:
             raise PipelineError(
-                f"{damaged} shards were damaged and are set aside.",
+                f"{damaged} shards or stores are damaged; damaged shards are set aside.",
                 fix="run `pipeline features` on the data again: it makes their rows",
             )
 
@@ -80,11 +87,21 @@ def prune(
     Example: pipeline cache prune photos/ more-photos/
     """
     with reporting_errors():
-        from pipeline.dataset import load_dataset
+        from pipeline.dataset import list_dataset
         from pipeline.store import open_stores
 
-        wanted = {digest for source in data for digest in load_dataset(source).digests}
+        datasets = [list_dataset(source) for source in data]
+        for dataset in datasets:
+            for bad in dataset.quarantined:
+                if bad.reason.startswith("cannot be read"):
+                    raise DataError(
+                        f"{bad.path} {bad.reason}, so its rows cannot be told from unwanted ones.",
+                        fix="make it readable, or remove it from the data; nothing was dropped",
+                    )
+        wanted = {digest for dataset in datasets for digest in dataset.digests}
         for store in open_stores(cache):
+            if isinstance(store, StoreError):
+                raise store
             print_damaged(store)
             rows, shards = store.prune(wanted)
             out.print(
@@ -111,11 +128,12 @@ def export(
         from pipeline.backbone import vgg16_recipe
         from pipeline.dataset import load_dataset
         from pipeline.exchange import export_features
-        from pipeline.extraction import calibrated, keys
+        from pipeline.extraction import keys, stored_calibration
         from pipeline.store import FeatureStore
 
         dataset = load_dataset(data, seed=seed)
-        store = FeatureStore(cache, calibrated(dataset, vgg16_recipe(**recipe), cache=cache))
+        settled = stored_calibration(dataset, vgg16_recipe(**recipe), cache=cache)
+        store = FeatureStore(cache, settled)
         print_damaged(store)
         if missing := store.missing(keys(dataset)):
             raise DataError(
