@@ -319,11 +319,13 @@ def _is_inside(path: Path, root: Path) -> bool:
 
 
 def _unusable(path: Path, root: Path) -> str:
-    if path.is_symlink() and not _is_inside(path, root):
+    is_link = os.path.islink(path)  # noqa: PTH114 -- twice as fast, for a hundred thousand files
+    if is_link and not _is_inside(path, root):
         return _LEADS_OUT
-    if path.is_dir():
-        return "a link to a folder" if path.is_symlink() else "a folder that cannot be read"
-    if path.suffix.lower() not in EXTENSIONS:
+    is_named_as_image = path.suffix.lower() in EXTENSIONS
+    if (is_link or not is_named_as_image) and path.is_dir():
+        return "a link to a folder" if is_link else "a folder that cannot be read"
+    if not is_named_as_image:
         return f"not an image by its name: it ends in {path.suffix or 'nothing'}"
     return ""
 

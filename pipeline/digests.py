@@ -8,7 +8,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Self
@@ -126,7 +126,7 @@ class Digests:
 
     def __init__(self, cache: Path) -> None:
         self._file = Path(cache) / _FILE
-        self._noted: dict[Path, tuple[bytes, bytes]] = {}
+        self._noted: dict[bytes, tuple[bytes, bytes]] = {}
         self._database: sqlite3.Connection | None = None
         with contextlib.suppress(sqlite3.Error):
             self._database = sqlite3.connect(f"{self._file.absolute().as_uri()}?mode=ro", uri=True)
@@ -159,7 +159,7 @@ class Digests:
 
     def note(self, path: Path, looks: bytes, digest: bytes) -> None:
         """Take in the digest of a file that looked like `looks` before it was read."""
-        self._noted[path] = looks, digest
+        self._noted[_name(path)] = looks, digest
 
     def paths_of(self, source: Path) -> Iterator[Path]:
         """Yield the files that were listed when `source` was last saved."""
@@ -186,8 +186,8 @@ class Digests:
             database.executemany(
                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
                 (
-                    (_name(path), origin, looks, digest, _checksum(path, looks, digest))
-                    for path, (looks, digest) in self._noted.items()
+                    (name, origin, looks, digest, _checksum(name, looks, digest))
+                    for name, (looks, digest) in self._noted.items()
                 ),
             )
             listed = {_name(path) for path in paths}
@@ -196,19 +196,21 @@ class Digests:
             database.executemany("DELETE FROM files WHERE path = ?", gone)
 
     def _row(self, path: Path) -> tuple[bytes, bytes] | None:
-        columns = "looks, digest, checksum"
+        name = _name(path)
         for looks, digest, checksum in self._query(
-            f"SELECT {columns} FROM files WHERE path = ?",  # noqa: S608 -- a constant
-            _name(path),
+            "SELECT looks, digest, checksum FROM files WHERE path = ?", name
         ):
-            if checksum == _checksum(path, looks, digest):
+            if checksum == _checksum(name, looks, digest):
                 return looks, digest
         return None
 
-    def _query(self, statement: str, value: bytes) -> Iterator[tuple[bytes, ...]]:
-        if self._database is not None:
-            with contextlib.suppress(sqlite3.Error):
-                yield from self._database.execute(statement, [value])
+    def _query(self, statement: str, value: bytes) -> Iterable[tuple[bytes, ...]]:
+        if self._database is None:
+            return ()
+        try:
+            return self._database.execute(statement, (value,)).fetchall()
+        except sqlite3.Error:
+            return ()
 
 
 def _looks(path: Path) -> bytes:
@@ -229,5 +231,5 @@ def _name(path: Path) -> bytes:
     return os.fsencode(os.path.abspath(path))  # noqa: PTH100 -- Path.resolve asks the disk
 
 
-def _checksum(path: Path, looks: bytes, digest: bytes) -> bytes:
-    return hashlib.sha256(b"\0".join((_name(path), looks, digest))).digest()[:8]
+def _checksum(name: bytes, looks: bytes, digest: bytes) -> bytes:
+    return hashlib.sha256(b"\0".join((name, looks, digest))).digest()[:8]

@@ -836,7 +836,7 @@ def test_hashing_is_done_by_several_threads_and_kept_in_order(pets, monkeypatch)
     for number in range(1, 29):
         (pets / "cats" / f"{number}.jpg").unlink()
     monkeypatch.setattr(digests_module, "read_image", slow)
-    dataset = load_dataset(pets)
+    dataset = load_dataset(pets, **BLANK_SHARES)
     assert list(dataset.digests) == [
         hashlib.sha256(path.read_bytes()).digest() for path in dataset.paths
     ]
