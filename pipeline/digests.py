@@ -161,10 +161,10 @@ class Digests:
         """Take in the digest of a file that looked like `looks` before it was read."""
         self._noted[_name(path)] = looks, digest
 
-    def paths_of(self, source: Path) -> Iterator[Path]:
-        """Yield the files that were listed when `source` was last saved."""
+    def paths_of(self, source: Path) -> Iterator[str]:
+        """Yield the absolute paths that were listed when `source` was last saved."""
         for (name,) in self._query("SELECT path FROM files WHERE source = ?", _name(source)):
-            yield Path(os.fsdecode(name))
+            yield os.fsdecode(name)
 
     def save(self, source: Path, paths: Sequence[Path]) -> None:
         """Write down what was noted, and that `source` lists `paths` and no others."""

@@ -69,7 +69,8 @@ def status(source: str | Path, recipe: Recipe, *, cache: Path) -> Status:
                 (changed if last not in (None, digest) else new).append(path)
         seen = (*dataset.paths, *(bad.path for bad in dataset.quarantined))
         listed = {os.path.abspath(path) for path in seen}  # noqa: PTH100 -- as Digests has them
-        removed = [path for path in remembered.paths_of(Path(source)) if str(path) not in listed]
+        seen_before = remembered.paths_of(Path(source))
+        removed = [Path(path) for path in seen_before if path not in listed]
     return Status(
         store,
         len(dataset) - len(new) - len(changed),

@@ -125,14 +125,14 @@ def test_a_damaged_memory_costs_time_and_nothing_else(cache, files, damage):
 def test_what_a_source_listed_last_is_remembered_and_replaced(cache, files):
     digest_and_save(cache, files)
     source = files[0].parent
-    assert set(Digests(cache).paths_of(source)) == set(files)
+    assert set(Digests(cache).paths_of(source)) == set(map(str, files))
     remembered = Digests(cache)
     old = remembered.last(files[0])
     files[0].write_bytes(b"changed")
     assert remembered.last(files[0]) == old == Digests(cache).last(files[0])
     assert remembered.recall(files[0]) is None
     remembered.save(source, files[1:])
-    assert set(Digests(cache).paths_of(source)) == set(files[1:])
+    assert set(Digests(cache).paths_of(source)) == set(map(str, files[1:]))
     assert Digests(cache).last(files[0]) is None
 
 
