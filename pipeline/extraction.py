@@ -168,6 +168,7 @@ def extract(
     strict: bool = False,
     on_progress: Progress | None = None,
     backbone: Forward | None = None,
+    store: FeatureStore | None = None,
 ) -> Extraction:
     """Make the rows that the cache lacks, and commit them as they come.
 
@@ -189,6 +190,8 @@ def extract(
         Called with the number of images done, and to do, after each batch.
     backbone : callable, optional
         What computes rows from pixels, in place of the recipe's backbone.
+    store : FeatureStore, optional
+        The recipe's store, where it is open already, as after `plan`.
 
     Raises
     ------
@@ -204,7 +207,8 @@ def extract(
         _refuse(dataset.quarantined)
     if backbone is None:
         recipe = calibrated(dataset, recipe, cache=cache, weights=weights)
-    store = FeatureStore(Path(cache), recipe)
+    if store is None:
+        store = FeatureStore(Path(cache), recipe)
     started = time.monotonic()
     made, refused = _fill(
         store,

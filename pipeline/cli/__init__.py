@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pipeline.dataset import Dataset
     from pipeline.extraction import Plan
     from pipeline.model import Prediction
-    from pipeline.recipe import Recipe
+    from pipeline.store import FeatureStore
 
 __all__ = ["SOME_FILES_UNUSABLE", "app", "main"]
 
@@ -77,15 +77,16 @@ def features(
     with reporting_errors():
         from pipeline.extraction import extract
 
-        dataset, settled = _prepare(data, recipe, cache, weights, seed)
+        dataset, store = _prepare(data, recipe, cache, weights, seed)
         with progress() as on_progress:
             extraction = extract(
                 dataset,
-                settled,
+                store.recipe,
                 cache=cache,
                 weights=weights,
                 strict=strict,
                 on_progress=on_progress,
+                store=store,
             )
         rate = (
             f" in {extraction.seconds:.1f} s ({extraction.made / extraction.seconds:.1f} images/s)"
@@ -133,7 +134,8 @@ def classify(
         dataset: str | Dataset = data
         settled = None
         if not is_features_file(data):
-            dataset, settled = _prepare(data, recipe, cache, weights, seed)
+            dataset, store = _prepare(data, recipe, cache, weights, seed)
+            settled = store.recipe
         with progress() as on_progress:
             run = run_classify(
                 dataset,
@@ -245,7 +247,7 @@ def main() -> None:
 
 def _prepare(
     data: str, options: dict[str, Any], cache: Path, weights: Path | None, seed: int
-) -> tuple[Dataset, Recipe]:
+) -> tuple[Dataset, FeatureStore]:
     """List the data set, settle the recipe, and show what there is to do."""
     from pipeline import demo
     from pipeline.backbone import vgg16_recipe
@@ -266,8 +268,9 @@ def _prepare(
         weights=weights,
         on_calibration=lambda count: err.print(f"calibrating int8 on {count} training images"),
     )
-    _print_plan(dataset, plan(dataset, recipe, cache=cache))
-    return dataset, recipe
+    todo = plan(dataset, recipe, cache=cache)
+    _print_plan(dataset, todo)
+    return dataset, todo.store
 
 
 def _print_plan(dataset: Dataset, plan: Plan) -> None:

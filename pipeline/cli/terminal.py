@@ -11,13 +11,6 @@ from typing import TYPE_CHECKING, NoReturn
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from pipeline.errors import PipelineError
 
@@ -64,6 +57,14 @@ def reporting_errors() -> Iterator[None]:
 @contextmanager
 def progress() -> Iterator[Callable[[int, int], None]]:
     """Show how far the work is: a bar on a terminal, now and then a line elsewhere."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
     started = 0.0
 
     def rate(done: int) -> float:
