@@ -99,6 +99,8 @@ def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32
     DataError
         The file cannot be read, or something in it is missing or does not fit.
     """
+    if not file.is_file():
+        raise DataError(f"there is no file {file}.")
     try:
         arrays = _read_npz(file) if file.suffix == ".npz" else _read_hdf5(file)
         recipe = Recipe.from_fields(json.loads(arrays["recipe"]))

@@ -154,6 +154,19 @@ def _calibrate(
     return calibrate(recipe, np.stack(pixels), weights)
 
 
+def find_unreadable(dataset: Dataset, store: FeatureStore) -> list[Quarantined]:
+    """Decode the images that have no row, and tell which of them can never have one."""
+    missing = set(store.missing(keys(dataset)))
+    unreadable = []
+    for path, digest in zip(dataset.paths, dataset.digests):
+        if (digest, 0) in missing:
+            try:
+                decode(read_image(path, digest)[0], store.recipe.size, resize=store.recipe.resize)
+            except ImageError as error:
+                unreadable.append(Quarantined(path, error.found))
+    return unreadable
+
+
 def keys(dataset: Dataset) -> list[Key]:
     """Name the row of each image of a data set, in its order."""
     return [(digest, 0) for digest in dataset.digests]

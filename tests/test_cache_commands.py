@@ -228,7 +228,8 @@ def test_a_features_file_that_is_none_is_one_clear_error(tmp_path):
             (tmp_path / name).write_text("not features")
         result = pipeline("classify", name)
         assert result.exit_code == 1
-        assert f"{name} cannot be used as features" in result.stderr
+        expected = "there is no file" if name == "absent.h5" else "cannot be used as features"
+        assert expected in result.stderr
         assert "Traceback" not in result.stderr
 
 
@@ -348,3 +349,12 @@ def test_hdf5_features_that_declare_terabytes_or_were_never_written_are_refused(
         file.create_dataset("features", (2**36, *shape[1:]), "f4", chunks=(1, *shape[1:]))
     with pytest.raises(DataError, match="declares more than the file can hold"):
         import_features(Path("features.h5"))
+
+
+def test_export_leaves_out_what_cannot_be_decoded_and_lists_it(stored):
+    good = stored / "red" / "000.png"
+    (stored / "red" / "broken.png").write_bytes(good.read_bytes()[:-300])
+    result = pipeline("cache", "export", stored, "features.npz", *SETTINGS)
+    assert result.exit_code == 3
+    assert "broken.png: truncated" in result.stderr
+    assert len(import_features(Path("features.npz"))[0]) == 40

@@ -51,6 +51,7 @@ MAY_IMPORT = {
         "digests",
         "exchange",
         "extraction",
+        "heads",
         "model",
         "status",
         "store",

@@ -130,7 +130,11 @@ def classify(
     with reporting_errors():
         from pipeline.classification import classify as run_classify
         from pipeline.classification import is_features_file
+        from pipeline.heads import get_head
 
+        for one in head or ():
+            if one != "all":
+                get_head(one)  # a slip is said before the work
         dataset: str | Dataset = data
         settled = None
         if not is_features_file(data):

@@ -128,13 +128,14 @@ def export(
         from pipeline.backbone import vgg16_recipe
         from pipeline.dataset import load_dataset
         from pipeline.exchange import export_features
-        from pipeline.extraction import keys, stored_calibration
+        from pipeline.extraction import find_unreadable, keys, stored_calibration
         from pipeline.store import FeatureStore
 
         dataset = load_dataset(data, seed=seed)
         settled = stored_calibration(dataset, vgg16_recipe(**recipe), cache=cache)
         store = FeatureStore(cache, settled)
         print_damaged(store)
+        dataset = dataset.without(find_unreadable(dataset, store))
         if missing := store.missing(keys(dataset)):
             raise DataError(
                 f"{len(missing):,} of {len(dataset):,} images have no features in the cache.",
