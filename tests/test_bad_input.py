@@ -185,7 +185,8 @@ def class_with_one_image(root: Path) -> Path:
 
 def all_unreadable(root: Path) -> Path:
     lines = ["path,label,split"]
-    for number, (label, split) in enumerate((c, s) for c in "ab" for s in ("train", "test")):
+    splits = ("train", "train", "test")
+    for number, (label, split) in enumerate((c, s) for c in "ab" for s in splits):
         (root / f"{number}.jpg").write_text(f"no image {number}")
         lines.append(f"{number}.jpg,{label},{split}")
     (root / "x.csv").write_text("\n".join(lines))
@@ -226,7 +227,7 @@ def picture_for_a_csv(root: Path) -> Path:
         (empty_folder, ["empty holds no class folders"]),
         (one_class_only, ["one class only: only"]),
         (class_with_one_image, ["too few images of the class lonely (1)"]),
-        (all_unreadable, ["none of the 4 files", "0.jpg: not a known image format"]),
+        (all_unreadable, ["none of the 6 files", "0.jpg: not a known image format"]),
         (
             all_of_one_class_unreadable,
             ["class broken (0); 2 files take no part", "2.png: 0 bytes"],

@@ -205,10 +205,10 @@ def test_files_made_to_harm_cost_their_neighbours_nothing(run, photos):
 
 
 def test_nothing_readable_is_an_error_that_names_files(run, tmp_path):
-    for name in ("a/1.png", "a/2.png", "b/1.png", "b/2.png"):
+    for name in (f"{label}/{number}.png" for label in "ab" for number in range(9)):
         (tmp_path / "bad" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "bad" / name).write_text(f"not an image {name}")
-    with pytest.raises(DataError, match=r"(?s)none of the 4 files.*1\.png: not a known image"):
+    with pytest.raises(DataError, match=r"(?s)none of the 18 files.*0\.png: not a known image"):
         run(load_dataset(tmp_path / "bad"))
 
 

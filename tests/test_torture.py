@@ -106,7 +106,7 @@ def undisturbed(pictures, tmp_path_factory):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr(extraction, "ROWS_PER_SHARD", ROWS_PER_SHARD)
+    monkeypatch.setattr("pipeline.store.ROWS_PER_SHARD", ROWS_PER_SHARD)
     monkeypatch.setattr(extraction, "_PIXELS_PER_BATCH", ROWS_PER_SHARD * RECIPE.size**2)
 
 

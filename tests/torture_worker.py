@@ -86,7 +86,7 @@ def append(path: str, data: bytes) -> None:
 
 
 def small_shards() -> None:
-    extraction.ROWS_PER_SHARD = ROWS_PER_SHARD
+    store.ROWS_PER_SHARD = ROWS_PER_SHARD
     extraction._PIXELS_PER_BATCH = ROWS_PER_BATCH * RECIPE.size**2
 
 
