@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.backbone import vgg16_recipe
-    from pipeline.classification import Run, classify
+    from pipeline.classification import classify
     from pipeline.dataset import Dataset, load_dataset
     from pipeline.errors import PipelineError
     from pipeline.extraction import Extraction, extract
     from pipeline.model import Model, Prediction
     from pipeline.recipe import Recipe
+    from pipeline.run import Run
     from pipeline.store import FeatureStore
     from pipeline.transformer import FeatureExtractor
 
@@ -31,7 +32,7 @@ _HOME = {
     "PipelineError": "errors",
     "Prediction": "model",
     "Recipe": "recipe",
-    "Run": "classification",
+    "Run": "run",
     "classify": "classification",
     "extract": "extraction",
     "load_dataset": "dataset",

@@ -7,126 +7,24 @@ stops by validation, kept as it is. The test split is looked at once, by what wa
 
 from __future__ import annotations
 
-import csv
-import importlib.metadata
-import itertools
-import json
-import platform
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import report
-from pipeline.dataset import SPLITS, Dataset, count_splits, load_dataset
+from pipeline.dataset import SPLITS, Dataset, load_dataset
 from pipeline.errors import DataError, PipelineError
-from pipeline.evaluate import Metrics, evaluate
+from pipeline.evaluate import evaluate
 from pipeline.exchange import SUFFIXES, import_features
 from pipeline.extraction import CACHE, Forward, Progress, extract, keys
 from pipeline.heads import HEADS, Head, get_head
 from pipeline.model import Model
 from pipeline.recipe import Recipe
+from pipeline.run import RUNS, Result, Run, run_folder, write_run
 from pipeline.store import FeatureStore
-
-RUNS = Path("runs")
-"""Where runs are kept, unless another folder is named."""
-
-SCHEMA = 1
-"""Version of `run.json`."""
-
-_PACKAGES = (
-    "cached-feature-pipeline",
-    "h5py",
-    "keras",
-    "numpy",
-    "openvino",
-    "pillow",
-    "scikit-learn",
-    "scipy",
-    "skops",
-    "tensorflow",
-    "tensorflow-cpu",
-)
-
-
-@dataclass(frozen=True)
-class Result:
-    """One head, fitted and judged.
-
-    Attributes
-    ----------
-    model : Model
-        The fitted head.
-    parameters : dict
-        What was chosen on validation.
-    candidates : tuple of (dict, float)
-        What was tried: parameters, and their log loss on validation.
-    validation : Metrics
-        Of the chosen candidate, fitted on the training split alone.
-    test : Metrics
-        Of the final fit.
-    seconds : float
-        Time for all candidates and the final fit.
-    probabilities : ndarray of float64, shape (n, k)
-        For every image of the data set, in its order.
-    history : dict of list of float
-        Learning curves by epoch, for a network; else empty.
-    best_epoch : int
-        Epoch whose weights were kept, for a network; else 0.
-    """
-
-    model: Model
-    parameters: dict[str, Any]
-    candidates: tuple[tuple[dict[str, Any], float], ...]
-    validation: Metrics
-    test: Metrics
-    seconds: float
-    probabilities: npt.NDArray[np.float64]
-    history: dict[str, list[float]]
-    best_epoch: int
-
-    @property
-    def head(self) -> str:
-        """Name of the head."""
-        return self.model.head
-
-
-@dataclass(frozen=True)
-class Run:
-    """One experiment: what was done and what came of it.
-
-    Attributes
-    ----------
-    folder : Path
-        Where it is kept.
-    dataset : Dataset
-        The data set, less the files that could not be read.
-    recipe : Recipe
-        How its images became rows.
-    results : tuple of Result
-        One for each head, in the order asked for.
-    reference : tuple of Result
-        For features in int8: the same heads on the same images' features in a higher precision,
-        where the cache holds these. Else empty.
-    """
-
-    folder: Path
-    dataset: Dataset
-    recipe: Recipe
-    results: tuple[Result, ...]
-    reference: tuple[Result, ...] = ()
-
-    @property
-    def best(self) -> Result:
-        """The head with the lowest log loss on validation: the test split has no say."""
-        return min(self.results, key=lambda result: result.validation.log_loss)
 
 
 def classify(
@@ -174,7 +72,7 @@ def classify(
         dataset, recipe, features = import_features(Path(data))
     else:
         dataset = data if isinstance(data, Dataset) else load_dataset(data, seed=seed)
-        _run_folder(Path(runs), name, dataset.name)  # a bad name is said before the work
+        run_folder(Path(runs), name, dataset.name)  # a bad name is said before the work
         _require_all_splits(dataset)
         extraction = extract(
             dataset,
@@ -187,7 +85,7 @@ def classify(
         )
         dataset, recipe = extraction.dataset, extraction.store.recipe
         features = extraction.rows()
-    _run_folder(Path(runs), name, dataset.name)
+    run_folder(Path(runs), name, dataset.name)
     _require_all_splits(dataset)
     results = []
     for head in chosen:
@@ -199,7 +97,8 @@ def classify(
         for exact, rows in _more_exact(dataset, recipe, Path(cache))
         for head in chosen
     )
-    return _write(Path(runs), name, Run(Path(), dataset, recipe, tuple(results), reference), seed)
+    run = Run(Path(), dataset, recipe, tuple(results), reference)
+    return write_run(run, Path(runs), name, seed=seed)
 
 
 def _more_exact(
@@ -269,138 +168,3 @@ def _fit_and_judge(
         getattr(estimator, "history_", {}),
         getattr(estimator, "best_epoch_", 0),
     )
-
-
-def _run_folder(runs: Path, name: str | None, default: str) -> Path:
-    """Give a folder that is not there yet: that of the name, or of the default with a number."""
-    if name is None:
-        names = itertools.chain([default], (f"{default}-{number}" for number in itertools.count(2)))
-        return next(folder for folder in (runs / name for name in names) if not folder.exists())
-    if not name.strip(".") or Path(name).name != name:
-        raise PipelineError(
-            f"{name!r} cannot be a run's name.", expected="a plain folder name, without slashes"
-        )
-    if (runs / name).exists():
-        raise PipelineError(
-            f"there is a run {runs / name} already.",
-            fix="choose another --name, leave it away to get a free one, or delete that folder",
-        )
-    return runs / name
-
-
-def _write(runs: Path, name: str | None, run: Run, seed: int) -> Run:
-    """Write a run under a temporary name, and give it its own when everything is there."""
-    try:
-        runs.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".run-", dir=runs))
-        try:
-            folder.chmod(0o755)
-            _write_contents(replace(run, folder=folder), seed)
-            return replace(run, folder=_move(folder, runs, name, run.dataset.name or "run"))
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-    except OSError as error:
-        raise PipelineError(
-            f"cannot write the run into {runs}: {error.strerror or error}.",
-            fix="name another folder with --runs, or see to its permissions and free space",
-        ) from error
-
-
-def _write_contents(run: Run, seed: int) -> None:
-    dataset, folder = run.dataset, run.folder
-    for result in run.results:
-        result.model.save(folder / "models" / result.head)
-        report.draw_confusion(
-            result.test.confusion,
-            dataset.classes,
-            f"{dataset.name}: {result.head} on test",
-            folder / f"confusion-{result.head}.png",
-        )
-        if result.history:
-            report.draw_history(
-                result.history, result.best_epoch, folder / f"history-{result.head}.png"
-            )
-    _write_predictions(run, folder / "predictions.csv")
-    document = json.dumps(_describe(run, seed), indent=2)
-    (folder / "run.json").write_text(document + "\n")
-
-
-def _move(folder: Path, runs: Path, name: str | None, default: str) -> Path:
-    """Move a whole run to its name, which another process may have taken by now."""
-    while True:
-        target = _run_folder(runs, name, default)
-        try:
-            return folder.rename(target)
-        except OSError:  # a folder that is not empty cannot be replaced, so no run is lost
-            if not target.exists():
-                raise
-
-
-def _write_predictions(run: Run, file: Path) -> None:
-    dataset = run.dataset
-    # Names of files are bytes to the system: what is no text comes out as it went in.
-    with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-        writer = csv.writer(stream)
-        probabilities = (f"probability of {name}" for name in dataset.classes)
-        writer.writerow(["path", "split", "label", "head", "predicted", *probabilities])
-        for result in run.results:
-            rows = zip(dataset.paths, dataset.splits, dataset.labels, result.probabilities)
-            for path, split, label, values in rows:
-                predicted = dataset.classes[values.argmax()]
-                row = [path, split, dataset.classes[label], result.head, predicted]
-                writer.writerow(row + values.tolist())
-
-
-def _installed(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _describe(run: Run, seed: int) -> dict[str, Any]:
-    dataset, recipe = run.dataset, run.recipe
-    return {
-        "schema": SCHEMA,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "best": run.best.head,
-        "seed": seed,
-        "dataset": {
-            "name": dataset.name,
-            "classes": dataset.classes,
-            "digest": dataset.digest,
-            "images": {split: dict(counts) for split, counts in count_splits(dataset).items()},
-            "quarantined": [
-                {"path": str(bad.path), "reason": bad.reason} for bad in dataset.quarantined
-            ],
-        },
-        "recipe": {**asdict(recipe), "fingerprint": recipe.fingerprint},
-        "heads": [
-            {
-                "head": result.head,
-                "parameters": result.parameters,
-                "candidates": [
-                    {"parameters": parameters, "validation_log_loss": log_loss}
-                    for parameters, log_loss in result.candidates
-                ],
-                "seconds": round(result.seconds, 3),
-                "validation": result.validation.to_dict(),
-                "test": result.test.to_dict(),
-                "history": result.history,
-                "best_epoch": result.best_epoch,
-            }
-            for result in run.results
-        ],
-        "reference": [
-            {
-                "head": result.head,
-                "precision": result.model.recipe.precision,
-                "test": result.test.to_dict(),
-            }
-            for result in run.reference
-        ],
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version for name in _PACKAGES if (version := _installed(name))},
-        },
-    }

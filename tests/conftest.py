@@ -1,13 +1,20 @@
-"""What several tests need: small pictures, and a stand-in for the network that counts its work."""
+"""What several tests need: small pictures, a stand-in for the network, a place for experiments."""
 
+import dataclasses
+import hashlib
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline import report
 from pipeline.backbone import vgg16_recipe
+from pipeline.classification import classify
+from pipeline.dataset import Dataset
 from pipeline.recipe import Recipe
+from pipeline.store import FeatureStore
 
 
 class CountingBackbone:
@@ -64,3 +71,72 @@ def paint_classes(folder: Path, count: int = 20, classes=("blue", "red")) -> Pat
 @pytest.fixture
 def photos(tmp_path):
     return paint_classes(tmp_path / "photos")
+
+
+@dataclasses.dataclass(frozen=True)
+class Workplace:
+    """A cache that holds rows already, and a folder for runs."""
+
+    folder: Path
+    recipe: object
+
+    @property
+    def runs(self):
+        return self.folder / "runs"
+
+    def data(self, counts=(60, 30, 30), classes=("blue", "red"), seed=0, noise=1.0):
+        """Make a data set whose rows are in the cache: its classes overlap, and no file exists."""
+        rng = np.random.default_rng(seed)
+        total = sum(counts)
+        digests = [hashlib.sha256(b"%d %d" % (seed, number)).digest() for number in range(total)]
+        labels = np.arange(total) % len(classes)
+        rows = rng.exponential(size=(total, *self.recipe.shape)) * noise
+        rows[np.arange(total), 0, 0, labels] += 1
+        keys = [(digest, 0) for digest in digests]
+        FeatureStore(self.folder / "cache", self.recipe).write(keys, rows.astype(np.float32))
+        return Dataset(
+            name="photos",
+            paths=tuple(Path(f"{number}.png") for number in range(total)),
+            digests=tuple(digests),
+            labels=labels.astype(np.int64),
+            splits=np.repeat(["train", "validation", "test"], counts).astype("<U10"),
+            classes=classes,
+        )
+
+    def classify(self, data, heads=("logistic",), **settings):
+        return classify(
+            data,
+            heads,
+            **{
+                "recipe": self.recipe,
+                "cache": self.folder / "cache",
+                "runs": self.runs,
+                "backbone": no_network,
+                **settings,
+            },
+        )
+
+
+def no_network(pixels):
+    raise AssertionError("the rows are there: nothing is to be computed")
+
+
+@pytest.fixture
+def place_with_pictures(tmp_path, recipe):
+    return Workplace(tmp_path, dataclasses.replace(recipe, shape=(1, 1, 12)))
+
+
+@pytest.fixture
+def place(place_with_pictures, monkeypatch):
+    """Leave the drawing out, which takes longer than all the rest."""
+    monkeypatch.setattr(report, "draw_confusion", lambda *args: args[-1].touch())
+    monkeypatch.setattr(report, "draw_history", lambda *args: args[-1].touch())
+    return place_with_pictures
+
+
+def files_in(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+def run_json(run):
+    return json.loads((run.folder / "run.json").read_text())

@@ -1,98 +1,24 @@
-import csv
+"""Who is fitted on what, chosen by what and judged on what; which heads, and which data."""
+
 import dataclasses
-import errno
-import hashlib
 import json
-import os
-import platform
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CountingBackbone, paint
-from PIL import Image
+from conftest import CountingBackbone, files_in, no_network, paint, run_json
 
 from pipeline import classification, extraction
 from pipeline.backbone import vgg16_recipe
 from pipeline.classification import classify
 from pipeline.cli import _print_reference
-from pipeline.dataset import Dataset, load_dataset
+from pipeline.dataset import load_dataset
 from pipeline.errors import DataError, PipelineError, StoreError
 from pipeline.evaluate import evaluate
 from pipeline.heads import HEADS, Head
 from pipeline.store import FeatureStore
 
 SKLEARN = [name for name in HEADS if name != "dense"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Workplace:
-    """A cache that holds rows already, and a folder for runs."""
-
-    folder: Path
-    recipe: object
-
-    @property
-    def runs(self):
-        return self.folder / "runs"
-
-    def data(self, counts=(60, 30, 30), classes=("blue", "red"), seed=0, noise=1.0):
-        """Make a data set whose rows are in the cache: its classes overlap, and no file exists."""
-        rng = np.random.default_rng(seed)
-        total = sum(counts)
-        digests = [hashlib.sha256(b"%d %d" % (seed, number)).digest() for number in range(total)]
-        labels = np.arange(total) % len(classes)
-        rows = rng.exponential(size=(total, *self.recipe.shape)) * noise
-        rows[np.arange(total), 0, 0, labels] += 1
-        keys = [(digest, 0) for digest in digests]
-        FeatureStore(self.folder / "cache", self.recipe).write(keys, rows.astype(np.float32))
-        return Dataset(
-            name="photos",
-            paths=tuple(Path(f"{number}.png") for number in range(total)),
-            digests=tuple(digests),
-            labels=labels.astype(np.int64),
-            splits=np.repeat(["train", "validation", "test"], counts).astype("<U10"),
-            classes=classes,
-        )
-
-    def classify(self, data, heads=("logistic",), **settings):
-        return classify(
-            data,
-            heads,
-            **{
-                "recipe": self.recipe,
-                "cache": self.folder / "cache",
-                "runs": self.runs,
-                "backbone": _no_network,
-                **settings,
-            },
-        )
-
-
-def _no_network(pixels):
-    raise AssertionError("the rows are there: nothing is to be computed")
-
-
-@pytest.fixture
-def place_with_pictures(tmp_path, recipe):
-    return Workplace(tmp_path, dataclasses.replace(recipe, shape=(1, 1, 12)))
-
-
-@pytest.fixture
-def place(place_with_pictures, monkeypatch):
-    """Leave the drawing out, which takes longer than all the rest."""
-    monkeypatch.setattr(classification.report, "draw_confusion", lambda *args: args[-1].touch())
-    monkeypatch.setattr(classification.report, "draw_history", lambda *args: args[-1].touch())
-    return place_with_pictures
-
-
-def files_in(folder):
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-
-
-def run_json(run):
-    return json.loads((run.folder / "run.json").read_text())
 
 
 # --- the protocol -----------------------------------------------------------------------
@@ -433,183 +359,6 @@ def test_unreadable_images_are_listed_in_the_run_and_take_no_part(
     assert files_in(tmp_path / "runs") == [f"photos/{file}" for file in files_in(run.folder)]
 
 
-# --- the run's folder -------------------------------------------------------------------
-
-
-def test_a_runs_folder_holds_all_that_came_of_it(place_with_pictures):
-    place = place_with_pictures
-    run = place.classify(place.data(), ["logistic", "dense"])
-    assert run.folder == place.runs / "photos"
-    assert files_in(run.folder) == [
-        "confusion-dense.png",
-        "confusion-logistic.png",
-        "history-dense.png",
-        "models/dense/head.weights.h5",
-        "models/dense/manifest.json",
-        "models/logistic/head.skops",
-        "models/logistic/manifest.json",
-        "predictions.csv",
-        "run.json",
-    ]
-    assert [path.name for path in place.runs.iterdir()] == ["photos"]
-    for file in run.folder.glob("*.png"):
-        with Image.open(file) as picture:
-            assert picture.format == "PNG"
-            assert min(picture.size) > 300
-            assert np.asarray(picture.convert("L")).std() > 5
-
-
-def test_the_settings_versions_digests_and_figures_are_in_run_json(place):
-    data = place.data()
-    run = place.classify(data, ["logistic", "dense"], seed=5)
-    document = run_json(run)
-    assert document["schema"] == 1
-    assert document["seed"] == 5
-    assert document["dataset"]["name"] == "photos"
-    assert document["dataset"]["classes"] == ["blue", "red"]
-    assert document["dataset"]["digest"] == data.digest
-    assert document["dataset"]["images"] == {
-        "train": {"blue": 30, "red": 30},
-        "validation": {"blue": 15, "red": 15},
-        "test": {"blue": 15, "red": 15},
-    }
-    recipe = document["recipe"]
-    assert recipe.pop("fingerprint") == place.recipe.fingerprint
-    assert {**recipe, "shape": tuple(recipe["shape"])} == dataclasses.asdict(place.recipe)
-    assert document["versions"]["python"] == platform.python_version()
-    assert {"keras", "numpy", "scikit-learn"} < set(document["versions"])
-    assert {"tensorflow", "tensorflow-cpu"} & set(document["versions"])
-    for result, head in zip(run.results, document["heads"], strict=True):
-        assert head["head"] == result.head
-        assert head["parameters"] == result.parameters
-        assert head["test"] == result.test.to_dict()
-        assert head["validation"] == result.validation.to_dict()
-        assert head["seconds"] == pytest.approx(result.seconds, abs=1e-3)
-        assert [tried["parameters"] for tried in head["candidates"]] == list(
-            map(dict, HEADS[result.head].grid)
-        )
-    logistic, dense = document["heads"]
-    assert logistic["history"] == {}
-    assert len(dense["history"]["val_loss"]) >= dense["best_epoch"] > 0
-
-
-def test_a_run_can_be_written_where_a_package_is_not_installed(place, monkeypatch):
-    monkeypatch.setattr(classification, "_PACKAGES", ("numpy", "no-such-package"))
-    versions = run_json(place.classify(place.data()))["versions"]
-    assert set(versions) == {"python", "numpy"}
-
-
-def test_predictions_csv_has_a_line_for_each_image_and_head(place):
-    data = place.data()
-    run = place.classify(data, ["logistic", "knn"])
-    with (run.folder / "predictions.csv").open(newline="") as file:
-        lines = list(csv.DictReader(file))
-    assert len(lines) == 2 * len(data)
-    for result, block in zip(run.results, (lines[:120], lines[120:]), strict=True):
-        assert {line["head"] for line in block} == {result.head}
-        assert [line["path"] for line in block] == [str(path) for path in data.paths]
-        assert [line["split"] for line in block] == data.splits.tolist()
-        assert [line["label"] for line in block] == [data.classes[i] for i in data.labels]
-        written = [[float(line[f"probability of {c}"]) for c in data.classes] for line in block]
-        assert np.array_equal(written, result.probabilities)
-        for line in block:
-            likeliest = max(data.classes, key=lambda c: float(line[f"probability of {c}"]))
-            assert line["predicted"] == likeliest
-
-
-AWKWARD = os.fsdecode(b'caf\xe9, "x"\nnew.png')
-
-
-def test_awkward_file_and_class_names_are_written_so_that_they_can_be_read_back(
-    place_with_pictures,
-):
-    place = place_with_pictures
-    data = place.data(classes=('a,b "c"', "$x$\n\udcff"))
-    data = dataclasses.replace(data, paths=(Path(AWKWARD), *data.paths[1:]))
-    run = place.classify(data)
-    with (run.folder / "predictions.csv").open(
-        newline="", encoding="utf-8", errors="surrogateescape"
-    ) as file:
-        lines = list(csv.DictReader(file))
-    assert lines[0]["path"] == AWKWARD
-    assert {line["label"] for line in lines} == set(data.classes)
-    assert run_json(run)["dataset"]["classes"] == list(data.classes)
-
-
-def test_runs_without_a_name_are_numbered(place):
-    data = place.data()
-    names = [place.classify(data).folder.name for _ in range(3)]
-    assert names == ["photos", "photos-2", "photos-3"]
-    shutil.rmtree(place.runs / "photos-2")
-    assert place.classify(data).folder.name == "photos-2"
-
-
-def test_a_name_that_is_taken_is_refused_before_any_work_and_the_run_there_stays(
-    place, monkeypatch
-):
-    data = place.data()
-    first = place.classify(data, name="mine")
-    assert first.folder == place.runs / "mine"
-    before = {file: (first.folder / file).read_bytes() for file in files_in(first.folder)}
-    monkeypatch.setattr(classification, "extract", _no_network)
-    with pytest.raises(PipelineError, match=r"(?s)there is a run .*mine already.*another --name"):
-        place.classify(data, name="mine")
-    assert {file: (first.folder / file).read_bytes() for file in files_in(first.folder)} == before
-
-
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/tmp/x", "../x", "a/"])
-def test_a_name_that_is_no_plain_folder_name_is_refused(place, name):
-    data = place.data()
-    with pytest.raises(PipelineError, match="cannot be a run's name"):
-        place.classify(data, name=name)
-    assert not place.runs.exists()
-
-
-def test_a_name_that_another_process_takes_meanwhile_costs_no_run_its_results(place):
-    data = place.data()
-
-    def take(result):
-        (place.runs / "photos").mkdir(parents=True)
-        (place.runs / "photos" / "run.json").write_text("another's")
-
-    run = place.classify(data, on_result=take)
-    assert run.folder == place.runs / "photos-2"
-    assert run_json(run)["best"] == "logistic"
-    assert (place.runs / "photos" / "run.json").read_text() == "another's"
-
-
-def test_a_name_taken_at_the_very_last_moment_is_passed_over(place, monkeypatch):
-    data = place.data()
-    rename = Path.rename
-
-    def late(path, target):
-        if target.name == "photos" and not target.exists():
-            target.mkdir()
-            (target / "run.json").write_text("another's")
-        return rename(path, target)
-
-    monkeypatch.setattr(Path, "rename", late)
-    run = place.classify(data)
-    assert run.folder.name == "photos-2"
-    assert (place.runs / "photos" / "run.json").read_text() == "another's"
-
-
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError, MemoryError])
-@pytest.mark.parametrize("where", ["draw_confusion", "_write_predictions", "_describe"])
-def test_no_half_written_run_is_left_when_writing_is_cut_short(place, monkeypatch, stop, where):
-    data = place.data()
-    owner = classification.report if where == "draw_confusion" else classification
-
-    def cut(*args):
-        assert any(place.runs.iterdir())  # there is something to clear away
-        raise stop
-
-    monkeypatch.setattr(owner, where, cut)
-    with pytest.raises(stop):
-        place.classify(data)
-    assert list(place.runs.iterdir()) == []
-
-
 def test_ctrl_c_while_a_head_is_fitted_leaves_no_run(place):
     data = place.data()
 
@@ -621,26 +370,6 @@ def test_ctrl_c_while_a_head_is_fitted_leaves_no_run(place):
     assert not place.runs.exists()
 
 
-def test_a_full_disk_is_an_error_that_says_what_to_do(place, monkeypatch):
-    data = place.data()
-
-    def full(*args):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    monkeypatch.setattr(classification, "_write_predictions", full)
-    with pytest.raises(PipelineError, match=r"(?s)No space left on device.*--runs"):
-        place.classify(data)
-    assert list(place.runs.iterdir()) == []
-
-
-def test_a_file_in_the_place_of_the_runs_folder_is_an_error(place):
-    data = place.data()
-    place.runs.write_text("a file")
-    with pytest.raises(PipelineError, match=r"(?s)cannot write the run.*--runs"):
-        place.classify(data)
-    assert place.runs.read_text() == "a file"
-
-
 def test_a_damaged_cache_is_an_error_and_leaves_no_run(place):
     data = place.data()
     (place.folder / "cache" / place.recipe.name / "recipe.json").write_text("{")
@@ -649,19 +378,14 @@ def test_a_damaged_cache_is_an_error_and_leaves_no_run(place):
     assert not place.runs.exists()
 
 
-def test_a_runs_folder_can_be_read_by_others(place):
-    run = place.classify(place.data())
-    assert run.folder.stat().st_mode & 0o777 == 0o755
-
-
 def test_stage_two_never_changes_the_features(photos, recipe, tmp_path):
     data = load_dataset(photos)
     where = {"recipe": recipe, "cache": tmp_path / "cache"}
     before = extraction.extract(data, backbone=CountingBackbone(recipe), **where).rows()
     shards = files_in(tmp_path / "cache")
-    classify(data, SKLEARN, runs=tmp_path / "runs", backbone=_no_network, **where)
+    classify(data, SKLEARN, runs=tmp_path / "runs", backbone=no_network, **where)
     assert files_in(tmp_path / "cache") == shards
-    after = extraction.extract(data, backbone=_no_network, **where).rows()
+    after = extraction.extract(data, backbone=no_network, **where).rows()
     assert np.array_equal(after, before)
 
 

@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "extraction": {"recipe", "images", "digests", "dataset", "store", "backbone"},
     "model": {"recipe", "backbone", "extraction", "heads"},
     "transformer": {"backbone", "extraction"},
+    "run": {"recipe", "dataset", "evaluate", "model", "report"},
     "classification": {
         "recipe",
         "dataset",
@@ -41,7 +42,7 @@ MAY_IMPORT = {
         "heads",
         "evaluate",
         "model",
-        "report",
+        "run",
     },
     "cli": {
         "backbone",

@@ -42,10 +42,10 @@ from pipeline.cli.terminal import (
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.classification import Result, Run
     from pipeline.dataset import Dataset
     from pipeline.extraction import Plan
     from pipeline.model import Prediction
+    from pipeline.run import Result, Run
     from pipeline.store import FeatureStore
 
 __all__ = ["SOME_FILES_UNUSABLE", "app", "main"]
