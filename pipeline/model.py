@@ -102,7 +102,7 @@ class Model:
         paths : sequence of str or Path
             The files.
         weights : Path, optional
-            File with the backbone's weights; see `pipeline.backbone.load_weights`.
+            File with the backbone's weights; see `pipeline.weights.load_weights`.
         on_progress : callable, optional
             Called with the number of images done, and to do, after each batch.
         backbone : callable, optional

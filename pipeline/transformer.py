@@ -28,7 +28,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     cache : str
         The cache folder.
     weights : str, optional
-        File with the backbone's weights; see `pipeline.backbone.load_weights`.
+        File with the backbone's weights; see `pipeline.weights.load_weights`.
 
     Examples
     --------

@@ -10,13 +10,14 @@ import pytest
 from conftest import paint_classes
 
 from pipeline import backbone, extraction, quantised, tensorflow
-from pipeline.backbone import Backbone, calibrate, load_weights, vgg16_recipe
+from pipeline.backbone import Backbone, calibrate, vgg16_recipe
 from pipeline.dataset import load_dataset
 from pipeline.demo import demo_images
 from pipeline.errors import PipelineError, StoreError
 from pipeline.extraction import calibrated, extract
 from pipeline.images import decode
 from pipeline.recipe import Recipe
+from pipeline.weights import load_weights
 
 
 def real_pixels(count, size=150, start=0):
