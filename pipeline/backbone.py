@@ -289,14 +289,14 @@ def _cpu_flags() -> list[str]:
 
 
 def build_base(
-    weights: Sequence[npt.NDArray[np.float32]], size: int, precision: str = "float32"
+    weights: Sequence[npt.NDArray[np.float32]] | None, size: int, precision: str = "float32"
 ) -> Any:
     """Build Keras's VGG16 without its top, with the given weights.
 
     Parameters
     ----------
-    weights : sequence of ndarray of float32
-        As from `pipeline.weights.load_weights`.
+    weights : sequence of ndarray of float32, or None
+        As from `pipeline.weights.load_weights`; None leaves random ones.
     size : int
         Side of the input in pixels.
     precision : {"float32", "bfloat16"}
@@ -316,5 +316,6 @@ def build_base(
         )
     finally:
         keras.config.set_dtype_policy(before)
-    base.set_weights(weights)
+    if weights is not None:
+        base.set_weights(weights)
     return base

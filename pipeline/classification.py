@@ -8,19 +8,20 @@ stops by validation, kept as it is. The test split is looked at once, by what wa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.dataset import SPLITS, Dataset, load_dataset
-from pipeline.errors import DataError, PipelineError
+from pipeline.dataset import Dataset, load_dataset
+from pipeline.errors import PipelineError
 from pipeline.evaluate import evaluate
 from pipeline.exchange import SUFFIXES, import_features
-from pipeline.extraction import CACHE, Forward, Progress, extract, keys
-from pipeline.heads import HEADS, Head, get_head
+from pipeline.extraction import CACHE, Extraction, Forward, Progress, Views, extract, keys
+from pipeline.heads import HEADS, Classifier, Head, get_head
 from pipeline.model import Model
 from pipeline.recipe import Recipe
 from pipeline.run import RUNS, Result, Run, run_folder, write_run
@@ -32,6 +33,7 @@ def classify(
     head_names: str | Sequence[str] = ("all",),
     *,
     recipe: Recipe | None = None,
+    views: Views | Sequence[Views] | None = None,
     cache: str | Path = CACHE,
     runs: str | Path = RUNS,
     name: str | None = None,
@@ -53,6 +55,9 @@ def classify(
         Names of heads, or ``"all"``.
     recipe, cache, weights, strict, on_progress, backbone
         As for `pipeline.extraction.extract`, which makes the rows that are not there yet.
+    views : Views or sequence of Views, optional
+        Which views of the images to learn from. Of several, each head has the one that was best
+        on validation; each head is also fitted without augmentation, to be compared with.
     runs : str or Path
         Folder that the run's own folder is made in.
     name : str, optional
@@ -68,32 +73,43 @@ def classify(
         Something cannot be read, learned from or written; the message says what.
     """
     chosen = _choose_heads([head_names] if isinstance(head_names, str) else head_names)
+    wanted = [views or Views()] if views is None or isinstance(views, Views) else list(views)
     if not isinstance(data, Dataset) and is_features_file(data):
         dataset, recipe, features = import_features(Path(data))
+        if any(one.count > 1 for one in wanted):
+            raise PipelineError(f"{data} holds no views of its images.", fix="leave --views away")
+        variants = [_Examples(Views(), features, [])]
     else:
         dataset = data if isinstance(data, Dataset) else load_dataset(data, seed=seed)
         run_folder(Path(runs), name, dataset.name)  # a bad name is said before the work
-        _require_all_splits(dataset)
-        extraction = extract(
-            dataset,
-            recipe,
-            cache=cache,
-            weights=weights,
-            strict=strict,
-            on_progress=on_progress,
-            backbone=backbone,
-        )
-        dataset, recipe = extraction.dataset, extraction.store.recipe
-        features = extraction.rows()
+        dataset.require_all_splits()
+        extractions = [
+            extract(
+                dataset,
+                recipe,
+                views=one,
+                cache=cache,
+                weights=weights,
+                strict=strict,
+                on_progress=on_progress,
+                backbone=backbone,
+            )
+            for one in wanted
+        ]
+        # All leave out the same files, unless one was changed meanwhile: the last knows of it.
+        dataset, recipe = extractions[-1].dataset, extractions[-1].store.recipe
+        variants = [_Examples.of(replace(one, dataset=dataset)) for one in extractions]
+        if all(one.views.count > 1 for one in variants):
+            variants.append(_Examples(Views(), variants[0].first, [], asked_for=False))
     run_folder(Path(runs), name, dataset.name)
-    _require_all_splits(dataset)
+    dataset.require_all_splits()
     results = []
     for head in chosen:
-        results.append(_fit_and_judge(head, features, dataset, recipe, seed))
+        results.append(_fit_and_judge(head, variants, dataset, recipe, seed))
         if on_result:
             on_result(results[-1])
     reference = tuple(
-        _fit_and_judge(head, rows, dataset, exact, seed)
+        _fit_and_judge(head, [_Examples(Views(), rows, [])], dataset, exact, seed)
         for exact, rows in _more_exact(dataset, recipe, Path(cache))
         for head in chosen
     )
@@ -126,41 +142,116 @@ def _choose_heads(names: Sequence[str]) -> list[Head]:
     return list(HEADS.values()) if "all" in names else named
 
 
-def _require_all_splits(dataset: Dataset) -> None:
-    for split in SPLITS:
-        if not dataset.where(split).size:
-            raise DataError(
-                f"the {split} split of {dataset.name} is empty.",
-                expected=f"images in all of {', '.join(SPLITS)}",
-                fix="add images, give the splits yourself, or try another --seed",
-            )
+@dataclass(frozen=True)
+class _Examples:
+    """The rows of a data set in the views of one augmentation, in memory.
+
+    Attributes
+    ----------
+    views : Views
+        Which views there are.
+    first : ndarray of float32, shape (n, ...)
+        View 0 of every image.
+    others : list of (ndarray of int64, ndarray of float32)
+        For each further view: positions of the images that have it, and their rows.
+    asked_for : bool
+        Whether it may be chosen; else it is there to be compared with.
+    """
+
+    views: Views
+    first: npt.NDArray[np.float32]
+    others: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
+    asked_for: bool = True
+
+    @classmethod
+    def of(cls, extraction: Extraction) -> _Examples:
+        views = extraction.views
+        places = np.flatnonzero([len(more) > 0 for more in views.of(extraction.dataset)])
+        others = [
+            (places, extraction.rows(view, places.tolist())) for view in range(1, views.count)
+        ]
+        return cls(views, extraction.rows(), others)
+
+    def fit(
+        self,
+        head: Head,
+        parameters: Mapping[str, Any],
+        dataset: Dataset,
+        places: npt.NDArray[np.int64],
+        *,
+        seed: int,
+    ) -> Classifier:
+        """Fit a head to all views of some images."""
+        rows, images = self._to_learn(places)
+        groups = {"groups": images} if head.calibrated and self.others else {}
+        estimator = head.build(seed, **groups, **parameters)
+        watched = {}
+        if head.early_stopping:
+            held_out = dataset.where("validation")
+            unseen = self.first[held_out].reshape(len(held_out), -1)
+            watched = {"validation_data": (unseen, dataset.labels[held_out])}
+        estimator.fit(rows, dataset.labels[images], **watched)
+        return estimator
+
+    def _to_learn(
+        self, places: npt.NDArray[np.int64]
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+        """Give all rows of some images, flattened, and which image each is a view of."""
+        rows, images = [self.first[places]], [places]
+        for there, views in self.others:
+            chosen = np.isin(there, places)
+            rows.append(views[chosen])
+            images.append(there[chosen])
+        flat = np.concatenate(rows)
+        return flat.reshape(len(flat), -1), np.concatenate(images)
+
+    def probabilities(self, estimator: Classifier) -> npt.NDArray[np.float64]:
+        """Apply a head to every image: to view 0, or to all views for their mean."""
+        views = [self.first, *(rows for _, rows in self.others if self.views.everywhere)]
+        found = [estimator.predict_proba(rows.reshape(len(rows), -1)) for rows in views]
+        mean: npt.NDArray[np.float64] = np.mean(found, axis=0, dtype=np.float64)
+        return mean
 
 
 def _fit_and_judge(
-    head: Head, features: npt.NDArray[np.float32], dataset: Dataset, recipe: Recipe, seed: int
+    head: Head, variants: Sequence[_Examples], dataset: Dataset, recipe: Recipe, seed: int
 ) -> Result:
-    rows = features.reshape(len(features), -1)
+    """Choose parameters, and the augmentation where there are several, on validation."""
     train, held_out, test = (dataset.where(split) for split in ("train", "validation", "test"))
     labels = dataset.labels
     started = time.perf_counter()
-    watched = {"validation_data": (rows[held_out], labels[held_out])} if head.early_stopping else {}
     candidates = []
-    for parameters in head.grid:
-        estimator = head.build(seed, **parameters)
-        estimator.fit(rows[train], labels[train], **watched)
-        validation = evaluate(labels[held_out], estimator.predict_proba(rows[held_out]))
-        candidates.append((validation.log_loss, parameters, validation, estimator))
-    _, parameters, validation, estimator = min(candidates, key=lambda candidate: candidate[0])
+    for examples in variants:
+        for parameters in head.grid:
+            estimator = examples.fit(head, parameters, dataset, train, seed=seed)
+            validation = evaluate(labels[held_out], examples.probabilities(estimator)[held_out])
+            candidates.append((validation, parameters, examples, estimator))
+    validation, parameters, examples, estimator = min(
+        # What was not asked for is there to be compared with, not to be chosen.
+        [one for one in candidates if one[2].asked_for],
+        key=lambda candidate: candidate[0].log_loss,
+    )
     if not head.early_stopping:
         both = np.concatenate([train, held_out])
-        estimator = head.build(seed, **parameters).fit(rows[both], labels[both])
+        estimator = examples.fit(head, parameters, dataset, both, seed=seed)
     seconds = time.perf_counter() - started
-    model = Model(recipe, head.name, dataset.classes, estimator)
-    probabilities = model.probabilities(features)
+    probabilities = examples.probabilities(estimator)
+    averaged = examples.views.everywhere
+    model = Model(
+        recipe,
+        head.name,
+        dataset.classes,
+        estimator,
+        views=examples.views.count if averaged else 1,
+        augmentation=examples.views.augmentation.name if averaged else "none",
+    )
     return Result(
         model,
-        dict(parameters),
-        tuple((dict(tried), log_loss) for log_loss, tried, *_ in candidates),
+        _described(parameters, examples, variants),
+        tuple(
+            (_described(tried, one, variants), judged.log_loss)
+            for judged, tried, one, _ in candidates
+        ),
         validation,
         evaluate(labels[test], probabilities[test]),
         seconds,
@@ -168,3 +259,12 @@ def _fit_and_judge(
         getattr(estimator, "history_", {}),
         getattr(estimator, "best_epoch_", 0),
     )
+
+
+def _described(
+    parameters: Mapping[str, Any], examples: _Examples, variants: Sequence[_Examples]
+) -> dict[str, Any]:
+    if len(variants) == 1:
+        return dict(parameters)
+    views = examples.views
+    return {**parameters, "views": views.count, "augmentation": views.augmentation.name}

@@ -139,6 +139,22 @@ class Dataset:
                 fix="add images of it, give the splits yourself, or try another --seed",
             )
 
+    def require_all_splits(self) -> None:
+        """Refuse a data set that lacks images to train on, to choose by or to be judged on.
+
+        Raises
+        ------
+        DataError
+            A split is empty.
+        """
+        for split in SPLITS:
+            if not self.where(split).size:
+                raise DataError(
+                    f"the {split} split of {self.name} is empty.",
+                    expected=f"images in all of {', '.join(SPLITS)}",
+                    fix="add images, give the splits yourself, or try another --seed",
+                )
+
 
 @dataclass(frozen=True)
 class _Entry:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.augment import PRESETS, Augmentation, apply, draw
 from pipeline.backbone import Backbone, calibrate, needs_calibration, vgg16_recipe
 from pipeline.dataset import Dataset, Quarantined
 from pipeline.digests import digest_files, read_image
-from pipeline.errors import DataError, ImageError
+from pipeline.errors import DataError, ImageError, PipelineError, StoreError
 from pipeline.images import decode
 from pipeline.recipe import Recipe
 from pipeline.store import FeatureStore, Key, open_stores
@@ -33,6 +37,54 @@ _PIXELS_PER_BATCH = 64 * 150 * 150  # about 1 GB of activations in float32; larg
 _DECODING_THREADS = 4
 _BATCHES_AHEAD = 3
 _CALIBRATION_IMAGES = 192
+_MOST_VIEWS = 2**16 - 1  # what a shard can number
+_SHRUNK_AT_MOST = {"float32": 0.5, "bfloat16": 0.25, "int8": 0.5}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Views:
+    """Which views of a data set's images are wanted.
+
+    View 0 is the image itself; the others are seeded augmentations of it.
+
+    Parameters
+    ----------
+    count : int
+        Number of views of each training image, view 0 included.
+    augmentation : Augmentation
+        How the views beyond view 0 are made.
+    everywhere : bool
+        Whether validation and test images, too, have all views and not view 0 alone: to average
+        over them (test-time augmentation).
+    """
+
+    count: int = 1
+    augmentation: Augmentation = PRESETS["none"]
+    everywhere: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.count <= _MOST_VIEWS:
+            raise PipelineError(f"{self.count} views.", expected=f"1 to {_MOST_VIEWS}")
+        if self.count > 1 and self.augmentation == PRESETS["none"]:
+            raise PipelineError(
+                f"{self.count} views without augmentation would all be the same.",
+                expected="an augmentation that changes something, or 1 view",
+            )
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """Return the recipe of the views beyond view 0."""
+        return replace(recipe, augmentation=self.augmentation.name)
+
+    def of(self, dataset: Dataset) -> Iterator[range]:
+        """Tell for each image which views it has beyond view 0."""
+        for split in dataset.splits:
+            yield range(1, self.count if self.everywhere or split == "train" else 1)
+
+    def keys(self, dataset: Dataset) -> Iterator[Key]:
+        """Name the rows of the views beyond view 0, image by image."""
+        for digest, views in zip(dataset.digests, self.of(dataset)):
+            for view in views:
+                yield digest, view
 
 
 @dataclass(frozen=True)
@@ -44,7 +96,11 @@ class Extraction:
     dataset : Dataset
         The data set, less the files that could not be read.
     store : FeatureStore
-        Holds a row for every image of `dataset`.
+        Holds view 0 of every image of `dataset`.
+    augmented : FeatureStore
+        Holds the other views; the same store where there are none.
+    views : Views
+        Which views there are.
     made : int
         Number of rows that were made now.
     seconds : float
@@ -53,29 +109,80 @@ class Extraction:
 
     dataset: Dataset
     store: FeatureStore
+    augmented: FeatureStore
+    views: Views
     made: int
     seconds: float
 
-    def rows(self) -> Rows:
-        """Read the features of all images.
+    def rows(self, view: int = 0, places: Sequence[int] | None = None) -> Rows:
+        """Read the features of one view.
+
+        Parameters
+        ----------
+        view : int
+            Which view.
+        places : sequence of int, optional
+            Positions of the images in `dataset`; the default is all of them.
 
         Returns
         -------
-        ndarray of float32, shape (len(dataset), height, width, channels)
+        ndarray of float32, shape (n, height, width, channels)
         """
-        return self.store.read(keys(self.dataset))
+        digests = self.dataset.digests
+        chosen = range(len(digests)) if places is None else places
+        store = self.augmented if view else self.store
+        return store.read([(digests[place], view) for place in chosen])
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What stage one would do: how many rows are there, and how many are to be made."""
+    """What stage one would do.
+
+    Attributes
+    ----------
+    store, augmented : FeatureStore
+        As in `Extraction`.
+    there, missing : int
+        Number of rows that are there, and that are to be made.
+    bytes_per_row : int
+        What a row takes on disk: measured on the rows that are there, else what rows of that
+        precision took at most where it was measured.
+    """
 
     store: FeatureStore
+    augmented: FeatureStore
     there: int
     missing: int
+    bytes_per_row: int
+
+    @property
+    def free(self) -> int:
+        """Bytes that are free where the cache is."""
+        folder = self.store.folder.absolute()
+        while not folder.exists():
+            folder = folder.parent
+        return shutil.disk_usage(folder).free
+
+    def check_space(self) -> None:
+        """Refuse to begin what the disk cannot hold.
+
+        Raises
+        ------
+        StoreError
+            The rows to be made need more space than is free.
+        """
+        needed = self.missing * self.bytes_per_row
+        if needed > self.free:
+            raise StoreError(
+                f"the {self.missing:,} rows to make need about {needed / 1e9:.1f} GB, and "
+                f"{self.free / 1e9:.1f} GB are free for {self.store.folder}.",
+                fix="make room, name another --cache, or ask for fewer --views",
+            )
 
 
-def plan(dataset: Dataset, recipe: Recipe, *, cache: str | Path = CACHE) -> Plan:
+def plan_extraction(
+    dataset: Dataset, recipe: Recipe, *, cache: str | Path = CACHE, views: Views | None = None
+) -> Plan:
     """Find out what `extract` would do, and do nothing.
 
     Raises
@@ -83,10 +190,19 @@ def plan(dataset: Dataset, recipe: Recipe, *, cache: str | Path = CACHE) -> Plan
     StoreError
         The cache cannot be read.
     """
-    store = FeatureStore(Path(cache), recipe)
-    wanted = set(keys(dataset))
-    missing = len(store.missing(wanted))
-    return Plan(store, len(wanted) - missing, missing)
+    views = views or Views()
+    store, augmented = _stores(recipe, views, Path(cache))
+    wanted = len(set(keys(dataset))) + len(set(views.keys(dataset)))
+    missing = len(store.missing(keys(dataset))) + len(augmented.missing(views.keys(dataset)))
+    known = augmented if len(augmented) else store
+    raw = 4 * math.prod(recipe.shape)
+    size = known.size / len(known) if len(known) else raw * _SHRUNK_AT_MOST[recipe.precision]
+    return Plan(store, augmented, wanted - missing, missing, math.ceil(size))
+
+
+def _stores(recipe: Recipe, views: Views, cache: Path) -> tuple[FeatureStore, FeatureStore]:
+    store = FeatureStore(cache, recipe)
+    return store, FeatureStore(cache, views.recipe(recipe)) if views.count > 1 else store
 
 
 def calibrated(
@@ -176,12 +292,13 @@ def extract(
     dataset: Dataset,
     recipe: Recipe | None = None,
     *,
+    views: Views | None = None,
     cache: str | Path = CACHE,
     weights: Path | None = None,
     strict: bool = False,
     on_progress: Progress | None = None,
     backbone: Forward | None = None,
-    store: FeatureStore | None = None,
+    plan: Plan | None = None,
 ) -> Extraction:
     """Make the rows that the cache lacks, and commit them as they come.
 
@@ -193,51 +310,48 @@ def extract(
         The images.
     recipe : Recipe, optional
         How images become rows; the default is that of `pipeline.backbone.vgg16_recipe`.
+    views : Views, optional
+        Which views of the images; the default is view 0, the image itself.
     cache : str or Path
         The cache folder.
     weights : Path, optional
-        File with the backbone's weights; see `pipeline.backbone.load_weights`.
+        File with the backbone's weights; see `pipeline.weights.load_weights`.
     strict : bool
         Fail if any file of the data set cannot be used.
     on_progress : callable, optional
-        Called with the number of images done, and to do, after each batch.
+        Called with the number of rows done, and to do, after each batch.
     backbone : callable, optional
         What computes rows from pixels, in place of the recipe's backbone.
-    store : FeatureStore, optional
-        The recipe's store, where it is open already, as after `plan`.
+    plan : Plan, optional
+        What `plan_extraction` found for the same arguments, which spares opening the stores again.
 
     Raises
     ------
     StoreError
-        The cache cannot be read or written.
+        The cache cannot be read or written, or there is too little space.
     WeightsError
         The backbone's weights are not to be had.
     DataError
         No usable images are left, or `strict` and there is an unusable one.
     """
     recipe = recipe or vgg16_recipe()
+    views = views or Views()
     if strict:
         _refuse(dataset.quarantined)
     if backbone is None:
         recipe = calibrated(dataset, recipe, cache=cache, weights=weights)
-    if store is None:
-        store = FeatureStore(Path(cache), recipe)
+    todo = plan or plan_extraction(dataset, recipe, cache=cache, views=views)
+    todo.check_space()
     started = time.monotonic()
-    made, refused = _fill(
-        store,
-        list(zip(dataset.paths, dataset.digests)),
-        backbone or _LateBackbone(recipe, weights),
-        on_progress,
-        strict=strict,
-    )
-    bad = [
-        Quarantined(path, refused[digest])
-        for path, digest in zip(dataset.paths, dataset.digests)
-        if digest in refused
-    ]
-    readable = dataset.without(bad)
-    readable.check_learnable()
-    return Extraction(readable, store, made, time.monotonic() - started)
+    forward = backbone or _LateBackbone(recipe, weights)
+    filling = _Filling(forward, todo.missing, on_progress, strict=strict)
+    filling.fill(todo.store, zip(dataset.paths, dataset.digests, repeat(range(1))))
+    dataset = filling.readable(dataset)
+    filling.fill(todo.augmented, zip(dataset.paths, dataset.digests, views.of(dataset)))
+    dataset = filling.readable(dataset)
+    dataset.check_learnable()
+    seconds = time.monotonic() - started
+    return Extraction(dataset, todo.store, todo.augmented, views, filling.made, seconds)
 
 
 def extract_files(
@@ -270,94 +384,175 @@ def extract_files(
     store = FeatureStore(Path(cache), recipe)
     digests = digest_files(paths)
     images = [(path, found) for path, found in zip(paths, digests) if isinstance(found, bytes)]
-    _, refused = _fill(store, images, backbone or _LateBackbone(recipe, weights))
+    missing = len(store.missing((digest, 0) for _, digest in images))
+    filling = _Filling(backbone or _LateBackbone(recipe, weights), missing)
+    filling.fill(store, ((path, digest, range(1)) for path, digest in images))
     reasons = [
-        found.found if isinstance(found, ImageError) else refused.get(found) for found in digests
+        found.found if isinstance(found, ImageError) else filling.refused.get(found)
+        for found in digests
     ]
     bad = [Quarantined(path, reason) for path, reason in zip(paths, reasons) if reason]
-    return store, [(digest, 0) for _, digest in images if digest not in refused], bad
+    return store, [(digest, 0) for _, digest in images if digest not in filling.refused], bad
 
 
-def _fill(
-    store: FeatureStore,
-    images: Sequence[tuple[Path, bytes]],
-    forward: Forward,
-    on_progress: Progress | None = None,
-    *,
-    strict: bool = False,
-) -> tuple[int, dict[bytes, str]]:
-    """Make the rows that a store lacks; tell how many, and which digests were refused and why."""
-    path_of = {(digest, 0): path for path, digest in images}
-    missing = store.missing((digest, 0) for _, digest in images)
-    report = on_progress or (lambda done, total: None)
-    pending = _Pending(store)
-    refused: dict[bytes, str] = {}
-    done = 0
-    if missing:
-        store.prepare()
-        report(0, len(missing))
-    try:
-        for batch in compute_rows(
-            [(path_of[key], key[0]) for key in missing], store.recipe, forward
-        ):
-            for key, outcome in zip(missing[done:], batch):
-                if isinstance(outcome, ImageError):
-                    refused[key[0]] = outcome.found
-                    if strict:
-                        _refuse([Quarantined(path_of[key], outcome.found)])
-                else:
-                    pending.add(key, outcome)
-            done += len(batch)
-            report(done, len(missing))
-    finally:
-        # Also when interrupted: what was computed is kept.
-        pending.commit()
-    return done - len(refused), refused
+@dataclass(frozen=True)
+class Task:
+    """An image file, the digest that it is known to have, and views of it to compute."""
+
+    path: Path
+    digest: bytes | None = None
+    views: tuple[int, ...] = (0,)
+
+
+class _Filling:
+    """Makes the rows that stores lack.
+
+    Attributes
+    ----------
+    made : int
+        Number of rows made.
+    refused : dict of bytes to str
+        Digests of the images that could not be read, and why.
+    """
+
+    def __init__(
+        self,
+        forward: Forward,
+        total: int,
+        on_progress: Progress | None = None,
+        *,
+        strict: bool = False,
+    ) -> None:
+        self.made = 0
+        self.refused: dict[bytes, str] = {}
+        self._forward = forward
+        self._total = total
+        self._report = on_progress or (lambda done, total: None)
+        self._strict = strict
+
+    def fill(self, store: FeatureStore, images: Iterable[tuple[Path, bytes, range]]) -> None:
+        """Make those rows of the images' views that a store lacks, and commit them."""
+        pending = _Pending(store)
+        try:
+            for batch in compute_rows(self._tasks(store, images), store.recipe, self._forward):
+                for task, outcome in batch:
+                    self._take(task, outcome, pending)
+                self._report(self.made + len(self.refused), self._total)
+        finally:
+            # Also when interrupted: what was computed is kept.
+            pending.commit()
+
+    def readable(self, dataset: Dataset) -> Dataset:
+        """Return a data set less the images that were refused."""
+        if not self.refused:
+            return dataset
+        return dataset.without(
+            [
+                Quarantined(path, self.refused[digest])
+                for path, digest in zip(dataset.paths, dataset.digests)
+                if digest in self.refused
+            ]
+        )
+
+    def _tasks(
+        self, store: FeatureStore, images: Iterable[tuple[Path, bytes, range]]
+    ) -> Iterator[Task]:
+        """Give the work one image at a time: a list of it all would be as long as the data."""
+        prepared = False
+        begun: set[bytes] = set()
+        for path, digest, wanted in images:
+            views = tuple(view for view in wanted if (digest, view) not in store)
+            if views and digest not in begun:
+                begun.add(digest)
+                if not prepared:
+                    prepared = True
+                    store.prepare()
+                    self._report(self.made + len(self.refused), self._total)
+                yield Task(path, digest, views)
+
+    def _take(self, task: Task, outcome: list[Rows] | ImageError, pending: _Pending) -> None:
+        assert task.digest is not None  # noqa: S101 -- for the type checker: _tasks gives it
+        if isinstance(outcome, ImageError):
+            self.refused[task.digest] = outcome.found
+            if self._strict:
+                _refuse([Quarantined(task.path, outcome.found)])
+        else:
+            for view, row in zip(task.views, outcome):
+                pending.add((task.digest, view), row)
+            self.made += len(outcome)
 
 
 def compute_rows(
-    images: Sequence[tuple[Path, bytes | None]], recipe: Recipe, forward: Forward
-) -> Iterator[list[npt.NDArray[np.float32] | ImageError]]:
+    tasks: Iterable[Task], recipe: Recipe, forward: Forward
+) -> Iterator[list[tuple[Task, list[Rows] | ImageError]]]:
     """Decode images and run them through the backbone, decoding ahead while it computes.
 
     Parameters
     ----------
-    images : sequence of (Path, bytes or None)
-        Files, and the digest that each is known to have.
+    tasks : iterable of Task
+        The work; it is asked for a few batches ahead.
     recipe : Recipe
-        Size and resize rule.
+        Size, resize rule and augmentation.
     forward : callable
         Pixels to rows.
 
     Yields
     ------
-    list
-        For each image of the next batch, in order, its row or the reason why it has none.
+    list of (Task, list of ndarray or ImageError)
+        For each task of the next batch, in order, a row for each of its views, or the reason
+        why it has none.
     """
-    size = max(1, _PIXELS_PER_BATCH // recipe.size**2)
-    batches = [images[start : start + size] for start in range(0, len(images), size)]
+    augmentation = Augmentation.from_name(recipe.augmentation)
 
-    def pixels(image: tuple[Path, bytes | None]) -> Pixels | ImageError:
+    def pixels(task: Task) -> list[Pixels] | ImageError:
         try:
-            return decode(read_image(*image)[0], recipe.size, resize=recipe.resize)
+            content, digest = read_image(task.path, task.digest)
+            picture = decode(content, recipe.size, resize=recipe.resize)
         except ImageError as error:
             return ImageError(error.found)  # its traceback would keep the file's bytes in memory
+        return [
+            apply(picture, draw(augmentation, digest, view)) if view else picture
+            for view in task.views
+        ]
 
+    batches = _batches(tasks, max(1, _PIXELS_PER_BATCH // recipe.size**2))
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
-        ahead: deque[list[Future[Pixels | ImageError]]] = deque()
+        ahead: deque[list[tuple[Task, Future[list[Pixels] | ImageError]]]] = deque()
         try:
-            for batch in batches[:_BATCHES_AHEAD]:
-                ahead.append([pool.submit(pixels, image) for image in batch])
-            for number in range(len(batches)):
-                decoded = [future.result() for future in ahead.popleft()]
-                if number + _BATCHES_AHEAD < len(batches):
-                    later = batches[number + _BATCHES_AHEAD]
-                    ahead.append([pool.submit(pixels, image) for image in later])
-                readable = [item for item in decoded if not isinstance(item, ImageError)]
-                rows = iter(forward(np.stack(readable)) if readable else ())
-                yield [item if isinstance(item, ImageError) else next(rows) for item in decoded]
+            for batch in batches:
+                ahead.append([(task, pool.submit(pixels, task)) for task in batch])
+                if len(ahead) > _BATCHES_AHEAD:
+                    yield _forward_batch(ahead.popleft(), forward)
+            while ahead:
+                yield _forward_batch(ahead.popleft(), forward)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _batches(tasks: Iterable[Task], rows: int) -> Iterator[list[Task]]:
+    """Put tasks together that make up to `rows` rows, or one that makes more."""
+    batch: list[Task] = []
+    count = 0
+    for task in tasks:
+        if batch and count + len(task.views) > rows:
+            yield batch
+            batch, count = [], 0
+        batch.append(task)
+        count += len(task.views)
+    if batch:
+        yield batch
+
+
+def _forward_batch(
+    batch: Sequence[tuple[Task, Future[list[Pixels] | ImageError]]], forward: Forward
+) -> list[tuple[Task, list[Rows] | ImageError]]:
+    decoded = [(task, future.result()) for task, future in batch]
+    pictures = [one for _, found in decoded if isinstance(found, list) for one in found]
+    rows = iter(forward(np.stack(pictures)) if pictures else ())
+    return [
+        (task, found if isinstance(found, ImageError) else [next(rows) for _ in found])
+        for task, found in decoded
+    ]
 
 
 @dataclass

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ import numpy.typing as npt
 from pipeline import heads
 from pipeline.backbone import Backbone, vgg16_recipe
 from pipeline.errors import ImageError, ModelError, PipelineError
-from pipeline.extraction import Forward, compute_rows
+from pipeline.extraction import Forward, Task, compute_rows
 from pipeline.heads import Classifier, DenseHead
+from pipeline.network import Network, TunedClassifier
 from pipeline.recipe import Recipe
 
 SCHEMA = 1
@@ -29,6 +30,8 @@ SCHEMA = 1
 _MANIFEST = "manifest.json"
 _SKLEARN_FILE = "head.skops"
 _KERAS_FILE = "head.weights.h5"
+_WHOLE_FILE = "model.keras"  # for use elsewhere: here it would be a second copy of the base
+_KINDS = {(_SKLEARN_FILE,): "sklearn", (_KERAS_FILE,): "dense", (_KERAS_FILE, _WHOLE_FILE): "tuned"}
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,20 @@ class Model:
         Name of the head.
     classes : tuple of str
         Class names, in the order of the head's probabilities.
-    estimator : Classifier
+    estimator : Classifier or TunedClassifier
         The fitted head, on flattened rows.
+    views : int
+        Number of views of an image whose probabilities are averaged, view 0 included.
+    augmentation : str
+        `pipeline.augment.Augmentation.name` of the views beyond view 0.
     """
 
     recipe: Recipe
     head: str
     classes: tuple[str, ...]
-    estimator: Classifier
+    estimator: Classifier | TunedClassifier
+    views: int = 1
+    augmentation: str = "none"
 
     def probabilities(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Apply the head to features.
@@ -118,19 +127,18 @@ class Model:
         report(0, len(files))
         forward = backbone or Backbone(self.recipe, weights)
         done = 0
-        for batch in compute_rows([(file, None) for file in files], self.recipe, forward):
-            rows = [row for row in batch if not isinstance(row, ImageError)]
-            found = iter(self.probabilities(np.stack(rows)) if rows else np.empty((0, 0)))
-            for file, outcome in zip(files[done:], batch):
+        tasks = (Task(file, views=tuple(range(self.views))) for file in files)
+        recipe = replace(self.recipe, augmentation=self.augmentation)
+        for batch in compute_rows(tasks, recipe, forward):
+            rows = [row for _, found in batch if isinstance(found, list) for row in found]
+            values = iter(self.probabilities(np.stack(rows)) if rows else ())
+            for task, outcome in batch:
                 if isinstance(outcome, ImageError):
-                    yield Prediction(file, None, {}, outcome.found)
+                    yield Prediction(task.path, None, {}, outcome.found)
                 else:
-                    values = next(found)
-                    yield Prediction(
-                        file,
-                        self.classes[int(values.argmax())],
-                        dict(zip(self.classes, values.tolist())),
-                    )
+                    mean = np.mean([next(values) for _ in outcome], axis=0)
+                    label = self.classes[int(mean.argmax())]
+                    yield Prediction(task.path, label, dict(zip(self.classes, mean.tolist())))
             done += len(batch)
             report(done, len(files))
 
@@ -143,23 +151,28 @@ class Model:
             The folder is there already.
         """
         folder.mkdir(parents=True)
-        if isinstance(self.estimator, DenseHead):
-            file = folder / _KERAS_FILE
-            self.estimator.model_.save_weights(file)
+        parameters: dict[str, Any] = {}
+        if isinstance(self.estimator, TunedClassifier):
+            files = self.estimator.save(folder)
+            parameters = self.estimator.parameters
+        elif isinstance(self.estimator, DenseHead):
+            files = [folder / _KERAS_FILE]
+            self.estimator.model_.save_weights(files[0])
             parameters = self.estimator.get_params()
         else:
             import skops.io
 
-            file = folder / _SKLEARN_FILE
-            skops.io.dump(self.estimator, file)
-            parameters = {}
+            files = [folder / _SKLEARN_FILE]
+            skops.io.dump(self.estimator, files[0])
         manifest = {
             "schema": SCHEMA,
             "head": self.head,
             "classes": list(self.classes),
             "parameters": parameters,
             "recipe": asdict(self.recipe),
-            "files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest()},
+            "views": self.views,
+            "augmentation": self.augmentation,
+            "files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
         }
         manifest["digest"] = _digest(manifest)
         (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
@@ -177,33 +190,36 @@ class Model:
         """
         manifest = _read_manifest(folder)
         try:
-            [(file, digest)] = manifest["files"].items()
+            files = dict(manifest["files"])
             recipe = Recipe.from_fields(manifest["recipe"])
             head, classes = str(manifest["head"]), tuple(manifest["classes"])
             parameters = dict(manifest["parameters"])
+            views, augmentation = (
+                int(manifest.get("views", 1)),
+                str(manifest.get("augmentation", "none")),
+            )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(folder, f"{_MANIFEST} is not a manifest") from error
-        if file not in (_SKLEARN_FILE, _KERAS_FILE):
-            raise _damaged(folder, f"{_MANIFEST} names {file!r}, which is no head's file")
+        kind = _KINDS.get(tuple(files))
+        if kind is None:
+            raise _damaged(folder, f"{_MANIFEST} names {', '.join(files)}, which is no head's file")
         _require_same_features(recipe, folder)
+        contents = {file: _read_checked(folder, file, digest) for file, digest in files.items()}
+        estimator: Classifier | TunedClassifier
         try:
-            content = (folder / file).read_bytes()
-        except OSError as error:
-            raise _damaged(folder, f"{file} cannot be read: {error.strerror}") from error
-        if hashlib.sha256(content).hexdigest() != digest:
-            raise _damaged(folder, f"{file} was changed since the model was saved")
-        try:
-            if file == _SKLEARN_FILE:
-                estimator = _load_sklearn(content)
+            if kind == "sklearn":
+                estimator = _load_sklearn(contents[_SKLEARN_FILE])
+            elif kind == "dense":
+                estimator = _load_dense(folder / _KERAS_FILE, parameters, recipe, classes)
             else:
-                estimator = _load_dense(folder / file, parameters, recipe, classes)
+                estimator = _load_tuned(folder / _KERAS_FILE, parameters, recipe, classes)
         except Exception as error:  # skops, Keras and h5py raise many kinds
             raise ModelError(
                 f"the model in {folder} cannot be loaded: {error}",
-                expected="a head that `pipeline classify` saved, with its own types only",
+                expected="a head that this program saved, with its own types only",
                 fix="do not use it unless you know who made it; train the model again",
             ) from error
-        return cls(recipe, head, classes, estimator)
+        return cls(recipe, head, classes, estimator, views, augmentation)
 
 
 def find_model(folder: Path, head: str | None = None) -> Path:
@@ -281,6 +297,16 @@ def _damaged(folder: Path, reason: str) -> ModelError:
     )
 
 
+def _read_checked(folder: Path, file: str, digest: str) -> bytes:
+    try:
+        content = (folder / file).read_bytes()
+    except OSError as error:
+        raise _damaged(folder, f"{file} cannot be read: {error.strerror}") from error
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise _damaged(folder, f"{file} was changed since the model was saved")
+    return content
+
+
 def _require_same_features(recipe: Recipe, folder: Path) -> None:
     """Refuse a model whose features this installation would make in another way."""
     try:
@@ -321,3 +347,11 @@ def _load_dense(
     estimator.classes_ = np.arange(len(classes))
     estimator.n_features_in_ = features
     return estimator
+
+
+def _load_tuned(
+    file: Path, parameters: dict[str, Any], recipe: Recipe, classes: Sequence[str]
+) -> TunedClassifier:
+    network = Network(recipe, len(classes), weights=None, **parameters)
+    network.tail.load_weights(file)
+    return TunedClassifier(network, len(classes), parameters)

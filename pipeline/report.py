@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.figure import Figure
+
+from pipeline.errors import PipelineError
 
 _DPI = 150
 _DARK_FROM = 0.5
 _NUMBERED_CLASSES = 30  # with more, the cells are too small for a number
 _LONGEST_NAME = 30
 _LONGEST_TITLE = 90
+_SHEET_COLUMNS = 4
 
 
 def draw_confusion(
@@ -53,7 +57,12 @@ def draw_confusion(
     _save(figure, file)
 
 
-def draw_history(history: Mapping[str, Sequence[float]], best_epoch: int, file: Path) -> None:
+def draw_history(
+    history: Mapping[str, Sequence[float]],
+    best_epoch: int,
+    file: Path,
+    phases: Sequence[int] = (),
+) -> None:
     """Draw a network's learning curves: loss and accuracy by epoch.
 
     Parameters
@@ -64,19 +73,66 @@ def draw_history(history: Mapping[str, Sequence[float]], best_epoch: int, file: 
         The epoch, from 1, whose weights were kept.
     file : Path
         PNG file to write.
+    phases : sequence of int, optional
+        Epochs after which layers were unfrozen.
     """
     figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=_DPI)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy")):
         epochs = range(1, len(history[name]) + 1)
-        axes.plot(epochs, history[name], "o-", markersize=3, label="training")
-        if f"val_{name}" in history:
-            axes.plot(epochs, history[f"val_{name}"], "o-", markersize=3, label="validation")
+        for curve, label in ((name, "training"), (f"val_{name}", "validation")):
+            if curve in history:
+                [raw] = axes.plot(epochs, history[curve], "o", markersize=3, alpha=0.4)
+                axes.plot(epochs, smoothed(history[curve]), color=raw.get_color(), label=label)
         axes.axvline(best_epoch, color="grey", linestyle=":", label="weights kept")
-        axes.set(xlabel="epoch", ylabel=name)
+        for epoch in phases:
+            axes.axvline(epoch + 0.5, color="black", linewidth=0.8, label="layers unfrozen")
+        axes.set(xlabel="epoch (dots: as measured; lines: smoothed)", ylabel=name)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         axes.legend()
     _save(figure, file)
+
+
+def smoothed(values: Sequence[float], factor: float = 0.8) -> list[float]:
+    """Smooth a curve: each value is `factor` of the one before and the rest of its own.
+
+    References
+    ----------
+    F. Chollet, *Deep Learning with Python* (Manning, 2018), section 5.3.2, ``smooth_curve``.
+    """
+    found: list[float] = []
+    for value in values:
+        found.append(factor * found[-1] + (1 - factor) * value if found else value)
+    return found
+
+
+def draw_sheet(pictures: npt.NDArray[np.uint8], file: Path) -> None:
+    """Draw pictures side by side, numbered from 0.
+
+    Parameters
+    ----------
+    pictures : ndarray of uint8, shape (n, height, width, 3)
+        The pictures.
+    file : Path
+        PNG file to write.
+
+    Raises
+    ------
+    PipelineError
+        The file cannot be written.
+    """
+    columns = min(len(pictures), _SHEET_COLUMNS)
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(2 * columns, 2.25 * rows), layout="constrained", dpi=_DPI)
+    for number, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+        axes.axis("off")
+        if number < len(pictures):
+            axes.imshow(pictures[number])
+            axes.set_title(str(number), fontsize=9)
+    try:
+        _save(figure, file)
+    except OSError as error:
+        raise PipelineError(f"cannot write {file}: {error.strerror or error}.") from error
 
 
 def _printable(text: str, longest: int) -> str:

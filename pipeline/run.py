@@ -69,6 +69,8 @@ class Result:
         Learning curves by epoch, for a network; else empty.
     best_epoch : int
         Epoch whose weights were kept, for a network; else 0.
+    phases : tuple of int
+        Epochs after which layers were unfrozen.
     """
 
     model: Model
@@ -80,6 +82,7 @@ class Result:
     probabilities: npt.NDArray[np.float64]
     history: dict[str, list[float]]
     best_epoch: int
+    phases: tuple[int, ...] = ()
 
     @property
     def head(self) -> str:
@@ -200,7 +203,10 @@ def _write_contents(run: Run, seed: int) -> None:
         )
         if result.history:
             report.draw_history(
-                result.history, result.best_epoch, folder / f"history-{result.head}.png"
+                result.history,
+                result.best_epoch,
+                folder / f"history-{result.head}.png",
+                result.phases,
             )
     _write_predictions(run, folder / "predictions.csv")
     document = json.dumps(_describe(run, seed), indent=2)
@@ -270,6 +276,7 @@ def _describe(run: Run, seed: int) -> dict[str, Any]:
                 "test": result.test.to_dict(),
                 "history": result.history,
                 "best_epoch": result.best_epoch,
+                "unfrozen_after": list(result.phases),
             }
             for result in run.results
         ],

@@ -20,15 +20,23 @@ from rich import box
 from rich.table import Table
 
 from pipeline.cli.cache import app as cache_app
+from pipeline.cli.finetune import augment, finetune
 from pipeline.cli.options import (
+    AugmentationOption,
     CacheOption,
     DataArgument,
     JsonOption,
+    NameOption,
+    RunsOption,
     SeedOption,
     StrictOption,
+    TtaOption,
+    ViewsOption,
     WeightsOption,
+    views_of,
     with_recipe,
 )
+from pipeline.cli.steps import prepare, print_run
 from pipeline.cli.terminal import (
     SOME_FILES_UNUSABLE,
     err,
@@ -43,10 +51,8 @@ from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from pipeline.dataset import Dataset
-    from pipeline.extraction import Plan
     from pipeline.model import Prediction
-    from pipeline.run import Result, Run
-    from pipeline.store import FeatureStore
+    from pipeline.run import Run
 
 __all__ = ["SOME_FILES_UNUSABLE", "app", "main"]
 
@@ -58,6 +64,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cache_app, name="cache")
+app.command()(finetune)
+app.command()(augment)
 
 
 @app.command()
@@ -66,6 +74,9 @@ def features(
     data: DataArgument,
     *,
     recipe: dict[str, Any],
+    views: ViewsOption = 1,
+    augmentation: AugmentationOption = None,
+    tta: TtaOption = False,
     cache: CacheOption = Path("cache"),
     weights: WeightsOption = None,
     strict: StrictOption = False,
@@ -73,31 +84,35 @@ def features(
 ) -> None:
     """Show every image to the network once, and keep what it saw.
 
-    Example: pipeline features photos/
+    Example: pipeline features photos/ --views 4 --augmentation mild
     """
     with reporting_errors():
         from pipeline.extraction import extract
 
-        dataset, store = _prepare(data, recipe, cache, weights, seed)
-        with progress() as on_progress:
-            extraction = extract(
-                dataset,
-                store.recipe,
-                cache=cache,
-                weights=weights,
-                strict=strict,
-                on_progress=on_progress,
-                store=store,
+        wanted = views_of(views, augmentation, tta=tta)
+        dataset, plans = prepare(
+            data, recipe, cache=cache, weights=weights, seed=seed, views=wanted
+        )
+        for one, plan in zip(wanted, plans):
+            with progress() as on_progress:
+                extraction = extract(
+                    dataset,
+                    plan.store.recipe,
+                    views=one,
+                    cache=cache,
+                    weights=weights,
+                    strict=strict,
+                    on_progress=on_progress,
+                    plan=plan,
+                )
+            seconds = extraction.seconds
+            rate = f" in {seconds:.1f} s ({extraction.made / seconds:.1f} images/s)"
+            out.print(
+                f"{extraction.made:,} rows made{rate if extraction.made else ''}; "
+                f"{len(extraction.dataset):,} images have features in "
+                f"{shown(extraction.augmented.folder)}",
+                soft_wrap=True,
             )
-        rate = (
-            f" in {extraction.seconds:.1f} s ({extraction.made / extraction.seconds:.1f} images/s)"
-        )
-        out.print(
-            f"{extraction.made:,} rows made{rate if extraction.made else ''}; "
-            f"{len(extraction.dataset):,} images have features in "
-            f"{shown(extraction.store.folder)}",
-            soft_wrap=True,
-        )
     finish(extraction.dataset.quarantined)
 
 
@@ -116,8 +131,11 @@ def classify(
             show_default="all",
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name of the run's folder.")] = None,
-    runs: Annotated[Path, typer.Option(help="Folder that runs are kept in.")] = Path("runs"),
+    views: ViewsOption = 1,
+    augmentation: AugmentationOption = None,
+    tta: TtaOption = False,
+    name: NameOption = None,
+    runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
     cache: CacheOption = Path("cache"),
     weights: WeightsOption = None,
@@ -136,16 +154,20 @@ def classify(
         for one in head or ():
             if one != "all":
                 get_head(one)  # a slip is said before the work
+        wanted = views_of(views, augmentation, tta=tta)
         dataset: str | Dataset = data
         settled = None
         if not is_features_file(data):
-            dataset, store = _prepare(data, recipe, cache, weights, seed)
-            settled = store.recipe
+            dataset, plans = prepare(
+                data, recipe, cache=cache, weights=weights, seed=seed, views=wanted
+            )
+            settled = plans[0].store.recipe
         with progress() as on_progress:
             run = run_classify(
                 dataset,
                 head or "all",
                 recipe=settled,
+                views=wanted,
                 cache=cache,
                 runs=runs,
                 name=name,
@@ -160,8 +182,9 @@ def classify(
         if as_json:
             typer.echo((run.folder / "run.json").read_text(), nl=False)
         else:
-            _print_run(run)
+            print_run(run)
             _print_reference(run)
+            _print_augmentation(run)
     finish(run.dataset.quarantined)
 
 
@@ -253,77 +276,6 @@ def main() -> None:
     app()
 
 
-def _prepare(
-    data: str, options: dict[str, Any], cache: Path, weights: Path | None, seed: int
-) -> tuple[Dataset, FeatureStore]:
-    """List the data set, settle the recipe, and show what there is to do."""
-    from pipeline import demo
-    from pipeline.backbone import vgg16_recipe
-    from pipeline.dataset import load_dataset
-    from pipeline.digests import Digests
-    from pipeline.extraction import calibrated, plan
-
-    recipe = vgg16_recipe(**options)
-    if data == "demo":
-        err.print(demo.SOURCE)
-    with Digests(cache) as remembered:
-        dataset = load_dataset(data, seed=seed, remembered=remembered)
-    remembered.save(Path(data), dataset.paths)
-    recipe = calibrated(
-        dataset,
-        recipe,
-        cache=cache,
-        weights=weights,
-        on_calibration=lambda count: err.print(f"calibrating int8 on {count} training images"),
-    )
-    todo = plan(dataset, recipe, cache=cache)
-    _print_plan(dataset, todo)
-    return dataset, todo.store
-
-
-def _print_plan(dataset: Dataset, plan: Plan) -> None:
-    from pipeline.dataset import count_splits
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column(f"{len(dataset):,} images")
-    counts = count_splits(dataset)
-    for split in counts:
-        table.add_column(split, justify="right")
-    for name in dataset.classes:
-        table.add_row(shown(name), *(f"{of_split[name]:,}" for of_split in counts.values()))
-    err.print(table)
-    print_damaged(plan.store)
-    recipe = plan.store.recipe
-    err.print(
-        f"{recipe.backbone} up to {recipe.layer}, {recipe.size} x {recipe.size} pixels, "
-        f"{recipe.precision}: {plan.there:,} rows are there, {plan.missing:,} to make"
-    )
-
-
-def _print_run(run: Run) -> None:
-    test = run.results[0].test
-    table = Table(
-        title=f"{test.n:,} test images, never seen in training",
-        title_justify="left",
-        box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
-        pad_edge=False,
-    )
-    table.add_column("head", no_wrap=True)
-    for column in ("accuracy", "95 % interval", "balanced", "ROC AUC", "log loss", "fit time"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for result in run.results:
-        style = "bold" if result is run.best else ""
-        table.add_row(*_row(result, best=result is run.best), style=style)
-    out.print(table)
-    majority = max(map(sum, test.confusion)) / test.n
-    out.print(
-        f"* best on validation. Always guessing the commonest class: {majority:.3f}\n"
-        f"The run, with its pictures and models: {shown(run.folder)}",
-        soft_wrap=True,
-    )
-
-
 def _print_reference(run: Run) -> None:
     """Tell what computing in int8 costs in accuracy."""
     if run.recipe.precision != "int8":
@@ -341,17 +293,26 @@ def _print_reference(run: Run) -> None:
         )
 
 
-def _row(result: Result, *, best: bool) -> Sequence[str]:
-    test = result.test
-    return (
-        result.head + (" *" if best else ""),
-        f"{test.accuracy:.3f}",
-        f"{test.accuracy_low:.3f}-{test.accuracy_high:.3f}",
-        f"{test.balanced_accuracy:.3f}",
-        "-" if test.roc_auc is None else f"{test.roc_auc:.3f}",
-        f"{test.log_loss:.3f}",
-        f"{result.seconds:.1f} s",
-    )
+def _print_augmentation(run: Run) -> None:
+    """Tell what augmentation did on validation, and where it hurts."""
+    from pipeline.augment import PRESETS
+
+    known = {preset.name: name for name, preset in PRESETS.items()}
+    for result in run.results:
+        losses: dict[str, float] = {}
+        for parameters, log_loss in result.candidates:
+            name = parameters.get("augmentation")
+            if name is not None:
+                losses[name] = min(log_loss, losses.get(name, log_loss))
+        if not losses:
+            continue
+        chosen = result.parameters["augmentation"]
+        shares = ", ".join(f"{known.get(name, name)} {loss:.3f}" for name, loss in losses.items())
+        verdict = "; augmentation hurts here" if losses["none"] <= losses[chosen] else ""
+        out.print(
+            f"{result.head}: log loss on validation by augmentation: {shares}{verdict}",
+            soft_wrap=True,
+        )
 
 
 def _prediction_dict(prediction: Prediction) -> dict[str, Any]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.extraction import Views
 
 
 class Scaling(StrEnum):
@@ -53,12 +58,63 @@ WeightsOption = Annotated[
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Fail if any file cannot be used.")]
 SeedOption = Annotated[int, typer.Option(help="Another seed gives other splits and other luck.")]
+ViewsOption = Annotated[
+    int,
+    typer.Option(
+        "--views", help="Views of each training image: itself, and seeded augmentations of it."
+    ),
+]
+AugmentationOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--augmentation",
+        metavar="TEXT",
+        help="How views are made: recipe, mild, none, or settings as in mild,rotation=10.",
+        show_default="recipe",
+    ),
+]
+TtaOption = Annotated[
+    bool,
+    typer.Option("--tta", help="Judge and predict by the mean over all views of an image."),
+]
+NameOption = Annotated[str | None, typer.Option(help="Name of the run's folder.")]
+RunsOption = Annotated[Path, typer.Option(help="Folder that runs are kept in.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
-def with_recipe(command: Callable[..., None]) -> Callable[..., None]:
+def views_of(
+    count: int, augmentations: list[str] | None, *, tta: bool, endless: bool = False
+) -> list[Views]:
+    """Put the options for views together, one for each augmentation.
+
+    Where they are made while training goes on (`endless`), their number is that to average over.
+    """
+    from pipeline.augment import PRESETS, get_augmentation
+    from pipeline.extraction import Views
+
+    found = [get_augmentation(text) for text in augmentations or ["recipe"]]
+    if endless:
+        return [Views(count=count, augmentation=one, everywhere=tta) for one in found]
+    if count == 1:
+        if augmentations or tta:
+            raise PipelineError(
+                "--augmentation and --tta need more than one view.", fix="give --views 4, say"
+            )
+        return [Views()]
+    none = PRESETS["none"]
+    if all(one == none for one in found):
+        return [Views(count=count, augmentation=none)]  # which it refuses
+    return [
+        Views() if one == none else Views(count=count, augmentation=one, everywhere=tta)
+        for one in found
+    ]
+
+
+def with_recipe(command: Callable[..., None], *, but: Sequence[str] = ()) -> Callable[..., None]:
     """Give a command the options that make a recipe; it gets them as the mapping `recipe`."""
-    options = inspect.signature(_recipe_options, eval_str=True).parameters
+    options = dict(inspect.signature(_recipe_options, eval_str=True).parameters)
+    for name in but:
+        del options[name]
     signature = inspect.signature(command, eval_str=True)
     own = [one for one in signature.parameters.values() if one.name != "recipe"]
 

@@ -32,7 +32,7 @@ class _Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def reporting_errors() -> Iterator[None]:
+def reporting_errors(kept: str = "Features made so far are") -> Iterator[None]:
     """Turn what the user can act on into one message and an exit code, without a traceback.
 
     SIGTERM, which a batch system or a container's end sends, stops the work as Ctrl-C does, so
@@ -50,7 +50,7 @@ def reporting_errors() -> Iterator[None]:
         err.print(f"[red]Error:[/] {escape(found)}", *map(escape, rest), sep="\n", soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt as stop:
-        err.print("Stopped. Features made so far are kept: the same command goes on from there.")
+        err.print(f"Stopped. {kept} kept: the same command goes on from there.")
         raise typer.Exit(143 if isinstance(stop, _Terminated) else 130) from None
 
 

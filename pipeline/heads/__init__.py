@@ -26,6 +26,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from sklearn.calibration import CalibratedClassifierCV
@@ -90,6 +91,8 @@ class Head:
         The candidates: parameters for ``build``, from strong to weak regularisation.
     early_stopping : bool
         Whether ``fit`` also takes ``validation_data`` and ``on_epoch``, as `DenseHead` does.
+    calibrated : bool
+        Whether ``build`` also takes ``groups``, as `CalibrationFolds` does.
     """
 
     name: str
@@ -97,15 +100,19 @@ class Head:
     build: Callable[..., Classifier]
     grid: tuple[Mapping[str, Any], ...] = field(default=({},))
     early_stopping: bool = False
+    calibrated: bool = False
+
+
+Groups = NDArray[np.int64] | None
 
 
 def _sparse_unit_rows() -> list[Any]:
     return [FunctionTransformer(csr_array), Normalizer()]
 
 
-def _calibrated(classifier: Any, seed: int) -> CalibratedClassifierCV:
+def _calibrated(classifier: Any, seed: int, groups: Groups) -> CalibratedClassifierCV:
     # One classifier on all rows, not one per fold: a model a fifth as large and as slow.
-    return CalibratedClassifierCV(classifier, cv=CalibrationFolds(seed), ensemble=False)
+    return CalibratedClassifierCV(classifier, cv=CalibrationFolds(seed, groups), ensemble=False)
 
 
 def _logistic(seed: int, *, C: float = 10.0) -> Classifier:
@@ -114,22 +121,22 @@ def _logistic(seed: int, *, C: float = 10.0) -> Classifier:
     return make_pipeline(*_sparse_unit_rows(), classifier)  # type: ignore[no-any-return]
 
 
-def _linear_svm(seed: int, *, C: float = 1.0) -> Classifier:
+def _linear_svm(seed: int, *, groups: Groups = None, C: float = 1.0) -> Classifier:
     svm = LinearSVC(C=C, max_iter=20_000, random_state=seed)
-    return make_pipeline(*_sparse_unit_rows(), _calibrated(svm, seed))  # type: ignore[no-any-return]
+    return make_pipeline(*_sparse_unit_rows(), _calibrated(svm, seed, groups))  # type: ignore[no-any-return]
 
 
-def _rbf_svm(seed: int, *, C: float = 3.0, gamma: float = 2.0) -> Classifier:
-    svm = RbfSVM(C=C, gamma=gamma, random_state=seed)
+def _rbf_svm(seed: int, *, groups: Groups = None, C: float = 3.0, gamma: float = 2.0) -> Classifier:
+    svm = RbfSVM(C, gamma, seed, groups)
     return make_pipeline(Normalizer(), svm)  # type: ignore[no-any-return]
 
 
-def _knn(seed: int, *, n_neighbors: int = 20) -> Classifier:
+def _knn(seed: int, *, groups: Groups = None, n_neighbors: int = 20) -> Classifier:
     # Between rows of length one the nearest by distance are the nearest by angle. Near rows count
     # more, which ranked better on every split. Raw votes are often 0 of k: an infinite log loss if
     # wrong. Calibrated, the log loss fell from 0.45-2.6 to 0.41-0.49.
     knn = NearestNeighbours(n_neighbors, weights="distance", algorithm="brute")
-    return make_pipeline(*_sparse_unit_rows(), _calibrated(knn, seed))  # type: ignore[no-any-return]
+    return make_pipeline(*_sparse_unit_rows(), _calibrated(knn, seed, groups))  # type: ignore[no-any-return]
 
 
 def _dense(seed: int, **params: Any) -> Classifier:
@@ -151,18 +158,21 @@ HEADS: Mapping[str, Head] = MappingProxyType(
                 "linear support vector machine",
                 _linear_svm,
                 tuple({"C": c} for c in (0.1, 0.3, 1.0, 3.0)),
+                calibrated=True,
             ),
             Head(
                 "rbf-svm",
                 "support vector machine with a Gaussian kernel",
                 _rbf_svm,
                 tuple({"gamma": g, "C": c} for g in (1.0, 2.0, 4.0) for c in (3.0, 10.0)),
+                calibrated=True,
             ),
             Head(
                 "knn",
                 "k nearest neighbours by angle",
                 _knn,
                 tuple({"n_neighbors": k} for k in (40, 20, 10, 5)),
+                calibrated=True,
             ),
             Head(
                 "dense",

@@ -30,10 +30,14 @@ class CalibrationFolds(BaseEstimator):  # type: ignore[misc]
     ----------
     random_state : int, default 0
         Decides the shuffling.
+    groups : ndarray of int, shape (n,), optional
+        Which image each row is a view of: all views of an image come into the same fold. The
+        default is an image for each row.
     """
 
-    def __init__(self, random_state: int = 0) -> None:
+    def __init__(self, random_state: int = 0, groups: NDArray[np.int64] | None = None) -> None:
         self.random_state = random_state
+        self.groups = groups
 
     def split(
         self, X: ArrayLike, y: ArrayLike, groups: object = None
@@ -42,7 +46,12 @@ class CalibrationFolds(BaseEstimator):  # type: ignore[misc]
         folds = StratifiedKFold(
             self.get_n_splits(X, y), shuffle=True, random_state=self.random_state
         )
-        yield from folds.split(X, y)
+        if self.groups is None:
+            yield from folds.split(X, y)
+            return
+        _, first, image = np.unique(self.groups, return_index=True, return_inverse=True)
+        for fitted, scored in folds.split(first, np.asarray(y)[first]):
+            yield np.flatnonzero(np.isin(image, fitted)), np.flatnonzero(np.isin(image, scored))
 
     def get_n_splits(
         self, X: ArrayLike | None = None, y: ArrayLike | None = None, groups: object = None
@@ -50,10 +59,13 @@ class CalibrationFolds(BaseEstimator):  # type: ignore[misc]
         """Give the number of folds for the labels ``y``: 2 to 5."""
         if y is None:
             return 5
-        names, counts = np.unique(np.asarray(y), return_counts=True)
+        labels = np.asarray(y)
+        if self.groups is not None:
+            labels = labels[np.unique(self.groups, return_index=True)[1]]
+        names, counts = np.unique(labels, return_counts=True)
         if counts.min() < 2:
             raise PipelineError(
-                f"Class {names[counts.argmin()]} has a single training row.",
+                f"Class {names[counts.argmin()]} has a single training image.",
                 expected="two or more, to calibrate probabilities on rows not trained on.",
                 fix="add images of that class, or use the head 'logistic', which needs but one.",
             )
@@ -101,6 +113,8 @@ class RbfSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         from 0 to 2 for non-negative rows).
     random_state : int, default 0
         Decides the calibration folds.
+    groups : ndarray of int, shape (n,), optional
+        As for `CalibrationFolds`.
 
     Attributes
     ----------
@@ -114,10 +128,17 @@ class RbfSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         The machine on kernel values against all training rows.
     """
 
-    def __init__(self, C: float = 3.0, gamma: float = 2.0, random_state: int = 0) -> None:
+    def __init__(
+        self,
+        C: float = 3.0,
+        gamma: float = 2.0,
+        random_state: int = 0,
+        groups: NDArray[np.int64] | None = None,
+    ) -> None:
         self.C = C
         self.gamma = gamma
         self.random_state = random_state
+        self.groups = groups
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Learn from rows ``X`` of shape (n, d) and their labels ``y`` of shape (n,).
@@ -133,7 +154,7 @@ class RbfSVM(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         at_least_two_classes(labels)
         self.calibrated_ = CalibratedClassifierCV(
             SVC(kernel="precomputed", C=self.C),
-            cv=CalibrationFolds(self.random_state),
+            cv=CalibrationFolds(self.random_state, self.groups),
             ensemble=False,
         ).fit(rbf_kernel(rows, gamma=self.gamma), labels)
         self.classes_ = self.calibrated_.classes_

@@ -1,0 +1,246 @@
+"""`pipeline finetune` and `pipeline augment`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from pipeline.cli.options import (
+    AugmentationOption,
+    CacheOption,
+    DataArgument,
+    JsonOption,
+    NameOption,
+    RunsOption,
+    SeedOption,
+    StrictOption,
+    TtaOption,
+    ViewsOption,
+    WeightsOption,
+    views_of,
+    with_recipe,
+)
+from pipeline.cli.steps import prepare, print_dataset, print_run
+from pipeline.cli.terminal import err, finish, out, progress, reporting_errors, shown
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.network import Network
+
+
+class Source(StrEnum):
+    """Where training reads from."""
+
+    cache = "cache"
+    images = "images"
+
+
+class Phase(StrEnum):
+    """What is trained."""
+
+    both = "both"
+    frozen = "frozen"
+    finetune = "finetune"
+
+
+class Pool(StrEnum):
+    """What is between base and head."""
+
+    flatten = "flatten"
+    average = "average"
+    max = "max"
+
+
+class Optimizer(StrEnum):
+    """Keras's optimisers."""
+
+    rmsprop = "rmsprop"
+    adam = "adam"
+
+
+_PHASES = {"frozen": "frozen base", "finetune": "fine-tuning"}
+
+
+@partial(with_recipe, but=("layer",))
+def finetune(
+    data: DataArgument,
+    *,
+    recipe: dict[str, Any],
+    source: Annotated[
+        Source,
+        typer.Option("--from", help="Cached rows, or the images through the whole network (slow)."),
+    ] = Source.cache,
+    phase: Annotated[
+        Phase, typer.Option(help="Train the head on the frozen base, both jointly, or one by one.")
+    ] = Phase.both,
+    unfreeze: Annotated[
+        str, typer.Option(help="First layer that is trained jointly with the head.")
+    ] = "block5_conv1",
+    head: Annotated[
+        Path | None,
+        typer.Option(help="Run, or model, with a dense head to start from.", metavar="MODEL"),
+    ] = None,
+    views: ViewsOption = 1,
+    augmentation: AugmentationOption = None,
+    tta: TtaOption = False,
+    pool: Annotated[Pool, typer.Option(help="What is between base and head.")] = Pool.flatten,
+    units: Annotated[int, typer.Option(help="Size of the head's hidden layer.")] = 256,
+    dropout: Annotated[float, typer.Option(help="Dropout in the head.")] = 0.0,
+    optimizer: Annotated[Optimizer, typer.Option(help="Optimiser.")] = Optimizer.rmsprop,
+    epochs: Annotated[int, typer.Option(help="The most epochs of the joint training.")] = 30,
+    frozen_epochs: Annotated[int, typer.Option(help="The most epochs on the frozen base.")] = 30,
+    learning_rate: Annotated[float, typer.Option(help="Of the joint training.")] = 1e-5,
+    frozen_learning_rate: Annotated[
+        float, typer.Option(help="Of the training on the frozen base.")
+    ] = 1e-4,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 20,
+    patience: Annotated[int, typer.Option(help="Epochs to wait for a lower validation loss.")] = 5,
+    name: NameOption = None,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+    cache: CacheOption = Path("cache"),
+    weights: WeightsOption = None,
+    strict: StrictOption = False,
+    seed: SeedOption = 0,
+) -> None:
+    """Train a dense head, and the last layers of the network jointly with it.
+
+    Example: pipeline finetune photos/ --views 4 --augmentation mild
+    """
+    with reporting_errors(kept="Features and the last minute's checkpoint are"):
+        from pipeline.finetuning import Finetuning
+        from pipeline.finetuning import finetune as run_finetune
+        from pipeline.model import Model, find_model
+        from pipeline.training import Training
+
+        settings = Finetuning(
+            source=source.value,
+            phase=phase.value,
+            unfreeze=unfreeze,
+            pool=pool.value,
+            units=units,
+            dropout=dropout,
+            batch_size=batch_size,
+            frozen=Training(
+                epochs=frozen_epochs,
+                learning_rate=frozen_learning_rate,
+                optimizer=optimizer.value,
+                patience=patience,
+            ),
+            joint=Training(
+                epochs=epochs,
+                learning_rate=learning_rate,
+                optimizer=optimizer.value,
+                patience=patience,
+            ),
+        )
+        wanted = views_of(views, augmentation, tta=tta, endless=source is Source.images)
+        if len(wanted) > 1:
+            raise PipelineError("finetune takes one --augmentation.")
+        start = (
+            Model.load(find_model(head, "dense" if (head / "run.json").exists() else None))
+            if (head)
+            else None
+        )
+        options = {**recipe, "layer": settings.layer}
+        if source is Source.cache:
+            dataset, plans = prepare(
+                data, options, cache=cache, weights=weights, seed=seed, views=wanted
+            )
+            settled = plans[0].store.recipe
+        else:
+            from pipeline.backbone import vgg16_recipe
+            from pipeline.dataset import load_dataset
+
+            dataset, settled = load_dataset(data, seed=seed), vgg16_recipe(**options)
+            print_dataset(dataset)
+        with progress() as on_progress, progress() as on_images:
+            run = run_finetune(
+                dataset,
+                settings,
+                recipe=settled,
+                views=wanted[0],
+                head=start,
+                cache=cache,
+                runs=runs,
+                name=name,
+                seed=seed,
+                weights=weights,
+                strict=strict,
+                on_progress=on_progress,
+                on_network=_print_network,
+                on_images=_by_phase(on_images),
+                on_epoch=_print_epoch,
+            )
+        if as_json:
+            typer.echo((run.folder / "run.json").read_text(), nl=False)
+        else:
+            print_run(run)
+    finish(run.dataset.quarantined)
+
+
+def _print_network(network: Network) -> None:
+    """Show the layers, what of them is trained, and the parameter counts."""
+    table = Table(box=None, pad_edge=False)
+    for column, justify in (("layer", "left"), ("output", "left"), ("parameters", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    table.add_column("")
+    counts = {True: 0, False: 0}
+    for name, shape, parameters, trained in network.layers():
+        counts[trained] += parameters
+        note = ("trained" if trained else "frozen") if parameters else ""
+        table.add_row(name, " x ".join(map(str, shape)), f"{parameters:,}", note)
+    err.print(table)
+    err.print(
+        f"{sum(counts.values()):,} parameters: {counts[True]:,} are trained, "
+        f"{counts[False]:,} are frozen"
+    )
+
+
+def _by_phase(
+    on_images: Callable[[int, int], None],
+) -> Callable[[str, int, int], None]:
+    return lambda phase, done, total: on_images(done, total)
+
+
+def _print_epoch(phase: str, epoch: int, figures: Mapping[str, float]) -> None:
+    err.print(
+        f"{_PHASES[phase]}, epoch {epoch}: loss {figures['loss']:.4f}, accuracy "
+        f"{figures['accuracy']:.3f}; on validation {figures['val_loss']:.4f}, "
+        f"{figures['val_accuracy']:.3f}",
+        soft_wrap=True,
+    )
+
+
+def augment(
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.")],
+    *,
+    views: Annotated[int, typer.Option(help="Number of views, the image itself included.")] = 12,
+    augmentation: Annotated[
+        str, typer.Option(metavar="TEXT", help="recipe, mild, or settings as in mild,rotation=10.")
+    ] = "recipe",
+    size: Annotated[int, typer.Option(help="Side of a view, in pixels.")] = 150,
+    file: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="A PNG file to write.")
+    ] = Path("sheet.png"),
+) -> None:
+    """Draw the views of an image on one sheet, to see what an augmentation does.
+
+    Example: pipeline augment photos/cats/001.jpg --augmentation mild --out sheet.png
+    """
+    with reporting_errors():
+        from pipeline.augment import get_augmentation, views_of
+        from pipeline.digests import read_image
+        from pipeline.images import decode
+        from pipeline.report import draw_sheet
+
+        chosen = get_augmentation(augmentation)
+        content, digest = read_image(image)
+        draw_sheet(views_of(decode(content, size), chosen, digest, views), file)
+        out.print(f"{views} views in {shown(file)}; the first is the image itself")

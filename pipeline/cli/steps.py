@@ -1,0 +1,125 @@
+"""What several commands do at their beginning and at their end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.filesize import decimal as filesize
+from rich.table import Table
+
+from pipeline.cli.terminal import err, out, print_damaged, shown
+
+if TYPE_CHECKING:
+    from pipeline.dataset import Dataset
+    from pipeline.extraction import Plan, Views
+    from pipeline.run import Result, Run
+
+
+def prepare(
+    data: str,
+    options: dict[str, Any],
+    *,
+    cache: Path,
+    weights: Path | None,
+    seed: int,
+    views: Sequence[Views],
+) -> tuple[Dataset, list[Plan]]:
+    """List the data set, settle the recipe, and show what there is to do for its views."""
+    from pipeline import demo
+    from pipeline.backbone import vgg16_recipe
+    from pipeline.dataset import load_dataset
+    from pipeline.digests import Digests
+    from pipeline.extraction import calibrated, plan_extraction
+
+    recipe = vgg16_recipe(**options)
+    if data == "demo":
+        err.print(demo.SOURCE)
+    with Digests(cache) as remembered:
+        dataset = load_dataset(data, seed=seed, remembered=remembered)
+    remembered.save(Path(data), dataset.paths)
+    recipe = calibrated(
+        dataset,
+        recipe,
+        cache=cache,
+        weights=weights,
+        on_calibration=lambda count: err.print(f"calibrating int8 on {count} training images"),
+    )
+    plans = [plan_extraction(dataset, recipe, cache=cache, views=one) for one in views]
+    print_dataset(dataset)
+    for one, plan in zip(views, plans):
+        _print_plan(plan, one)
+    return dataset, plans
+
+
+def print_dataset(dataset: Dataset) -> None:
+    """Show how many images of each class there are in each split."""
+    from pipeline.dataset import count_splits
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column(f"{len(dataset):,} images")
+    counts = count_splits(dataset)
+    for split in counts:
+        table.add_column(split, justify="right")
+    for name in dataset.classes:
+        table.add_row(shown(name), *(f"{of_split[name]:,}" for of_split in counts.values()))
+    err.print(table)
+
+
+def _print_plan(plan: Plan, views: Views) -> None:
+    print_damaged(plan.store)
+    if plan.augmented is not plan.store:
+        print_damaged(plan.augmented)
+    recipe = plan.store.recipe
+    of_views = f", {views.count} views" if views.count > 1 else ""
+    err.print(
+        f"{recipe.backbone} up to {recipe.layer}, {recipe.size} x {recipe.size} pixels, "
+        f"{recipe.precision}{of_views}: {plan.there:,} rows are there, {plan.missing:,} to make"
+    )
+    if plan.missing:
+        size = plan.missing * plan.bytes_per_row
+        per_thousand = 1000 * views.count * plan.bytes_per_row
+        err.print(
+            f"They take about {filesize(size)} of disk, {filesize(per_thousand)} for 1,000 images "
+            f"in all their views; {filesize(plan.free)} are free"
+        )
+
+
+def print_run(run: Run) -> None:
+    """Show how each head of a run did on test."""
+    test = run.results[0].test
+    table = Table(
+        title=f"{test.n:,} test images, never seen in training",
+        title_justify="left",
+        box=box.SIMPLE,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+    )
+    table.add_column("head", no_wrap=True)
+    for column in ("accuracy", "95 % interval", "balanced", "ROC AUC", "log loss", "fit time"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for result in run.results:
+        style = "bold" if result is run.best else ""
+        table.add_row(*_row(result, best=result is run.best), style=style)
+    out.print(table)
+    majority = max(map(sum, test.confusion)) / test.n
+    out.print(
+        f"* best on validation. Always guessing the commonest class: {majority:.3f}\n"
+        f"The run, with its pictures and models: {shown(run.folder)}",
+        soft_wrap=True,
+    )
+
+
+def _row(result: Result, *, best: bool) -> Sequence[str]:
+    test = result.test
+    return (
+        result.head + (" *" if best else ""),
+        f"{test.accuracy:.3f}",
+        f"{test.accuracy_low:.3f}-{test.accuracy_high:.3f}",
+        f"{test.balanced_accuracy:.3f}",
+        "-" if test.roc_auc is None else f"{test.roc_auc:.3f}",
+        f"{test.log_loss:.3f}",
+        f"{result.seconds:.1f} s",
+    )

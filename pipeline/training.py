@@ -1,0 +1,315 @@
+"""Training a Keras model on batches, so that it can be killed at any step and gone on with."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline import tensorflow
+from pipeline.errors import PipelineError
+
+OPTIMIZERS = ("rmsprop", "adam")
+"""Names of the optimisers; the textbook recipe uses RMSprop."""
+
+_CHECKPOINT_SECONDS = 60.0
+
+Batch = tuple[Any, npt.NDArray[np.int64]]
+
+
+class Batches(Protocol):
+    """What a model is trained on."""
+
+    images: int
+    """Number of images of an epoch."""
+
+    def epoch(self, number: int, first: int) -> Iterator[Batch]:
+        """Give an epoch's batches, from the one with the number `first`; both count from 0."""
+
+    def validation(self) -> Iterator[Batch]:
+        """Give what is judged after each epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a model is trained.
+
+    Parameters
+    ----------
+    epochs : int
+        The most epochs.
+    learning_rate : float
+        Of the optimiser.
+    optimizer : {"rmsprop", "adam"}
+        Keras's, with its defaults.
+    patience : int
+        Training ends when the validation loss has not fallen for so many epochs; the weights of
+        the best epoch are kept.
+    """
+
+    epochs: int = 30
+    learning_rate: float = 1e-5
+    optimizer: str = "rmsprop"
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        if self.optimizer not in OPTIMIZERS:
+            raise PipelineError(
+                f"unknown optimizer {self.optimizer!r}.", expected=f"one of {', '.join(OPTIMIZERS)}"
+            )
+        if self.epochs < 1 or self.patience < 1 or not 0 < self.learning_rate < math.inf:
+            raise PipelineError(
+                f"{self.epochs} epochs, patience {self.patience}, learning rate "
+                f"{self.learning_rate}.",
+                expected="at least 1 epoch, patience of 1 or more and a positive learning rate",
+            )
+
+
+@dataclass
+class Progress:
+    """How far a training is.
+
+    Attributes
+    ----------
+    epoch : int
+        Epochs that are complete.
+    step : int
+        Steps that are done of the epoch under way.
+    seen, loss, hits : float
+        Sums over the images of the epoch under way.
+    history : dict of list of float
+        ``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy`` of each complete epoch.
+    best_epoch : int
+        The epoch, from 1, with the lowest validation loss so far; 0 before the first.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    seen: int = 0
+    loss: float = 0.0
+    hits: int = 0
+    history: dict[str, list[float]] = field(
+        default_factory=lambda: {"loss": [], "accuracy": [], "val_loss": [], "val_accuracy": []}
+    )
+    best_epoch: int = 0
+
+    def end_epoch(self, on_validation: Mapping[str, float]) -> dict[str, float]:
+        """Close an epoch, and give its figures."""
+        figures = {"loss": self.loss / self.seen, "accuracy": self.hits / self.seen}
+        figures |= on_validation
+        for name, value in figures.items():
+            self.history[name].append(value)
+        self.epoch += 1
+        self.step = self.seen = self.hits = 0
+        self.loss = 0.0
+        self.best_epoch = int(np.argmin(self.history["val_loss"])) + 1
+        return figures
+
+
+def train(
+    model: Any,
+    batches: Batches,
+    training: Training,
+    *,
+    checkpoint: Path,
+    before: Callable[[Any], Any] = lambda inputs: inputs,
+    on_images: Callable[[int, int], None] | None = None,
+    on_epoch: Callable[[int, Mapping[str, float]], None] | None = None,
+) -> Progress:
+    """Train a model; where there is a checkpoint, go on from it.
+
+    Parameters
+    ----------
+    model : keras.Model
+        To probabilities, ``(n, 1)`` for two classes or ``(n, k)``; what of it is trainable is
+        trained on the cross-entropy.
+    batches : Batches
+        The same in every run, for an epoch and a step.
+    training : Training
+        How it is trained.
+    checkpoint : Path
+        File to go on from; written after each epoch, and each minute within one.
+    before : callable
+        What is done to a batch's inputs, in the same graph, without being trained.
+    on_images : callable, optional
+        Called with the number of images done, and to do, after each step.
+    on_epoch : callable, optional
+        Called after each epoch with its number and its figures.
+
+    Returns
+    -------
+    Progress
+        With the learning curves; the model has the weights of the best epoch.
+
+    Raises
+    ------
+    PipelineError
+        The loss is not finite, or a checkpoint is not of this training.
+    """
+    tf, keras = tensorflow.load()
+    optimizer = {"rmsprop": keras.optimizers.RMSprop, "adam": keras.optimizers.Adam}[
+        training.optimizer
+    ](training.learning_rate)
+    optimizer.build(model.trainable_variables)
+
+    # Keras's own jit_compile="auto" would use XLA, which halves the speed of bfloat16 on a CPU.
+    @tf.function(jit_compile=False, reduce_retracing=True)  # type: ignore[untyped-decorator]
+    def step(inputs: Any, labels: Any) -> tuple[Any, Any]:
+        inputs = before(inputs)
+        with tf.GradientTape() as tape:
+            losses, hits = _judge(model(inputs, training=True), labels)
+            loss = tf.reduce_mean(losses)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+        return loss, tf.math.count_nonzero(hits)
+
+    @tf.function(jit_compile=False, reduce_retracing=True)  # type: ignore[untyped-decorator]
+    def test(inputs: Any, labels: Any) -> tuple[Any, Any]:
+        losses, hits = _judge(model(before(inputs), training=False), labels)
+        return tf.reduce_sum(losses), tf.math.count_nonzero(hits)
+
+    state = _State(model, optimizer, checkpoint)
+    progress = state.restore()
+    report = on_images or (lambda done, total: None)
+    total = training.epochs * batches.images
+    while not _is_over(progress, training):
+        for inputs, labels in batches.epoch(progress.epoch, progress.step):
+            loss, hits = step(inputs, labels)
+            if not math.isfinite(loss):
+                raise _not_finite(float(loss), progress, checkpoint)
+            progress.step += 1
+            progress.seen += len(labels)
+            progress.loss += float(loss) * len(labels)
+            progress.hits += int(hits)
+            report(progress.epoch * batches.images + progress.seen, total)
+            state.save_now_and_then(progress)
+        figures = progress.end_epoch(_validate(test, batches))
+        if progress.best_epoch == progress.epoch:
+            state.keep_best()
+        state.save(progress)
+        if on_epoch:
+            on_epoch(progress.epoch, figures)
+    state.use_best()
+    return progress
+
+
+def _judge(outputs: Any, labels: Any) -> tuple[Any, Any]:
+    """Give each image's cross-entropy, and whether its likeliest class is the true one."""
+    tf, keras = tensorflow.load()
+    if outputs.shape[-1] == 1:
+        losses = keras.losses.binary_crossentropy(labels[:, None], outputs)
+        return losses, tf.cast(outputs[:, 0] > 0.5, tf.int64) == labels
+    losses = keras.losses.sparse_categorical_crossentropy(labels, outputs)
+    return losses, tf.argmax(outputs, axis=-1) == labels
+
+
+def _is_over(progress: Progress, training: Training) -> bool:
+    waited = progress.epoch - progress.best_epoch
+    return progress.epoch >= training.epochs or (
+        progress.best_epoch > 0 and waited >= training.patience
+    )
+
+
+def _validate(test: Callable[[Any, Any], tuple[Any, Any]], batches: Batches) -> dict[str, float]:
+    loss, hits, seen = 0.0, 0, 0
+    for inputs, labels in batches.validation():
+        losses, right = test(inputs, labels)
+        loss += float(losses)
+        hits += int(right)
+        seen += len(labels)
+    return {"val_loss": loss / seen, "val_accuracy": hits / seen}
+
+
+def _not_finite(loss: float, progress: Progress, checkpoint: Path) -> PipelineError:
+    kept = (
+        f"; the last good checkpoint is {checkpoint}"
+        if checkpoint.exists()
+        else "; there was no checkpoint yet"
+    )
+    return PipelineError(
+        f"the loss was {loss} at step {progress.step + 1} of epoch {progress.epoch + 1}{kept}.",
+        expected="a finite loss",
+        fix="lower the learning rate",
+    )
+
+
+class _State:
+    """All numbers that a training goes on from, in the model and in a file."""
+
+    def __init__(self, model: Any, optimizer: Any, file: Path) -> None:
+        # `variables` holds the state of the dropout's random numbers, too; `weights` does not.
+        self._now = [*model.variables, *optimizer.variables]
+        self._model = model
+        self._file = file
+        self._best: list[npt.NDArray[np.float32]] = []
+        self._saved = time.monotonic()
+
+    def keep_best(self) -> None:
+        self._best = [np.asarray(variable) for variable in self._model.trainable_variables]
+
+    def use_best(self) -> None:
+        for variable, value in zip(self._model.trainable_variables, self._best, strict=True):
+            variable.assign(value)
+
+    def save_now_and_then(self, progress: Progress) -> None:
+        if time.monotonic() - self._saved > _CHECKPOINT_SECONDS:
+            self.save(progress)
+
+    def save(self, progress: Progress) -> None:
+        arrays: dict[str, Any] = {"progress": json.dumps(vars(progress))}
+        arrays |= {f"now{i:03}": np.asarray(one) for i, one in enumerate(self._now)}
+        arrays |= {f"best{i:03}": one for i, one in enumerate(self._best)}
+        temporary = self._file.with_suffix(".tmp")
+        with temporary.open("wb") as stream:
+            np.savez(stream, **arrays)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(self._file)
+        self._saved = time.monotonic()
+
+    def restore(self) -> Progress:
+        if not self._file.exists():
+            return Progress()
+        try:
+            with np.load(self._file, allow_pickle=False) as content:
+                arrays = dict(content)
+            progress = Progress(**json.loads(str(arrays.pop("progress"))))
+            now = [arrays.pop(f"now{i:03}") for i in range(len(self._now))]
+            best = [arrays[name] for name in sorted(arrays)]
+            self._check(now, best, progress)
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            EOFError,
+            zipfile.BadZipFile,
+            zlib.error,
+        ) as error:
+            raise PipelineError(
+                f"the checkpoint {self._file} cannot be used: {error}.",
+                expected="what an earlier start of this training wrote",
+                fix="delete it: the training then begins anew",
+            ) from error
+        for variable, value in zip(self._now, now):
+            variable.assign(value)
+        self._best = best
+        return progress
+
+    def _check(
+        self, now: Sequence[npt.NDArray[Any]], best: Sequence[npt.NDArray[Any]], progress: Progress
+    ) -> None:
+        trained = self._model.trainable_variables if progress.best_epoch else []
+        for arrays, variables in ((now, self._now), (best, trained)):
+            if [array.shape for array in arrays] != [tuple(one.shape) for one in variables]:
+                raise ValueError("it is of another network")
