@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
-BENCHMARKS = ("demo", "extraction", "photos", "scale")
+BENCHMARKS = ("demo", "extraction", "photos", "finetuning", "scale")
 PACKAGES = (
     "tensorflow-cpu",
     "tensorflow",

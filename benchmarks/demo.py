@@ -62,8 +62,8 @@ def measure() -> str:
 def draw_table(run: Run) -> None:
     """Draw what `make classify` prints, for the README."""
     terminal = Console(record=True, width=80, file=io.StringIO(), highlight=False)
-    cli.out = terminal
-    cli._print_run(replace(run, folder=Path("runs/demo")))
+    cli.steps.out = terminal
+    cli.steps.print_run(replace(run, folder=Path("runs/demo")))
     picture = terminal.export_svg(title="make classify")
     without_downloads = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)
     PICTURE.parent.mkdir(exist_ok=True)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import statistics
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
+from benchmarks.race import race_files
 from pipeline.demo import demo_images
 
 TITLE = "Stage one: from image files to stored features"
@@ -31,7 +27,7 @@ LABELS = {
 def measure() -> str:
     """Run all contenders in turn, several rounds, and compare medians."""
     files = [path for path, _ in demo_images()[:: 2624 // IMAGES]][:IMAGES]
-    wall, cpu = race(list(LABELS), files, ROUNDS)
+    wall, cpu = race_files(list(LABELS), files, ROUNDS)
     base_wall, base_cpu = (statistics.median(times["recipe"]) for times in (wall, cpu))
     lines = [
         f"{IMAGES} photographs of the demo, {ROUNDS} rounds of all contenders in turn, medians.",
@@ -61,46 +57,3 @@ def measure() -> str:
             f"{shares[0]:.0%} of wall time, {shares[1]:.0%} of CPU time (median of the rounds).\n"
         )
     return "\n".join(lines)
-
-
-def race(
-    names: list[str], files: list[Path], rounds: int
-) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
-    """Run contenders in turn; return wall and CPU seconds of each pass after the first."""
-    with tempfile.NamedTemporaryFile("w", suffix=".txt") as listing:
-        listing.write("\n".join(map(str, files)))
-        listing.flush()
-        processes = {
-            name: subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.contenders", name, listing.name],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                text=True,
-            )
-            for name in names
-        }
-        wall: dict[str, list[float]] = {name: [] for name in names}
-        cpu: dict[str, list[float]] = {name: [] for name in names}
-        for number in range(rounds + 1):
-            for name, process in processes.items():
-                seconds = one_pass(process)
-                print(f"  {name}: {len(files) / seconds[0]:.1f} images/s", file=sys.stderr)
-                if number:  # the first pass compiles
-                    wall[name].append(seconds[0])
-                    cpu[name].append(seconds[1])
-        for process in processes.values():
-            process.stdin.close()
-            process.wait()
-    return wall, cpu
-
-
-def one_pass(process: subprocess.Popen) -> tuple[float, float]:
-    """Ask a contender for a pass, and wait for its answer."""
-    process.stdin.write("go\n")
-    process.stdin.flush()
-    for line in process.stdout:
-        if line.startswith("answer "):
-            _, wall, cpu = json.loads(line[len("answer ") :])
-            return wall, cpu
-    raise RuntimeError(f"the contender {process.args} ended with {process.wait()}")

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.contenders import our_backbone
-from benchmarks.extraction import race
+from benchmarks.race import race_files
 from pipeline.demo import demo_images
 from pipeline.images import decode
 
@@ -25,7 +25,7 @@ def measure() -> str:
     """Compare the whole stage with the network alone, and scaled with full decoding."""
     with tempfile.TemporaryDirectory() as folder:
         files = make_photos(Path(folder))
-        wall, cpu = race(list(NAMES), files, ROUNDS)
+        wall, cpu = race_files(list(NAMES), files, ROUNDS)
         data = [file.read_bytes() for file in files]
         scaled, full = (
             np.stack([decode(one, 150, scaled=scaled) for one in data]) for scaled in (True, False)

@@ -1,0 +1,212 @@
+"""Ways to fine-tune VGG16, each in a process of its own that answers once for each epoch.
+
+A process loads its network and its images, then waits for a line on standard input before each
+epoch, and answers with the epoch's wall and CPU seconds: training, and judging on validation.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+SIZE = 150
+BATCH = 20  # Chollet's, as are the learning rates
+CLASSES = 2
+ROUNDS = 100  # more than anybody asks for
+FROZEN_EPOCHS = 30
+
+
+class Clock:
+    """Waits before each epoch until it is asked for, and answers after it."""
+
+    def __init__(self) -> None:
+        self.started = (0.0, 0.0)
+
+    def wait(self) -> None:
+        """Wait for a line; without one, end."""
+        if not sys.stdin.readline():
+            raise SystemExit
+        self.started = time.perf_counter(), time.process_time()
+
+    def answer(self) -> None:
+        """Give the seconds since, and wait again."""
+        wall, cpu = time.perf_counter() - self.started[0], time.process_time() - self.started[1]
+        print("answer", json.dumps([0, wall, cpu]), flush=True)
+        self.wait()
+
+
+def photographs(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return pixels, labels and the number of training images among `count` of the demo."""
+    from pipeline import load_dataset
+    from pipeline.images import decode
+
+    dataset = load_dataset("demo")
+    places = np.concatenate(
+        [dataset.where("train")[:count], dataset.where("validation")[: count // 4]]
+    )
+    pixels = np.stack([decode(dataset.paths[place].read_bytes(), SIZE) for place in places])
+    return pixels, dataset.labels[places], np.arange(len(places)) < count
+
+
+def keras_user(count: int, *, frozen: bool, **options: object) -> None:
+    """Train as the book's readers do: `ImageDataGenerator`, base and head in one model, `fit`."""
+    from pipeline import tensorflow
+    from pipeline.backbone import build_base
+    from pipeline.weights import load_weights
+
+    tf, keras = tensorflow.load()
+    generator = tf.keras.preprocessing.image.ImageDataGenerator
+    pixels, labels, train = photographs(count)
+    preprocess = keras.applications.vgg16.preprocess_input
+    augmented = generator(
+        rotation_range=40,
+        width_shift_range=0.2,
+        height_shift_range=0.2,
+        shear_range=0.2,
+        zoom_range=0.2,
+        horizontal_flip=True,
+        preprocessing_function=preprocess,
+    )
+    base = build_base(load_weights(), SIZE)
+    base.trainable = not frozen
+    for layer in base.layers:
+        layer.trainable = not frozen and layer.name.startswith("block5")
+    model = keras.Sequential(
+        [
+            base,
+            keras.layers.Flatten(),
+            keras.layers.Dense(256, activation="relu"),
+            keras.layers.Dense(1, activation="sigmoid"),
+        ]
+    )
+    rate = 1e-4 if frozen else 1e-5
+    model.compile(
+        keras.optimizers.RMSprop(rate), "binary_crossentropy", metrics=["accuracy"], **options
+    )
+    clock = Clock()
+    clock.wait()
+    model.fit(
+        augmented.flow(pixels[train].astype(np.float32), labels[train], batch_size=BATCH),
+        validation_data=generator(preprocessing_function=preprocess).flow(
+            pixels[~train].astype(np.float32), labels[~train], batch_size=BATCH, shuffle=False
+        ),
+        epochs=ROUNDS,
+        verbose=0,
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: clock.answer())],
+    )
+
+
+def ours(count: int, *, source: str, precision: str) -> None:
+    """Fine-tune with this project; rows, where they come from the cache, are made before."""
+    from pipeline.augment import PRESETS
+    from pipeline.batches import CachedRows, Images
+    from pipeline.extraction import Views, extract
+    from pipeline.finetuning import Finetuning
+
+    dataset, recipe = demo(count, Finetuning(), precision)
+    views = Views(count=2, augmentation=PRESETS["recipe"])
+    with tempfile.TemporaryDirectory() as folder:
+        if source == "cache":
+            rows = CachedRows(extract(dataset, recipe, views=views, cache=folder), Path(folder))
+        else:
+            rows = Images(dataset, recipe, views)
+        clock = Clock()
+        our_epochs(
+            "finetune", rows, dataset, recipe, folder=Path(folder), clock=clock, epochs=ROUNDS
+        )
+
+
+def ours_frozen(count: int, *, precision: str) -> None:
+    """Train a head on eight cached views: making them is the first answer, 30 epochs the second."""
+    from pipeline.augment import PRESETS
+    from pipeline.batches import CachedRows
+    from pipeline.extraction import Views, extract
+    from pipeline.finetuning import Finetuning
+
+    dataset, recipe = demo(count, Finetuning(phase="frozen"), precision)
+    views = Views(count=8, augmentation=PRESETS["recipe"])
+    with tempfile.TemporaryDirectory() as folder:
+        clock = Clock()
+        clock.wait()
+        extraction = extract(dataset, recipe, views=views, cache=folder)
+        clock.answer()
+        rows = CachedRows(extraction, Path(folder))
+        our_epochs(
+            "frozen", rows, dataset, recipe, folder=Path(folder), clock=None, epochs=FROZEN_EPOCHS
+        )
+        clock.answer()
+
+
+def demo(count: int, settings, precision: str):
+    """Return a part of the demo, and the recipe for its rows."""
+    from pipeline import load_dataset, vgg16_recipe
+
+    dataset = load_dataset("demo")
+    parts = dataset.where("train")[:count], dataset.where("validation")[: count // 4]
+    recipe = settings.recipe(vgg16_recipe(size=SIZE, precision=precision))
+    return some(dataset, np.concatenate(parts)), recipe
+
+
+def our_epochs(
+    phase: str, rows, dataset, recipe, *, folder: Path, clock: Clock | None, epochs: int
+):
+    """Train for some epochs; with a clock, each begins when it is asked for."""
+    from pipeline.batches import OrderedBatches
+    from pipeline.network import Network
+    from pipeline.training import Training, train
+    from pipeline.weights import load_weights
+
+    network = Network(recipe, CLASSES, weights=load_weights())
+    network.freeze(upper=phase == "frozen")
+    batches = OrderedBatches(rows, network, phase, dataset, batch_size=BATCH, seed=0)
+    if clock:
+        clock.wait()
+    train(
+        network.head if phase == "frozen" else network.tail,
+        batches,
+        Training(epochs=epochs, patience=epochs),
+        checkpoint=folder / "checkpoint.npz",
+        before=batches.before,
+        on_epoch=lambda *_: clock and clock.answer(),
+    )
+
+
+def some(dataset, places):
+    """Return a data set of some images of another."""
+    from dataclasses import replace
+
+    return replace(
+        dataset,
+        paths=tuple(dataset.paths[place] for place in places),
+        digests=tuple(dataset.digests[place] for place in places),
+        labels=dataset.labels[places],
+        splits=dataset.splits[places],
+    )
+
+
+CONTENDERS: dict[str, Callable[[int], None]] = {
+    "keras": partial(keras_user, frozen=False),
+    "keras-no-xla": partial(keras_user, frozen=False, jit_compile=False),
+    "keras-frozen": partial(keras_user, frozen=True),
+    "keras-frozen-no-xla": partial(keras_user, frozen=True, jit_compile=False),
+    **{
+        f"frozen-{precision}": partial(ours_frozen, precision=precision)
+        for precision in ("float32", "bfloat16")
+    },
+    **{
+        f"{source}-{precision}": partial(ours, source=source, precision=precision)
+        for source in ("images", "cache")
+        for precision in ("float32", "bfloat16")
+    },
+}
+
+
+if __name__ == "__main__":
+    CONTENDERS[sys.argv[1]](int(sys.argv[2]))
