@@ -12,11 +12,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.augment import get_augmentation
     from pipeline.backbone import vgg16_recipe
     from pipeline.classification import classify
     from pipeline.dataset import Dataset, load_dataset
     from pipeline.errors import PipelineError
-    from pipeline.extraction import Extraction, extract
+    from pipeline.extraction import Extraction, Views, extract
+    from pipeline.finetuning import Finetuning, finetune
     from pipeline.model import Model, Prediction
     from pipeline.recipe import Recipe
     from pipeline.run import Run
@@ -28,13 +30,17 @@ _HOME = {
     "Extraction": "extraction",
     "FeatureExtractor": "transformer",
     "FeatureStore": "store",
+    "Finetuning": "finetuning",
     "Model": "model",
     "PipelineError": "errors",
     "Prediction": "model",
     "Recipe": "recipe",
     "Run": "run",
+    "Views": "extraction",
     "classify": "classification",
     "extract": "extraction",
+    "finetune": "finetuning",
+    "get_augmentation": "augment",
     "load_dataset": "dataset",
     "vgg16_recipe": "backbone",
 }
@@ -44,13 +50,17 @@ __all__ = [
     "Extraction",
     "FeatureExtractor",
     "FeatureStore",
+    "Finetuning",
     "Model",
     "PipelineError",
     "Prediction",
     "Recipe",
     "Run",
+    "Views",
     "classify",
     "extract",
+    "finetune",
+    "get_augmentation",
     "load_dataset",
     "vgg16_recipe",
 ]

@@ -1,0 +1,112 @@
+"""What augmentation and fine-tuning bring in accuracy, and what they cost: hours, seed by seed.
+
+Every row of the table is a command of the README. What was measured is kept in accuracy.jsonl, a
+line for each command and seed, and only what is not there is run: delete it to measure all again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+TITLE = "Augmentation and fine-tuning: accuracy and cost"
+RECORDS = Path(__file__).parent / "accuracy.jsonl"
+CACHE = os.environ.get("PIPELINE_ACCURACY_CACHE", "cache")
+T_975 = {2: 4.303, 3: 3.182, 4: 2.776}
+"""Student's t for a 95 % interval, by degrees of freedom."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table."""
+
+    label: str
+    command: str
+    seeds: int = 3
+
+
+CACHED = "classify demo --head logistic --head dense"
+TUNED = "--phase finetune --pool average --dropout 0.5 --optimizer adam --learning-rate 4e-5"
+SETTINGS = (
+    Setting("cached, 1 view", "classify demo --head logistic --head dense --head rbf-svm"),
+    *(
+        Setting(f"cached, {views} views", f"{CACHED} --views {views} --augmentation mild")
+        for views in (2, 4, 8, 16)
+    ),
+    Setting("cached, 4 views as the recipe has them", f"{CACHED} --views 4 --augmentation recipe"),
+    Setting("cached, 8 views, averaged", f"{CACHED} --views 8 --augmentation mild --tta"),
+)
+
+
+def measure() -> str:
+    """Run what has not been run, and put all into one table."""
+    records = read()
+    for setting in SETTINGS:
+        for seed in range(setting.seeds):
+            if not any((one["command"], one["seed"]) == (setting.command, seed) for one in records):
+                print(f"  {setting.label}, seed {seed} ...", file=sys.stderr)
+                records += run(setting, seed)
+    lines = [
+        "| | head | accuracy on test | seeds | CPU-minutes |",
+        "|---|---|---|---|---|",
+    ]
+    for setting in SETTINGS:
+        found = [one for one in records if one["command"] == setting.command]
+        for head in dict.fromkeys(one["head"] for one in found):
+            lines.append(row(setting, head, [one for one in found if one["head"] == head]))
+    return "\n".join(lines)
+
+
+def read() -> list[dict]:
+    """Return what was measured so far."""
+    if not RECORDS.exists():
+        return []
+    return [json.loads(line) for line in RECORDS.read_text().splitlines()]
+
+
+def run(setting: Setting, seed: int) -> list[dict]:
+    """Run a command for one seed, and keep what came of it."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    with tempfile.TemporaryDirectory() as runs:
+        done = subprocess.run(
+            [sys.executable, "-m", "pipeline", *setting.command.split(), "--seed", str(seed)]
+            + ["--cache", CACHE, "--runs", runs, "--json"],
+            check=True,
+            stdout=subprocess.PIPE,
+        )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    records = [
+        {
+            "command": setting.command,
+            "seed": seed,
+            "head": head["head"],
+            "accuracy": head["test"]["accuracy"],
+            "validation_accuracy": head["validation"]["accuracy"],
+            "cpu_minutes": round(seconds / 60, 2),
+            "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        }
+        for head in json.loads(done.stdout)["heads"]
+    ]
+    with RECORDS.open("a") as stream:
+        stream.writelines(json.dumps(record) + "\n" for record in records)
+    return records
+
+
+def row(setting: Setting, head: str, records: list[dict]) -> str:
+    """Summarise a setting's seeds."""
+    values = [one["accuracy"] for one in records]
+    accuracy = f"{statistics.mean(values):.3f}"
+    if len(values) > 2:
+        reach = T_975[len(values) - 1] * statistics.stdev(values) / len(values) ** 0.5
+        accuracy += f" ± {reach:.3f}"
+    minutes = statistics.median(one["cpu_minutes"] for one in records)
+    return f"| {setting.label} | {head} | {accuracy} | {len(values)} | {minutes:.1f} |"
