@@ -73,7 +73,8 @@ def classify(
         Something cannot be read, learned from or written; the message says what.
     """
     chosen = _choose_heads([head_names] if isinstance(head_names, str) else head_names)
-    wanted = [views or Views()] if views is None or isinstance(views, Views) else list(views)
+    named = [views] if isinstance(views, Views) else views or [Views()]
+    wanted = list(dict.fromkeys(named))
     if not isinstance(data, Dataset) and is_features_file(data):
         dataset, recipe, features = import_features(Path(data))
         if any(one.count > 1 for one in wanted):
@@ -83,8 +84,9 @@ def classify(
         dataset = data if isinstance(data, Dataset) else load_dataset(data, seed=seed)
         run_folder(Path(runs), name, dataset.name)  # a bad name is said before the work
         dataset.require_all_splits()
-        extractions = [
-            extract(
+        extractions = []
+        for one in wanted:
+            done = extract(
                 dataset,
                 recipe,
                 views=one,
@@ -94,13 +96,13 @@ def classify(
                 on_progress=on_progress,
                 backbone=backbone,
             )
-            for one in wanted
-        ]
-        # All leave out the same files, unless one was changed meanwhile: the last knows of it.
-        dataset, recipe = extractions[-1].dataset, extractions[-1].store.recipe
-        variants = [_Examples.of(replace(one, dataset=dataset)) for one in extractions]
+            extractions.append(done)
+            dataset = done.dataset  # what could not be read is not tried again
+        recipe = extractions[-1].store.recipe
+        first = extractions[-1].rows()
+        variants = [_Examples.of(replace(one, dataset=dataset), first) for one in extractions]
         if all(one.views.count > 1 for one in variants):
-            variants.append(_Examples(Views(), variants[0].first, [], asked_for=False))
+            variants.append(_Examples(Views(), first, [], asked_for=False))
     run_folder(Path(runs), name, dataset.name)
     dataset.require_all_splits()
     results = []
@@ -108,9 +110,10 @@ def classify(
         results.append(_fit_and_judge(head, variants, dataset, recipe, seed))
         if on_result:
             on_result(results[-1])
+    plain = len(variants) == 1  # like is to be compared with like
     reference = tuple(
         _fit_and_judge(head, [_Examples(Views(), rows, [])], dataset, exact, seed)
-        for exact, rows in _more_exact(dataset, recipe, Path(cache))
+        for exact, rows in (_more_exact(dataset, recipe, Path(cache)) if plain else ())
         for head in chosen
     )
     run = Run(Path(), dataset, recipe, tuple(results), reference)
@@ -164,13 +167,13 @@ class _Examples:
     asked_for: bool = True
 
     @classmethod
-    def of(cls, extraction: Extraction) -> _Examples:
+    def of(cls, extraction: Extraction, first: npt.NDArray[np.float32]) -> _Examples:
         views = extraction.views
         places = np.flatnonzero([len(more) > 0 for more in views.of(extraction.dataset)])
         others = [
             (places, extraction.rows(view, places.tolist())) for view in range(1, views.count)
         ]
-        return cls(views, extraction.rows(), others)
+        return cls(views, first, others)
 
     def fit(
         self,
@@ -202,12 +205,15 @@ class _Examples:
             chosen = np.isin(there, places)
             rows.append(views[chosen])
             images.append(there[chosen])
-        flat = np.concatenate(rows)
+        flat = np.concatenate(rows) if self.others else rows[0]
         return flat.reshape(len(flat), -1), np.concatenate(images)
 
-    def probabilities(self, estimator: Classifier) -> npt.NDArray[np.float64]:
-        """Apply a head to every image: to view 0, or to all views for their mean."""
-        views = [self.first, *(rows for _, rows in self.others if self.views.everywhere)]
+    def probabilities(
+        self, estimator: Classifier, places: npt.NDArray[np.int64] | slice = slice(None)
+    ) -> npt.NDArray[np.float64]:
+        """Apply a head to images: to view 0, or, if all have all views, to these for their mean."""
+        others = self.others if self.views.everywhere else ()
+        views = [self.first[places], *(rows[places] for _, rows in others)]
         found = [estimator.predict_proba(rows.reshape(len(rows), -1)) for rows in views]
         mean: npt.NDArray[np.float64] = np.mean(found, axis=0, dtype=np.float64)
         return mean
@@ -224,7 +230,7 @@ def _fit_and_judge(
     for examples in variants:
         for parameters in head.grid:
             estimator = examples.fit(head, parameters, dataset, train, seed=seed)
-            validation = evaluate(labels[held_out], examples.probabilities(estimator)[held_out])
+            validation = evaluate(labels[held_out], examples.probabilities(estimator, held_out))
             candidates.append((validation, parameters, examples, estimator))
     validation, parameters, examples, estimator = min(
         # What was not asked for is there to be compared with, not to be chosen.

@@ -150,7 +150,7 @@ def test_a_class_of_two_rows_can_be_learned(name):
 def test_a_class_of_one_row_is_refused_by_name_where_probabilities_need_calibration(name):
     X, y = rows_like_features(42, 2)
     y[0] = 2
-    with pytest.raises(PipelineError, match="Class 2 has a single training row"):
+    with pytest.raises(PipelineError, match="Class 2 has a single training image"):
         fast(name).fit(X, y)
 
 
