@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from itertools import repeat
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
@@ -156,34 +156,61 @@ class Plan:
     bytes_per_row: int
 
     @property
-    def free(self) -> int:
-        """Bytes that are free where the cache is."""
+    def bytes_to_make(self) -> int:
+        """Bytes on disk that the missing rows will take, about."""
+        return self.missing * self.bytes_per_row
+
+    @property
+    def free(self) -> int | None:
+        """Bytes that are free where the cache is; None where the file system does not tell."""
         folder = self.store.folder.absolute()
         while not folder.exists():
             folder = folder.parent
-        return shutil.disk_usage(folder).free
+        try:
+            usage = shutil.disk_usage(folder)
+        except OSError:
+            return None
+        return usage.free if usage.total else None  # some network drives say 0 of 0
 
-    def check_space(self) -> None:
-        """Refuse to begin what the disk cannot hold.
 
-        Raises
-        ------
-        StoreError
-            The rows to be made need more space than is free.
-        """
-        needed = self.missing * self.bytes_per_row
-        if needed > self.free:
-            raise StoreError(
-                f"the {self.missing:,} rows to make need about {needed / 1e9:.1f} GB, and "
-                f"{self.free / 1e9:.1f} GB are free for {self.store.folder}.",
-                fix="make room, name another --cache, or ask for fewer --views",
-            )
+def check_space(plans: Sequence[Plan]) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Raises
+    ------
+    StoreError
+        The rows to be made need more space than is free.
+    """
+    missing, needed = (
+        sum(plan.missing for plan in plans),
+        sum(plan.bytes_to_make for plan in plans),
+    )
+    free = plans[0].free if missing else None
+    if free is not None and needed > free:
+        raise StoreError(
+            f"the {missing:,} rows to make need about {needed / 1e6:,.1f} MB, and "
+            f"{free / 1e6:,.1f} MB are free for {plans[0].store.folder.parent}.",
+            fix="make room, name another --cache, or ask for fewer --views",
+        )
 
 
 def plan_extraction(
-    dataset: Dataset, recipe: Recipe, *, cache: str | Path = CACHE, views: Views | None = None
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    cache: str | Path = CACHE,
+    views: Views | None = None,
+    after: Plan | None = None,
 ) -> Plan:
     """Find out what `extract` would do, and do nothing.
+
+    Parameters
+    ----------
+    dataset, recipe, cache, views
+        As for `extract`.
+    after : Plan, optional
+        What is to be done before, with other views of the same images: rows of view 0 are the
+        same for both, and count there alone.
 
     Raises
     ------
@@ -191,18 +218,16 @@ def plan_extraction(
         The cache cannot be read.
     """
     views = views or Views()
-    store, augmented = _stores(recipe, views, Path(cache))
-    wanted = len(set(keys(dataset))) + len(set(views.keys(dataset)))
-    missing = len(store.missing(keys(dataset))) + len(augmented.missing(views.keys(dataset)))
+    store = after.store if after else FeatureStore(Path(cache), recipe)
+    more = views.count > 1
+    augmented = FeatureStore(Path(cache), views.recipe(recipe)) if more else store
+    first = [] if after else keys(dataset)
+    wanted = len(set(first)) + len(set(views.keys(dataset)))
+    missing = len(store.missing(first)) + len(augmented.missing(views.keys(dataset)))
     known = augmented if len(augmented) else store
     raw = 4 * math.prod(recipe.shape)
     size = known.size / len(known) if len(known) else raw * _SHRUNK_AT_MOST[recipe.precision]
     return Plan(store, augmented, wanted - missing, missing, math.ceil(size))
-
-
-def _stores(recipe: Recipe, views: Views, cache: Path) -> tuple[FeatureStore, FeatureStore]:
-    store = FeatureStore(cache, recipe)
-    return store, FeatureStore(cache, views.recipe(recipe)) if views.count > 1 else store
 
 
 def calibrated(
@@ -341,12 +366,11 @@ def extract(
     if backbone is None:
         recipe = calibrated(dataset, recipe, cache=cache, weights=weights)
     todo = plan or plan_extraction(dataset, recipe, cache=cache, views=views)
-    todo.check_space()
+    check_space([todo])
     started = time.monotonic()
     forward = backbone or _LateBackbone(recipe, weights)
     filling = _Filling(forward, todo.missing, on_progress, strict=strict)
     filling.fill(todo.store, zip(dataset.paths, dataset.digests, repeat(range(1))))
-    dataset = filling.readable(dataset)
     filling.fill(todo.augmented, zip(dataset.paths, dataset.digests, views.of(dataset)))
     dataset = filling.readable(dataset)
     dataset.check_learnable()
@@ -425,6 +449,7 @@ class _Filling:
     ) -> None:
         self.made = 0
         self.refused: dict[bytes, str] = {}
+        self._done = 0  # made, or given up
         self._forward = forward
         self._total = total
         self._report = on_progress or (lambda done, total: None)
@@ -437,7 +462,7 @@ class _Filling:
             for batch in compute_rows(self._tasks(store, images), store.recipe, self._forward):
                 for task, outcome in batch:
                     self._take(task, outcome, pending)
-                self._report(self.made + len(self.refused), self._total)
+                self._report(self._done, self._total)
         finally:
             # Also when interrupted: what was computed is kept.
             pending.commit()
@@ -462,16 +487,21 @@ class _Filling:
         begun: set[bytes] = set()
         for path, digest, wanted in images:
             views = tuple(view for view in wanted if (digest, view) not in store)
-            if views and digest not in begun:
-                begun.add(digest)
-                if not prepared:
-                    prepared = True
-                    store.prepare()
-                    self._report(self.made + len(self.refused), self._total)
-                yield Task(path, digest, views)
+            if not views or digest in begun:
+                continue
+            begun.add(digest)
+            if digest in self.refused:
+                self._done += len(views)
+                continue
+            if not prepared:
+                prepared = True
+                store.prepare()
+                self._report(self._done, self._total)
+            yield Task(path, digest, views)
 
     def _take(self, task: Task, outcome: list[Rows] | ImageError, pending: _Pending) -> None:
         assert task.digest is not None  # noqa: S101 -- for the type checker: _tasks gives it
+        self._done += len(task.views)
         if isinstance(outcome, ImageError):
             self.refused[task.digest] = outcome.found
             if self._strict:
@@ -515,16 +545,17 @@ def compute_rows(
             for view in task.views
         ]
 
-    batches = _batches(tasks, max(1, _PIXELS_PER_BATCH // recipe.size**2))
+    most = max(1, _PIXELS_PER_BATCH // recipe.size**2)
+    batches = _batches(tasks, most)
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
         ahead: deque[list[tuple[Task, Future[list[Pixels] | ImageError]]]] = deque()
         try:
             for batch in batches:
                 ahead.append([(task, pool.submit(pixels, task)) for task in batch])
                 if len(ahead) > _BATCHES_AHEAD:
-                    yield _forward_batch(ahead.popleft(), forward)
+                    yield _forward_batch(ahead.popleft(), forward, most)
             while ahead:
-                yield _forward_batch(ahead.popleft(), forward)
+                yield _forward_batch(ahead.popleft(), forward, most)
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
@@ -544,11 +575,13 @@ def _batches(tasks: Iterable[Task], rows: int) -> Iterator[list[Task]]:
 
 
 def _forward_batch(
-    batch: Sequence[tuple[Task, Future[list[Pixels] | ImageError]]], forward: Forward
+    batch: Sequence[tuple[Task, Future[list[Pixels] | ImageError]]], forward: Forward, most: int
 ) -> list[tuple[Task, list[Rows] | ImageError]]:
     decoded = [(task, future.result()) for task, future in batch]
     pictures = [one for _, found in decoded if isinstance(found, list) for one in found]
-    rows = iter(forward(np.stack(pictures)) if pictures else ())
+    # The views of a single image can be more than what is to be computed at once.
+    parts = (pictures[start : start + most] for start in range(0, len(pictures), most))
+    rows = chain.from_iterable(forward(np.stack(part)) for part in parts)
     return [
         (task, found if isinstance(found, ImageError) else [next(rows) for _ in found])
         for task, found in decoded

@@ -10,7 +10,7 @@ from hostile import hostile_images
 from pipeline import extraction
 from pipeline.dataset import load_dataset
 from pipeline.errors import DataError
-from pipeline.extraction import extract, extract_files, plan
+from pipeline.extraction import extract, extract_files, plan_extraction
 from pipeline.images import decode
 
 
@@ -69,12 +69,12 @@ def test_one_changed_byte_makes_that_row_alone_again(run, photos, backbone):
 
 def test_the_plan_tells_what_will_be_done_and_does_nothing(run, photos, recipe, tmp_path):
     dataset = load_dataset(photos)
-    before = plan(dataset, recipe, cache=tmp_path / "cache")
+    before = plan_extraction(dataset, recipe, cache=tmp_path / "cache")
     assert (before.there, before.missing) == (0, 40)
     assert not (tmp_path / "cache").exists()
     run(dataset)
     paint(photos / "red" / "new.png", (180, 70, 70), seed=98)
-    after = plan(load_dataset(photos), recipe, cache=tmp_path / "cache")
+    after = plan_extraction(load_dataset(photos), recipe, cache=tmp_path / "cache")
     assert (after.there, after.missing) == (40, 1)
 
 

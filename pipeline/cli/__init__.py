@@ -36,7 +36,7 @@ from pipeline.cli.options import (
     views_of,
     with_recipe,
 )
-from pipeline.cli.steps import prepare, print_run
+from pipeline.cli.steps import called, prepare, print_run
 from pipeline.cli.terminal import (
     SOME_FILES_UNUSABLE,
     err,
@@ -94,7 +94,7 @@ def features(
             data, recipe, cache=cache, weights=weights, seed=seed, views=wanted
         )
         for one, plan in zip(wanted, plans):
-            with progress() as on_progress:
+            with progress("rows") as on_progress:
                 extraction = extract(
                     dataset,
                     plan.store.recipe,
@@ -105,15 +105,16 @@ def features(
                     on_progress=on_progress,
                     plan=plan,
                 )
-            seconds = extraction.seconds
-            rate = f" in {seconds:.1f} s ({extraction.made / seconds:.1f} images/s)"
+            dataset = extraction.dataset  # what could not be read is not tried again
+            made, seconds = extraction.made, extraction.seconds
+            rate = f" in {seconds:.1f} s ({made / seconds:.1f} rows/s)" if made else ""
+            views_in = f", views in {shown(extraction.augmented.folder)}" if one.count > 1 else ""
             out.print(
-                f"{extraction.made:,} rows made{rate if extraction.made else ''}; "
-                f"{len(extraction.dataset):,} images have features in "
-                f"{shown(extraction.augmented.folder)}",
+                f"{made:,} rows made{rate}; {len(dataset):,} images have features in "
+                f"{shown(extraction.store.folder)}{views_in}",
                 soft_wrap=True,
             )
-    finish(extraction.dataset.quarantined)
+    finish(dataset.quarantined)
 
 
 @app.command()
@@ -162,7 +163,7 @@ def classify(
                 data, recipe, cache=cache, weights=weights, seed=seed, views=wanted
             )
             settled = plans[0].store.recipe
-        with progress() as on_progress:
+        with progress("rows") as on_progress:
             run = run_classify(
                 dataset,
                 head or "all",
@@ -280,7 +281,9 @@ def _print_reference(run: Run) -> None:
     """Tell what computing in int8 costs in accuracy."""
     if run.recipe.precision != "int8":
         return
-    if not run.reference:
+    if any("augmentation" in result.parameters for result in run.results):
+        out.print("Accuracy lost to int8: measured without --views only.")
+    elif not run.reference:
         out.print(
             "Accuracy lost to int8: not measured. For that, run `pipeline features` with "
             "--precision auto on the same data first."
@@ -295,9 +298,6 @@ def _print_reference(run: Run) -> None:
 
 def _print_augmentation(run: Run) -> None:
     """Tell what augmentation did on validation, and where it hurts."""
-    from pipeline.augment import PRESETS
-
-    known = {preset.name: name for name, preset in PRESETS.items()}
     for result in run.results:
         losses: dict[str, float] = {}
         for parameters, log_loss in result.candidates:
@@ -307,7 +307,7 @@ def _print_augmentation(run: Run) -> None:
         if not losses:
             continue
         chosen = result.parameters["augmentation"]
-        shares = ", ".join(f"{known.get(name, name)} {loss:.3f}" for name, loss in losses.items())
+        shares = ", ".join(f"{called(name)} {loss:.3f}" for name, loss in losses.items())
         verdict = "; augmentation hurts here" if losses["none"] <= losses[chosen] else ""
         out.print(
             f"{result.head}: log loss on validation by augmentation: {shares}{verdict}",

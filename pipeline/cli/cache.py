@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 
 from pipeline.cli.options import CacheOption, DataArgument, SeedOption, with_recipe
+from pipeline.cli.steps import called
 from pipeline.cli.terminal import err, finish, out, print_damaged, reporting_errors, shown
 from pipeline.errors import DataError, PipelineError, StoreError
 
@@ -38,6 +39,8 @@ def list_stores(cache: CacheOption = Path("cache")) -> None:
                 continue
             recipe = store.recipe
             made_with = f"{recipe.precision}, {recipe.scaling}, {recipe.resize}"
+            if recipe.augmentation != "none":
+                made_with += f", views: {called(recipe.augmentation)}"
             table.add_row(
                 recipe.name,
                 made_with,

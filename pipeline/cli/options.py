@@ -106,7 +106,7 @@ def views_of(
         return [Views(count=count, augmentation=none)]  # which it refuses
     return [
         Views() if one == none else Views(count=count, augmentation=one, everywhere=tta)
-        for one in found
+        for one in dict.fromkeys(found)
     ]
 
 

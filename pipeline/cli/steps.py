@@ -32,7 +32,7 @@ def prepare(
     from pipeline.backbone import vgg16_recipe
     from pipeline.dataset import load_dataset
     from pipeline.digests import Digests
-    from pipeline.extraction import calibrated, plan_extraction
+    from pipeline.extraction import calibrated, check_space, plan_extraction
 
     recipe = vgg16_recipe(**options)
     if data == "demo":
@@ -47,10 +47,13 @@ def prepare(
         weights=weights,
         on_calibration=lambda count: err.print(f"calibrating int8 on {count} training images"),
     )
-    plans = [plan_extraction(dataset, recipe, cache=cache, views=one) for one in views]
+    plans: list[Plan] = []
+    for one in views:
+        first = plans[0] if plans else None
+        plans.append(plan_extraction(dataset, recipe, cache=cache, views=one, after=first))
     print_dataset(dataset)
-    for one, plan in zip(views, plans):
-        _print_plan(plan, one)
+    _print_plans(plans, views)
+    check_space(plans)
     return dataset, plans
 
 
@@ -68,23 +71,43 @@ def print_dataset(dataset: Dataset) -> None:
     err.print(table)
 
 
-def _print_plan(plan: Plan, views: Views) -> None:
-    print_damaged(plan.store)
-    if plan.augmented is not plan.store:
-        print_damaged(plan.augmented)
-    recipe = plan.store.recipe
-    of_views = f", {views.count} views" if views.count > 1 else ""
+def _print_plans(plans: Sequence[Plan], views: Sequence[Views]) -> None:
+    stores = {id(store): store for plan in plans for store in (plan.store, plan.augmented)}
+    for store in stores.values():
+        print_damaged(store)
+    recipe = plans[0].store.recipe
+    names = [called(one.augmentation.name) for one in views if one.count > 1]
+    most = max(one.count for one in views)
+    of_views = f", {most} views ({', '.join(names)})" if names else ""
+    missing = sum(plan.missing for plan in plans)
     err.print(
         f"{recipe.backbone} up to {recipe.layer}, {recipe.size} x {recipe.size} pixels, "
-        f"{recipe.precision}{of_views}: {plan.there:,} rows are there, {plan.missing:,} to make"
+        f"{recipe.precision}{of_views}: {sum(plan.there for plan in plans):,} rows are there, "
+        f"{missing:,} to make",
+        soft_wrap=True,
     )
-    if plan.missing:
-        size = plan.missing * plan.bytes_per_row
-        per_thousand = 1000 * views.count * plan.bytes_per_row
-        err.print(
-            f"They take about {filesize(size)} of disk, {filesize(per_thousand)} for 1,000 images "
-            f"in all their views; {filesize(plan.free)} are free"
-        )
+    if not missing:
+        return
+    of_image = plans[0].bytes_per_row + sum(
+        (one.count - 1) * plan.bytes_per_row for one, plan in zip(views, plans)
+    )
+    free = plans[0].free
+    err.print(
+        f"They take about {filesize(sum(plan.bytes_to_make for plan in plans))} of disk, "
+        f"{filesize(1000 * of_image)} for 1,000 images{' in all their views' if names else ''}"
+        + ("" if free is None else f"; {filesize(free)} are free"),
+        soft_wrap=True,
+    )
+
+
+def called(augmentation: str) -> str:
+    """Give an augmentation's name as somebody types it: that of the preset, or its settings."""
+    from pipeline.augment import PRESETS
+
+    presets = {preset.name: name for name, preset in PRESETS.items()}
+    _, *settings = augmentation.split(" ")
+    typed = (one if "=" in one else f"{one}=yes" for one in settings)
+    return presets.get(augmentation, ",".join(typed))
 
 
 def print_run(run: Run) -> None:

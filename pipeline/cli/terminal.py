@@ -55,7 +55,7 @@ def reporting_errors(kept: str = "Features made so far are") -> Iterator[None]:
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[int, int], None]]:
+def progress(unit: str = "images") -> Iterator[Callable[[int, int], None]]:
     """Show how far the work is: a bar on a terminal, now and then a line elsewhere."""
     from rich.progress import (
         BarColumn,
@@ -73,7 +73,7 @@ def progress() -> Iterator[Callable[[int, int], None]]:
     bar = Progress(
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
-        TextColumn("images  {task.fields[rate]}"),
+        TextColumn(unit + "  {task.fields[rate]}"),
         TimeRemainingColumn(),
         console=err,
         transient=True,
@@ -91,7 +91,7 @@ def progress() -> Iterator[Callable[[int, int], None]]:
         if bar.disable and done and now - max(last_line, started) > _LINE_EVERY_SECONDS:
             last_line = now
             left = (total - done) / rate(done)
-            err.print(f"{done:,} of {total:,} images, {text}, {left:.0f} s left")
+            err.print(f"{done:,} of {total:,} {unit}, {text}, {left:.0f} s left")
 
     with bar:
         yield on_progress
