@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline import heads
+from pipeline.augment import Augmentation
 from pipeline.backbone import Backbone, vgg16_recipe
 from pipeline.errors import ImageError, ModelError, PipelineError
-from pipeline.extraction import Forward, Task, compute_rows
+from pipeline.extraction import Forward, Task, Views, compute_rows
 from pipeline.heads import Classifier, DenseHead
 from pipeline.network import Network, TunedClassifier
 from pipeline.recipe import Recipe
@@ -194,16 +195,18 @@ class Model:
             recipe = Recipe.from_fields(manifest["recipe"])
             head, classes = str(manifest["head"]), tuple(manifest["classes"])
             parameters = dict(manifest["parameters"])
-            views, augmentation = (
-                int(manifest.get("views", 1)),
-                str(manifest.get("augmentation", "none")),
-            )
+            # Models that were saved before there were views do not name them.
+            views = int(manifest.get("views", 1))
+            augmentation = str(manifest.get("augmentation", "none"))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(folder, f"{_MANIFEST} is not a manifest") from error
         kind = _KINDS.get(tuple(files))
         if kind is None:
-            raise _damaged(folder, f"{_MANIFEST} names {', '.join(files)}, which is no head's file")
-        _require_same_features(recipe, folder)
+            named = " and ".join(files) or "no file"
+            raise _damaged(
+                folder, f"{_MANIFEST} names {named}, which is not what a head consists of"
+            )
+        _require_same_features(recipe, views, augmentation, folder)
         contents = {file: _read_checked(folder, file, digest) for file, digest in files.items()}
         estimator: Classifier | TunedClassifier
         try:
@@ -307,9 +310,10 @@ def _read_checked(folder: Path, file: str, digest: str) -> bytes:
     return content
 
 
-def _require_same_features(recipe: Recipe, folder: Path) -> None:
+def _require_same_features(recipe: Recipe, views: int, augmentation: str, folder: Path) -> None:
     """Refuse a model whose features this installation would make in another way."""
     try:
+        Views(count=views, augmentation=Augmentation.from_name(augmentation))
         same = recipe == vgg16_recipe(
             layer=recipe.layer,
             size=recipe.size,

@@ -61,7 +61,7 @@ MAY_IMPORT = {
         "weights",
     },
     "extraction": {"augment", "recipe", "images", "digests", "dataset", "store", "backbone"},
-    "model": {"recipe", "backbone", "extraction", "heads", "network"},
+    "model": {"augment", "recipe", "backbone", "extraction", "heads", "network"},
     "transformer": {"backbone", "extraction"},
     "run": {"recipe", "dataset", "evaluate", "model", "report"},
     "classification": {

@@ -184,8 +184,6 @@ def test_a_manifest_that_was_edited_is_refused(intact, tmp_path):
         lambda manifest: manifest["recipe"].pop("size"),
         lambda manifest: manifest["recipe"].update(shape=[1]),
         lambda manifest: manifest.update(files=["head.skops"]),
-        lambda manifest: manifest.update(files={}),
-        lambda manifest: manifest["files"].update({"head.weights.h5": "0" * 64}),
         lambda manifest: manifest.update(classes=3),
         lambda manifest: manifest.update(parameters=3),
         lambda manifest: manifest.update(schema="one"),
@@ -216,7 +214,24 @@ def test_a_manifest_that_names_a_file_elsewhere_is_refused(intact, tmp_path, way
         folder,
         lambda manifest: manifest.update(files={name: manifest["files"].pop("head.skops")}),
     )
-    with pytest.raises(ModelError, match="is no head's file"):
+    with pytest.raises(ModelError, match=r"names .*head\.skops, which is not what a head consists"):
+        Model.load(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda files: files.clear(), "no file"),
+        (lambda files: files.update({"head.weights.h5": "0" * 64}), "head.skops and head.weights"),
+        (lambda files: files.update({"model.keras": "0" * 64}), "head.skops and model.keras"),
+    ],
+)
+def test_a_manifest_that_names_other_files_than_a_head_has_is_refused(
+    intact, tmp_path, change, named
+):
+    folder = shutil.copytree(intact["logistic"], tmp_path / "model")
+    change_manifest(folder, lambda manifest: change(manifest["files"]))
+    with pytest.raises(ModelError, match=rf"names {named}.*, which is not what a head consists of"):
         Model.load(folder)
 
 
