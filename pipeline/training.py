@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import tempfile
 import time
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,6 +103,12 @@ class Progress:
     )
     best_epoch: int = 0
 
+    @property
+    def where(self) -> str:
+        """How far it is, in words."""
+        step = f"at step {self.step} of epoch {self.epoch + 1}"
+        return step if self.step else f"after epoch {self.epoch}"
+
     def end_epoch(self, on_validation: Mapping[str, float]) -> dict[str, float]:
         """Close an epoch, and give its figures."""
         figures = {"loss": self.loss / self.seen, "accuracy": self.hits / self.seen}
@@ -142,7 +148,7 @@ def train(
     before : callable
         What is done to a batch's inputs, in the same graph, without being trained.
     on_images : callable, optional
-        Called with the number of images done, and to do, after each step.
+        Called with the number of images done, and to do, at the start and after each step.
     on_epoch : callable, optional
         Called after each epoch with its number and its figures.
 
@@ -154,7 +160,7 @@ def train(
     Raises
     ------
     PipelineError
-        The loss is not finite, or a checkpoint is not of this training.
+        The loss is not finite, the checkpoint cannot be written, or is not of this training.
     """
     tf, keras = tensorflow.load()
     optimizer = {"rmsprop": keras.optimizers.RMSprop, "adam": keras.optimizers.Adam}[
@@ -162,8 +168,7 @@ def train(
     ](training.learning_rate)
     optimizer.build(model.trainable_variables)
 
-    # Keras's own jit_compile="auto" would use XLA, which halves the speed of bfloat16 on a CPU.
-    @tf.function(jit_compile=False, reduce_retracing=True)  # type: ignore[untyped-decorator]
+    @_for_any_batch_size
     def step(inputs: Any, labels: Any) -> tuple[Any, Any]:
         inputs = before(inputs)
         with tf.GradientTape() as tape:
@@ -173,7 +178,7 @@ def train(
         optimizer.apply_gradients(zip(gradients, model.trainable_variables))
         return loss, tf.math.count_nonzero(hits)
 
-    @tf.function(jit_compile=False, reduce_retracing=True)  # type: ignore[untyped-decorator]
+    @_for_any_batch_size
     def test(inputs: Any, labels: Any) -> tuple[Any, Any]:
         losses, hits = _judge(model(before(inputs), training=False), labels)
         return tf.reduce_sum(losses), tf.math.count_nonzero(hits)
@@ -182,18 +187,22 @@ def train(
     progress = state.restore()
     report = on_images or (lambda done, total: None)
     total = training.epochs * batches.images
+    report(progress.epoch * batches.images + progress.seen, total)
     while not _is_over(progress, training):
         for inputs, labels in batches.epoch(progress.epoch, progress.step):
             loss, hits = step(inputs, labels)
-            if not math.isfinite(loss):
-                raise _not_finite(float(loss), progress, checkpoint)
+            loss = float(loss)
             progress.step += 1
+            if not math.isfinite(loss):
+                raise _not_finite(f"the loss was {loss} {progress.where}", checkpoint)
             progress.seen += len(labels)
-            progress.loss += float(loss) * len(labels)
+            progress.loss += loss * len(labels)
             progress.hits += int(hits)
             report(progress.epoch * batches.images + progress.seen, total)
             state.save_now_and_then(progress)
         figures = progress.end_epoch(_validate(test, batches))
+        if not math.isfinite(figures["val_loss"]):
+            raise _not_finite(f"the loss on validation was not finite {progress.where}", checkpoint)
         if progress.best_epoch == progress.epoch:
             state.keep_best()
         state.save(progress)
@@ -201,6 +210,25 @@ def train(
             on_epoch(progress.epoch, figures)
     state.use_best()
     return progress
+
+
+def _for_any_batch_size(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Compile a function of inputs and labels once, whichever batch comes first.
+
+    Else a training that goes on with an epoch's last, smaller batch would run other graphs.
+    """
+    tf, _ = tensorflow.load()
+    compiled: Any = None
+
+    def call(inputs: Any, labels: Any) -> Any:
+        nonlocal compiled
+        if compiled is None:
+            signature = [tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in (inputs, labels)]
+            # Keras's jit_compile="auto" would use XLA, which halves bfloat16's speed on a CPU.
+            compiled = tf.function(function, signature, jit_compile=False)
+        return compiled(inputs, labels)
+
+    return call
 
 
 def _judge(outputs: Any, labels: Any) -> tuple[Any, Any]:
@@ -230,16 +258,14 @@ def _validate(test: Callable[[Any, Any], tuple[Any, Any]], batches: Batches) -> 
     return {"val_loss": loss / seen, "val_accuracy": hits / seen}
 
 
-def _not_finite(loss: float, progress: Progress, checkpoint: Path) -> PipelineError:
+def _not_finite(found: str, checkpoint: Path) -> PipelineError:
     kept = (
-        f"; the last good checkpoint is {checkpoint}"
+        f"the last good checkpoint is {checkpoint}"
         if checkpoint.exists()
-        else "; there was no checkpoint yet"
+        else "there was no checkpoint yet"
     )
     return PipelineError(
-        f"the loss was {loss} at step {progress.step + 1} of epoch {progress.epoch + 1}{kept}.",
-        expected="a finite loss",
-        fix="lower the learning rate",
+        f"{found}; {kept}.", expected="finite numbers", fix="lower the learning rate"
     )
 
 
@@ -266,36 +292,52 @@ class _State:
             self.save(progress)
 
     def save(self, progress: Progress) -> None:
+        now = [np.asarray(variable) for variable in self._now]
+        # The loss may well be finite then: compiled, a relu makes 0 of what is no number.
+        if not all(np.isfinite(array).all() for array in now):
+            raise _not_finite(f"weights were not finite {progress.where}", self._file)
         arrays: dict[str, Any] = {"progress": json.dumps(vars(progress))}
-        arrays |= {f"now{i:03}": np.asarray(one) for i, one in enumerate(self._now)}
-        arrays |= {f"best{i:03}": one for i, one in enumerate(self._best)}
-        temporary = self._file.with_suffix(".tmp")
-        with temporary.open("wb") as stream:
-            np.savez(stream, **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(self._file)
+        arrays |= {f"now{i:03}": array for i, array in enumerate(now)}
+        arrays |= {f"best{i:03}": array for i, array in enumerate(self._best)}
+        try:
+            self._write(arrays)
+        except FileNotFoundError:
+            pass  # an equal training that ran meanwhile has ended, and cleared up
+        except OSError as error:
+            raise PipelineError(
+                f"cannot write the checkpoint {self._file}: {error.strerror or error}.",
+                fix="see to permissions and free space, and start the same training again",
+            ) from error
         self._saved = time.monotonic()
+
+    def _write(self, arrays: Mapping[str, Any]) -> None:
+        """Write a file under a name of its own, as an equal training may do so now, too."""
+        folder = self._file.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, suffix=".tmp", delete=False) as stream:
+            temporary = Path(stream.name)
+            try:
+                np.savez(stream, **arrays)
+                stream.flush()
+                os.fsync(stream.fileno())
+                stream.close()
+                temporary.replace(self._file)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
+                raise
 
     def restore(self) -> Progress:
         if not self._file.exists():
             return Progress()
         try:
-            with np.load(self._file, allow_pickle=False) as content:
+            with self._file.open("rb") as file, np.load(file, allow_pickle=False) as content:
                 arrays = dict(content)
             progress = Progress(**json.loads(str(arrays.pop("progress"))))
             now = [arrays.pop(f"now{i:03}") for i in range(len(self._now))]
             best = [arrays[name] for name in sorted(arrays)]
             self._check(now, best, progress)
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            EOFError,
-            zipfile.BadZipFile,
-            zlib.error,
-        ) as error:
+        except Exception as error:  # a damaged archive raises many kinds
             raise PipelineError(
                 f"the checkpoint {self._file} cannot be used: {error}.",
                 expected="what an earlier start of this training wrote",
