@@ -19,6 +19,7 @@ from pipeline.backbone import LAYERS, build_base, preprocess
 from pipeline.errors import PipelineError
 from pipeline.heads import build_dense
 from pipeline.recipe import Recipe
+from pipeline.weights import load_weights
 
 POOLS = ("flatten", "average", "max")
 """How the last block's output becomes the row of numbers that a dense head takes."""
@@ -35,7 +36,7 @@ class Network:
         Number of classes, 2 or more.
     weights : sequence of ndarray, or None
         Of the whole base, as from `pipeline.weights.load_weights`; None where the tail's are to
-        be loaded and nothing else is used.
+        be loaded: the trunk gets its own when `whole` needs them.
     pool : {"flatten", "average", "max"}
         What is between base and head; the textbook recipe flattens.
     units, dropout, seed
@@ -72,6 +73,7 @@ class Network:
         _, keras = tensorflow.load()
         precision = "bfloat16" if recipe.precision == "bfloat16" else "float32"
         self.recipe = recipe
+        self._lacks_trunk = weights is None
         self.base = build_base(weights, recipe.size, precision)
         self.trunk = keras.Model(self.base.input, self.base.get_layer(recipe.layer).output)
         self.upper = self._above(recipe.layer)
@@ -121,7 +123,12 @@ class Network:
         What has no parameters is not trained.
         """
         return [
-            (layer.name, tuple(layer.output.shape[1:]), layer.count_params(), layer.trainable)
+            (
+                layer.name,
+                tuple(layer.output.shape[1:]),
+                layer.count_params(),
+                bool(layer.trainable_variables),
+            )
             for layer in [*self.base.layers[1:], *self.dense.layers]
         ]
 
@@ -134,6 +141,9 @@ class Network:
             From RGB pixels, 0 to 255, ``(n, size, size, 3)``, to what `tail` gives.
         """
         _, keras = tensorflow.load()
+        if self._lacks_trunk:
+            self.trunk.set_weights(load_weights()[: len(self.trunk.weights)])
+            self._lacks_trunk = False
         size = self.recipe.size
         pixels = keras.Input((size, size, 3), name="pixels")
         if self.recipe.scaling == "unit":

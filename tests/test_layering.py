@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "weights": {"tensorflow"},
     "backbone": {"recipe", "images", "tensorflow", "quantised", "weights"},
     "training": {"tensorflow"},
-    "network": {"tensorflow", "backbone", "heads", "recipe"},
+    "network": {"tensorflow", "backbone", "heads", "recipe", "weights"},
     "batches": {
         "tensorflow",
         "augment",
