@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import os
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,7 +18,7 @@ from pipeline.augment import PRESETS, apply, draw
 from pipeline.backbone import preprocess
 from pipeline.dataset import Dataset
 from pipeline.digests import read_image
-from pipeline.errors import DataError, ImageError
+from pipeline.errors import DataError, ImageError, PipelineError
 from pipeline.extraction import Extraction, Views
 from pipeline.images import decode
 from pipeline.network import Network, as_probabilities
@@ -44,7 +47,27 @@ class Source(Protocol):
 
 
 class OrderedBatches:
-    """An order of the training images for each epoch: the same from images and from rows."""
+    """An order of the training images for each epoch: the same from images and from rows.
+
+    It follows from the images' digests and not from their names, as a training's course does.
+
+    Parameters
+    ----------
+    source : Source
+        Where the inputs come from.
+    network : Network
+        What is trained.
+    phase : {"frozen", "finetune"}
+        Which part of it.
+    dataset : Dataset
+        Labels and splits.
+    batch_size : int
+        Images a step; an epoch's last may have fewer.
+    seed : int
+        Decides the order.
+    epochs_before : int
+        Epochs of an earlier phase: orders and views go on from there.
+    """
 
     def __init__(
         self,
@@ -55,19 +78,23 @@ class OrderedBatches:
         *,
         batch_size: int,
         seed: int,
+        epochs_before: int = 0,
     ) -> None:
         self._read, self.before = source.inputs(network, phase)
         self._labels = dataset.labels
-        self._training, self._held_out = dataset.where("train"), dataset.where("validation")
+        by_digest = sorted(dataset.where("train"), key=dataset.digests.__getitem__)
+        self._training = np.array(by_digest, np.int64)
+        self._held_out = dataset.where("validation")
         self._batch_size = batch_size
-        self._seed = [seed, ("frozen", "finetune").index(phase)]
+        self._seed = seed
+        self._epochs_before = epochs_before
         self.images = len(self._training)
 
     def epoch(self, number: int, first: int) -> Iterator[Batch]:
         """Give an epoch's batches from the one with the number `first`."""
-        rng = np.random.default_rng([*self._seed, number])
-        order = rng.permutation(self._training)[first * self._batch_size :]
-        return self._with_labels(order, number)
+        epoch = self._epochs_before + number
+        order = np.random.default_rng([self._seed, epoch]).permutation(self._training)
+        return self._with_labels(order[first * self._batch_size :], epoch)
 
     def validation(self) -> Iterator[Batch]:
         """Give the validation images, in their order."""
@@ -81,19 +108,27 @@ class OrderedBatches:
 
 
 class CachedRows:
-    """All rows of an extraction, uncompressed in a file without a name, to be read in any order."""
+    """All rows of an extraction, uncompressed in a file without a name, to be read in any order.
 
-    def __init__(self, extraction: Extraction, cache: Path) -> None:
+    Parameters
+    ----------
+    extraction : Extraction
+        The rows.
+    folder : Path
+        Where that file is to be.
+    """
+
+    def __init__(self, extraction: Extraction, folder: Path) -> None:
         tf, _ = tensorflow.load()
-        self._extraction = extraction
-        self._cache = cache
+        self._folder = folder
+        self._averaged = extraction.views.everywhere
         recipe, dataset = extraction.store.recipe, extraction.dataset
         views = list(extraction.views.of(dataset))
         self._counts = np.array([1 + len(more) for more in views])
         self._first = np.cumsum(self._counts) - self._counts
         # Rows that were computed in bfloat16 lose nothing by it.
         exact = tf.bfloat16.as_numpy_dtype if recipe.precision == "bfloat16" else np.float32
-        self._rows = _scratch(cache, (int(self._counts.sum()), *recipe.shape), exact)
+        self._rows = _scratch(folder, (int(self._counts.sum()), *recipe.shape), exact)
         for start in range(0, len(dataset), _ROWS_AT_ONCE):
             places = range(start, min(start + _ROWS_AT_ONCE, len(dataset)))
             self._rows[self._first[places]] = extraction.rows(0, places)
@@ -104,35 +139,41 @@ class CachedRows:
 
     def inputs(self, network: Network, phase: str) -> tuple[Read, Before]:
         """Give rows; for a head alone, what the frozen layers above make of them, made once."""
-        source = self._rows
-        if phase == "frozen" and network.upper is not None:
-            source = _scratch(
-                self._cache, (len(source), *network.upper.output.shape[1:]), np.float32
-            )
-            for start in range(0, len(source), _ROWS_AT_ONCE):
-                part = slice(start, start + _ROWS_AT_ONCE)
-                source[part] = network.upper(np.asarray(self._rows[part]), training=False)
+        upper = network.upper if phase == "frozen" else None
+
+        @cache  # a phase that ended before a restart needs none
+        def source() -> Any:
+            return self._rows if upper is None else self._through(upper)
 
         def read(places: npt.NDArray[np.int64], size: int, view: int) -> Iterator[Inputs]:
             rows = self._first[places] + max(view, 0) % self._counts[places]
             for start in range(0, len(rows), size):
-                yield np.asarray(source[rows[start : start + size]])
+                yield np.asarray(source()[rows[start : start + size]])
 
         return read, lambda inputs: inputs
 
     def probabilities(self, network: Network) -> npt.NDArray[np.float64]:
         """Apply the tail to every image's rows."""
+        rows = np.arange(len(self._rows)) if self._averaged else self._first
         parts = [
-            np.asarray(network.tail(np.asarray(self._rows[start : start + _ROWS_AT_ONCE])))
-            for start in range(0, len(self._rows), _ROWS_AT_ONCE)
+            np.asarray(network.tail(np.asarray(self._rows[part]), training=False))
+            for part in np.split(rows, range(_ROWS_AT_ONCE, len(rows), _ROWS_AT_ONCE))
         ]
         found = as_probabilities(np.concatenate(parts)).astype(np.float64)
-        if not self._extraction.views.everywhere:
-            plain: npt.NDArray[np.float64] = found[self._first]
-            return plain
-        sums: npt.NDArray[np.float64] = np.add.reduceat(found, self._first)
-        means: npt.NDArray[np.float64] = sums / self._counts[:, None]
+        if not self._averaged:
+            return found
+        means: npt.NDArray[np.float64] = np.add.reduceat(found, self._first)
+        means /= self._counts[:, None]
         return means
+
+    def _through(self, layers: Any) -> Any:
+        """Make what frozen layers make of all rows."""
+        shape = (len(self._rows), *layers.output.shape[1:])
+        found = _scratch(self._folder, shape, np.float32)
+        for start in range(0, len(found), _ROWS_AT_ONCE):
+            part = slice(start, start + _ROWS_AT_ONCE)
+            found[part] = layers(np.asarray(self._rows[part]), training=False)
+        return found
 
 
 class Images:
@@ -142,7 +183,7 @@ class Images:
         self._dataset = dataset
         self._recipe = recipe
         self._views = views
-        self._failed: list[ImageError] = []
+        self._failed: list[tuple[Path, ImageError]] = []
 
     def inputs(self, network: Network, phase: str) -> tuple[Read, Before]:
         """Give pixels, and the frozen part of the network."""
@@ -174,7 +215,7 @@ class Images:
             try:
                 return self._pixels(int(place), number)
             except ImageError as error:
-                self._failed.append(error)
+                self._failed.append((self._dataset.paths[place], error))
                 raise
 
         def load(place: Any) -> Any:
@@ -191,9 +232,10 @@ class Images:
             yield from batches
         except tf.errors.OpError as error:
             if self._failed:
+                path, reason = self._failed[0]
                 raise DataError(
-                    f"an image cannot be read any more: {self._failed[0].found}",
-                    fix="leave the images alone while they are trained on, and start again",
+                    f"the image {path} cannot be read any more: {reason.found}",
+                    fix="leave the images alone until the training ends, and start it again",
                 ) from error
             raise
 
@@ -207,6 +249,21 @@ class Images:
 
 
 def _scratch(folder: Path, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Make an array that the system keeps in memory while there is room, and on disk else."""
-    with tempfile.TemporaryFile(dir=folder) as file:
-        return np.memmap(file, dtype, "w+", shape=shape)
+    """Make an array that the system keeps in memory while there is room, and on disk else.
+
+    Its space is taken at once where the system can: a disk that is full later would end the
+    process without a word.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), 0, size)
+            return np.memmap(file, dtype, "w+", shape=shape)
+    except OSError as error:
+        raise PipelineError(
+            f"cannot lay out {shape[0]:,} rows, {size / 1e9:.1f} GB, in {folder}: "
+            f"{error.strerror or error}.",
+            fix="see to permissions and free space there, name another folder with --runs, or "
+            "ask for fewer --views",
+        ) from error
