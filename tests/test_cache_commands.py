@@ -102,6 +102,42 @@ def test_list_names_every_store_with_its_rows(stored):
         assert lines[store.recipe.name].split()[-3:-1] == ["40", "1"]
 
 
+def test_list_tells_stores_of_views_apart(photos):
+    for text in ("mild", "rotation=5,horizontal_flip=yes"):
+        pipeline("features", photos, *SETTINGS, "--views", "2", "--augmentation", text)
+    words = " ".join(pipeline("cache", "list", "--cache", "cache").stdout.split())
+    assert words.count("float32, caffe,") == 3
+    assert words.count("views:") == 2
+    assert "views: mild" in words
+    assert "rotation=5,horizontal_flip=yes" in words.replace(" ", "")
+
+
+def test_prune_keeps_all_views_of_the_images_that_are_listed_and_drops_those_of_others(photos):
+    options = [*SETTINGS, "--views", "3", "--augmentation", "mild"]
+    pipeline("features", photos, *options)
+    before = load_dataset(photos)
+    gone = before.where("train")[:4]
+    for place in gone:
+        before.paths[place].unlink()
+    rows = {store.folder.name: len(store) for store in the_stores()}
+    train = len(before.where("train"))
+    assert sorted(rows.values()) == sorted([40, 2 * train])
+    result = pipeline("cache", "prune", photos, "--cache", "cache")
+    assert "4 rows dropped, 36 stay" in " ".join(result.stdout.split())
+    assert f"8 rows dropped, {2 * train - 8} stay" in " ".join(result.stdout.split())
+    again = pipeline("features", photos, *options)
+    assert again.stdout.startswith("0 rows made; 36 images")
+
+
+def test_status_and_export_are_about_the_images_themselves(photos):
+    pipeline("features", photos, *SETTINGS, "--views", "2", "--augmentation", "mild")
+    assert status(photos)["reused"] == 40
+    assert pipeline("cache", "export", photos, "features.npz", *SETTINGS).exit_code == 0
+    _, recipe, rows = import_features(Path("features.npz"))
+    assert recipe == vgg16_recipe(size=64, precision="float32")
+    assert len(rows) == 40
+
+
 def test_verify_names_what_is_damaged_and_the_next_run_makes_it_again(stored):
     assert pipeline("cache", "verify", "--cache", "cache").exit_code == 0
     before = the_store().read(keys(load_dataset(stored)))

@@ -3,19 +3,24 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import CountingBackbone, files_in, no_network, paint, run_json
 
 from pipeline import classification, extraction
+from pipeline.augment import PRESETS, get_augmentation
 from pipeline.backbone import vgg16_recipe
 from pipeline.classification import classify
-from pipeline.cli import _print_reference
+from pipeline.cli import _print_augmentation, _print_reference
 from pipeline.dataset import load_dataset
 from pipeline.errors import DataError, PipelineError, StoreError
 from pipeline.evaluate import evaluate
-from pipeline.heads import HEADS, Head
+from pipeline.exchange import export_features
+from pipeline.extraction import Views
+from pipeline.heads import HEADS, Head, estimators
+from pipeline.model import Model, find_model
 from pipeline.store import FeatureStore
 
 SKLEARN = [name for name in HEADS if name != "dense"]
@@ -414,3 +419,301 @@ def test_int8_is_held_against_the_same_images_in_a_higher_precision(photos, tmp_
     )
     _print_reference(both)
     assert "in int8, 1.000 in float32: " in capsys.readouterr().out
+
+
+# --- views --------------------------------------------------------------------------------
+
+
+def some_views(count, text="mild", *, everywhere=False):
+    return Views(count=count, augmentation=get_augmentation(text), everywhere=everywhere)
+
+
+def store_views(place, data, views, noise=1.0, of_class=lambda label: label):
+    """Put rows of views into the cache; give them by view and image."""
+    rng = np.random.default_rng(8)
+    found = rng.exponential(size=(views.count, len(data), *place.recipe.shape)) * noise
+    found[:, np.arange(len(data)), 0, 0, of_class(data.labels)] += 1
+    found[0] = FeatureStore(place.folder / "cache", place.recipe).read(extraction.keys(data))
+    store = FeatureStore(place.folder / "cache", views.recipe(place.recipe))
+    for view in range(1, views.count):
+        store.write([(digest, view) for digest in data.digests], found[view].astype(np.float32))
+    return found.astype(np.float32).reshape(*found.shape[:2], -1)
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_heads_learn_from_all_views_of_training_images_and_of_no_others(
+    place, recorded, everywhere
+):
+    data = place.data()
+    views = some_views(3, everywhere=everywhere)
+    rows = store_views(place, data, views)
+    place.classify(data, ["one"], views=views)
+    fits = [entry for entry in recorded["one"] if entry[0] == "fit"]
+    assert len(fits) == 3 + 3 + 1  # with views, without for comparison, and the chosen one again
+    for entry in fits[:3]:
+        assert np.array_equal(entry[3], np.concatenate(rows[:, :60]))
+        assert np.array_equal(entry[4], np.tile(data.labels[:60], 3))
+    for entry in fits[3:6]:
+        assert np.array_equal(entry[3], rows[0, :60])
+        assert np.array_equal(entry[4], data.labels[:60])
+    # Of validation images, there are more views only where they are asked for.
+    last = rows[:, :90] if everywhere else [rows[0, :90], rows[1, :60], rows[2, :60]]
+    assert np.array_equal(fits[6][3], np.concatenate(last))
+    labels = [data.labels[: len(part)] for part in last]
+    assert np.array_equal(fits[6][4], np.concatenate(labels))
+    # What is looked at before the choice is validation images alone.
+    where = next(i for i, entry in enumerate(recorded["one"]) if entry is fits[6])
+    looked_at = [entry[3] for entry in recorded["one"][:where] if entry[0] == "predict"]
+    judged_by = rows[:, 60:90] if everywhere else rows[:1, 60:90]
+    expected = [*judged_by] * 3 + [rows[0, 60:90]] * 3
+    assert len(looked_at) == len(expected)
+    assert all(np.array_equal(*pair) for pair in zip(looked_at, expected, strict=True))
+
+
+def test_a_head_that_stops_by_validation_watches_images_as_they_are(place, recorded):
+    data = place.data()
+    views = some_views(2, everywhere=True)
+    rows = store_views(place, data, views)
+    place.classify(data, ["early"], views=views)
+    fits = [entry for entry in recorded["early"] if entry[0] == "fit"]
+    assert [len(entry[3]) for entry in fits] == [120, 60]
+    for entry in fits:
+        watched, labels = entry[5]["validation_data"]
+        assert np.array_equal(watched, rows[0, 60:90])
+        assert np.array_equal(labels, data.labels[60:90])
+
+
+@pytest.mark.parametrize("head", ["linear-svm", "rbf-svm", "knn"])
+def test_views_of_one_image_are_never_on_both_sides_of_a_calibration_fold(place, monkeypatch, head):
+    data = place.data()
+    views = some_views(3, everywhere=True)
+    rows = store_views(place, data, views)
+    image_of = {row.tobytes(): image for view in rows for image, row in enumerate(view)}
+    assert len(image_of) == 3 * 120
+    learned, folds = [], []
+    split, fit = estimators.CalibrationFolds.split, classification._Examples._to_learn
+
+    def watched_split(self, X, y, groups=None):  # noqa: N803
+        folds.append([])
+        for sides in split(self, X, y):
+            folds[-1].append(sides)
+            yield sides
+
+    def watched_fit(self, places):
+        learned.append(fit(self, places))
+        return learned[-1]
+
+    monkeypatch.setattr(estimators.CalibrationFolds, "split", watched_split)
+    monkeypatch.setattr(classification._Examples, "_to_learn", watched_fit)
+    place.classify(data, [head], views=views)
+    grid = len(HEADS[head].grid)
+    assert len(folds) == len(learned) == 2 * grid + 1
+    assert [len(found) for found, _ in learned] == [180] * grid + [60] * grid + [270]
+    for (found, _), pairs in zip(learned, folds, strict=True):
+        images = np.array([image_of[row.tobytes()] for row in found])
+        assert len(pairs) == 5
+        for fitted, scored in pairs:
+            assert not set(images[fitted]) & set(images[scored])
+            assert len(fitted) + len(scored) == len(found)
+
+
+def test_tta_gives_the_mean_of_the_probabilities_of_all_views(place):
+    data = place.data()
+    views = some_views(4, everywhere=True)
+    rows = store_views(place, data, views)
+    run = place.classify(data, ["logistic", "rbf-svm"], views=views)
+    for result in run.results:
+        by_view = np.array([result.model.probabilities(view) for view in rows])
+        assert by_view.std(axis=0).max() > 0.01
+        assert np.allclose(result.probabilities, by_view.mean(axis=0), rtol=0, atol=1e-12)
+        assert result.test == evaluate(data.labels[90:], result.probabilities[90:])
+        assert (result.model.views, result.model.augmentation) == (4, PRESETS["mild"].name)
+
+
+def test_without_tta_images_are_judged_as_they_are(place):
+    data = place.data()
+    views = some_views(3)
+    rows = store_views(place, data, views)
+    result = place.classify(data, views=views).results[0]
+    assert np.array_equal(result.probabilities, result.model.estimator.predict_proba(rows[0]))
+    assert (result.model.views, result.model.augmentation) == (1, "none")
+
+
+@pytest.mark.parametrize(
+    ("head", "everywhere"),
+    [("logistic", False), *((name, True) for name in SKLEARN)],
+)
+def test_a_saved_model_says_of_an_image_file_what_the_run_said(
+    photos, recipe, backbone, tmp_path, head, everywhere
+):
+    run = classify(
+        photos,
+        head,
+        recipe=recipe,
+        views=some_views(3, "recipe,brightness=0.3", everywhere=everywhere),
+        cache=tmp_path / "cache",
+        runs=tmp_path / "runs",
+        backbone=backbone,
+    )
+    model = Model.load(find_model(run.folder, head))
+    assert model.views == (3 if everywhere else 1)
+    before = backbone.images
+    found = list(model.predict(run.dataset.paths, backbone=backbone))
+    assert backbone.images - before == 40 * model.views
+    for item, said in zip(found, run.best.probabilities, strict=True):
+        assert list(item.probabilities.values()) == pytest.approx(said.tolist(), abs=1e-6)
+        assert item.label == run.dataset.classes[said.argmax()]
+    assert run.best.probabilities.std() > 0.01
+    one = dataclasses.replace(model, views=1, augmentation="none")
+    as_they_are = list(one.predict(run.dataset.paths, backbone=backbone))
+    assert (as_they_are != found) == everywhere
+
+
+@pytest.mark.parametrize("order", [("mild", "recipe"), ("recipe", "mild")])
+def test_of_several_augmentations_the_one_best_on_validation_is_taken(place, order):
+    data = place.data()
+    store_views(place, data, some_views(3, "mild"), noise=0.3)
+    store_views(place, data, some_views(3, "recipe"), of_class=lambda label: 1 - label)
+    result = place.classify(data, views=[some_views(3, text) for text in order]).results[0]
+    grid = len(HEADS["logistic"].grid)
+    tried = [parameters["augmentation"] for parameters, _ in result.candidates]
+    names = [PRESETS[text].name for text in order]
+    assert tried == [names[0]] * grid + [names[1]] * grid + ["none"] * grid
+    losses = {name: [] for name in tried}
+    for parameters, loss in result.candidates:
+        losses[parameters["augmentation"]].append(loss)
+    best = min(names, key=lambda name: min(losses[name]))
+    assert best == PRESETS["mild"].name
+    assert result.parameters["augmentation"] == best
+    assert result.parameters["views"] == 3
+    assert result.validation.log_loss == min(losses[best])
+
+
+def test_an_augmentation_asked_for_is_taken_even_where_none_is_better(place):
+    data = place.data(noise=0.3)
+    store_views(place, data, some_views(3), of_class=lambda label: 1 - label)
+    run = place.classify(data, views=some_views(3))
+    plain = place.classify(data)
+    for result, alone in zip(run.results, plain.results, strict=True):
+        assert result.parameters["augmentation"] == PRESETS["mild"].name
+        by_none = [
+            (parameters, loss)
+            for parameters, loss in result.candidates
+            if parameters["augmentation"] == "none"
+        ]
+        assert [loss for _, loss in by_none] == [loss for _, loss in alone.candidates]
+        assert {parameters["views"] for parameters, _ in by_none} == {1}
+        assert min(loss for _, loss in by_none) < result.validation.log_loss
+    assert run_json(run)["heads"][0]["parameters"]["augmentation"] == PRESETS["mild"].name
+
+
+def test_none_may_be_asked_for_too_and_is_then_taken_where_it_is_best(place):
+    data = place.data(noise=0.3)
+    store_views(place, data, some_views(3), of_class=lambda label: 1 - label)
+    result = place.classify(data, views=[some_views(3), Views()]).results[0]
+    assert (result.parameters["augmentation"], result.parameters["views"]) == ("none", 1)
+    assert len(result.candidates) == 2 * len(HEADS["logistic"].grid)
+    assert result.probabilities.tolist() == (place.classify(data).best.probabilities.tolist())
+
+
+def test_the_same_views_named_twice_are_tried_once(place):
+    data = place.data()
+    store_views(place, data, some_views(2))
+    result = place.classify(data, views=[some_views(2), some_views(2)]).results[0]
+    assert len(result.candidates) == 2 * len(HEADS["logistic"].grid)
+    assert place.classify(data, views=[]).best.parameters.keys() == {"C"}
+
+
+def judged(losses, chosen):
+    """Make a run of one head that had these log losses, by augmentation."""
+    names = {text: get_augmentation(text).name for text in losses}
+    candidates = [
+        ({"C": c, "augmentation": names[text], "views": 3}, loss + c)
+        for text, loss in losses.items()
+        for c in (0.5, 0.0)
+    ]
+    result = SimpleNamespace(
+        head="logistic", parameters={"augmentation": names[chosen]}, candidates=candidates
+    )
+    return SimpleNamespace(results=[result])
+
+
+@pytest.mark.parametrize(
+    ("losses", "chosen", "hurts"),
+    [
+        ({"mild": 0.3, "none": 0.4}, "mild", False),
+        ({"mild": 0.4, "none": 0.3}, "mild", True),
+        ({"mild": 0.4, "none": 0.4}, "mild", True),
+        ({"mild": 0.5, "recipe": 0.3, "none": 0.4}, "recipe", False),
+        ({"mild": 0.5, "recipe": 0.42, "none": 0.41}, "recipe", True),
+        ({"none": 0.3, "mild": 0.4}, "none", True),
+        (
+            {"none": 0.4, "rotation=5,horizontal_flip=yes": 0.39},
+            "rotation=5,horizontal_flip=yes",
+            0,
+        ),
+    ],
+)
+def test_that_augmentation_hurts_is_said_exactly_where_none_was_at_least_as_good(
+    capsys, losses, chosen, hurts
+):
+    _print_augmentation(judged(losses, chosen))
+    shares = ", ".join(f"{text} {loss:.3f}" for text, loss in losses.items())
+    verdict = "; augmentation hurts here" if hurts else ""
+    assert capsys.readouterr().out == (
+        f"logistic: log loss on validation by augmentation: {shares}{verdict}\n"
+    )
+
+
+def test_of_augmentation_nothing_is_said_where_there_was_none(place, capsys):
+    _print_augmentation(place.classify(place.data()))
+    assert capsys.readouterr().out == ""
+
+
+def test_what_could_not_be_read_is_listed_once_however_many_augmentations_there_are(
+    photos, recipe, tmp_path, backbone
+):
+    good = (photos / "red" / "000.png").read_bytes()
+    for number in range(4):
+        (photos / "red" / f"cut {number}.png").write_bytes(good[: -200 - number])
+    run = classify(
+        photos,
+        "logistic",
+        recipe=recipe,
+        views=[some_views(2), some_views(3, "recipe")],
+        cache=tmp_path / "cache",
+        runs=tmp_path / "runs",
+        backbone=backbone,
+    )
+    train = len(run.dataset.where("train"))
+    assert backbone.images == 40 + train + 2 * train
+    listed = [Path(bad["path"]).name for bad in run_json(run)["dataset"]["quarantined"]]
+    assert sorted(listed) == [f"cut {number}.png" for number in range(4)]
+
+
+def test_a_features_file_has_no_views_and_that_is_said_before_the_work(place, tmp_path):
+    data = place.data()
+    store = FeatureStore(place.folder / "cache", place.recipe)
+    file = tmp_path / "features.npz"
+    export_features(data, place.recipe, store.read(extraction.keys(data)), file)
+    for views in (some_views(2), [Views(), some_views(2)]):
+        with pytest.raises(PipelineError, match=r"(?s)features\.npz holds no views.*--views"):
+            place.classify(file, views=views)
+    assert not place.runs.exists()
+    assert place.classify(file, views=Views()).best.head == "logistic"
+
+
+def test_heads_that_learned_from_views_are_not_held_against_others_without(
+    photos, tmp_path, capsys
+):
+    data = load_dataset(photos)
+    where = {"cache": tmp_path / "cache", "runs": tmp_path / "runs"}
+    exact = vgg16_recipe(size=64, precision="float32")
+    rounded = vgg16_recipe(size=64, precision="int8", calibration=" ".join(["1"] * 12))
+    extraction.extract(data, exact, cache=where["cache"], backbone=CountingBackbone(exact))
+    settings = {"recipe": rounded, "backbone": CountingBackbone(rounded), **where}
+    run = classify(data, ["knn"], views=some_views(2), **settings)
+    assert run.reference == ()
+    _print_reference(run)
+    assert "measured without --views only" in capsys.readouterr().out
+    assert len(classify(data, ["knn"], **settings).reference) == 1

@@ -1,4 +1,5 @@
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -8,16 +9,21 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import typer
 from conftest import CountingBackbone, paint
+from rich.filesize import decimal
 from typer.testing import CliRunner
 
 from pipeline import backbone as backbone_module
 from pipeline import cli, extraction, images, model
+from pipeline.augment import PRESETS, get_augmentation
 from pipeline.backbone import vgg16_recipe
 from pipeline.cli import options, terminal
+from pipeline.cli.steps import called
+from pipeline.dataset import load_dataset
 from pipeline.errors import PipelineError
 from pipeline.heads import HEADS
 from pipeline.store import FeatureStore
@@ -303,6 +309,165 @@ def test_the_seed_decides_the_splits_and_reaches_the_heads(photos, networks):
     assert [document["seed"] for document in runs] == [1, 1, 2]
     first, again, other = (document["dataset"]["digest"] for document in runs)
     assert first == again != other
+
+
+# --- views --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def train(photos):
+    """Count the images to learn from."""
+    return len(load_dataset(photos).where("train"))
+
+
+def test_the_plan_for_views_tells_rows_disk_space_and_what_is_free(
+    photos, networks, train, monkeypatch
+):
+    usage = SimpleNamespace(free=123_456_789, total=10**12)
+    monkeypatch.setattr(extraction.shutil, "disk_usage", lambda folder: usage)
+    result = run("features", photos, *SETTINGS, "--views", "4", "--augmentation", "mild")
+    assert result.exit_code == 0
+    rows = 40 + 3 * train
+    plan, space = result.stderr.splitlines()[-2:]
+    assert plan == (
+        "vgg16 up to block5_pool, 64 x 64 pixels, float32, 4 views (mild): "
+        f"0 rows are there, {rows} to make"
+    )
+    # 2 x 2 x 512 numbers a row, of four bytes, which shrink to half of that.
+    assert space == (
+        f"They take about {decimal(4096 * rows)} of disk, 16.4 MB for 1,000 images in all their "
+        "views; 123.5 MB are free"
+    )
+    assert result.stdout.startswith(f"{rows} rows made in ")
+    plain, views = vgg16_recipe(size=64, precision="float32"), PRESETS["mild"].name
+    other = dataclasses.replace(plain, augmentation=views)
+    assert result.stdout.endswith(
+        f"40 images have features in cache/{plain.name}, views in cache/{other.name}\n"
+    )
+    again = run("features", photos, *SETTINGS, "--views", "4", "--augmentation", "mild")
+    assert f"4 views (mild): {rows} rows are there, 0 to make" in again.stderr
+    assert "They take" not in again.stderr
+    assert again.stdout.startswith("0 rows made; 40 images")
+    assert [network.images for network in networks] == [rows]
+
+
+def test_a_disk_that_does_not_tell_what_is_free_is_not_said_to_be_full(
+    photos, networks, monkeypatch
+):
+    usage = SimpleNamespace(free=0, total=0)
+    monkeypatch.setattr(extraction.shutil, "disk_usage", lambda folder: usage)
+    result = run("features", photos, *SETTINGS)
+    assert result.exit_code == 0
+    assert result.stderr.endswith("They take about 163.8 kB of disk, 4.1 MB for 1,000 images\n")
+
+
+def test_several_augmentations_are_one_plan_and_share_the_images_themselves(
+    photos, networks, train
+):
+    several = ["--views", "2", "--augmentation", "mild", "--augmentation", "rotation=5"]
+    result = run("features", photos, *SETTINGS, *several)
+    assert result.exit_code == 0
+    rows = 40 + 2 * train
+    assert f"2 views (mild, rotation=5): 0 rows are there, {rows} to make" in result.stderr
+    assert result.stderr.count("rows are there") == 1
+    assert f"They take about {decimal(4096 * rows)} of disk, 12.3 MB for 1,000" in result.stderr
+    assert sum(network.images for network in networks) == rows
+    mild, other = result.stdout.splitlines()
+    assert mild.startswith(f"{40 + train} rows made")
+    assert other.startswith(f"{train} rows made")
+    again = run("classify", photos, *SETTINGS, *several, "--head", "logistic")
+    assert f"{rows} rows are there, 0 to make" in again.stderr
+    assert re.search(
+        r"^logistic: log loss on validation by augmentation: mild \d\.\d+, rotation=5 \d\.\d+, "
+        r"none \d\.\d+(; augmentation hurts here)?$",
+        again.stdout,
+        re.MULTILINE,
+    )
+    assert sum(network.images for network in networks) == rows
+
+
+def test_too_little_space_is_said_before_anything_is_computed(
+    photos, networks, train, tmp_path, monkeypatch
+):
+    rows = 40 + 2 * train
+    usage = SimpleNamespace(free=4096 * rows - 1, total=10**12)
+    monkeypatch.setattr(extraction.shutil, "disk_usage", lambda folder: usage)
+    several = ["--views", "2", "--augmentation", "mild", "--augmentation", "rotation=5"]
+    for command in ("features", "classify"):
+        result = run(command, photos, *SETTINGS, *several)
+        assert result.exit_code == 1
+        error = result.stderr[result.stderr.index("Error: ") :]
+        assert error.startswith(f"Error: the {rows} rows to make need about 0.4 MB, and 0.4 MB are")
+        assert "make room, name another --cache, or ask for fewer --views" in error
+        assert result.stdout == ""
+    assert networks == []
+    assert not list((tmp_path / "cache").glob("*/"))
+
+
+@pytest.mark.parametrize("command", ["features", "classify"])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--augmentation", "mild"], "--augmentation and --tta need more than one view"),
+        (["--tta"], "--augmentation and --tta need more than one view"),
+        (["--views", "1", "--augmentation", "mild"], "give --views 4, say"),
+        (["--views", "0"], "0 views"),
+        (["--views", "-2"], "-2 views"),
+        (["--views", "70000"], "70000 views"),
+        (["--views", "2", "--augmentation", "none"], "2 views without augmentation would all be"),
+        (["--views", "2", "--augmentation", "wild"], "one of recipe, mild, none, or settings"),
+        (["--views", "2", "--augmentation", "mild,turn=3"], "has no parameter 'turn'"),
+        (["--views", "2", "--augmentation", "rotation=200"], "a number from 0 to 180"),
+    ],
+)
+def test_views_that_cannot_be_meant_are_one_message_before_any_work(
+    photos, networks, tmp_path, command, arguments, message
+):
+    result = run(command, photos, *SETTINGS, *arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert networks == []
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_file_of_features_has_no_views(photos, networks):
+    run("features", photos, *SETTINGS)
+    run("cache", "export", photos, "features.npz", *SETTINGS)
+    result = run("classify", "features.npz", "--views", "2", "--head", "logistic")
+    assert result.exit_code == 1
+    assert "Error: features.npz holds no views of its images." in result.stderr
+    assert "leave --views away" in result.stderr
+    assert run("classify", "features.npz", "--head", "logistic").exit_code == 0
+
+
+def test_with_tta_predict_says_what_classify_said(photos, networks, tmp_path):
+    options = ["--views", "3", "--augmentation", "recipe", "--tta", "--head", "logistic"]
+    assert run("classify", photos, *SETTINGS, *options).exit_code == 0
+    assert networks[0].images == 3 * 40
+    with (tmp_path / "runs" / "photos" / "predictions.csv").open(newline="") as file:
+        said = {row["path"]: float(row["probability of red"]) for row in csv.DictReader(file)}
+    found = json.loads(run("predict", "runs/photos", photos, "--json").stdout)
+    assert networks[1].images == 3 * 40
+    for item in found:
+        assert item["probabilities"]["red"] == pytest.approx(said[item["path"]], abs=1e-6)
+
+
+def test_views_are_those_of_the_recipe_unless_others_are_named(photos, networks):
+    run("features", photos, *SETTINGS, "--views", "2")
+    recipe = vgg16_recipe(size=64, precision="float32")
+    named = dataclasses.replace(recipe, augmentation=PRESETS["recipe"].name).name
+    assert {path.name for path in Path("cache").glob("*/")} == {recipe.name, named}
+
+
+@pytest.mark.parametrize(
+    "text", ["none", "mild", "recipe", "rotation=5", "mild,zoom=0,vertical_flip=no,contrast=0.25"]
+)
+def test_an_augmentation_is_called_as_it_can_be_typed(text):
+    augmentation = get_augmentation(text)
+    assert get_augmentation(called(augmentation.name)) == augmentation
+    assert called(augmentation.name) == text or text.startswith("mild,")
 
 
 # --- predict ------------------------------------------------------------------------------

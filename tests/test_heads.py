@@ -8,9 +8,12 @@ import warnings
 import numpy as np
 import pytest
 import skops.io
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import StratifiedKFold
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -220,6 +223,98 @@ def test_rbf_svm_calls_rows_alone_what_it_calls_them_together():
     head = fast("rbf-svm").fit(X, y)
     alone = np.concatenate([head.predict_proba(X[i : i + 1]) for i in range(5)])
     np.testing.assert_allclose(alone, head.predict_proba(X)[:5], atol=1e-9)
+
+
+# --- views of one image ----------------------------------------------------------------------
+
+CALIBRATED = ["linear-svm", "rbf-svm", "knn"]
+
+
+@st.composite
+def images_with_views(draw):
+    """Draw classes of images with some views each, their rows in any order: groups and labels."""
+    classes = draw(st.lists(st.integers(2, 9), min_size=2, max_size=4))
+    labels = np.repeat(np.arange(len(classes)), classes)
+    views = draw(st.lists(st.integers(1, 5), min_size=len(labels), max_size=len(labels)))
+    names = np.array(draw(st.permutations(range(100, 100 + len(labels)))))
+    order = np.array(draw(st.permutations(range(sum(views)))))
+    return np.repeat(names, views)[order], np.repeat(labels, views)[order]
+
+
+@settings(deadline=None, max_examples=100)
+@given(images_with_views(), st.integers(0, 3))
+def test_folds_keep_an_images_views_together_and_each_class_in_all_folds(images, seed):
+    groups, labels = images
+    images_of = {c: len(set(groups[labels == c])) for c in np.unique(labels)}
+    folds = CalibrationFolds(seed, groups)
+    count = min(5, *images_of.values())
+    assert folds.get_n_splits(None, labels) == count
+    pairs = list(folds.split(np.zeros((len(labels), 1)), labels))
+    assert len(pairs) == count
+    for fitted, scored in pairs:
+        assert not set(groups[fitted]) & set(groups[scored])
+        assert sorted([*fitted, *scored]) == list(range(len(labels)))
+        for c, wanted in images_of.items():
+            here = len(set(groups[scored][labels[scored] == c]))
+            assert wanted // count <= here <= -(-wanted // count)
+    assert sorted(np.concatenate([scored for _, scored in pairs])) == list(range(len(labels)))
+
+
+def test_folds_of_images_with_one_row_each_are_scikit_learns():
+    labels = np.arange(40) % 3
+    rows = np.zeros((40, 1))
+    theirs = list(StratifiedKFold(5, shuffle=True, random_state=4).split(rows, labels))
+    for groups in (None, np.arange(40)):
+        ours = list(CalibrationFolds(4, groups).split(rows, labels))
+        for pair, other in zip(ours, theirs, strict=True):
+            np.testing.assert_array_equal(pair[0], other[0])
+            np.testing.assert_array_equal(pair[1], other[1])
+
+
+def rows_in_views(n, k, views, d=128):
+    """Rows of images and, for each, rows near to it: `X`, `y` and which image each row shows."""
+    X, y = rows_like_features(n, k, d)
+    noise = np.random.default_rng(3).random((views, *X.shape), dtype=np.float32) * 0.05
+    return (
+        np.concatenate(X + noise * X),
+        np.tile(y, views),
+        np.tile(np.arange(n), views),
+    )
+
+
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_a_head_is_less_sure_when_it_is_not_calibrated_on_other_views_of_what_it_learned(name):
+    X, y, images = rows_in_views(60, 2, views=3, d=16)
+    together = fast(name, groups=images).fit(X, y).predict_proba(X)
+    apart = fast(name).fit(X, y).predict_proba(X)
+    assert together.max(axis=1).mean() < apart.max(axis=1).mean() - 0.02
+
+
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_a_head_calibrated_on_views_comes_back_from_disk_with_the_same_bits(name):
+    X, y, images = rows_in_views(30, 2, views=3)
+    head = fast(name, groups=images).fit(X, y)
+    again = skops.io.loads(skops.io.dumps(head), trusted=list(TRUSTED_TYPES))
+    np.testing.assert_array_equal(again.predict_proba(X), head.predict_proba(X))
+
+
+def test_rbf_svm_with_views_equals_scikit_learns_own_on_the_same_folds():
+    X, y, images = rows_in_views(30, 2, views=3)
+    X = X.astype(np.float64) / np.linalg.norm(X, axis=1, keepdims=True)
+    folds = CalibrationFolds(3, images)
+    theirs = CalibratedClassifierCV(SVC(C=10, gamma=1.5), cv=folds, ensemble=False).fit(X, y)
+    ours = RbfSVM(C=10, gamma=1.5, random_state=3, groups=images).fit(X, y)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=0, atol=1e-6)
+    without = RbfSVM(C=10, gamma=1.5, random_state=3).fit(X, y)
+    assert np.abs(without.predict_proba(X) - ours.predict_proba(X)).max() > 0.01
+
+
+@pytest.mark.parametrize("name", CALIBRATED)
+def test_a_class_of_one_image_is_refused_however_many_views_it_has(name):
+    X, y, images = rows_in_views(21, 2, views=3)
+    y[images == 0] = 2
+    with pytest.raises(PipelineError, match="Class 2 has a single training image"):
+        fast(name, groups=images).fit(X, y)
 
 
 # --- dense -----------------------------------------------------------------------------------

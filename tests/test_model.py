@@ -15,11 +15,13 @@ from sklearn.preprocessing import FunctionTransformer
 
 from pipeline import extraction
 from pipeline import model as model_module
+from pipeline.augment import PRESETS, apply, draw
 from pipeline.backbone import vgg16_recipe
 from pipeline.classification import classify
 from pipeline.dataset import load_dataset
 from pipeline.errors import ModelError
 from pipeline.heads import HEADS
+from pipeline.images import decode
 from pipeline.model import Model, find_model
 
 SKLEARN = [name for name in HEADS if name != "dense"]
@@ -186,6 +188,8 @@ def test_a_manifest_that_was_edited_is_refused(intact, tmp_path):
         lambda manifest: manifest.update(files=["head.skops"]),
         lambda manifest: manifest.update(classes=3),
         lambda manifest: manifest.update(parameters=3),
+        lambda manifest: manifest.update(views="many"),
+        lambda manifest: manifest.update(views=None),
         lambda manifest: manifest.update(schema="one"),
         lambda manifest: manifest.update(schema=None),
     ],
@@ -320,6 +324,89 @@ def test_a_model_keeps_the_calibration_that_its_features_were_made_with(tmp_path
     recipe = vgg16_recipe(size=64, precision="int8", calibration=calibration)
     dataclasses.replace(fitted("logistic"), recipe=recipe).save(tmp_path / "model")
     assert Model.load(tmp_path / "model").recipe == recipe
+
+
+# --- views --------------------------------------------------------------------------------
+
+
+def with_views(count, text="recipe"):
+    return dataclasses.replace(fitted("logistic"), views=count, augmentation=PRESETS[text].name)
+
+
+def test_a_model_of_before_there_were_views_can_be_loaded(intact, tmp_path, photos, backbone):
+    folder = shutil.copytree(intact["logistic"], tmp_path / "model")
+
+    def as_it_was(manifest):
+        assert (manifest.pop("views"), manifest.pop("augmentation")) == (1, "none")
+
+    change_manifest(folder, as_it_was)
+    old, new = Model.load(folder), Model.load(intact["logistic"])
+    assert (old.views, old.augmentation) == (1, "none")
+    files = sorted(photos.glob("*/*.png"))[:3]
+    assert list(old.predict(files, backbone=backbone)) == list(
+        new.predict(files, backbone=backbone)
+    )
+
+
+def test_a_model_says_the_mean_over_its_views_before_and_after_it_was_saved(
+    photos, backbone, tmp_path
+):
+    model = with_views(4)
+    files = sorted(photos.glob("*/*.png"))[::9]
+    told = []
+    found = list(model.predict(files, backbone=backbone, on_progress=lambda *how: told.append(how)))
+    assert backbone.images == 4 * len(files)
+    assert (told[0], told[-1]) == ((0, len(files)), (len(files), len(files)))
+    for item in found:
+        content = item.path.read_bytes()
+        digest = hashlib.sha256(content).digest()
+        picture = decode(content, 64)
+        drawn = [draw(PRESETS["recipe"], digest, view) for view in (1, 2, 3)]
+        pictures = np.stack([picture, *(apply(picture, view) for view in drawn)])
+        by_view = model.probabilities(backbone(pictures))
+        assert by_view.std(axis=0).max() > 0
+        assert list(item.probabilities.values()) == pytest.approx(by_view.mean(axis=0).tolist())
+        assert item.label == max(item.probabilities, key=item.probabilities.get)
+    model.save(tmp_path / "model")
+    loaded = Model.load(tmp_path / "model")
+    assert (loaded.views, loaded.augmentation) == (4, PRESETS["recipe"].name)
+    assert list(loaded.predict(files, backbone=backbone)) == found
+
+
+def test_an_unreadable_image_takes_no_view_of_another(photos, backbone, tmp_path):
+    (tmp_path / "empty.png").touch()
+    good = sorted(photos.glob("*/*.png"))[::13]
+    files = [tmp_path / "none.png", good[0], tmp_path / "empty.png", *good[1:]]
+    found = list(with_views(3).predict(files, backbone=backbone))
+    assert [item.path for item in found] == files
+    assert [bool(item.error) for item in found] == [True, False, True, *([False] * len(good[1:]))]
+    alone = [next(with_views(3).predict([file], backbone=backbone)).probabilities for file in good]
+    assert [item.probabilities for item in found if not item.error] == [
+        pytest.approx(probabilities) for probabilities in alone
+    ]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"views": 0},
+        {"views": -1},
+        {"views": 70_000},
+        {"views": 3, "augmentation": "none"},
+        {"augmentation": "mild"},
+        {"augmentation": "2 rotation=3"},
+        {"augmentation": ""},
+    ],
+    ids=str,
+)
+def test_a_model_whose_views_cannot_be_made_here_is_refused(tmp_path, change):
+    with_views(3).save(tmp_path / "model")
+    change_manifest(tmp_path / "model", lambda manifest: manifest.update(change))
+    with pytest.raises(ModelError, match="features that this installation cannot make"):
+        Model.load(tmp_path / "model")
+
+
+# --- what it says of images ---------------------------------------------------------------
 
 
 def test_the_class_named_is_the_one_with_the_highest_probability(photos, backbone):

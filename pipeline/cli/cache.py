@@ -30,7 +30,7 @@ def list_stores(cache: CacheOption = Path("cache")) -> None:
 
         table = Table(box=box.SIMPLE, pad_edge=False)
         table.add_column("store", no_wrap=True)
-        table.add_column("made with")
+        table.add_column("made with", overflow="fold")
         for column in ("rows", "shards", "MB"):
             table.add_column(column, justify="right", no_wrap=True)
         for store in open_stores(cache):
@@ -43,7 +43,7 @@ def list_stores(cache: CacheOption = Path("cache")) -> None:
                 made_with += f", views: {called(recipe.augmentation)}"
             table.add_row(
                 recipe.name,
-                made_with,
+                shown(made_with),
                 f"{len(store):,}",
                 f"{store.shards:,}",
                 f"{store.size / 1e6:,.1f}",
