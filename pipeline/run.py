@@ -6,6 +6,7 @@ import csv
 import importlib.metadata
 import itertools
 import json
+import math
 import platform
 import shutil
 import tempfile
@@ -58,7 +59,8 @@ class Result:
     candidates : tuple of (dict, float)
         What was tried: parameters, and their log loss on validation.
     validation : Metrics
-        Of the chosen candidate, fitted on the training split alone.
+        Of the chosen candidate, fitted on the training split alone; None where the validation
+        images were trained on.
     test : Metrics
         Of the final fit.
     seconds : float
@@ -76,7 +78,7 @@ class Result:
     model: Model
     parameters: dict[str, Any]
     candidates: tuple[tuple[dict[str, Any], float], ...]
-    validation: Metrics
+    validation: Metrics | None
     test: Metrics
     seconds: float
     probabilities: npt.NDArray[np.float64]
@@ -118,7 +120,10 @@ class Run:
     @property
     def best(self) -> Result:
         """The head with the lowest log loss on validation: the test split has no say."""
-        return min(self.results, key=lambda result: result.validation.log_loss)
+        return min(
+            self.results,
+            key=lambda result: result.validation.log_loss if result.validation else math.inf,
+        )
 
 
 def run_folder(runs: Path, name: str | None, default: str) -> Path:
@@ -272,7 +277,7 @@ def _describe(run: Run, seed: int) -> dict[str, Any]:
                     for parameters, log_loss in result.candidates
                 ],
                 "seconds": round(result.seconds, 3),
-                "validation": result.validation.to_dict(),
+                "validation": result.validation.to_dict() if result.validation else None,
                 "test": result.test.to_dict(),
                 "history": result.history,
                 "best_epoch": result.best_epoch,
