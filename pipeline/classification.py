@@ -273,4 +273,9 @@ def _described(
     if len(variants) == 1:
         return dict(parameters)
     views = examples.views
-    return {**parameters, "views": views.count, "augmentation": views.augmentation.name}
+    return {
+        **parameters,
+        "views": views.count,
+        "augmentation": views.augmentation.name,
+        "averaged_over_views": views.everywhere,
+    }

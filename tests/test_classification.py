@@ -528,6 +528,9 @@ def test_tta_gives_the_mean_of_the_probabilities_of_all_views(place):
         assert np.allclose(result.probabilities, by_view.mean(axis=0), rtol=0, atol=1e-12)
         assert result.test == evaluate(data.labels[90:], result.probabilities[90:])
         assert (result.model.views, result.model.augmentation) == (4, PRESETS["mild"].name)
+        assert result.parameters["averaged_over_views"] is True
+        averaged = [parameters["averaged_over_views"] for parameters, _ in result.candidates]
+        assert averaged == [True] * (len(averaged) // 2) + [False] * (len(averaged) // 2)
 
 
 def test_without_tta_images_are_judged_as_they_are(place):
@@ -604,7 +607,12 @@ def test_an_augmentation_asked_for_is_taken_even_where_none_is_better(place):
         assert [loss for _, loss in by_none] == [loss for _, loss in alone.candidates]
         assert {parameters["views"] for parameters, _ in by_none} == {1}
         assert min(loss for _, loss in by_none) < result.validation.log_loss
-    assert run_json(run)["heads"][0]["parameters"]["augmentation"] == PRESETS["mild"].name
+    assert run_json(run)["heads"][0]["parameters"] == {
+        **run.best.parameters,
+        "views": 3,
+        "augmentation": PRESETS["mild"].name,
+        "averaged_over_views": False,
+    }
 
 
 def test_none_may_be_asked_for_too_and_is_then_taken_where_it_is_best(place):

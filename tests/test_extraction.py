@@ -357,7 +357,11 @@ def test_images_with_the_same_bytes_share_their_views(run, photos, dataset, reci
     assert len(more.where("train")) > 25
     views = some_views(3)
     assert plan_extraction(more, recipe, cache=photos / "no cache", views=views).missing == 90
-    assert run(more, views=views).made == backbone.images == 90
+    done = run(more, views=views)
+    assert done.made == backbone.images == 90
+    cache = done.store.folder.parent
+    plan = plan_extraction(more, recipe, cache=cache, views=some_views(4))
+    assert (plan.there, plan.missing) == (90, 25)
 
 
 @pytest.mark.usefixtures("small_batches")

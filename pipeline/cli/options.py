@@ -69,13 +69,18 @@ AugmentationOption = Annotated[
     typer.Option(
         "--augmentation",
         metavar="TEXT",
-        help="How views are made: recipe, mild, none, or settings as in mild,rotation=10.",
+        help="How views are made: recipe, mild, none, or settings as in mild,rotation=10. Of "
+        "several, classify takes the one that is best on validation.",
         show_default="recipe",
     ),
 ]
 TtaOption = Annotated[
     bool,
-    typer.Option("--tta", help="Judge and predict by the mean over all views of an image."),
+    typer.Option(
+        "--tta",
+        help="Make views of validation and test images too; judge and predict by the mean over "
+        "all views of an image.",
+    ),
 ]
 NameOption = Annotated[str | None, typer.Option(help="Name of the run's folder.")]
 RunsOption = Annotated[Path, typer.Option(help="Folder that runs are kept in.")]
