@@ -8,7 +8,7 @@ from benchmarks.race import race
 from benchmarks.tuning import FROZEN_EPOCHS
 
 TITLE = "Fine-tuning: from cached rows, and end to end"
-IMAGES = 400
+IMAGES = 240
 ROUNDS = 3
 
 LABELS = {
