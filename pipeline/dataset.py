@@ -156,7 +156,7 @@ class Dataset:
                 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Entry:
     """One image as the user lists it, before its bytes have been looked at."""
 

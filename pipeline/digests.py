@@ -19,6 +19,7 @@ from pipeline.images import MAX_PIXELS
 _FILE = "digests.sqlite"
 _MAX_BYTES = 8 * MAX_PIXELS  # four channels of 16 bits: nothing that is decoded is larger
 _READING_THREADS = 4
+_FILES_AT_ONCE = 1000  # one that waits for a thread takes 2 kB
 # A file that is written twice within the time resolution of its file system (2 s on FAT) can change
 # and look the same. What was changed that shortly before it was read is read again next time.
 _RESOLUTION_NS = 2_000_000_000
@@ -88,7 +89,6 @@ def digest_files(
     list of bytes or ImageError
         32 bytes for each file, or the error.
     """
-    known = [remembered.recall(path) if remembered else None for path in paths]
 
     def read(path: Path) -> tuple[bytes, bytes] | ImageError:
         try:
@@ -97,17 +97,20 @@ def digest_files(
         except ImageError as error:
             return ImageError(error.found)  # its traceback would keep the file's bytes in memory
 
-    unknown = [path for path, digest in zip(paths, known) if digest is None]
+    found: list[bytes | ImageError] = []
     with ThreadPoolExecutor(_READING_THREADS) as pool:
-        read_now = pool.map(read, unknown)
-        found: list[bytes | ImageError] = []
-        for path, digest in zip(paths, known):
-            outcome = digest if digest is not None else next(read_now)
-            if isinstance(outcome, tuple):
-                looks, outcome = outcome
-                if remembered:
-                    remembered.note(path, looks, outcome)
-            found.append(outcome)
+        for start in range(0, len(paths), _FILES_AT_ONCE):
+            block = paths[start : start + _FILES_AT_ONCE]
+            known = [remembered.recall(path) if remembered else None for path in block]
+            unknown = [path for path, digest in zip(block, known) if digest is None]
+            read_now = pool.map(read, unknown)
+            for path, digest in zip(block, known):
+                outcome = digest if digest is not None else next(read_now)
+                if isinstance(outcome, tuple):
+                    looks, outcome = outcome
+                    if remembered:
+                        remembered.note(path, looks, outcome)
+                found.append(outcome)
     return found
 
 
