@@ -107,7 +107,9 @@ class FeatureStore:
         self.recipe = recipe
         self.folder = Path(cache) / recipe.name
         self.damaged: list[Damaged] = []
-        self._rows: dict[Key, tuple[str, int]] = {}
+        # By view, then digest: the name of the shard. The shard itself tells where in it the row
+        # is. A million entries share their names, and take no tuples.
+        self._shard_of: dict[int, dict[bytes, str]] = {}
         self._shards: dict[str, int] = {}
         self.refresh()
 
@@ -130,7 +132,10 @@ class FeatureStore:
         return cls(folder.parent, recipe)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return sum(map(len, self._shard_of.values()))
+
+    def __iter__(self) -> Iterator[Key]:
+        return ((digest, view) for view, digests in self._shard_of.items() for digest in digests)
 
     @property
     def shards(self) -> int:
@@ -152,7 +157,8 @@ class FeatureStore:
         return max(1, min(ROWS_PER_SHARD, _SHARD_BYTES // self._row_bytes))
 
     def __contains__(self, key: Key) -> bool:
-        return key in self._rows
+        digest, view = key
+        return digest in self._shard_of.get(view, ())
 
     def refresh(self) -> None:
         """Take in the shards that were added since the store was opened."""
@@ -169,13 +175,11 @@ class FeatureStore:
                 continue
             keys = self._load(name, _keys_of)
             if keys is not None:
-                self._shards[name] = len(keys)
-                for row, key in enumerate(keys):
-                    self._rows.setdefault(key, (name, row))
+                self._take_in(name, keys)
 
     def verify(self) -> None:
         """Read and check every byte of every shard again; what is bad joins `damaged`."""
-        self._rows.clear()
+        self._shard_of.clear()
         self._shards.clear()
         self.refresh()
 
@@ -201,9 +205,9 @@ class FeatureStore:
     def _prune(self, wanted: Container[bytes]) -> tuple[int, int]:
         rows_before, shards_before = len(self), self.shards
         kept: dict[str, list[Key]] = {name: [] for name in self._shards}
-        for key, (name, _) in self._rows.items():
-            if key[0] in wanted:
-                kept[name].append(key)
+        for digest, view in self:
+            if digest in wanted:
+                kept[self._shard_of[view][digest]].append((digest, view))
         small = [name for name, keys in kept.items() if len(keys) < self.rows_per_shard // 2]
         old = {name for name, keys in kept.items() if len(keys) < self._shards[name]}
         old.update(small if len(small) > 1 else ())
@@ -218,7 +222,7 @@ class FeatureStore:
 
     def missing(self, keys: Iterable[Key]) -> list[Key]:
         """Return those of `keys` that have no row, each once, in their order."""
-        return list(dict.fromkeys(key for key in keys if key not in self._rows))
+        return list(dict.fromkeys(key for key in keys if key not in self))
 
     def read(self, keys: Sequence[Key]) -> npt.NDArray[np.float32]:
         """Read rows.
@@ -239,14 +243,12 @@ class FeatureStore:
             A row is not there, or its shard turned out to be damaged.
         """
         self._require(keys)
-        wanted: dict[str, list[tuple[int, int]]] = {}
-        for place, key in enumerate(keys):
-            name, row = self._rows[key]
-            wanted.setdefault(name, []).append((place, row))
+        wanted: dict[str, list[int]] = {}
+        for place, (digest, view) in enumerate(keys):
+            wanted.setdefault(self._shard_of[view][digest], []).append(place)
         rows = np.empty((len(keys), *self.recipe.shape), np.float32)
-        for name, pairs in wanted.items():
-            places, numbers = np.array(pairs).T
-            found = self._load(name, partial(_rows_of, numbers=numbers))
+        for name, places in wanted.items():
+            found = self._load(name, partial(_rows_of, keys=[keys[place] for place in places]))
             if found is not None:
                 rows[places] = found
         self._require(keys)
@@ -298,10 +300,13 @@ class FeatureStore:
             self.prepare()
         with _storage_errors(self.folder, "write"):
             _publish(self.folder / name, image)
-        self._shards[name] = len(keys)
-        for row, key in enumerate(keys):
-            self._rows.setdefault(key, (name, row))
+        self._take_in(name, keys)
         return name
+
+    def _take_in(self, name: str, keys: Sequence[Key]) -> None:
+        self._shards[name] = len(keys)
+        for digest, view in keys:
+            self._shard_of.setdefault(view, {}).setdefault(digest, name)
 
     def _require(self, keys: Iterable[Key]) -> None:
         absent = len(self.missing(keys))
@@ -425,7 +430,9 @@ class FeatureStore:
 
     def _forget(self, name: str) -> None:
         self._shards.pop(name, None)
-        self._rows = {key: place for key, place in self._rows.items() if place[0] != name}
+        for view, shard_of in self._shard_of.items():
+            kept = {digest: shard for digest, shard in shard_of.items() if shard != name}
+            self._shard_of[view] = kept
 
     def _remove_stale_files(self) -> None:
         """Clear away what writers that were killed left behind."""
@@ -460,12 +467,14 @@ def _keys_of(shard: h5py.File) -> list[Key]:
     return list(zip(digests, shard["view"][:].tolist(), strict=True))
 
 
-def _rows_of(shard: h5py.File, numbers: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+def _rows_of(shard: h5py.File, keys: Sequence[Key]) -> npt.NDArray[np.float32]:
     """Read rows, with one chunk at a time in memory.
 
     Chunks are inflated here: HDF5 would fill memory with one that was made to inflate beyond
     its size.
     """
+    row_of = {key: row for row, key in enumerate(_keys_of(shard))}
+    numbers = np.array([row_of[key] for key in keys])
     features = shard["features"]
     length = features.chunks[0]
     rows = np.empty((len(numbers), *features.shape[1:]), np.float32)

@@ -345,7 +345,7 @@ def peak_kilobytes() -> int:
 def _judged(cache: Path):
     try:
         opened = FeatureStore(cache, RECIPE)
-        keys = list(opened._rows)
+        keys = list(opened)
         served = 0
         with contextlib.suppress(StoreError):
             rows = opened.read(keys)
