@@ -29,7 +29,7 @@ test: $(VENV)/.for-development  ## Run the tests
 torture: $(VENV)/.for-development  ## Kill, starve and damage the cache for some minutes (docs/promises.md)
 	@TORTURE=1 $(BIN)/pytest tests/test_torture.py -rP $(ARGS)
 
-bench: $(VENV)/.for-development  ## Measure everything again, half an hour (one of it: make bench ARGS=demo)
+bench: $(VENV)/.for-development  ## Measure again, an hour (one of it: make bench ARGS=demo; for hours: ARGS=accuracy)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 clean:  ## Remove the environment and what tools leave behind; features and runs stay
