@@ -67,6 +67,8 @@ class OrderedBatches:
         Decides the order.
     epochs_before : int
         Epochs of an earlier phase: orders and views go on from there.
+    final : bool
+        Whether the validation images, too, are trained on; then there are none to judge by.
     """
 
     def __init__(
@@ -79,12 +81,14 @@ class OrderedBatches:
         batch_size: int,
         seed: int,
         epochs_before: int = 0,
+        final: bool = False,
     ) -> None:
         self._read, self.before = source.inputs(network, phase)
         self._labels = dataset.labels
-        by_digest = sorted(dataset.where("train"), key=dataset.digests.__getitem__)
+        splits = ("train", "validation") if final else ("train",)
+        by_digest = sorted(dataset.where(*splits), key=dataset.digests.__getitem__)
         self._training = np.array(by_digest, np.int64)
-        self._held_out = dataset.where("validation")
+        self._held_out = dataset.where("validation")[: 0 if final else None]
         self._batch_size = batch_size
         self._seed = seed
         self._epochs_before = epochs_before

@@ -22,7 +22,7 @@ from pipeline.batches import CachedRows, Images, OrderedBatches, Source
 from pipeline.dataset import Dataset, load_dataset
 from pipeline.errors import DataError, ModelError, PipelineError
 from pipeline.evaluate import evaluate
-from pipeline.extraction import CACHE, Views, extract, find_unreadable
+from pipeline.extraction import CACHE, Extraction, Views, extract, find_unreadable
 from pipeline.extraction import Progress as Report
 from pipeline.heads import DenseHead
 from pipeline.model import Model
@@ -58,6 +58,9 @@ class Finetuning:
         Images a step. This and the learning rates are Chollet's.
     frozen, joint : Training
         How the two phases are trained.
+    final : bool
+        Train on the validation images, too, and for exactly as many epochs: once it is known how
+        many are good. Nothing is then known of the result but what it does on test.
     """
 
     source: str = "cache"
@@ -69,6 +72,7 @@ class Finetuning:
     batch_size: int = 20
     frozen: Training = field(default_factory=lambda: Training(learning_rate=1e-4))
     joint: Training = field(default_factory=lambda: Training(learning_rate=1e-5))
+    final: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("source", SOURCES), ("phase", PHASES), ("unfreeze", UNFREEZABLE)):
@@ -124,8 +128,9 @@ def finetune(
     recipe : Recipe, optional
         Size, scaling, precision and resize rule; its layer is set by `settings`.
     views : Views, optional
-        Views of the training images. From the cache, epoch e sees view e modulo their number;
-        from images, with an augmentation, every epoch sees views that no other has seen.
+        Views of the training images. From the cache, epoch e sees view e modulo their number.
+        From images, with an augmentation, every epoch sees views that no other has seen, and
+        their number is that to average over.
     head : Model, optional
         A dense head that `classify` trained on the same features: the first phase is then done.
     cache, runs, name, seed, weights, strict, on_progress
@@ -144,13 +149,17 @@ def finetune(
     """
     settings = settings or Finetuning()
     views = views or Views()
+    _check_views(settings.source, views)
     if head is not None:
+        start = _dense(head)
         if settings.phase == "frozen":
             raise PipelineError("a head that is trained leaves nothing to do in phase frozen.")
-        start = _dense(head)
-        settings = replace(
-            settings, phase="finetune", pool="flatten", units=start.units, dropout=start.dropout
-        )
+        if settings.pool != "flatten":
+            raise PipelineError(
+                f"a head of `classify` does not take features with pool {settings.pool!r}.",
+                expected="pool 'flatten', as it was trained",
+            )
+        settings = replace(settings, phase="finetune", units=start.units, dropout=start.dropout)
     runs = Path(runs)
     dataset = data if isinstance(data, Dataset) else load_dataset(data, seed=seed)
     run_folder(runs, name, dataset.name)  # a bad name is said before the work
@@ -158,8 +167,10 @@ def finetune(
     recipe = settings.recipe(recipe or vgg16_recipe())
     if head is not None:
         _check_head(head, dataset, recipe)
+    if settings.source == "images" and recipe.precision == "int8":
+        raise PipelineError("precision int8 is for cached rows, not for training from images.")
     started = time.perf_counter()
-    source: Source
+    extraction: Extraction | None = None
     if settings.source == "cache":
         extraction = extract(
             dataset,
@@ -171,14 +182,8 @@ def finetune(
             on_progress=on_progress,
         )
         dataset, recipe = extraction.dataset, extraction.store.recipe
-        source = CachedRows(extraction, Path(cache))
     else:
-        bad = find_unreadable(dataset, FeatureStore(Path(cache), recipe))
-        if strict and (bad or dataset.quarantined):
-            raise _refused([*dataset.quarantined, *bad])
-        dataset = dataset.without(bad)
-        dataset.check_learnable()
-        source = Images(dataset, recipe, views)
+        dataset = _readable(dataset, FeatureStore(Path(cache), recipe), strict=strict)
     dataset.require_all_splits()
     network = Network(
         recipe,
@@ -195,8 +200,10 @@ def finetune(
     if on_network:
         on_network(network)
     described = _describe(settings, views)
-    unfinished = runs / f".finetune-{_name(dataset, recipe, described, head, seed)}"
-    unfinished.mkdir(parents=True, exist_ok=True)
+    unfinished = _unfinished(runs, [dataset.digest, recipe.fingerprint, described, seed], head)
+    source: Source = (
+        CachedRows(extraction, unfinished) if extraction else Images(dataset, recipe, views)
+    )
     curves, best_epoch, phases, frozen = _train(
         network,
         source,
@@ -225,7 +232,9 @@ def finetune(
         model,
         {**described, "frozen_weights": frozen},
         (),
-        evaluate(dataset.labels[held_out], probabilities[held_out]),
+        None
+        if settings.final
+        else evaluate(dataset.labels[held_out], probabilities[held_out]),
         evaluate(dataset.labels[test], probabilities[test]),
         time.perf_counter() - started,
         probabilities,
@@ -261,7 +270,14 @@ def _train(
         network.freeze(upper=phase == "frozen")
         before = network.frozen_digest()
         batches = OrderedBatches(
-            source, network, phase, dataset, batch_size=settings.batch_size, seed=seed
+            source,
+            network,
+            phase,
+            dataset,
+            batch_size=settings.batch_size,
+            seed=seed,
+            epochs_before=len(curves.get("loss", ())),
+            final=settings.final,
         )
         progress: Progress = train(
             network.head if phase == "frozen" else network.tail,
@@ -278,6 +294,8 @@ def _train(
             ends.append(len(curves["loss"]))
         best_epoch = len(curves.get("loss", ())) + progress.best_epoch
         for curve, values in progress.history.items():
+            if not values:
+                continue
             curves.setdefault(curve, []).extend(values)
     return curves, best_epoch, tuple(ends), digest
 
@@ -299,18 +317,44 @@ def _check_head(head: Model, dataset: Dataset, recipe: Recipe) -> None:
             f"{', '.join(dataset.classes)}.",
             expected="the same classes",
         )
-    there = (head.recipe.layer, head.recipe.size, head.recipe.scaling)
-    if there != (LAYERS[-1], recipe.size, recipe.scaling):
+    there, wanted = (
+        f"{one.layer} at {one.size} pixels, scaling {one.scaling}, resized by {one.resize}"
+        for one in (head.recipe, replace(recipe, layer=LAYERS[-1]))
+    )
+    if there != wanted:
         raise ModelError(
-            "the head was trained on {} at {} pixels, scaling {}.".format(*there),
-            expected=f"{LAYERS[-1]} at {recipe.size} pixels, scaling {recipe.scaling}",
-            fix="give --size and --scaling as they were when the head was trained",
+            f"the head was trained on {there}.",
+            expected=wanted,
+            fix="give --size, --scaling and --resize as they were when the head was trained",
         )
 
 
-def _refused(files: list[Any]) -> DataError:
-    listed = "\n".join(f"  {bad.path}: {bad.reason}" for bad in files)
-    return DataError(f"{len(files)} files cannot be used:\n{listed}", fix="mend or remove them")
+def _check_views(source: str, views: Views) -> None:
+    """Refuse views that would do nothing."""
+    if source == "images" and (views.count > 1) != views.everywhere:
+        raise PipelineError(
+            f"{views.count} views from images {'with' if views.everywhere else 'without'} --tta.",
+            expected="the number of views to average over: every epoch sees views of its own",
+            fix="give both --tta and --views 4, say, or neither",
+        )
+    if source == "cache" and views.count == 1 and views.augmentation.name != "none":
+        raise PipelineError(
+            "one cached view is the image itself: its augmentation would do nothing.",
+            expected="more than one view, or no augmentation",
+        )
+
+
+def _readable(dataset: Dataset, store: FeatureStore, *, strict: bool) -> Dataset:
+    """Leave out what cannot be decoded."""
+    dataset = dataset.without(find_unreadable(dataset, store))
+    if strict and dataset.quarantined:
+        listed = "\n".join(f"  {bad.path}: {bad.reason}" for bad in dataset.quarantined)
+        raise DataError(
+            f"{len(dataset.quarantined)} files cannot be used:\n{listed}",
+            fix="mend or remove them",
+        )
+    dataset.check_learnable()
+    return dataset
 
 
 def _describe(settings: Finetuning, views: Views) -> dict[str, Any]:
@@ -322,14 +366,17 @@ def _describe(settings: Finetuning, views: Views) -> dict[str, Any]:
     }
 
 
-def _name(
-    dataset: Dataset,
-    recipe: Recipe,
-    settings: dict[str, Any],
-    head: Model | None,
-    seed: int,
-) -> str:
-    """Name a training by all that decides its course, so that only the same goes on from it."""
-    start = [array.tolist() for array in _dense(head).model_.get_weights()] if head else None
-    document = [dataset.digest, recipe.fingerprint, settings, start, seed]
-    return hashlib.sha256(json.dumps(document).encode()).hexdigest()[:12]
+def _unfinished(runs: Path, course: list[Any], head: Model | None) -> Path:
+    """Make a folder named by all that decides a training's course, to go on from that alone."""
+    digest = hashlib.sha256(json.dumps(course).encode())
+    for array in _dense(head).model_.get_weights() if head else ():
+        digest.update(array.tobytes())
+    folder = runs / f".finetune-{digest.hexdigest()[:12]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PipelineError(
+            f"cannot write into {runs}: {error.strerror or error}.",
+            fix="name another folder with --runs, or see to its permissions and free space",
+        ) from error
+    return folder

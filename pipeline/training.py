@@ -90,7 +90,8 @@ class Progress:
     history : dict of list of float
         ``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy`` of each complete epoch.
     best_epoch : int
-        The epoch, from 1, with the lowest validation loss so far; 0 before the first.
+        The epoch, from 1, with the lowest validation loss so far, or, where nothing is validated,
+        the last; 0 before the first.
     """
 
     epoch: int = 0
@@ -118,7 +119,8 @@ class Progress:
         self.epoch += 1
         self.step = self.seen = self.hits = 0
         self.loss = 0.0
-        self.best_epoch = int(np.argmin(self.history["val_loss"])) + 1
+        judged = self.history["val_loss"]
+        self.best_epoch = int(np.argmin(judged)) + 1 if judged else self.epoch
         return figures
 
 
@@ -201,7 +203,7 @@ def train(
             report(progress.epoch * batches.images + progress.seen, total)
             state.save_now_and_then(progress)
         figures = progress.end_epoch(_validate(test, batches))
-        if not math.isfinite(figures["val_loss"]):
+        if not math.isfinite(figures.get("val_loss", 0.0)):
             raise _not_finite(f"the loss on validation was not finite {progress.where}", checkpoint)
         if progress.best_epoch == progress.epoch:
             state.keep_best()
@@ -255,14 +257,14 @@ def _validate(test: Callable[[Any, Any], tuple[Any, Any]], batches: Batches) -> 
         loss += float(losses)
         hits += int(right)
         seen += len(labels)
-    return {"val_loss": loss / seen, "val_accuracy": hits / seen}
+    return {"val_loss": loss / seen, "val_accuracy": hits / seen} if seen else {}
 
 
 def _not_finite(found: str, checkpoint: Path) -> PipelineError:
     kept = (
         f"the last good checkpoint is {checkpoint}"
         if checkpoint.exists()
-        else "there was no checkpoint yet"
+        else f"there is no {checkpoint} yet"
     )
     return PipelineError(
         f"{found}; {kept}.", expected="finite numbers", fix="lower the learning rate"

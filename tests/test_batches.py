@@ -106,6 +106,17 @@ def test_an_epoch_is_every_training_image_once_with_its_own_label(dataset, recip
     assert [len(labels) for _, labels in pairs[:-1]] == [4] * (len(pairs) - 1)
 
 
+def test_in_the_final_training_validation_images_take_part_and_nothing_is_held_out(
+    dataset, recipe, network
+):
+    source = Images(dataset, recipe, Views())
+    found = ordered(source, dataset, network=network, final=True)
+    places = places_of(inputs_of(found.epoch(0, 0)), dataset, recipe)
+    assert sorted(places) == dataset.where("train", "validation").tolist()
+    assert found.images == len(places)
+    assert list(found.validation()) == []
+
+
 def test_an_epoch_can_be_gone_on_with_at_any_batch(cached, dataset):
     found = ordered(cached(count=3, augmentation=MILD), dataset)
     whole = list(found.epoch(2, 0))

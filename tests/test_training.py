@@ -155,6 +155,28 @@ def test_the_weights_of_the_best_epoch_are_kept_and_training_ends_when_it_was_lo
         assert curve == [seen[epoch + 1][1][name] for epoch in range(len(losses))]
 
 
+def test_where_nothing_is_held_out_all_epochs_are_trained_and_the_last_is_kept(checkpoint):
+    class Unjudged(Rows):
+        def validation(self):
+            return iter(())
+
+    model, seen = head(), {}
+    progress = train(
+        model,
+        Unjudged(),
+        Training(epochs=4, learning_rate=0.01, patience=1),
+        checkpoint=checkpoint,
+        on_epoch=lambda epoch, figures: seen.update({epoch: (weights_of(model), figures)}),
+    )
+    assert (progress.epoch, progress.best_epoch) == (4, 4)
+    assert progress.history["val_loss"] == progress.history["val_accuracy"] == []
+    assert [list(figures) for _, figures in seen.values()] == [["loss", "accuracy"]] * 4
+    assert_same(model.get_weights(), seen[4][0])
+    again = head()
+    train(again, Unjudged(), Training(epochs=4, patience=1), checkpoint=checkpoint)
+    assert_same(again.get_weights(), seen[4][0])
+
+
 def test_what_is_done_is_reported_from_the_start_to_the_end(checkpoint):
     seen = []
     train(
@@ -364,7 +386,7 @@ def test_a_loss_that_is_no_number_says_step_and_epoch_and_keeps_the_last_good_ch
 
 
 def test_a_loss_that_is_no_number_at_once_says_that_there_is_no_checkpoint(checkpoint):
-    with pytest.raises(PipelineError, match="step 1 of epoch 1; there was no checkpoint yet"):
+    with pytest.raises(PipelineError, match=f"step 1 of epoch 1; there is no {checkpoint} yet"):
         train(linear(), PoisonedRows(0), SETTINGS, checkpoint=checkpoint)
 
 
