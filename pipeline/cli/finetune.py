@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.steps import prepare, print_dataset, print_run
 from pipeline.cli.terminal import err, finish, out, progress, reporting_errors, shown
-from pipeline.errors import PipelineError
+from pipeline.errors import ImageError, PipelineError
 
 if TYPE_CHECKING:
     from pipeline.network import Network
@@ -101,6 +102,13 @@ def finetune(
     ] = 1e-4,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 20,
     patience: Annotated[int, typer.Option(help="Epochs to wait for a lower validation loss.")] = 5,
+    final: Annotated[
+        bool,
+        typer.Option(
+            "--final",
+            help="Train on validation images, too, for exactly --epochs epochs: for the last run.",
+        ),
+    ] = False,
     name: NameOption = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
@@ -139,15 +147,15 @@ def finetune(
                 optimizer=optimizer.value,
                 patience=patience,
             ),
+            final=final,
         )
         wanted = views_of(views, augmentation, tta=tta, endless=source is Source.images)
         if len(wanted) > 1:
             raise PipelineError("finetune takes one --augmentation.")
-        start = (
-            Model.load(find_model(head, "dense" if (head / "run.json").exists() else None))
-            if (head)
-            else None
-        )
+        start = None
+        if head:
+            of_run = (head / "run.json").exists()
+            start = Model.load(find_model(head, "dense" if of_run else None))
         options = {**recipe, "layer": settings.layer}
         if source is Source.cache:
             dataset, plans = prepare(
@@ -160,7 +168,7 @@ def finetune(
 
             dataset, settled = load_dataset(data, seed=seed), vgg16_recipe(**options)
             print_dataset(dataset)
-        with progress() as on_progress, progress() as on_images:
+        with _Bars() as bars:
             run = run_finetune(
                 dataset,
                 settings,
@@ -173,9 +181,9 @@ def finetune(
                 seed=seed,
                 weights=weights,
                 strict=strict,
-                on_progress=on_progress,
+                on_progress=partial(bars.show, "features"),
                 on_network=_print_network,
-                on_images=_by_phase(on_images),
+                on_images=bars.show,
                 on_epoch=_print_epoch,
             )
         if as_json:
@@ -203,17 +211,31 @@ def _print_network(network: Network) -> None:
     )
 
 
-def _by_phase(
-    on_images: Callable[[int, int], None],
-) -> Callable[[str, int, int], None]:
-    return lambda phase, done, total: on_images(done, total)
+class _Bars(ExitStack):
+    """One bar after the other: of the features that are made, and of each phase."""
+
+    _part = ""
+
+    def show(self, part: str, done: int, total: int) -> None:
+        """Show how far a part of the work is, without what an earlier start has done of it."""
+        if part != self._part:
+            self.close()
+            self._part, self._before = part, done
+            self._report = self.enter_context(progress())
+            if part in _PHASES and done:
+                err.print(f"{_PHASES[part]}: going on after {done:,} of {total:,} images")
+        self._report(done - self._before, total - self._before)
 
 
 def _print_epoch(phase: str, epoch: int, figures: Mapping[str, float]) -> None:
+    held_out = (
+        f"; on validation {figures['val_loss']:.4f}, {figures['val_accuracy']:.3f}"
+        if "val_loss" in figures
+        else ""
+    )
     err.print(
         f"{_PHASES[phase]}, epoch {epoch}: loss {figures['loss']:.4f}, accuracy "
-        f"{figures['accuracy']:.3f}; on validation {figures['val_loss']:.4f}, "
-        f"{figures['val_accuracy']:.3f}",
+        f"{figures['accuracy']:.3f}{held_out}",
         soft_wrap=True,
     )
 
@@ -221,11 +243,13 @@ def _print_epoch(phase: str, epoch: int, figures: Mapping[str, float]) -> None:
 def augment(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.")],
     *,
-    views: Annotated[int, typer.Option(help="Number of views, the image itself included.")] = 12,
+    views: Annotated[
+        int, typer.Option(min=1, help="Number of views, the image itself included.")
+    ] = 12,
     augmentation: Annotated[
         str, typer.Option(metavar="TEXT", help="recipe, mild, or settings as in mild,rotation=10.")
     ] = "recipe",
-    size: Annotated[int, typer.Option(help="Side of a view, in pixels.")] = 150,
+    size: Annotated[int, typer.Option(min=1, help="Side of a view, in pixels.")] = 150,
     file: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="A PNG file to write.")
     ] = Path("sheet.png"),
@@ -234,6 +258,10 @@ def augment(
 
     Example: pipeline augment photos/cats/001.jpg --augmentation mild --out sheet.png
     """
+    if file.suffix.lower() != ".png":
+        raise typer.BadParameter(f"{file} is no name of a PNG file.", param_hint="--out")
+    if file.exists() and image.exists() and file.samefile(image):
+        raise typer.BadParameter(f"{file} is the image itself.", param_hint="--out")
     with reporting_errors():
         from pipeline.augment import get_augmentation, views_of
         from pipeline.digests import read_image
@@ -241,6 +269,10 @@ def augment(
         from pipeline.report import draw_sheet
 
         chosen = get_augmentation(augmentation)
-        content, digest = read_image(image)
-        draw_sheet(views_of(decode(content, size), chosen, digest, views), file)
+        try:
+            content, digest = read_image(image)
+            pixels = decode(content, size)
+        except ImageError as error:
+            raise PipelineError(f"{image}: {error.found}", fix=error.fix) from error
+        draw_sheet(views_of(pixels, chosen, digest, views), file)
         out.print(f"{views} views in {shown(file)}; the first is the image itself")
