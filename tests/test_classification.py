@@ -569,7 +569,8 @@ def test_a_saved_model_says_of_an_image_file_what_the_run_said(
     assert run.best.probabilities.std() > 0.01
     one = dataclasses.replace(model, views=1, augmentation="none")
     as_they_are = list(one.predict(run.dataset.paths, backbone=backbone))
-    assert (as_they_are != found) == everywhere
+    # Nearest neighbours may all be of one class, whatever the view.
+    assert (as_they_are != found) == everywhere or head == "knn"
 
 
 @pytest.mark.parametrize("order", [("mild", "recipe"), ("recipe", "mild")])
@@ -638,7 +639,7 @@ def judged(losses, chosen):
     candidates = [
         ({"C": c, "augmentation": names[text], "views": 3}, loss + c)
         for text, loss in losses.items()
-        for c in (0.5, 0.0)
+        for c in (0.5, 0.0, 0.2)
     ]
     result = SimpleNamespace(
         head="logistic", parameters={"augmentation": names[chosen]}, candidates=candidates
