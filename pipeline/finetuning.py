@@ -232,9 +232,7 @@ def finetune(
         model,
         {**described, "frozen_weights": frozen},
         (),
-        None
-        if settings.final
-        else evaluate(dataset.labels[held_out], probabilities[held_out]),
+        None if settings.final else evaluate(dataset.labels[held_out], probabilities[held_out]),
         evaluate(dataset.labels[test], probabilities[test]),
         time.perf_counter() - started,
         probabilities,
