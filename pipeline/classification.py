@@ -250,6 +250,7 @@ def _fit_and_judge(
         estimator,
         views=examples.views.count if averaged else 1,
         augmentation=examples.views.augmentation.name if averaged else "none",
+        trained_on=dataset.digest,
     )
     return Result(
         model,

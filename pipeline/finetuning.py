@@ -26,7 +26,7 @@ from pipeline.extraction import CACHE, Extraction, Views, extract, find_unreadab
 from pipeline.extraction import Progress as Report
 from pipeline.heads import DenseHead
 from pipeline.model import Model
-from pipeline.network import Network, TunedClassifier
+from pipeline.network import POOLS, Network, TunedClassifier
 from pipeline.recipe import Recipe
 from pipeline.run import RUNS, Result, Run, run_folder, write_run
 from pipeline.store import FeatureStore
@@ -60,7 +60,8 @@ class Finetuning:
         How the two phases are trained.
     final : bool
         Train on the validation images, too, and for exactly as many epochs: once it is known how
-        many are good. Nothing is then known of the result but what it does on test.
+        many are good. Nothing is then known of the result but what it does on test. From the
+        cache, validation images have view 0 only, unless all images have all views.
     """
 
     source: str = "cache"
@@ -75,7 +76,12 @@ class Finetuning:
     final: bool = False
 
     def __post_init__(self) -> None:
-        for name, known in (("source", SOURCES), ("phase", PHASES), ("unfreeze", UNFREEZABLE)):
+        for name, known in (
+            ("source", SOURCES),
+            ("phase", PHASES),
+            ("unfreeze", UNFREEZABLE),
+            ("pool", POOLS),
+        ):
             if getattr(self, name) not in known:
                 raise PipelineError(
                     f"cannot fine-tune with {name} {getattr(self, name)!r}.",
@@ -185,6 +191,12 @@ def finetune(
     else:
         dataset = _readable(dataset, FeatureStore(Path(cache), recipe), strict=strict)
     dataset.require_all_splits()
+    if head is not None and head.trained_on != dataset.digest:
+        raise ModelError(
+            "the head was trained on other images, labels or splits than these.",
+            expected="the same: else it may have learned from images that it is judged on here",
+            fix="train it again: pipeline classify DATA --head dense, with the same --seed",
+        )
     network = Network(
         recipe,
         len(dataset.classes),
@@ -226,6 +238,7 @@ def finetune(
         ),
         views=views.count if views.everywhere else 1,
         augmentation=views.augmentation.name if views.everywhere else "none",
+        trained_on=dataset.digest,
     )
     held_out, test = dataset.where("validation"), dataset.where("test")
     result = Result(

@@ -75,6 +75,8 @@ class Model:
         Number of views of an image whose probabilities are averaged, view 0 included.
     augmentation : str
         `pipeline.augment.Augmentation.name` of the views beyond view 0.
+    trained_on : str
+        `pipeline.dataset.Dataset.digest` of the images, labels and splits that it was trained on.
     """
 
     recipe: Recipe
@@ -83,6 +85,7 @@ class Model:
     estimator: Classifier | TunedClassifier
     views: int = 1
     augmentation: str = "none"
+    trained_on: str = ""
 
     def probabilities(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Apply the head to features.
@@ -173,6 +176,7 @@ class Model:
             "recipe": asdict(self.recipe),
             "views": self.views,
             "augmentation": self.augmentation,
+            "trained_on": self.trained_on,
             "files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
         }
         manifest["digest"] = _digest(manifest)
@@ -198,6 +202,7 @@ class Model:
             # Models that were saved before there were views do not name them.
             views = int(manifest.get("views", 1))
             augmentation = str(manifest.get("augmentation", "none"))
+            trained_on = str(manifest.get("trained_on", ""))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(folder, f"{_MANIFEST} is not a manifest") from error
         kind = _KINDS.get(tuple(files))
@@ -222,7 +227,7 @@ class Model:
                 expected="a head that this program saved, with its own types only",
                 fix="do not use it unless you know who made it; train the model again",
             ) from error
-        return cls(recipe, head, classes, estimator, views, augmentation)
+        return cls(recipe, head, classes, estimator, views, augmentation, trained_on)
 
 
 def find_model(folder: Path, head: str | None = None) -> Path:

@@ -208,7 +208,7 @@ def test_rows_in_bfloat16_take_half_the_space_and_lose_nothing(dataset, recipe, 
     tf, _ = tensorflow.load()
 
     def backbone(pixels):
-        rows = CountingBackbone(recipe)(pixels)
+        rows = CountingBackbone(recipe)(pixels) * 1e4  # too large for float16
         return tf.cast(tf.cast(rows, tf.bfloat16), tf.float32).numpy()
 
     short = dataclasses.replace(recipe, precision="bfloat16")
@@ -230,15 +230,15 @@ def test_a_head_alone_sees_what_the_frozen_layers_make_of_rows_and_they_run_once
 
     upper.output = SimpleNamespace(shape=(None, 1, 1, 12))
     rows = cached(count=3, augmentation=MILD)
-    network = SimpleNamespace(upper=upper)
-    frozen = ordered(rows, dataset, phase="frozen", network=network)
+    frozen = ordered(rows, dataset, phase="frozen", network=SimpleNamespace(upper=upper))
     assert not calls, "an unfinished training may need none"
     below = ordered(rows, dataset)
     for number in range(3):
-        expected = upper(inputs_of(below.epoch(number, 0)), training=False)
-        calls.clear() if number == 0 else None
+        expected = inputs_of(below.epoch(number, 0)).max(axis=(1, 2), keepdims=True) + 1
         assert np.array_equal(inputs_of(frozen.epoch(number, 0)), expected)
-    assert inputs_of(frozen.validation()).shape[1:] == (1, 1, 12)
+    expected = inputs_of(below.validation()).max(axis=(1, 2), keepdims=True) + 1
+    assert np.array_equal(inputs_of(frozen.validation()), expected)
+    assert sum(calls) == len(dataset) + 2 * len(dataset.where("train"))
 
 
 def test_probabilities_run_no_row_that_is_not_asked_for(cached, dataset):

@@ -163,6 +163,17 @@ def test_one_bar_after_the_other_is_shown(interactive, monkeypatch):
     console = Console(file=io.StringIO(), force_terminal=interactive, width=80, highlight=False)
     for module in (terminal, commands):
         monkeypatch.setattr(module, "err", console)
+    open_now = []
+
+    @contextlib.contextmanager
+    def alone():
+        assert not open_now
+        with terminal.progress() as on_progress:
+            open_now.append(1)
+            yield on_progress
+            open_now.pop()
+
+    monkeypatch.setattr(commands, "progress", alone)
     clock = itertools.count(step=20)
     monkeypatch.setattr(terminal.time, "monotonic", lambda: next(clock))
     with commands._Bars() as bars:
@@ -215,11 +226,13 @@ def test_a_slip_is_one_error_and_nothing_is_computed(photos, options, message, m
     assert not Path("runs").exists()
 
 
-@pytest.mark.parametrize("options", [["--from", "disk"], ["--phase", "all"], ["--pool", "sum"]])
-def test_an_unknown_choice_is_wrong_usage(photos, options):
+@pytest.mark.parametrize(
+    "options", [["--from", "disk"], ["--phase", "all"], ["--pool", "sum"], ["--seed", "-1"]]
+)
+def test_a_value_that_an_option_cannot_have_is_wrong_usage(photos, options):
     result = finetune(photos, *options)
     assert result.exit_code == 2
-    assert "is not one of" in result.stderr
+    assert options[0] in result.stderr
 
 
 def test_a_run_s_dense_head_is_started_from_and_one_that_does_not_fit_is_refused(photos):
@@ -262,7 +275,7 @@ def test_an_image_that_cannot_be_used_is_listed_and_shows_in_the_exit_code(photo
     assert re.search(r"1 files cannot be used:(.|\n)*red/bad\.png", strict.stderr)
 
 
-def test_a_learning_rate_that_is_far_too_large_is_one_error_that_says_where(photos):
+def test_a_learning_rate_that_is_far_too_large_and_a_damaged_checkpoint_are_one_error_each(photos):
     result = finetune(photos, "--learning-rate", "1e38")
     assert result.exit_code == 1
     assert re.search(r"Error: .*(at step \d+ of|after) epoch \d+; .*finetune\.npz", result.stderr)
@@ -272,19 +285,15 @@ def test_a_learning_rate_that_is_far_too_large_is_one_error_that_says_where(phot
     again = finetune(photos, "--learning-rate", "1e38")
     assert again.exit_code == 1
     assert "frozen base, epoch" not in again.stderr
-
-
-def test_a_damaged_checkpoint_is_one_error_that_names_it(photos, monkeypatch):
-    finetune(photos, "--learning-rate", "1e38")
-    [checkpoint] = Path("runs").glob(".finetune-*/frozen.npz")
+    checkpoint = unfinished / "frozen.npz"
     content = bytearray(checkpoint.read_bytes())
     content[len(content) // 2] ^= 1
     for damaged in (content, content[:1000]):
         checkpoint.write_bytes(damaged)
-        result = finetune(photos, "--learning-rate", "1e38")
-        assert result.exit_code == 1
-        assert f"Error: the checkpoint {checkpoint} cannot be used" in result.stderr
-        assert "To do: delete it" in result.stderr
+        refused = finetune(photos, "--learning-rate", "1e38")
+        assert refused.exit_code == 1
+        assert f"Error: the checkpoint {checkpoint} cannot be used" in refused.stderr
+        assert "To do: delete it" in refused.stderr
 
 
 # --- real processes ---------------------------------------------------------------------------

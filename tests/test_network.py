@@ -222,7 +222,7 @@ class Places:
 class StepByStep:
     """Batches as epochs of one step, so that the learning curve has every step's loss."""
 
-    images = 20
+    images = 10
 
     def __init__(self, batches):
         self._batches = batches
@@ -241,15 +241,15 @@ def steps_of(batches):
 
 @pytest.fixture(scope="module")
 def demo():
-    """Photographs of the demo: 100 to train on, the others held out."""
-    images = demo_images()[::24][:108]
+    """Photographs of the demo: 50 to train on, the others held out."""
+    images = demo_images()[::45][:58]
     classes = ("defective", "functional")
     return Dataset(
         name="demo",
         paths=tuple(path for path, _ in images),
         digests=tuple(read_image(path)[1] for path, _ in images),
         labels=np.array([classes.index(label) for _, label in images]),
-        splits=np.repeat(["train", "validation", "test"], (100, 4, 4)),
+        splits=np.repeat(["train", "validation", "test"], (50, 4, 4)),
         classes=classes,
     )
 
@@ -261,15 +261,15 @@ def norm(arrays):
 def test_fifty_steps_from_cached_rows_are_those_of_keras_end_to_end(weights, demo, tmp_path):
     """Against the model as a Keras user writes it: frozen but block5, trained with the head.
 
-    At 150 pixels, by hand: losses of all 50 steps to 8e-7, weights to 3e-8 of their norm and to
-    5e-6 of what training changed.
+    At 150 pixels and 20 images a step, by hand: losses of all 50 steps to 8e-7, weights to 3e-8 of
+    their norm and to 5e-6 of what training changed. Rows off by 1e-5 end at 1.3e-3 of that.
     """
     _, keras = tensorflow.load()
     size, steps, rate = 64, 50, 1e-5
     network = build(weights, size=size, seed=3)
     network.freeze(upper=False)
     start = [array.copy() for array in network.tail.get_weights()]
-    order = {"batch_size": 20, "seed": 5}
+    order = {"batch_size": 10, "seed": 5}
 
     base = keras.applications.VGG16(weights=None, include_top=False, input_shape=(size, size, 3))
     base.set_weights(weights)

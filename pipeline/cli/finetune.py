@@ -106,7 +106,7 @@ def finetune(
         bool,
         typer.Option(
             "--final",
-            help="Train on validation images, too, for exactly --epochs epochs: for the last run.",
+            help="Train on validation images, too, and for all epochs: for the last run.",
         ),
     ] = False,
     name: NameOption = None,
@@ -244,7 +244,7 @@ def augment(
     image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.")],
     *,
     views: Annotated[
-        int, typer.Option(min=1, help="Number of views, the image itself included.")
+        int, typer.Option(min=1, max=100, help="Number of views, the image itself included.")
     ] = 12,
     augmentation: Annotated[
         str, typer.Option(metavar="TEXT", help="recipe, mild, or settings as in mild,rotation=10.")

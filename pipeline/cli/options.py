@@ -57,7 +57,9 @@ WeightsOption = Annotated[
     ),
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Fail if any file cannot be used.")]
-SeedOption = Annotated[int, typer.Option(help="Another seed gives other splits and other luck.")]
+SeedOption = Annotated[
+    int, typer.Option(min=0, help="Another seed gives other splits and other luck.")
+]
 ViewsOption = Annotated[
     int,
     typer.Option(

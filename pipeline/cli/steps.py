@@ -127,9 +127,10 @@ def print_run(run: Run) -> None:
         style = "bold" if result is run.best else ""
         table.add_row(*_row(result, best=result is run.best), style=style)
     out.print(table)
+    chosen = "* best on validation. " if run.best.validation else ""
     majority = max(map(sum, test.confusion)) / test.n
     out.print(
-        f"* best on validation. Always guessing the commonest class: {majority:.3f}\n"
+        f"{chosen}Always guessing the commonest class: {majority:.3f}\n"
         f"The run, with its pictures and models: {shown(run.folder)}",
         soft_wrap=True,
     )

@@ -49,6 +49,13 @@ def reporting_errors(kept: str = "Features made so far are") -> Iterator[None]:
         found, *rest = str(error).split("\n")
         err.print(f"[red]Error:[/] {escape(found)}", *map(escape, rest), sep="\n", soft_wrap=True)
         raise typer.Exit(1) from None
+    except MemoryError:
+        err.print(
+            "[red]Error:[/] there is too little memory. What was made so far is kept.\n"
+            "To do: ask for fewer --views, or leave out the head rbf-svm, which needs most",
+            soft_wrap=True,
+        )
+        raise typer.Exit(1) from None
     except KeyboardInterrupt as stop:
         err.print(f"Stopped. {kept} kept: the same command goes on from there.")
         raise typer.Exit(143 if isinstance(stop, _Terminated) else 130) from None
