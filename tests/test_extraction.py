@@ -324,8 +324,9 @@ def test_another_augmentation_makes_its_views_and_no_image_itself_again(run, dat
 def test_validation_and_test_images_have_views_only_where_that_is_asked_for(run, dataset):
     some = run(dataset, views=some_views(3))
     others = dataset.where("validation", "test").tolist()
+    assert len(some.rows(1)) == 40 - 15
     with pytest.raises(StoreError, match="15 of the rows asked for"):
-        some.rows(1)
+        some.rows(1, range(40))
     every = run(dataset, views=some_views(3, everywhere=True))
     assert every.made == 2 * 15
     assert len(every.rows(1)) == len(every.rows(2)) == 40

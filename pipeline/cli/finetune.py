@@ -91,8 +91,12 @@ def finetune(
     augmentation: AugmentationOption = None,
     tta: TtaOption = False,
     pool: Annotated[Pool, typer.Option(help="What is between base and head.")] = Pool.flatten,
-    units: Annotated[int, typer.Option(help="Size of the head's hidden layer.")] = 256,
-    dropout: Annotated[float, typer.Option(help="Dropout in the head.")] = 0.0,
+    units: Annotated[
+        int, typer.Option(help="Size of the head's hidden layer; with --head, its own.")
+    ] = 256,
+    dropout: Annotated[
+        float, typer.Option(help="Dropout in the head; with --head, its own.")
+    ] = 0.0,
     optimizer: Annotated[Optimizer, typer.Option(help="Optimiser.")] = Optimizer.rmsprop,
     epochs: Annotated[int, typer.Option(help="The most epochs of the joint training.")] = 30,
     frozen_epochs: Annotated[int, typer.Option(help="The most epochs on the frozen base.")] = 30,
@@ -249,7 +253,7 @@ def augment(
     augmentation: Annotated[
         str, typer.Option(metavar="TEXT", help="recipe, mild, or settings as in mild,rotation=10.")
     ] = "recipe",
-    size: Annotated[int, typer.Option(min=1, help="Side of a view, in pixels.")] = 150,
+    size: Annotated[int, typer.Option(min=1, max=2000, help="Side of a view, in pixels.")] = 150,
     file: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="A PNG file to write.")
     ] = Path("sheet.png"),
