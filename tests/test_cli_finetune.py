@@ -353,7 +353,8 @@ def test_killed_at_random_moments_it_goes_on_to_the_bits_of_a_run_that_nobody_di
     print("moments follow from", seed)
     moment = random.Random(seed)
     command = ["finetune", photos, *SETTINGS, "--unfreeze", "block5_conv3", "--dropout", "0.3"]
-    command += ["--batch-size", "3", "--epochs", "5", "--frozen-epochs", "5"]
+    # Long enough not to be over before the signal comes, on a machine that has much else to do.
+    command += ["--batch-size", "3", "--epochs", "60", "--patience", "60", "--frozen-epochs", "5"]
     assert run(*command, "--name", "undisturbed").exit_code == 0
     undisturbed = Path("runs/undisturbed")
 
