@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import report
-from pipeline.report import draw_confusion, draw_history
+from pipeline.report import draw_confusion, draw_history, pictures
 
 
 def pixels(file):
@@ -37,7 +36,7 @@ def test_the_darkest_cells_are_where_a_class_is_mostly_sent(tmp_path):
 
 def test_the_number_in_a_cell_is_how_often_its_row_was_taken_for_its_column(tmp_path, monkeypatch):
     drawn = []
-    monkeypatch.setattr(report, "_save", lambda figure, file: drawn.append(figure))
+    monkeypatch.setattr(pictures, "_save", lambda figure, file: drawn.append(figure))
     draw_confusion([[1, 2000], [3, 4]], ["cat", "dog"], "photos", tmp_path / "x.png")
     axes = drawn[0].axes[0]
     assert {text.get_position(): text.get_text() for text in axes.texts} == {

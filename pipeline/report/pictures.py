@@ -1,16 +1,19 @@
-"""Pictures of a run."""
+"""Pictures of a run, as PNG files."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
 
 from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _DPI = 150
 _DARK_FROM = 0.5
@@ -42,7 +45,7 @@ def draw_confusion(
     ticks = range(0, len(classes), every)
     names = [_printable(classes[tick], _LONGEST_NAME) for tick in ticks]
     side = 2 + 0.7 * min(len(classes), _NUMBERED_CLASSES) + 0.08 * max(map(len, names))
-    figure = Figure(figsize=(side + 0.8, side), layout="constrained", dpi=_DPI)
+    figure = _figure(side + 0.8, side)
     axes = figure.subplots()
     shades = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(shades, ax=axes, label="share of the true class", shrink=0.8)
@@ -76,7 +79,7 @@ def draw_history(
     phases : sequence of int, optional
         Epochs after which layers were unfrozen.
     """
-    figure = Figure(figsize=(9, 3.6), layout="constrained", dpi=_DPI)
+    figure = _figure(9, 3.6)
     for axes, name in zip(figure.subplots(1, 2), ("loss", "accuracy")):
         epochs = range(1, len(history[name]) + 1)
         for curve, label in ((name, "training"), (f"val_{name}", "validation")):
@@ -123,7 +126,7 @@ def draw_sheet(pictures: npt.NDArray[np.uint8], file: Path) -> None:
     """
     columns = min(len(pictures), _SHEET_COLUMNS)
     rows = -(-len(pictures) // columns)
-    figure = Figure(figsize=(2 * columns, 2.25 * rows), layout="constrained", dpi=_DPI)
+    figure = _figure(2 * columns, 2.25 * rows)
     for number, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
         axes.axis("off")
         if number < len(pictures):
@@ -133,6 +136,13 @@ def draw_sheet(pictures: npt.NDArray[np.uint8], file: Path) -> None:
         _save(figure, file)
     except OSError as error:
         raise PipelineError(f"cannot write {file}: {error.strerror or error}.") from error
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Begin a figure; the size is in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained", dpi=_DPI)
 
 
 def _printable(text: str, longest: int) -> str:
