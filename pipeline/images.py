@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import logging
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,8 @@ MAX_PIXELS = 178_956_970
 
 At 4 bytes a pixel in Pillow, a picture of this size takes 0.7 GB while it is decoded.
 """
+
+_THUMBNAIL_QUALITY = 80
 
 _MAX_12_BIT = 4095
 _MAX_16_BIT = 65_535
@@ -97,10 +100,49 @@ def decode(
         raise ValueError(f"resize is {resize!r}: it must be one of {', '.join(FILTERS)}")
     if size < 1:
         raise ValueError(f"size is {size}: it must be at least 1")
+    # Nearest takes single pixels, and which ones depends on the size of what it takes them from.
+    scaled = scaled and resize != "nearest"
+    return np.array(_load(data, size, lambda width, height: (size, size), resize, scaled))
+
+
+def thumbnail(data: bytes, side: int) -> bytes:
+    """Decode one image file and make a small picture of it, to be shown to people.
+
+    Parameters
+    ----------
+    data : bytes
+        As for `decode`.
+    side : int
+        Pixels that neither side exceeds. The aspect ratio is kept; nothing is enlarged.
+
+    Returns
+    -------
+    bytes
+        A JPEG file, upright, without metadata.
+
+    Raises
+    ------
+    ImageError
+        As for `decode`.
+    """
+
+    def fit(width: int, height: int) -> tuple[int, int]:
+        scale = min(1.0, side / max(width, height))
+        return max(1, round(scale * width)), max(1, round(scale * height))
+
+    file = io.BytesIO()
+    _load(data, side, fit, "bilinear", True).save(file, "JPEG", quality=_THUMBNAIL_QUALITY)
+    return file.getvalue()
+
+
+def _load(
+    data: bytes, size: int, fit: Callable[[int, int], tuple[int, int]], resize: str, scaled: bool
+) -> Image.Image:
+    """Decode to RGB at the size that `fit` makes of the picture's: at most `size` a side."""
     if not data:
         raise ImageError("0 bytes")
     try:
-        return _decode(data, size, resize, scaled)
+        return _decode(data, size, fit, resize, scaled)
     except ImageError:
         raise
     # A damaged file makes Pillow's decoders raise nearly anything (OSError, SyntaxError, KeyError,
@@ -109,9 +151,9 @@ def decode(
         raise _refusal(error, data) from error
 
 
-def _decode(data: bytes, size: int, resize: str, scaled: bool) -> npt.NDArray[np.uint8]:
-    # Nearest takes single pixels, and which ones depends on the size of what it takes them from.
-    scaled = scaled and resize != "nearest"
+def _decode(
+    data: bytes, size: int, fit: Callable[[int, int], tuple[int, int]], resize: str, scaled: bool
+) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check(image)
         if image.format == "PNG":
@@ -125,13 +167,14 @@ def _decode(data: bytes, size: int, resize: str, scaled: bool) -> npt.NDArray[np
         # should have been.
         box = drafted[1] if drafted else None
         turn = _turn(image)
-        square = _eight_bits(image).resize(
-            (size, size), FILTERS[resize], box=box, reducing_gap=3.0 if scaled else None
+        target = fit(*image.size)  # a TIFF is turned, a JPEG drafted, by the time it is loaded
+        small = _eight_bits(image).resize(
+            target, FILTERS[resize], box=box, reducing_gap=3.0 if scaled else None
         )
-    # The filters are symmetric, so turning the small square is turning the large photo, for less.
+    # The filters are symmetric, so turning the small picture is turning the large one, for less.
     if turn is not None:
-        square = square.transpose(turn)
-    return np.array(square.convert("RGB"))
+        small = small.transpose(turn)
+    return small.convert("RGB")
 
 
 def _check(image: ImageFile.ImageFile) -> None:

@@ -17,7 +17,7 @@ from hostile import bombs, encode, hostile_images, picture, samples, tiff
 from PIL import Image
 
 from pipeline.errors import ImageError
-from pipeline.images import EXTENSIONS, FILTERS, FORMATS, MAX_PIXELS, decode
+from pipeline.images import EXTENSIONS, FILTERS, FORMATS, MAX_PIXELS, decode, thumbnail
 
 ROOT = Path(__file__).parent.parent
 PHOTOS = Path(sklearn.__file__).parent / "datasets" / "images"
@@ -623,3 +623,44 @@ except ImageError:
         [sys.executable, "-c", code, str(ROOT)], capture_output=True, text=True, check=True
     )
     assert (result.stdout, result.stderr) == ("refused\n", "")
+
+
+# --- thumbnails ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("width", "height", "expected"),
+    [(400, 300, (40, 30)), (300, 400, (30, 40)), (20, 10, (20, 10)), (4000, 3, (40, 1))],
+)
+def test_a_thumbnail_keeps_the_aspect_ratio_and_is_never_larger_than_the_picture(
+    width, height, expected
+):
+    for kind in ("JPEG", "PNG", "TIFF"):
+        with Image.open(io.BytesIO(thumbnail(encode(picture(height, width), kind), 40))) as small:
+            assert (small.format, small.mode, small.size) == ("JPEG", "RGB", expected)
+
+
+@pytest.mark.parametrize("orientation", SEEN)
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+def test_a_thumbnail_is_upright_and_carries_no_metadata(kind, orientation):
+    seen = picture(60, 90)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = encode(as_stored(seen, orientation), kind, exif=exif)
+    with Image.open(io.BytesIO(thumbnail(stored, 45))) as small:
+        assert small.size == (45, 30)
+        assert dict(small.getexif()) == {}
+        expected = np.asarray(Image.fromarray(seen).resize((45, 30)))
+        assert difference(np.asarray(small), expected) < 6
+
+
+def test_a_thumbnail_is_refused_for_the_same_reason_as_the_picture():
+    for name, data in hostile_images(seed=3, count=120):
+        try:
+            decode(data, 8)
+        except ImageError as error:
+            with pytest.raises(ImageError) as caught:
+                thumbnail(data, 8)
+            assert caught.value.found == error.found, name
+        else:
+            assert thumbnail(data, 8).startswith(b"\xff\xd8"), name
