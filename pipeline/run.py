@@ -219,9 +219,10 @@ def _write_contents(run: Run, seed: int) -> None:
 
 
 def _move(folder: Path, runs: Path, name: str | None, default: str) -> Path:
-    """Move a whole run to its name, which another process may have taken by now."""
+    """Write a run's page and move it to its name, which another process may have taken by now."""
     while True:
         target = run_folder(runs, name, default)
+        report.write_report(folder, target.name)  # the page tells it
         try:
             return folder.rename(target)
         except OSError:  # a folder that is not empty cannot be replaced, so no run is lost

@@ -656,11 +656,11 @@ def test_a_thumbnail_is_upright_and_carries_no_metadata(kind, orientation):
 
 def test_a_thumbnail_is_refused_for_the_same_reason_as_the_picture():
     for name, data in hostile_images(seed=3, count=120):
-        try:
-            decode(data, 8)
-        except ImageError as error:
-            with pytest.raises(ImageError) as caught:
-                thumbnail(data, 8)
-            assert caught.value.found == error.found, name
-        else:
-            assert thumbnail(data, 8).startswith(b"\xff\xd8"), name
+        outcomes = []
+        for function in (decode, thumbnail):
+            try:
+                function(data, 8)
+                outcomes.append("")
+            except ImageError as error:
+                outcomes.append(error.found)
+        assert outcomes[0] == outcomes[1], name

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "augment": set(),
     "evaluate": set(),
     "quantised": set(),
-    "report": set(),
+    "report": {"digests", "images"},
     "store": {"recipe"},
     "digests": {"images"},
     "dataset": {"images", "demo", "digests"},
@@ -110,6 +110,7 @@ ONLY_IN = {
     "openvino": {"quantised"},
     "skops": {"model"},
     "matplotlib": {"report"},
+    "jinja2": {"report"},
     "typer": {"cli"},
     "rich": {"cli"},
 }

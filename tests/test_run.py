@@ -32,6 +32,7 @@ def test_a_runs_folder_holds_all_that_came_of_it(place_with_pictures):
         "models/logistic/head.skops",
         "models/logistic/manifest.json",
         "predictions.csv",
+        "report.html",
         "run.json",
     ]
     assert [path.name for path in place.runs.iterdir()] == ["photos"]

@@ -1,5 +1,13 @@
-"""What came of a run, to be looked at: pictures."""
+"""What came of a run, to be looked at: pictures, and a page that shows all of it."""
 
+from pipeline.report.page import write_comparison, write_report
 from pipeline.report.pictures import draw_confusion, draw_history, draw_sheet, smoothed
 
-__all__ = ["draw_confusion", "draw_history", "draw_sheet", "smoothed"]
+__all__ = [
+    "draw_confusion",
+    "draw_history",
+    "draw_sheet",
+    "smoothed",
+    "write_comparison",
+    "write_report",
+]

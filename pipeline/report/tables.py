@@ -1,0 +1,125 @@
+"""Figures of heads in rows and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.report.reading import Head
+from pipeline.report.words import number
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column's heading.
+
+    Attributes
+    ----------
+    title : str
+        What it is called.
+    number : bool
+        Whether it holds numbers.
+    falling : bool
+        Whether the first click on it puts the largest at the top.
+    """
+
+    title: str
+    number: bool = True
+    falling: bool = True
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What stands in a row, and what it is sorted by where that is not the text."""
+
+    text: str
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table; the best one stands out."""
+
+    cells: Sequence[Cell]
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that can be sorted and filtered.
+
+    Attributes
+    ----------
+    name : str
+        What it is for, in a word; it also names the filter.
+    mark : str
+        What is said of the rows that are best.
+    """
+
+    name: str
+    columns: Sequence[Column]
+    rows: Sequence[Row]
+    mark: str
+
+
+# What is shown of each head: title, where it is found, whether more is better.
+_FIGURES = (
+    ("balanced accuracy", "test", "balanced_accuracy", True),
+    ("ROC AUC", "test", "roc_auc", True),
+    ("log loss", "test", "log_loss", False),
+    ("accuracy on validation", "validation", "accuracy", True),
+    ("log loss on validation", "validation", "log_loss", False),
+)
+
+
+def heads_table(
+    heads: Sequence[tuple[Sequence[str], Head, bool]], names: Sequence[str], mark: str
+) -> Table:
+    """Put heads into a table, from (texts of the first columns, head, whether it is the best)."""
+    columns = [
+        *(Column(name, number=False, falling=False) for name in names),
+        Column("accuracy"),
+        Column("95 % interval"),
+        *(Column(title, falling=falling) for title, *_, falling in _FIGURES),
+        Column("seconds", falling=False),
+    ]
+    rows = [Row(_cells(texts, head), best) for texts, head, best in heads]
+    return Table("heads", columns, rows, mark)
+
+
+def _cells(texts: Sequence[str], head: Head) -> list[Cell]:
+    test = head.test
+    interval = f"{test['accuracy_low']:.3f} to {test['accuracy_high']:.3f}"
+    where = {"test": test, "validation": head.validation}
+    return [
+        *map(Cell, texts),
+        Cell(number(test["accuracy"]), test["accuracy"]),
+        Cell(interval, test["accuracy_low"]),
+        *(Cell(number(value := where[on].get(key)), value) for _, on, key, _ in _FIGURES),
+        Cell(f"{head.seconds:,.1f}", head.seconds),
+    ]
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Write settings as pairs of names and texts, those within others by their full name."""
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", _written(value)
+
+
+def _written(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " x ".join(map(str, value)) if value else "none"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "none" if value is None or value == "" else str(value)
+
+
+def described(parameters: Mapping[str, Any]) -> str:
+    """Write parameters in one line."""
+    return ", ".join(f"{name} {text}" for name, text in flattened(parameters)) or "none to choose"

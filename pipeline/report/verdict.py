@@ -1,0 +1,71 @@
+"""What came of a run in sentences."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from pipeline.report import curves
+from pipeline.report.reading import Head, Record
+from pipeline.report.words import p_value, percent
+
+NOISE = 0.05
+"""The p-value from which on a difference passes for noise."""
+
+
+def verdict(record: Record) -> list[str]:
+    """Say what came of a run; the first sentence says it all."""
+    best = record.best
+    sentences = [judged(best.name, best, record.classes)]
+    if best.test["accuracy_low"] <= guessing(best)[0]:
+        sentences.append("That is not clearly better than guessing.")
+    if len(record.heads) > 1:
+        sentences.append(chosen(f"{len(record.heads)} heads"))
+        runner_up = record.heads[1]
+        if record.predictions:
+            sentences.append(against(best.name, best, runner_up.name, runner_up, record, record))
+        else:
+            sentences.append(
+                f"Whether it differs from the runner-up, {runner_up.name}, cannot be told: "
+                f"{record.problem}."
+            )
+    return sentences
+
+
+def guessing(head: Head) -> tuple[float, int]:
+    """Tell how often always guessing the commonest class is right on test, and which one it is."""
+    rows = [sum(row) for row in head.test["confusion"]]
+    return max(rows) / sum(rows), int(np.argmax(rows))
+
+
+def judged(label: str, head: Head, classes: tuple[str, ...]) -> str:
+    """Say how good a head is on test, with its interval, and how good guessing is."""
+    test, (share, commonest) = head.test, guessing(head)
+    return (
+        f"{label} gets {percent(test['accuracy'])} of {test['n']:,} test images right "
+        f"(95 % interval {percent(test['accuracy_low'])} to {percent(test['accuracy_high'])}); "
+        f"always guessing the commonest class, {classes[commonest]}, gets {percent(share)}."
+    )
+
+
+def chosen(among: str) -> str:
+    """Say how the best was chosen."""
+    return (
+        f"Of {among}, it had the lowest log loss on validation; the test images had no say in that."
+    )
+
+
+def against(  # noqa: PLR0917
+    label: str, head: Head, other_label: str, other: Head, record: Record, other_record: Record
+) -> str:
+    """Say whether a head differs from the runner-up on the same test images."""
+    first, second = record.predictions[head.name], other_record.predictions[other.name]
+    places = {path: place for place, path in enumerate(second.paths)}
+    right = second.right[[places[path] for path in first.paths]]
+    found = curves.disagreement(first.right.tolist(), right.tolist())
+    noise = "is within noise" if found.p >= NOISE else "is more than noise"
+    return (
+        f"The runner-up, {other_label}, gets {percent(other.test['accuracy'])}: the difference "
+        f"{noise} (images that one gets right and the other wrong: {found.only_first:,} for "
+        f"{label}, {found.only_second:,} for {other_label}; McNemar's exact test, "
+        f"{p_value(found.p)})."
+    )

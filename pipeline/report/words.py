@@ -1,0 +1,53 @@
+"""How figures and names are written on a page."""
+
+from __future__ import annotations
+
+import unicodedata
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+# Widths of characters of 12 pixels, in the wider of the fonts that systems use.
+_WIDTHS = {**dict.fromkeys("fijlrtI.,:;'|!()[]/ ", 5.0), **dict.fromkeys("mwMW@%", 12.0)}
+_WIDE, _UPPER, _OTHER = 12.0, 8.5, 7.7
+
+
+def printable(text: str) -> str:
+    """Make visible what a name may hold that is no text: control characters, lone surrogates."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() or char == NO_BREAK else repr(char)[1:-1] for char in text
+    )
+
+
+def shortened(text: str, longest: int) -> str:
+    """Cut a name that is too long for its place, and show that it is cut."""
+    text = printable(text)
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
+def width(text: str) -> float:
+    """Estimate how wide a text is in a chart, in pixels."""
+    return sum(map(_character_width, text))
+
+
+def _character_width(char: str) -> float:
+    if unicodedata.east_asian_width(char) in "WF":
+        return _WIDE
+    return _WIDTHS.get(char, _UPPER if char.isupper() else _OTHER)
+
+
+def number(value: float | None) -> str:
+    """Write a metric as everywhere else; a dash where it is undefined."""
+    return "-" if value is None else f"{value:.3f}"
+
+
+def percent(share: float) -> str:
+    """Write a share for a sentence."""
+    return f"{100 * share:.1f}{NO_BREAK}%"
+
+
+def p_value(p: float) -> str:
+    """Write how probable a result is by chance alone."""
+    text = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return text.replace(" ", NO_BREAK)
