@@ -275,6 +275,7 @@ def test_classify_prints_a_table_with_a_line_for_each_head(photos, networks, tmp
     assert "…" not in result.stdout
     assert f"{test['n']} test images" in result.stdout
     assert "pictures and models: runs/mine" in result.stdout
+    assert "one page: runs/mine/report.html" in result.stdout
     assert "logistic: fitted in" in result.stderr
 
 

@@ -13,7 +13,9 @@ import pytest
 from conftest import files_in, paint
 from imitated import HISTORY, change, imitate, sorted_by_validation
 from PIL import Image
+from typer.testing import CliRunner
 
+from pipeline import cli
 from pipeline.dataset import Quarantined
 from pipeline.errors import PipelineError
 from pipeline.report import charts, page, write_comparison, write_report
@@ -626,6 +628,41 @@ def test_one_run_alone_cannot_be_compared(folder, tmp_path):
     with pytest.raises(PipelineError, match="one run to compare"):
         write_comparison([folder], tmp_path / "compare.html")
     assert not (tmp_path / "compare.html").exists()
+
+
+# --- commands -----------------------------------------------------------------------------
+
+
+def run_command(*arguments):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+def test_the_command_report_writes_the_page_and_names_it(folder, monkeypatch):
+    imitate(folder)
+    monkeypatch.chdir(folder.parent.parent)
+    done = run_command("report", "runs/mine")
+    assert done.exit_code == 0
+    assert "runs/mine/report.html" in done.stdout
+    assert (folder / "report.html").exists()
+
+
+def test_the_command_compare_writes_the_page_and_names_it(folder, monkeypatch):
+    imitate(folder)
+    imitate(folder.parent / "other", seed=1)
+    monkeypatch.chdir(folder.parent.parent)
+    done = run_command("compare", "runs/mine", "runs/other", "--out", "both.html")
+    assert done.exit_code == 0
+    assert "2 runs side by side: both.html" in done.stdout
+    assert "mine" in Page(Path("both.html")).section("heads").text
+
+
+@pytest.mark.parametrize("arguments", [("report", "nowhere"), ("compare", "a", "b")])
+def test_the_commands_say_in_one_message_that_there_is_no_run(tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    done = run_command(*arguments)
+    assert done.exit_code == 1
+    assert "there is no run in" in done.output
+    assert "Traceback" not in done.output
 
 
 # --- axes ---------------------------------------------------------------------------------

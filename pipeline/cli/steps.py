@@ -131,7 +131,8 @@ def print_run(run: Run) -> None:
     majority = max(map(sum, test.confusion)) / test.n
     out.print(
         f"{chosen}Always guessing the commonest class: {majority:.3f}\n"
-        f"The run, with its pictures and models: {shown(run.folder)}",
+        f"The run, with its pictures and models: {shown(run.folder)}\n"
+        f"All of it on one page: {shown(run.folder / 'report.html')}",
         soft_wrap=True,
     )
 
