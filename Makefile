@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help features classify check test torture bench clean clean-cache
+.PHONY: help features classify check test test-browser torture bench clean clean-cache
 
 help:  ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ check: $(VENV)/.for-development  ## Check format, lint and types
 
 test: $(VENV)/.for-development  ## Run the tests
 	@$(BIN)/pytest $(ARGS)
+
+test-browser: $(VENV)/.for-browser  ## Test the report in a real browser (installs Chromium where it may)
+	@BROWSER_REQUIRED=1 $(BIN)/pytest tests/browser $(ARGS)
 
 torture: $(VENV)/.for-development  ## Kill, starve and damage the cache for some minutes (docs/promises.md)
 	@TORTURE=1 $(BIN)/pytest tests/test_torture.py -rP $(ARGS)
@@ -53,3 +56,11 @@ $(VENV)/.for-development: $(BIN)/python pyproject.toml constraints.txt
 	@echo "Installing into $(VENV) (once; TensorFlow and the demo data are about 600 MB) ..." >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/.for-use
+
+# Playwright's own browsers are left alone: the system's has what it needs, and is kept up to date.
+$(VENV)/.for-browser: $(VENV)/.for-development
+	@test -n "$$BROWSER_PATH" || command -v chromium chromium-browser google-chrome >/dev/null || \
+	{ echo "Installing Chromium ..." >&2; { apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null 2>&1; } || \
+	{ echo "This needs Chromium, which could not be installed from here. As root: apt-get install chromium. Or name a browser: make test-browser BROWSER_PATH=/path/to/chrome"; exit 1; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,browser]'
+	@touch $@

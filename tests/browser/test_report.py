@@ -1,0 +1,353 @@
+"""A run's page in a real browser: nothing is asked for, all is seen, and it can be worked with."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import paint
+from imitated import HISTORY, imitate
+
+from pipeline.dataset import Quarantined
+from pipeline.report import write_comparison, write_report
+
+REQUIRED = "BROWSER_REQUIRED" in os.environ  # `make test-browser` does not pass by skipping
+WIDTHS = (400, 1400)
+SCHEMES = ("light", "dark")
+HOSTILE = ("<script>alert(1)</script>", '" onload="alert(1)', "x" * 80 + "\udcff\n")
+
+if not REQUIRED:
+    pytest.importorskip("playwright", reason="playwright is not installed: make test-browser")
+from playwright.sync_api import sync_playwright  # noqa: E402
+
+
+def find_browser():
+    named = os.environ.get("BROWSER_PATH")
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return named or next(filter(None, map(shutil.which, names)), None)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    executable = find_browser()
+    if executable is None:
+        (pytest.fail if REQUIRED else pytest.skip)("there is no Chromium: make test-browser")
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=executable)
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Pages of several kinds, by name."""
+    home = tmp_path_factory.mktemp("pages")
+    colours = ((90, 90, 200), (200, 90, 90), (90, 200, 90))
+    pictures = tuple(
+        paint(home / "pictures" / f"{number}.png", colours[number % 3], number, side=30 + number)
+        for number in range(150)
+    )
+    counts = (40, 20, 90)
+    heads = ("logistic", "knn", "linear-svm", "rbf-svm", "dense")
+    bad = tuple(Quarantined(Path(f"/photos/{n}/{'long' * 40}.jpg"), "0 bytes") for n in range(3))
+    plain = imitate(
+        home / "plain",
+        classes=("blue", "green", "red"),
+        counts=counts,
+        heads=heads,
+        paths=pictures,
+        quarantined=bad,
+        history=HISTORY,
+        skill=0.6,
+    )
+    other = imitate(
+        home / "other",
+        classes=("blue", "green", "red"),
+        counts=counts,
+        heads=("finetuned",),
+        paths=pictures,
+        history=HISTORY,
+        seed=1,
+    )
+    hostile = imitate(
+        home / "hostile",
+        classes=HOSTILE,
+        counts=counts,
+        heads=(HOSTILE[0], "b" * 60),
+        paths=tuple(Path(f"/gone/{'d' * 100}/<b>{n}\udce9.png") for n in range(150)),
+        history=HISTORY,
+        skill=0.6,
+    )
+    many = imitate(
+        home / "many",
+        classes=tuple(f"class {number}" for number in range(60)),
+        counts=(60, 60, 300),
+        skill=0.8,
+    )
+    return {
+        **{run.folder.name: write_report(run.folder) for run in (plain, hostile, many)},
+        "comparison": write_comparison([plain.folder, other.folder], home / "comparison.html"),
+    }
+
+
+NAMES = ("plain", "hostile", "many", "comparison")
+
+
+@pytest.fixture
+def visit(browser, files):
+    """Open pages, and hold at the end that they asked for nothing and complained of nothing."""
+    contexts, complaints, requests = [], [], []
+
+    def open_page(name, width=1400, scheme="light", **settings):
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, **settings
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: complaints.append(dialog.message))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(files[name].as_uri())
+        return page
+
+    yield open_page
+    assert complaints == []
+    opened = {file.as_uri() for file in files.values()}
+    assert [url for url in requests if not url.startswith("data:") and url not in opened] == []
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_page_opens_in_silence_and_every_picture_is_there(visit, name):
+    page = visit(name)
+    sizes = page.evaluate("[...document.images].map(i => [i.complete, i.naturalWidth])")
+    assert all(complete and width > 0 for complete, width in sizes)
+    assert bool(sizes) == (name == "plain")
+    assert page.evaluate("document.scripts.length") == 1
+
+
+def column(page, place):
+    return page.locator("table.sortable tbody tr").evaluate_all(
+        "(rows, place) => rows.map(row => row.cells[place].textContent.trim())", place
+    )
+
+
+@pytest.mark.parametrize("way", ["mouse", "keyboard"])
+def test_the_table_is_sorted_by_its_headings(visit, way):
+    page = visit("plain")
+    titles = page.locator("table.sortable thead th")
+
+    def press(place):
+        button = titles.nth(place).get_by_role("button")
+        if way == "mouse":
+            button.click()
+        else:
+            button.focus()
+            page.keyboard.press("Enter")
+
+    before = column(page, 0)
+    for place, first in ((1, "descending"), (5, "ascending"), (8, "ascending")):
+        press(place)
+        values = list(map(float, column(page, place)))
+        assert values == sorted(values, reverse=first == "descending")
+        assert titles.nth(place).get_attribute("aria-sort") == first
+        press(place)
+        again = list(map(float, column(page, place)))
+        assert again == sorted(values, reverse=first == "ascending")
+        assert page.locator("[aria-sort]").count() == 1
+    press(0)
+    assert column(page, 0) == sorted(before, key=str.lower)
+
+
+def test_a_value_that_is_undefined_is_sorted_below_all_others(visit):
+    page = visit("many")
+    page.evaluate(
+        "document.querySelector('table.sortable tbody tr').cells[4].removeAttribute('data-value')"
+    )
+    first = column(page, 0)[0]
+    page.locator("thead th").nth(4).get_by_role("button").click()
+    assert column(page, 0)[-1] == first
+
+
+def test_the_table_is_filtered_by_text(visit):
+    page = visit("plain")
+    field = page.get_by_label("Filter")
+    field.fill("  SVM ")
+    rows = page.locator("table.sortable tbody tr")
+    assert {name.split()[0] for name in rows.locator("th:visible").all_inner_texts()} == {
+        "linear-svm",
+        "rbf-svm",
+    }
+    assert page.locator("#heads output").inner_text() == "2 of 5"
+    field.fill("")
+    assert rows.locator("th:visible").count() == 5
+    assert page.locator("#heads output").inner_text() == ""
+
+
+def test_mistakes_are_filtered_by_their_true_class(visit):
+    page = visit("plain")
+    choice = page.get_by_label("True class")
+    items = page.locator(".gallery li:visible")
+    total, shown = items.count(), 0
+    for option in choice.locator("option").all()[1:]:
+        choice.select_option(value=option.get_attribute("value"))
+        name, count = option.inner_text().rstrip(")").split(" (")
+        assert items.count() == int(count) > 0
+        assert all(f"is {name}\n" in text for text in items.all_inner_texts())
+        shown += items.count()
+    assert shown == total > 5
+    choice.select_option(value="")
+    assert items.count() == total
+
+
+def test_all_can_be_reached_with_the_keyboard(visit):
+    page = visit("plain", width=400)
+    wanted = "a[href], button, input, select, [tabindex='0']"
+    count = page.locator(wanted).count()
+    reached = set()
+    for _ in range(count):
+        page.keyboard.press("Tab")
+        reached.add(
+            page.evaluate(
+                f"[...document.querySelectorAll(`{wanted}`)].indexOf(document.activeElement)"
+            )
+        )
+    assert reached == set(range(count))
+
+
+OUTSIDE = """
+() => [...document.querySelectorAll("body *")].filter((element) => {
+  const scrolls = element.closest(".scroll");
+  if (scrolls && scrolls !== element) return false;
+  const box = element.getBoundingClientRect();
+  return box.width > 0 && (box.left < 0 || box.right > document.documentElement.clientWidth);
+}).map((element) => element.outerHTML.slice(0, 200))
+"""
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_is_wider_than_the_window(visit, name, width):
+    page = visit(name, width)
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate(OUTSIDE) == []
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("name", NAMES)
+def test_text_in_charts_is_of_a_size_that_can_be_read(visit, name, width):
+    page = visit(name, width)
+    sizes = page.evaluate(
+        """[...document.querySelectorAll("svg text")].map((text) => {
+          const matrix = text.getScreenCTM();
+          return 12 * Math.hypot(matrix.a, matrix.b);
+        })"""
+    )
+    assert min(sizes) > 10
+
+
+CONTRASTS = """
+() => {
+  const channels = (colour) => {
+    const [r, g, b, a = 1] = colour.match(/[\\d.]+/g).map(Number);
+    return [r, g, b, a];
+  };
+  const over = (top, below) =>
+    [0, 1, 2].map((i) => top[3] * top[i] + (1 - top[3]) * below[i]).concat(1);
+  const luminance = (colour) => {
+    const [r, g, b] = colour.map((value) => {
+      value /= 255;
+      return value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const page = channels(getComputedStyle(document.body).backgroundColor);
+  const found = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const node = walker.currentNode, parent = node.parentElement;
+    if (!node.data.trim() || parent.closest("script, option, [hidden]")) continue;
+    const range = document.createRange();
+    range.selectNodeContents(node);
+    const box = range.getBoundingClientRect();
+    const under = document.elementsFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+    if (!under.some((element) => element === parent || parent.contains(element))) continue;
+    const layers = [];
+    for (const element of under) {
+      const style = getComputedStyle(element);
+      if (element.matches(".shade")) {
+        const fill = channels(style.fill);
+        fill[3] = Number(style.fillOpacity);
+        layers.push(fill);
+      } else if (!(element instanceof SVGElement)) {
+        layers.push(channels(style.backgroundColor));
+      }
+    }
+    const below = layers.reverse().reduce((sum, layer) => over(layer, sum), page);
+    const style = getComputedStyle(parent);
+    const ink = channels(parent instanceof SVGElement ? style.fill : style.color);
+    const [high, low] = [luminance(ink), luminance(below)].sort((a, b) => b - a);
+    found.push([(high + 0.05) / (low + 0.05), node.data.trim().slice(0, 40)]);
+  }
+  return found;
+}
+"""
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("name", NAMES)
+def test_all_text_has_contrast_in_the_light_and_in_the_dark(visit, name, scheme):
+    page = visit(name, scheme=scheme)
+    height = page.evaluate("document.documentElement.scrollHeight")
+    page.set_viewport_size({"width": 1400, "height": height})  # or nothing is found further down
+    found = page.evaluate(CONTRASTS)
+    assert len(found) > 80
+    assert [one for one in found if one[0] < 4.5] == []
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    brightness = sum(map(int, background[4:-1].split(",")))
+    assert (brightness > 600) == (scheme == "light")
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_lines_of_charts_stand_out_from_the_page(visit, scheme):
+    page = visit("plain", scheme=scheme)
+    colours = page.evaluate(
+        """[...document.querySelectorAll(".line, .rule")].map(
+          (line) => getComputedStyle(line).stroke)"""
+    )
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert len(set(colours)) >= 6
+    assert min(contrast(colour, background) for colour in colours) > 3
+
+
+def contrast(one, other):
+    def luminance(colour):
+        values = [int(value) / 255 for value in colour[4:-1].split(",")]
+        linear = [v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in values]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_without_scripts_all_is_there_but_the_controls(visit):
+    page = visit("plain", java_script_enabled=False)
+    assert page.locator("table.sortable tbody tr:visible").count() == 5
+    assert page.locator(".gallery img:visible").count() > 5
+    assert page.locator(".filter:visible").count() == 0
+    assert page.locator("th button").count() == 0
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_in_print_it_is_light_whole_and_without_controls(visit, scheme):
+    page = visit("plain", scheme=scheme)
+    page.emulate_media(media="print")
+    assert page.locator(".filter:visible").count() == 0
+    assert page.locator("nav:visible").count() == 0
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("getComputedStyle(document.querySelector('.scroll')).overflowX") == (
+        "visible"
+    )
+    assert page.pdf(format="A4").startswith(b"%PDF")
