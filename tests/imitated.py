@@ -35,10 +35,12 @@ def imitate(
     skill: float = 1.0,
     seed: int = 0,
     data_seed: int = 0,
+    validated: bool = True,
 ) -> Run:
     """Write `run.json` and `predictions.csv` of heads that are right more often than not.
 
-    Of the heads, each is a little worse than the one before. `skill` 0 is guessing.
+    Of the heads, each is a little worse than the one before. `skill` 0 is guessing. Not
+    `validated`: they were trained on the validation images too.
     """
     total, k = sum(counts), len(classes)
     dataset = Dataset(
@@ -65,7 +67,7 @@ def imitate(
                 Model(recipe, name, classes, None),
                 {"C": 1.0},
                 (({"C": 1.0}, 0.5), ({"C": 10.0}, 0.6)),
-                evaluate(dataset.labels[held_out], probabilities[held_out]),
+                evaluate(dataset.labels[held_out], probabilities[held_out]) if validated else None,
                 evaluate(dataset.labels[test], probabilities[test]),
                 1.5 + place,
                 probabilities,

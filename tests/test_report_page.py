@@ -256,6 +256,16 @@ def test_a_head_that_only_guesses_is_not_praised(folder):
     assert len(verdict) == 2  # there is no runner-up to speak of
 
 
+def test_a_run_that_learned_from_validation_has_no_figures_on_it(folder):
+    imitate(folder, heads=("finetuned",), history=HISTORY, validated=False)
+    found = report(folder)
+    assert found.verdict[1].startswith("finetuned was trained on the validation images too")
+    [row] = rows_of(found.section("heads").one("table"))
+    assert row[0] == "finetuned"
+    assert row[6:8] == ["-", "-"]
+    speaks(found)
+
+
 def test_the_confusion_matrix_is_drawn_and_told_in_its_counts(folder):
     run = imitate(folder, heads=("logistic",))
     (a, b), (c, d) = run.results[0].test.confusion
@@ -612,6 +622,17 @@ def test_the_same_images_under_other_names_cannot_be_paired_and_that_is_said(tmp
     (one.folder / "predictions.csv").unlink()
     found = compared(one.folder, other.folder)
     assert "one: predictions.csv cannot be read" in found.section("curves").text
+
+
+def test_a_run_that_learned_from_validation_is_not_chosen_by_it(tmp_path):
+    paths = tuple(Path(f"{number}.png") for number in range(120))
+    fair = imitate(tmp_path / "fair", paths=paths, skill=0.5)
+    other = imitate(tmp_path / "other", paths=paths, skill=2, heads=("tuned",), validated=False)
+    found = compared(other.folder, fair.folder)
+    assert found.verdict[0].startswith("fair (")
+    assert "The runner-up, other (tuned), gets" in found.verdict[2]
+    assert "other (tuned) was trained on the validation images too" in found.verdict[3]
+    assert compared(other.folder, other.folder).verdict[0].startswith("None of these runs can be")
 
 
 def test_runs_of_the_same_name_are_told_apart_by_their_folders(tmp_path):

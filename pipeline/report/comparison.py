@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.report import figures, tables
 from pipeline.report.reading import Record
 from pipeline.report.sections import Section
-from pipeline.report.verdict import against, chosen, guessing, judged
+from pipeline.report.verdict import against, chosen, guessing, judged, learned_from
 
 Records = Sequence[Record]
 
@@ -23,8 +23,14 @@ def verdict(records: Records) -> list[str]:
     if not _same_data(records):
         apart = "These runs were not judged on the same images"
         return [f"{apart}, so a difference between their figures may come from the images."]
-    ranked = sorted(records, key=lambda record: record.best.validation["log_loss"])
+    ranked = sorted(records, key=lambda record: record.best.chosen_by)
     first, second = ranked[:2]
+    unranked = [learned_from(_name(record)) for record in ranked if not record.best.validation]
+    if not first.best.validation:
+        return [
+            "None of these runs can be chosen: all were trained on validation images.",
+            *unranked,
+        ]
     sentences = [
         judged(_name(first), first.best, first.classes),
         chosen(f"the best heads of {len(records)} runs on the same images"),
@@ -36,7 +42,7 @@ def verdict(records: Records) -> list[str]:
             f"Whether it differs from the runner-up, {_name(second)}, cannot be told: what was "
             "predicted of each image is missing, or the files are named differently."
         )
-    return [*sentences, compared]
+    return [*sentences, compared, *unranked]
 
 
 def _name(record: Record) -> str:
@@ -58,7 +64,7 @@ def _same_test(first: Record, second: Record) -> bool:
 
 def _heads(records: Records) -> Mapping[str, Any]:
     rows = [
-        ((record.name, head.name), head, head is record.best)
+        ((record.name, head.name), head, head is record.chosen)
         for record in records
         for head in record.heads
     ]

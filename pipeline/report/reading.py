@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -35,7 +36,8 @@ class Head:
     seconds : float
         Time for all of that.
     validation, test : mapping
-        `pipeline.evaluate.Metrics` as a mapping.
+        `pipeline.evaluate.Metrics` as a mapping; `validation` is None where the validation images
+        were trained on.
     history : mapping of str to sequence of float
         Learning curves, for a network.
     best_epoch : int
@@ -48,7 +50,7 @@ class Head:
     parameters: Mapping[str, Any]
     candidates: Sequence[Mapping[str, Any]]
     seconds: float
-    validation: Mapping[str, Any]
+    validation: Mapping[str, Any] | None
     test: Mapping[str, Any]
     history: Mapping[str, Sequence[float]]
     best_epoch: int
@@ -57,7 +59,8 @@ class Head:
     @classmethod
     def of(cls, fields: Mapping[str, Any], classes: int) -> Head:
         """Check what a page cannot do without."""
-        for metrics in (fields["validation"], fields["test"]):
+        validation = fields["validation"]
+        for metrics in filter(None, (validation, fields["test"])):
             if np.shape(metrics["confusion"]) != (classes, classes):
                 raise ValueError("a confusion matrix of another size than the classes")
             for name in _METRICS[:-1]:
@@ -67,12 +70,17 @@ class Head:
             dict(fields["parameters"]),
             list(fields["candidates"]),
             float(fields["seconds"]),
-            dict(fields["validation"]),
+            None if validation is None else dict(validation),
             dict(fields["test"]),
             {str(name): list(map(float, curve)) for name, curve in fields["history"].items()},
             int(fields["best_epoch"]),
             [int(epoch) for epoch in fields.get("unfrozen_after", ())],
         )
+
+    @property
+    def chosen_by(self) -> float:
+        """What heads are chosen by: the log loss on validation, and the lowest is best."""
+        return float(self.validation["log_loss"]) if self.validation else math.inf
 
 
 @dataclass(frozen=True)
@@ -137,8 +145,13 @@ class Record:
 
     @property
     def best(self) -> Head:
-        """The head that did best on validation."""
+        """The head that did best on validation, or the first where that cannot be told."""
         return self.heads[0]
+
+    @property
+    def chosen(self) -> Head | None:
+        """The same, where validation did tell."""
+        return self.best if self.best.validation else None
 
 
 def read_run(folder: Path, name: str | None = None) -> Record:
@@ -178,7 +191,7 @@ def read_run(folder: Path, name: str | None = None) -> Record:
         heads = [Head.of(fields, len(classes)) for fields in document["heads"]]
         best = str(document["best"])
         # The one that was chosen is the first whatever else is equal to it.
-        heads.sort(key=lambda head: (head.name != best, head.validation["log_loss"]))
+        heads.sort(key=lambda head: (head.name != best, head.chosen_by))
         if not heads or heads[0].name != best:
             raise ValueError("the best head is not among the heads")
         for key in ("created", "seed", "recipe", "versions"):

@@ -59,7 +59,7 @@ class Section(Generic[Subject]):
 
 
 def _heads(record: Record) -> Mapping[str, Any]:
-    rows = [(head.name, head, head is record.best) for head in record.heads]
+    rows = [(head.name, head, head is record.chosen) for head in record.heads]
     return {
         "table": tables.heads_table(
             [((name,), head, best) for name, head, best in rows], ["head"], "best on validation"

@@ -91,7 +91,7 @@ def heads_table(
 def _cells(texts: Sequence[str], head: Head) -> list[Cell]:
     test = head.test
     interval = f"{test['accuracy_low']:.3f} to {test['accuracy_high']:.3f}"
-    where = {"test": test, "validation": head.validation}
+    where = {"test": test, "validation": head.validation or {}}
     return [
         *map(Cell, texts),
         Cell(number(test["accuracy"]), test["accuracy"]),

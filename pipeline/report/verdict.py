@@ -18,6 +18,8 @@ def verdict(record: Record) -> list[str]:
     sentences = [judged(best.name, best, record.classes)]
     if best.test["accuracy_low"] <= guessing(best)[0]:
         sentences.append("That is not clearly better than guessing.")
+    if not best.validation:
+        sentences.append(learned_from(best.name))
     if len(record.heads) > 1:
         sentences.append(chosen(f"{len(record.heads)} heads"))
         runner_up = record.heads[1]
@@ -52,6 +54,11 @@ def chosen(among: str) -> str:
     return (
         f"Of {among}, it had the lowest log loss on validation; the test images had no say in that."
     )
+
+
+def learned_from(label: str) -> str:
+    """Say that there is no figure on validation."""
+    return f"{label} was trained on the validation images too, so it has no figures on them."
 
 
 def against(  # noqa: PLR0917
