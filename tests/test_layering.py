@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "exchange": {"recipe", "dataset"},
     "status": {"recipe", "store", "digests", "dataset", "extraction"},
     "heads": {"tensorflow"},
+    "problems": {"dataset", "heads"},
     "weights": {"tensorflow"},
     "backbone": {"recipe", "images", "tensorflow", "quantised", "weights"},
     "training": {"tensorflow"},
