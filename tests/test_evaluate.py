@@ -13,6 +13,16 @@ def two_columns(p):
     return np.stack([1 - p, p], axis=1)
 
 
+def predictions(n, k, *, levels=None, seed=0):
+    """Probabilities that lean to the truth; with `levels`, many of them are equal."""
+    rng = np.random.default_rng(seed + k)
+    truth = np.r_[np.arange(k), rng.integers(k, size=n - k)]
+    scores = rng.random((n, k)) + 0.3 * np.eye(k)[truth]
+    if levels:
+        scores = np.ceil(scores * levels)
+    return truth, scores / scores.sum(axis=1, keepdims=True)
+
+
 def test_numbers_of_a_case_worked_by_hand():
     # Truth 0 0 0 1; the third row is wrongly called 1, and the row of class 1 ranks above two of
     # the three rows of class 0.
@@ -24,6 +34,11 @@ def test_numbers_of_a_case_worked_by_hand():
     assert result.balanced_accuracy == pytest.approx((2 / 3 + 1) / 2)
     assert result.roc_auc == pytest.approx(2 / 3)
     assert result.log_loss == pytest.approx(-np.mean(np.log([0.9, 0.8, 0.2, 0.6])))
+    assert result.brier == pytest.approx(np.mean(np.square([0.1, 0.2, 0.8, 0.4])))
+    # Class 0: precision 2 of 2, recall 2 of 3. Class 1: precision 1 of 2, recall 1 of 1.
+    assert result.macro_f1 == pytest.approx((4 / 5 + 2 / 3) / 2)
+    # The row of class 1 comes second of those called 1.
+    assert result.average_precision == pytest.approx(1 / 2)
 
 
 def test_interval_is_wilsons():
@@ -45,21 +60,122 @@ def test_interval_stays_within_0_and_1_where_every_row_is_right():
     assert 0.3 < result.accuracy_low < result.accuracy_high == 1.0
 
 
+@pytest.mark.parametrize("levels", [None, 4])
 @pytest.mark.parametrize("k", [2, 3, 5])
-def test_agrees_with_scikit_learn_for_any_number_of_classes(k):
-    rng = np.random.default_rng(k)
-    truth = np.r_[np.arange(k), rng.integers(k, size=200)]
-    p = rng.dirichlet(np.ones(k), size=len(truth))
+def test_agrees_with_scikit_learn_for_any_number_of_classes(k, levels):
+    truth, p = predictions(200 + k, k, levels=levels)
 
-    result = evaluate(truth, p)
+    result = evaluate(truth, p, resamples=0)
 
     scores = p[:, 1] if k == 2 else p
     predicted = p.argmax(axis=1)
     assert result.accuracy == metrics.accuracy_score(truth, predicted)
-    assert result.balanced_accuracy == metrics.balanced_accuracy_score(truth, predicted)
-    assert result.roc_auc == metrics.roc_auc_score(truth, scores, multi_class="ovr")
+    assert result.balanced_accuracy == pytest.approx(
+        metrics.balanced_accuracy_score(truth, predicted)
+    )
+    assert result.macro_f1 == pytest.approx(metrics.f1_score(truth, predicted, average="macro"))
+    assert result.roc_auc == pytest.approx(
+        metrics.roc_auc_score(truth, scores, multi_class="ovr"), abs=1e-12
+    )
+    assert result.average_precision == pytest.approx(
+        metrics.average_precision_score(truth if k == 2 else np.eye(k)[truth], scores)
+    )
+    assert result.brier == pytest.approx(metrics.brier_score_loss(truth, p))
     assert result.log_loss == pytest.approx(metrics.log_loss(truth, p))
     np.testing.assert_array_equal(result.confusion, metrics.confusion_matrix(truth, predicted))
+
+
+METRICS = (
+    "balanced_accuracy",
+    "macro_f1",
+    "roc_auc",
+    "average_precision",
+    "log_loss",
+    "brier",
+)
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_the_bootstrap_is_that_of_figures_of_rows_drawn_with_replacement(k):
+    truth, p = predictions(60, k, levels=5)
+    result = evaluate(truth, p, resamples=400, seed=3)
+    drawn = np.random.default_rng(3).integers(60, size=(400, 60))  # the same draws, one by one
+    one_by_one = [evaluate(truth[rows], p[rows], resamples=0) for rows in drawn]
+    for name in METRICS:
+        figures = [getattr(one, name) for one in one_by_one]
+        ends = np.percentile([one for one in figures if one is not None], [2.5, 97.5])
+        assert result.intervals[name] == pytest.approx(tuple(ends), abs=1e-9), name
+        assert ends[0] < getattr(result, name) < ends[1]
+
+
+def test_intervals_hold_the_true_figure_about_95_times_in_100():
+    rng = np.random.default_rng(0)
+    truth, p = predictions(100_000, 2)
+    true = evaluate(truth, p, resamples=0)
+    held = dict.fromkeys((*METRICS, "accuracy"), 0)
+    for seed in range(200):
+        rows = rng.integers(len(truth), size=150)
+        result = evaluate(truth[rows], p[rows], resamples=200, seed=seed)
+        for name, (low, high) in result.intervals.items():
+            held[name] += low <= getattr(true, name) <= high
+    assert all(0.89 < count / 200 < 0.99 for count in held.values()), held
+
+
+def test_rows_of_a_group_are_no_evidence_of_their_own():
+    truth, p = predictions(40, 2)
+    groups = np.repeat(np.arange(40), 10)
+    alone = evaluate(truth, p)
+    tenfold = evaluate(np.repeat(truth, 10), np.repeat(p, 10, axis=0), groups=groups)
+    assert tenfold.interval_method == "percentile bootstrap of groups of images, 1,000 resamples"
+    for name in METRICS:
+        assert getattr(tenfold, name) == pytest.approx(getattr(alone, name)), name
+        assert tenfold.intervals[name] == pytest.approx(alone.intervals[name]), name
+    assert tenfold.accuracy_high - tenfold.accuracy_low == pytest.approx(
+        alone.accuracy_high - alone.accuracy_low, rel=0.2
+    )
+    assert (tenfold.accuracy_low, tenfold.accuracy_high) == tenfold.intervals["accuracy"]
+
+
+def test_of_repeats_figures_are_means_and_the_interval_is_no_narrower_than_of_one():
+    truth, p = predictions(80, 3)
+    _, other = predictions(80, 3, seed=9)
+    repeats = np.stack([p, p[::-1], other])
+    result = evaluate(truth, repeats)
+    ones = [evaluate(truth, one) for one in repeats]
+    for name in METRICS:
+        assert getattr(result, name) == pytest.approx(np.mean([getattr(o, name) for o in ones]))
+    assert result.n == 80
+    assert result.confusion == ones[0].confusion
+    same = evaluate(truth, np.stack([p, p, p]))
+    for name in METRICS:
+        assert same.intervals[name] == pytest.approx(ones[0].intervals[name])
+    assert same.intervals["accuracy"] == ones[0].intervals["accuracy"]
+
+
+def test_what_rows_are_called_may_be_other_than_the_likeliest_class():
+    p = two_columns([0.2, 0.4, 0.45, 0.9])
+    result = evaluate([0, 0, 1, 1], p, predicted=[0, 1, 1, 1])
+    assert result.confusion == ((1, 1), (0, 2))
+    assert result.accuracy == 0.75
+    assert result.balanced_accuracy == 0.75
+    assert result.macro_f1 == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert result.roc_auc == evaluate([0, 0, 1, 1], p).roc_auc
+
+
+def test_the_same_seed_gives_the_same_intervals_and_another_gives_others():
+    truth, p = predictions(50, 2)
+    assert evaluate(truth, p) == evaluate(truth, p, seed=0)
+    assert evaluate(truth, p) != evaluate(truth, p, seed=1)
+
+
+def test_how_intervals_were_computed_is_named():
+    truth, p = predictions(20, 2)
+    assert evaluate(truth, p).interval_method == (
+        "Wilson for the accuracy, else percentile bootstrap of images, 1,000 resamples"
+    )
+    none = evaluate(truth, p, resamples=0)
+    assert none.interval_method == "Wilson for the accuracy"
+    assert set(none.intervals) == {"accuracy"}
 
 
 def test_a_class_absent_from_the_truth_keeps_its_row_and_leaves_auc_undefined(recwarn):
@@ -77,6 +193,8 @@ def test_a_class_absent_from_the_truth_keeps_its_row_and_leaves_auc_undefined(re
 def test_one_class_only_in_the_truth_is_evaluated_without_warning(recwarn):
     result = evaluate([1, 1], two_columns([0.9, 0.2]))
     assert (result.accuracy, result.balanced_accuracy, result.roc_auc) == (0.5, 0.5, None)
+    assert result.average_precision is None
+    assert not {"roc_auc", "average_precision"} & set(result.intervals)
     assert not recwarn.list
 
 

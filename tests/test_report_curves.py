@@ -1,4 +1,4 @@
-"""Curves and tests of difference, held against scikit-learn's and SciPy's."""
+"""Curves, held against scikit-learn's."""
 
 import numpy as np
 import pytest
@@ -78,19 +78,3 @@ def test_of_several_classes_reliability_is_that_of_the_likeliest():
     found = curves.reliability(np.array([0, 2, 2, 1]), p)
     assert found.said == pytest.approx([0.4, (0.7 + 0.72 + 0.78) / 3])
     assert found.happened == pytest.approx([0, 2 / 3])
-
-
-@pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 0), (5, 5), (12, 30), (40, 3)])
-def test_the_p_value_is_that_of_the_exact_binomial_test(only_first, only_second):
-    first = [True] * only_first + [False] * only_second + [True, False]
-    second = [False] * only_first + [True] * only_second + [True, False]
-    found = curves.disagreement(first, second)
-    assert (found.only_first, found.only_second) == (only_first, only_second)
-    n = only_first + only_second
-    assert found.p == pytest.approx(binomtest(only_first, n, 0.5).pvalue if n else 1.0)
-
-
-def test_the_p_value_of_ten_thousand_disagreements_is_a_number():
-    even = curves.disagreement([True, False] * 5000, [False, True] * 5000)
-    assert even.p == 1.0
-    assert curves.disagreement([True] * 5000, [False] * 5000).p == 0.0

@@ -1,4 +1,4 @@
-"""Curves of probabilities against the truth, and whether two heads differ. Pure.
+"""Curves of probabilities against the truth. Pure.
 
 In NumPy alone: a page is drawn in a fraction of the time that importing scikit-learn takes. The
 tests hold each function against scikit-learn's or SciPy's.
@@ -6,7 +6,6 @@ tests hold each function against scikit-learn's or SciPy's.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,24 +52,6 @@ class Reliability:
     high: Floats
     counts: Labels
     error: float
-
-
-@dataclass(frozen=True)
-class Disagreement:
-    """Two classifiers on the same rows.
-
-    Attributes
-    ----------
-    only_first, only_second : int
-        Rows that one gets right and the other does not.
-    p : float
-        McNemar's exact test (two-sided binomial): how probable so uneven a split would be if both
-        were equally good.
-    """
-
-    only_first: int
-    only_second: int
-    p: float
 
 
 def roc(truth: Labels, p: Floats) -> Curve | None:
@@ -149,24 +130,6 @@ def reliability(truth: Labels, p: Floats) -> Reliability:
     low, high = _wilson(shares, counts)
     error = float(np.sum(counts * np.abs(means - shares)) / counts.sum())
     return Reliability(means, shares, low, high, counts, error)
-
-
-def disagreement(first: Sequence[bool], second: Sequence[bool]) -> Disagreement:
-    """Tell whether two classifiers differ, from which of the same rows each gets right.
-
-    References
-    ----------
-    Q. McNemar, *Psychometrika* 12, 1947; the exact form as in T. G. Dietterich, *Neural
-    Computation* 10, 1998.
-    """
-    one, other = np.asarray(first, bool), np.asarray(second, bool)
-    only_first, only_second = int(np.sum(one & ~other)), int(np.sum(other & ~one))
-    n = only_first + only_second
-    ways, tail = 1, 0
-    for k in range(min(only_first, only_second) + 1):
-        tail += ways
-        ways = ways * (n - k) // (k + 1)
-    return Disagreement(only_first, only_second, min(1.0, 2 * tail / 2**n))
 
 
 def _one_against_others(truth: Labels, p: Floats) -> list[tuple[npt.NDArray[np.bool_], Floats]]:

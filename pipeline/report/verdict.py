@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.report import curves
 from pipeline.report.reading import Head, Record
 from pipeline.report.words import p_value, percent
-
-NOISE = 0.05
-"""The p-value from which on a difference passes for noise."""
+from pipeline.significance import NOISE, disagreement
 
 
 def verdict(record: Record) -> list[str]:
@@ -68,7 +65,7 @@ def against(  # noqa: PLR0917
     first, second = record.predictions[head.name], other_record.predictions[other.name]
     places = {path: place for place, path in enumerate(second.paths)}
     right = second.right[[places[path] for path in first.paths]]
-    found = curves.disagreement(first.right.tolist(), right.tolist())
+    found = disagreement(first.right, right)
     noise = "is within noise" if found.p >= NOISE else "is more than noise"
     return (
         f"The runner-up, {other_label}, gets {percent(other.test['accuracy'])}: the difference "
