@@ -1,29 +1,30 @@
-"""Stage two: train heads on cached rows, choose on validation, judge on test, keep the run.
+"""Stage two: train heads on cached rows, choose, judge, keep the run.
 
-The protocol, the same for every head: candidates are fitted on the training split and compared by
-their log loss on the validation split. The best is fitted again on both, or, where training itself
-stops by validation, kept as it is. The test split is looked at once, by what was chosen.
+By default candidates are fitted on the training split and compared by their log loss on the
+validation split. The best is fitted again on both, or, where training itself stops by validation,
+kept as it is. The test split is looked at once, by what was chosen. Other ways: `Protocol`.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.dataset import Dataset, load_dataset
+from pipeline.digests import Digests
 from pipeline.errors import PipelineError
-from pipeline.evaluate import evaluate
 from pipeline.exchange import SUFFIXES, import_features
 from pipeline.extraction import CACHE, Extraction, Forward, Progress, Views, extract, keys
-from pipeline.heads import HEADS, Classifier, Head, get_head
-from pipeline.model import Model
+from pipeline.fitting import Task
+from pipeline.heads import HEADS, Head, get_head
+from pipeline.judging import judge
+from pipeline.protocol import Protocol
 from pipeline.recipe import Recipe
+from pipeline.rows import ViewedRows
 from pipeline.run import RUNS, Result, Run, run_folder, write_run
 from pipeline.store import FeatureStore
 
@@ -34,6 +35,12 @@ def classify(
     *,
     recipe: Recipe | None = None,
     views: Views | Sequence[Views] | None = None,
+    search: bool = False,
+    cv: int | None = None,
+    repeats: int = 1,
+    threshold: str | None = None,
+    positive: str | None = None,
+    balanced: bool = False,
     cache: str | Path = CACHE,
     runs: str | Path = RUNS,
     name: str | None = None,
@@ -58,6 +65,8 @@ def classify(
     views : Views or sequence of Views, optional
         Which views of the images to learn from. Of several, each head has the one that was best
         on validation; each head is also fitted without augmentation, to be compared with.
+    search, cv, repeats, threshold, positive, balanced
+        How heads are fitted, chosen and judged; see `pipeline.protocol.Protocol`.
     runs : str or Path
         Folder that the run's own folder is made in.
     name : str, optional
@@ -67,11 +76,26 @@ def classify(
     on_result : callable, optional
         Called with each head's result as it is there.
 
+    Returns
+    -------
+    Run
+        Shows itself as a table.
+
     Raises
     ------
     PipelineError
         Something cannot be read, learned from or written; the message says what.
+    Interrupted
+        Ctrl-C came when at least one head was done: a run of those that were is written.
     """
+    protocol = Protocol(
+        search=search,
+        cv=cv,
+        repeats=repeats,
+        threshold=threshold,
+        positive=positive,
+        balanced=balanced,
+    )
     chosen = _choose_heads([head_names] if isinstance(head_names, str) else head_names)
     named = [views] if isinstance(views, Views) else views or [Views()]
     wanted = list(dict.fromkeys(named))
@@ -79,11 +103,11 @@ def classify(
         dataset, recipe, features = import_features(Path(data))
         if any(one.count > 1 for one in wanted):
             raise PipelineError(f"{data} holds no views of its images.", fix="leave --views away")
-        variants = [_Examples(Views(), features, [])]
+        variants = [ViewedRows.plain(features)]
     else:
-        dataset = data if isinstance(data, Dataset) else load_dataset(data, seed=seed)
+        dataset = data if isinstance(data, Dataset) else load_for(data, cv=cv, seed=seed)
         run_folder(Path(runs), name, dataset.name)  # a bad name is said before the work
-        dataset.require_all_splits()
+        dataset = protocol.check(dataset)
         extractions = []
         for one in wanted:
             done = extract(
@@ -99,38 +123,114 @@ def classify(
             extractions.append(done)
             dataset = done.dataset  # what could not be read is not tried again
         recipe = extractions[-1].store.recipe
-        first = extractions[-1].rows()
-        variants = [_Examples.of(replace(one, dataset=dataset), first) for one in extractions]
-        if all(one.views.count > 1 for one in variants):
-            variants.append(_Examples(Views(), first, [], asked_for=False))
+        variants = _read(extractions, dataset)
     run_folder(Path(runs), name, dataset.name)
-    dataset.require_all_splits()
-    results = []
-    for head in chosen:
-        results.append(_fit_and_judge(head, variants, dataset, recipe, seed))
-        if on_result:
-            on_result(results[-1])
-    plain = len(variants) == 1  # like is to be compared with like
-    reference = tuple(
-        _fit_and_judge(head, [_Examples(Views(), rows, [])], dataset, exact, seed)
-        for exact, rows in (_more_exact(dataset, recipe, Path(cache)) if plain else ())
-        for head in chosen
+    dataset = protocol.check(dataset)
+    if cv is not None:
+        dataset = dataset.all_in("test")
+    _check_features(variants[0].first)
+    task = Task(dataset, recipe, variants, protocol, seed)
+    results, reference, stopped = _judge_all(task, chosen, Path(cache), on_result)
+    unfinished = tuple(head.name for head in chosen[len(results) :])
+    run = Run(
+        Path(), dataset, recipe, tuple(results), tuple(reference), protocol, unfinished=unfinished
     )
-    run = Run(Path(), dataset, recipe, tuple(results), reference)
-    return write_run(run, Path(runs), name, seed=seed)
+    run = write_run(run, Path(runs), name, seed=seed)
+    if stopped is not None:
+        raise Interrupted(run) from stopped
+    return run
 
 
-def _more_exact(
-    dataset: Dataset, recipe: Recipe, cache: Path
-) -> Iterator[tuple[Recipe, npt.NDArray[np.float32]]]:
-    """Find the same images' features in the precision that int8 is to be held against."""
-    if recipe.precision == "int8":
+class Interrupted(KeyboardInterrupt):
+    """Work was stopped, and what was done is kept.
+
+    Attributes
+    ----------
+    run : Run
+        The heads that were done.
+    """
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(f"stopped; {len(run.results)} heads are kept in {run.folder}")
+        self.run = run
+
+
+def load_for(
+    data: str | Path, *, cv: int | None, seed: int, remembered: Digests | None = None
+) -> Dataset:
+    """List a data set; for a cross-validation, without drawing splits that it does not use."""
+    shares = {} if cv is None else {"validation": 0.0, "test": 0.0}
+    return load_dataset(data, seed=seed, remembered=remembered, **shares)
+
+
+def _check_features(rows: npt.NDArray[np.float32]) -> None:
+    """Refuse rows that there is nothing to learn from.
+
+    Raises
+    ------
+    PipelineError
+        They are all the same, or hold what is no number.
+    """
+    flat = rows.reshape(len(rows), -1)
+    if (bad := np.flatnonzero([not np.isfinite(row).all() for row in flat])).size:
+        raise PipelineError(
+            f"the features of {len(bad)} of {len(flat)} images are not finite; the first is "
+            f"number {bad[0]}.",
+            expected="numbers",
+            fix="make them again: pipeline cache verify finds damaged ones",
+        )
+    if all(np.array_equal(row, flat[0]) for row in flat[1:]):
+        raise PipelineError(
+            f"the features of all {len(flat)} images are the same.",
+            expected="images that differ, and features that tell them apart",
+            fix="look at the images: are they all blank?",
+        )
+
+
+def _read(extractions: Sequence[Extraction], dataset: Dataset) -> list[ViewedRows]:
+    """Read all views, and what they are compared with: the images as they are."""
+    first = extractions[-1].rows()
+    variants = [ViewedRows.of(replace(one, dataset=dataset), first) for one in extractions]
+    if all(one.views.count > 1 for one in variants):
+        variants.append(ViewedRows.plain(first, asked_for=False))
+    return variants
+
+
+def _judge_all(
+    task: Task,
+    heads: Sequence[Head],
+    cache: Path,
+    on_result: Callable[[Result], None] | None,
+) -> tuple[list[Result], list[Result], KeyboardInterrupt | None]:
+    """Judge heads, until Ctrl-C comes; also, for int8, on more exact features."""
+    results: list[Result] = []
+    try:
+        for head in heads:
+            results.append(judge(task, head))
+            if on_result:
+                on_result(results[-1])
+        # Like is to be compared with like.
+        exact = _judge_more_exact(task, heads, cache) if len(task.variants) == 1 else []
+    except KeyboardInterrupt as stop:
+        if not results:
+            raise
+        return results, [], stop
+    return results, exact, None
+
+
+def _judge_more_exact(task: Task, heads: Sequence[Head], cache: Path) -> list[Result]:
+    """Judge heads on the features that int8 is to be held against, where they are there."""
+    if task.recipe.precision == "int8":
         for precision in ("float32", "bfloat16"):
-            exact = replace(recipe, precision=precision, engine="tensorflow", calibration="none")
+            exact = replace(
+                task.recipe, precision=precision, engine="tensorflow", calibration="none"
+            )
             store = FeatureStore(cache, exact)
-            if not store.missing(keys(dataset)):
-                yield exact, store.read(keys(dataset))
-                return
+            if not store.missing(keys(task.dataset)):
+                rows = ViewedRows.plain(store.read(keys(task.dataset)))
+                like = replace(task, recipe=exact, variants=[rows])
+                return [judge(like, head) for head in heads]
+    return []
 
 
 def is_features_file(data: str | Path) -> bool:
@@ -143,140 +243,3 @@ def _choose_heads(names: Sequence[str]) -> list[Head]:
         raise PipelineError("no head is named.", expected=f"all, or some of {', '.join(HEADS)}")
     named = [get_head(name) for name in dict.fromkeys(names) if name != "all"]
     return list(HEADS.values()) if "all" in names else named
-
-
-@dataclass(frozen=True)
-class _Examples:
-    """The rows of a data set in the views of one augmentation, in memory.
-
-    Attributes
-    ----------
-    views : Views
-        Which views there are.
-    first : ndarray of float32, shape (n, ...)
-        View 0 of every image.
-    others : list of (ndarray of int64, ndarray of float32)
-        For each further view: positions of the images that have it, and their rows.
-    asked_for : bool
-        Whether it may be chosen; else it is there to be compared with.
-    """
-
-    views: Views
-    first: npt.NDArray[np.float32]
-    others: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]]
-    asked_for: bool = True
-
-    @classmethod
-    def of(cls, extraction: Extraction, first: npt.NDArray[np.float32]) -> _Examples:
-        views = extraction.views
-        places = np.flatnonzero([len(more) > 0 for more in views.of(extraction.dataset)])
-        others = [
-            (places, extraction.rows(view, places.tolist())) for view in range(1, views.count)
-        ]
-        return cls(views, first, others)
-
-    def fit(
-        self,
-        head: Head,
-        parameters: Mapping[str, Any],
-        dataset: Dataset,
-        places: npt.NDArray[np.int64],
-        *,
-        seed: int,
-    ) -> Classifier:
-        """Fit a head to all views of some images."""
-        rows, images = self._to_learn(places)
-        groups = {"groups": images} if head.calibrated and self.others else {}
-        estimator = head.build(seed, **groups, **parameters)
-        watched = {}
-        if head.early_stopping:
-            held_out = dataset.where("validation")
-            unseen = self.first[held_out].reshape(len(held_out), -1)
-            watched = {"validation_data": (unseen, dataset.labels[held_out])}
-        estimator.fit(rows, dataset.labels[images], **watched)
-        return estimator
-
-    def _to_learn(
-        self, places: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-        """Give all rows of some images, flattened, and which image each is a view of."""
-        rows, images = [self.first[places]], [places]
-        for there, views in self.others:
-            chosen = np.isin(there, places)
-            rows.append(views[chosen])
-            images.append(there[chosen])
-        flat = np.concatenate(rows) if self.others else rows[0]
-        return flat.reshape(len(flat), -1), np.concatenate(images)
-
-    def probabilities(
-        self, estimator: Classifier, places: npt.NDArray[np.int64] | slice = slice(None)
-    ) -> npt.NDArray[np.float64]:
-        """Apply a head to images: to view 0, or, if all have all views, to these for their mean."""
-        others = self.others if self.views.everywhere else ()
-        views = [self.first[places], *(rows[places] for _, rows in others)]
-        found = [estimator.predict_proba(rows.reshape(len(rows), -1)) for rows in views]
-        mean: npt.NDArray[np.float64] = np.mean(found, axis=0, dtype=np.float64)
-        return mean
-
-
-def _fit_and_judge(
-    head: Head, variants: Sequence[_Examples], dataset: Dataset, recipe: Recipe, seed: int
-) -> Result:
-    """Choose parameters, and the augmentation where there are several, on validation."""
-    train, held_out, test = (dataset.where(split) for split in ("train", "validation", "test"))
-    labels = dataset.labels
-    started = time.perf_counter()
-    candidates = []
-    for examples in variants:
-        for parameters in head.grid:
-            estimator = examples.fit(head, parameters, dataset, train, seed=seed)
-            validation = evaluate(labels[held_out], examples.probabilities(estimator, held_out))
-            candidates.append((validation, parameters, examples, estimator))
-    validation, parameters, examples, estimator = min(
-        # What was not asked for is there to be compared with, not to be chosen.
-        [one for one in candidates if one[2].asked_for],
-        key=lambda candidate: candidate[0].log_loss,
-    )
-    if not head.early_stopping:
-        both = np.concatenate([train, held_out])
-        estimator = examples.fit(head, parameters, dataset, both, seed=seed)
-    seconds = time.perf_counter() - started
-    probabilities = examples.probabilities(estimator)
-    averaged = examples.views.everywhere
-    model = Model(
-        recipe,
-        head.name,
-        dataset.classes,
-        estimator,
-        views=examples.views.count if averaged else 1,
-        augmentation=examples.views.augmentation.name if averaged else "none",
-        trained_on=dataset.digest,
-    )
-    return Result(
-        model,
-        _described(parameters, examples, variants),
-        tuple(
-            (_described(tried, one, variants), judged.log_loss)
-            for judged, tried, one, _ in candidates
-        ),
-        validation,
-        evaluate(labels[test], probabilities[test]),
-        seconds,
-        probabilities,
-        getattr(estimator, "history_", {}),
-        getattr(estimator, "best_epoch_", 0),
-    )
-
-
-def _described(
-    parameters: Mapping[str, Any], examples: _Examples, variants: Sequence[_Examples]
-) -> dict[str, Any]:
-    if len(variants) == 1:
-        return dict(parameters)
-    views = examples.views
-    return {
-        **parameters,
-        "views": views.count,
-        "augmentation": views.augmentation.name,
-        "averaged_over_views": views.everywhere,
-    }

@@ -68,6 +68,8 @@ class Dataset:
         Class names, sorted.
     quarantined : tuple of Quarantined
         Files that take no part.
+    groups : tuple of str
+        Group of each image, empty where it has none. No entries at all where no image has one.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Dataset:
     splits: npt.NDArray[np.str_]
     classes: tuple[str, ...]
     quarantined: tuple[Quarantined, ...] = ()
+    groups: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -105,7 +108,12 @@ class Dataset:
             labels=self.labels[kept],
             splits=self.splits[kept],
             quarantined=(*self.quarantined, *quarantined),
+            groups=tuple(self.groups[place] for place in kept) if self.groups else (),
         )
+
+    def all_in(self, split: str) -> Dataset:
+        """Return the data set with all images in one split, for cross-validation."""
+        return replace(self, splits=np.full(len(self), split, self.splits.dtype))
 
     def check_learnable(self) -> None:
         """Refuse a data set that no classifier can be trained on.
@@ -238,6 +246,7 @@ def list_dataset(
     entries, digests, unreadable = _with_digests(entries, remembered)
     number = {name: label for label, name in enumerate(classes)}
     splits = _assign_splits(entries, digests, seed=seed, validation=validation, test=test)
+    groups = tuple(entry.group for entry in entries)
     dataset = Dataset(
         name=name,
         paths=tuple(entry.path for entry in entries),
@@ -246,6 +255,7 @@ def list_dataset(
         splits=np.array(splits, dtype="<U10"),
         classes=classes,
         quarantined=(*quarantined, *unreadable),
+        groups=groups if any(groups) else (),
     )
     return dataset.without(_copies_across_splits(dataset))
 

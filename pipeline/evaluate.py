@@ -168,11 +168,15 @@ def evaluate(
 
 def log_loss(truth: Labels, p: Floats) -> float:
     """Give the mean of ``-ln(probability of the true class)``: what candidates are chosen by."""
-    return float(np.mean(_surprise(truth, p)))
+    return float(np.mean(_surprise(truth, _summing_to_1(p))))
 
 
 def _defined(figure: float) -> float | None:
     return figure if np.isfinite(figure) else None
+
+
+def _summing_to_1(p: Floats) -> Floats:
+    return p / p.sum(axis=1, keepdims=True)
 
 
 def _surprise(truth: Labels, p: Floats) -> Floats:
@@ -251,7 +255,7 @@ class _Judged:
     def of(cls, truth: Labels, p: Floats, called: Labels) -> _Judged:
         k = p.shape[1]
         is_true, is_called = np.eye(k)[truth], np.eye(k)[called]
-        exact = p / p.sum(axis=1, keepdims=True)  # not for the ranking: it would part equals
+        exact = _summing_to_1(p)  # not for the ranking: it would part equals
         squares = ((exact - is_true) ** 2).sum(axis=1)
         ranked = [1] if k == 2 else range(k)
         return cls(

@@ -1,7 +1,8 @@
 """Features in one plain file, to be handed to someone without the pictures.
 
-`features` (n, height, width, channels) float32, `labels` (n,) int64, `paths`, `splits` and
-`classes` as text, `digests` (n, 32) uint8, and the recipe as JSON: as HDF5, or as NumPy's .npz.
+`features` (n, height, width, channels) float32, `labels` (n,) int64, `paths`, `splits`, `classes`
+and, where there are any, `groups` as text, `digests` (n, 32) uint8, and the recipe as JSON: as
+HDF5, or as NumPy's .npz.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ SUFFIXES = (".h5", ".npz")
 
 _BEST_COMPRESSION = 1100  # DEFLATE cannot shrink anything more than about 1,032 times
 _TEXTS = ("paths", "splits", "classes")
+_GROUPS = "groups"  # older files have none
 _ARRAYS = {"features": "f", "labels": "i", "digests": "u"}
 
 
@@ -67,6 +69,8 @@ def export_features(
         "classes": list(dataset.classes),
         "recipe": json.dumps(asdict(recipe)),
     }
+    if dataset.groups:
+        arrays[_GROUPS] = list(dataset.groups)
     temporary = file.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("w+b") as stream:
@@ -108,6 +112,7 @@ def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32
         labels = arrays["labels"].astype(np.int64)
         digests = arrays["digests"]
         paths, splits, classes = ([str(text) for text in arrays[name]] for name in _TEXTS)
+        groups = tuple(str(text) for text in arrays.get(_GROUPS, ()))
     except Exception as error:  # h5py, NumPy and zipfile raise many kinds for a damaged file
         raise _unusable(file, f"it cannot be read ({error})") from error
     count = len(rows)
@@ -117,6 +122,7 @@ def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32
         labels.ndim != 1
         or not count == len(labels) == len(paths) == len(splits)
         or digests.shape != (count, 32)
+        or len(groups) not in (0, count)
     ):
         raise _unusable(file, "its arrays are not equally long")
     if labels.min() < 0 or labels.max() >= len(classes) or not set(splits) <= set(SPLITS):
@@ -130,6 +136,7 @@ def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32
         labels=labels,
         splits=np.array(splits, dtype="<U10"),
         classes=tuple(classes),
+        groups=groups,
     )
     dataset.check_learnable()
     return dataset, recipe, rows
@@ -140,21 +147,22 @@ def _write_hdf5(stream: Any, arrays: Mapping[str, Any]) -> None:
         for name in _ARRAYS:
             compression = "gzip" if name == "features" else None
             file.create_dataset(name, data=arrays[name], compression=compression)
-        for name in _TEXTS:
+        for name in (*_TEXTS, *({_GROUPS} & arrays.keys())):
             file.create_dataset(name, data=arrays[name], dtype=h5py.string_dtype())
         file.attrs["recipe"] = arrays["recipe"]
 
 
 def _read_hdf5(file: Path) -> dict[str, Any]:
     with h5py.File(file, "r") as content:
-        for name in (*_ARRAYS, *_TEXTS):
+        texts = (*_TEXTS, *({_GROUPS} & content.keys()))
+        for name in (*_ARRAYS, *texts):
             linked = not isinstance(content.get(name, getlink=True), h5py.HardLink)
             if linked or content[name].is_virtual or content[name].external:
                 raise ValueError(f"it has no {name} of its own")
             _check_size(content[name], file.stat().st_size)
         arrays: dict[str, Any] = {name: content[name][:] for name in _ARRAYS}
-        texts = {name: content[name].asstr()[:].tolist() for name in _TEXTS}
-        return {**arrays, **texts, "recipe": content.attrs["recipe"]}
+        found = {name: content[name].asstr()[:].tolist() for name in texts}
+        return {**arrays, **found, "recipe": content.attrs["recipe"]}
 
 
 def _check_size(array: h5py.Dataset, file_bytes: int) -> None:

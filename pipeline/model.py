@@ -24,6 +24,7 @@ from pipeline.extraction import Forward, Task, Views, compute_rows
 from pipeline.heads import Classifier, DenseHead
 from pipeline.network import Network, TunedClassifier
 from pipeline.recipe import Recipe
+from pipeline.threshold import Threshold
 
 SCHEMA = 1
 """Version of the model folder's layout."""
@@ -44,7 +45,8 @@ class Prediction:
     path : Path
         The image file.
     label : str or None
-        The likeliest class; None where the image could not be read.
+        What it is called: the likeliest class, or what the model's threshold says; None where the
+        image could not be read.
     probabilities : dict of str to float
         Probability of each class; empty where the image could not be read.
     error : str or None
@@ -77,6 +79,9 @@ class Model:
         `pipeline.augment.Augmentation.name` of the views beyond view 0.
     trained_on : str
         `pipeline.dataset.Dataset.digest` of the images, labels and splits that it was trained on.
+    threshold : Threshold or None
+        From which probability on an image is called the positive one of two classes; None for the
+        likeliest class.
     """
 
     recipe: Recipe
@@ -86,6 +91,14 @@ class Model:
     views: int = 1
     augmentation: str = "none"
     trained_on: str = ""
+    threshold: Threshold | None = None
+
+    def call(self, p: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Tell the class of each row, shape (n,), from probabilities of shape (n, k)."""
+        if self.threshold:
+            return self.threshold.apply(p)
+        likeliest: npt.NDArray[np.int64] = p.argmax(axis=1)
+        return likeliest
 
     def probabilities(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Apply the head to features.
@@ -141,7 +154,7 @@ class Model:
                     yield Prediction(task.path, None, {}, outcome.found)
                 else:
                     mean = np.mean([next(values) for _ in outcome], axis=0)
-                    label = self.classes[int(mean.argmax())]
+                    label = self.classes[int(self.call(mean[None])[0])]
                     yield Prediction(task.path, label, dict(zip(self.classes, mean.tolist())))
             done += len(batch)
             report(done, len(files))
@@ -177,6 +190,7 @@ class Model:
             "views": self.views,
             "augmentation": self.augmentation,
             "trained_on": self.trained_on,
+            "threshold": self.threshold.to_dict() if self.threshold else None,
             "files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
         }
         manifest["digest"] = _digest(manifest)
@@ -203,6 +217,8 @@ class Model:
             views = int(manifest.get("views", 1))
             augmentation = str(manifest.get("augmentation", "none"))
             trained_on = str(manifest.get("trained_on", ""))
+            fields = manifest.get("threshold")
+            threshold = Threshold.from_dict(fields) if fields else None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise _damaged(folder, f"{_MANIFEST} is not a manifest") from error
         kind = _KINDS.get(tuple(files))
@@ -227,7 +243,7 @@ class Model:
                 expected="a head that this program saved, with its own types only",
                 fix="do not use it unless you know who made it; train the model again",
             ) from error
-        return cls(recipe, head, classes, estimator, views, augmentation, trained_on)
+        return cls(recipe, head, classes, estimator, views, augmentation, trained_on, threshold)
 
 
 def find_model(folder: Path, head: str | None = None) -> Path:

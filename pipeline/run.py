@@ -10,7 +10,7 @@ import math
 import platform
 import shutil
 import tempfile
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import report
+from pipeline import report, table
 from pipeline.dataset import Dataset, count_splits
 from pipeline.errors import PipelineError
 from pipeline.evaluate import Metrics
 from pipeline.model import Model
+from pipeline.protocol import Protocol
 from pipeline.recipe import Recipe
+from pipeline.significance import Comparison, corrected_t_test, disagreement
 
 RUNS = Path("runs")
 """Where runs are kept, unless another folder is named."""
@@ -59,20 +61,27 @@ class Result:
     candidates : tuple of (dict, float)
         What was tried: parameters, and their log loss on validation.
     validation : Metrics
-        Of the chosen candidate, fitted on the training split alone; None where the validation
+        Of the chosen candidate, on images that it was not fitted on: the validation split, the
+        folds of a search, or the inner folds of a cross-validation; None where the validation
         images were trained on.
     test : Metrics
-        Of the final fit.
+        Of the final fit on the test split; of a cross-validation, of all images, each by a fit
+        that was chosen and made without it.
     seconds : float
         Time for all candidates and the final fit.
     probabilities : ndarray of float64, shape (n, k)
-        For every image of the data set, in its order.
+        For every image of the data set, in its order: by the final fit, or, of a
+        cross-validation, by a fit without the image, from the first repeat.
     history : dict of list of float
         Learning curves by epoch, for a network; else empty.
     best_epoch : int
         Epoch whose weights were kept, for a network; else 0.
     phases : tuple of int
         Epochs after which layers were unfrozen.
+    calls : ndarray of int64, shape (n,), optional
+        What each image is called, where that need not be the likeliest class.
+    fold_accuracies : tuple of float
+        Of a cross-validation: the accuracy on each fold of each repeat.
     """
 
     model: Model
@@ -85,11 +94,18 @@ class Result:
     history: dict[str, list[float]]
     best_epoch: int
     phases: tuple[int, ...] = ()
+    calls: npt.NDArray[np.int64] | None = None
+    fold_accuracies: tuple[float, ...] = ()
 
     @property
     def head(self) -> str:
         """Name of the head."""
         return self.model.head
+
+    @property
+    def predicted(self) -> npt.NDArray[np.int64]:
+        """What each image is called, shape (n,)."""
+        return self.model.call(self.probabilities) if self.calls is None else self.calls
 
 
 @dataclass(frozen=True)
@@ -109,6 +125,10 @@ class Run:
     reference : tuple of Result
         For features in int8: the same heads on the same images' features in a higher precision,
         where the cache holds these. Else empty.
+    protocol : Protocol
+        Who was fitted on what, chosen by what and judged on what.
+    unfinished : tuple of str
+        Heads that were asked for, and not done when the run was stopped.
     """
 
     folder: Path
@@ -116,14 +136,43 @@ class Run:
     recipe: Recipe
     results: tuple[Result, ...]
     reference: tuple[Result, ...] = ()
+    protocol: Protocol = field(default_factory=Protocol)
+    unfinished: tuple[str, ...] = ()
+
+    @property
+    def ranked(self) -> list[Result]:
+        """The heads from the lowest log loss on validation to the highest."""
+        return sorted(
+            self.results,
+            key=lambda result: result.validation.log_loss if result.validation else math.inf,
+        )
 
     @property
     def best(self) -> Result:
         """The head with the lowest log loss on validation: the test split has no say."""
-        return min(
-            self.results,
-            key=lambda result: result.validation.log_loss if result.validation else math.inf,
-        )
+        return self.ranked[0]
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """The best head against the runner-up, on the same images; None where there is but one."""
+        if len(self.results) < 2:
+            return None
+        first, second = self.ranked[:2]
+        points = 100 * (first.test.accuracy - second.test.accuracy)
+        if self.protocol.cv is not None:
+            differences = np.subtract(first.fold_accuracies, second.fold_accuracies).tolist()
+            p = corrected_t_test(differences, folds=self.protocol.cv)
+            return Comparison(first.head, second.head, points, p, "corrected resampled t test")
+        test = self.dataset.where("test")
+        right = [one.predicted[test] == self.dataset.labels[test] for one in (first, second)]
+        p = disagreement(*right).p
+        return Comparison(first.head, second.head, points, p, "McNemar's exact test")
+
+    def __repr__(self) -> str:
+        return table.as_text(self)
+
+    def _repr_html_(self) -> str:
+        return table.as_html(self)
 
 
 def run_folder(runs: Path, name: str | None, default: str) -> Path:
@@ -238,9 +287,9 @@ def _write_predictions(run: Run, file: Path) -> None:
         probabilities = (f"probability of {name}" for name in dataset.classes)
         writer.writerow(["path", "split", "label", "head", "predicted", *probabilities])
         for result in run.results:
-            rows = zip(dataset.paths, dataset.splits, dataset.labels, result.probabilities)
-            for path, split, label, values in rows:
-                predicted = dataset.classes[values.argmax()]
+            columns = (dataset.paths, dataset.splits, dataset.labels, result.predicted)
+            for path, split, label, called, values in zip(*columns, result.probabilities):
+                predicted = dataset.classes[called]
                 row = [path, split, dataset.classes[label], result.head, predicted]
                 writer.writerow(row + values.tolist())
 
@@ -253,12 +302,15 @@ def _installed(package: str) -> str | None:
 
 
 def _describe(run: Run, seed: int) -> dict[str, Any]:
-    dataset, recipe = run.dataset, run.recipe
+    dataset, recipe, comparison = run.dataset, run.recipe, run.comparison
     return {
         "schema": SCHEMA,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "best": run.best.head,
         "seed": seed,
+        "protocol": run.protocol.to_dict(),
+        "comparison": comparison.to_dict() if comparison else None,
+        "unfinished": list(run.unfinished),
         "dataset": {
             "name": dataset.name,
             "classes": dataset.classes,
@@ -283,6 +335,8 @@ def _describe(run: Run, seed: int) -> dict[str, Any]:
                 "history": result.history,
                 "best_epoch": result.best_epoch,
                 "unfrozen_after": list(result.phases),
+                "threshold": result.model.threshold.to_dict() if result.model.threshold else None,
+                "fold_accuracies": list(result.fold_accuracies),
             }
             for result in run.results
         ],

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -125,3 +126,7 @@ class Comparison:
             f"{self.first} and {self.second} differ by {abs(self.points):.1f} points of accuracy: "
             f"{verdict} ({self.test}, {p})."
         )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all of it as plain values, ready for JSON."""
+        return {**asdict(self), "sentence": self.sentence}

@@ -12,14 +12,14 @@ from conftest import CountingBackbone, files_in, no_network, paint, run_json
 from pipeline import classification, extraction
 from pipeline.augment import PRESETS, get_augmentation
 from pipeline.backbone import vgg16_recipe
-from pipeline.classification import classify
+from pipeline.classification import Interrupted, classify
 from pipeline.cli import _print_augmentation, _print_reference
 from pipeline.dataset import load_dataset
 from pipeline.errors import DataError, PipelineError, StoreError
 from pipeline.evaluate import evaluate
 from pipeline.exchange import export_features
 from pipeline.extraction import Views
-from pipeline.heads import HEADS, Head, estimators
+from pipeline.heads import HEADS, Head
 from pipeline.model import Model, find_model
 from pipeline.store import FeatureStore
 
@@ -32,12 +32,13 @@ SKLEARN = [name for name in HEADS if name != "dense"]
 class Recorder:
     """A head's estimator that remembers what it was given, and says what it was told to say."""
 
-    def __init__(self, log, seed, certainty=0.9):
-        self.log, self.seed, self.certainty = log, seed, certainty
+    def __init__(self, log, seed, certainty=0.9, **options):
+        self.log, self.seed, self.certainty, self.built = log, seed, certainty, options
         self.classes_ = np.arange(2)
 
     def fit(self, rows, labels, **options):
-        self.log.append(("fit", self.certainty, self.seed, rows.copy(), labels.copy(), options))
+        told = {**self.built, **options}
+        self.log.append(("fit", self.certainty, self.seed, rows.copy(), labels.copy(), told))
         return self
 
     def predict_proba(self, rows):
@@ -49,7 +50,7 @@ class Recorder:
 @pytest.fixture
 def recorded(monkeypatch):
     """Replace the heads by recorders; give the logs by head."""
-    logs = {name: [] for name in ("one", "two", "early")}
+    logs = {name: [] for name in ("one", "two", "early", "calibrated")}
 
     def head(name):
         grid = tuple({"certainty": certainty} for certainty in (0.99, 0.7, 0.55))
@@ -59,12 +60,11 @@ def recorded(monkeypatch):
             lambda seed, **parameters: Recorder(logs[name], seed, **parameters),
             ({"certainty": 0.8},) if name == "early" else grid,
             early_stopping=name == "early",
+            calibrated=name == "calibrated",
         )
 
     monkeypatch.setattr(classification, "get_head", head)
-    monkeypatch.setattr(
-        classification.Model, "save", lambda self, folder: folder.mkdir(parents=True)
-    )
+    monkeypatch.setattr(Model, "save", lambda self, folder: folder.mkdir(parents=True))
     return logs
 
 
@@ -97,7 +97,7 @@ def test_the_candidate_with_the_lowest_log_loss_on_validation_is_chosen(place, r
     losses = {tried["certainty"]: loss for tried, loss in result.candidates}
     assert list(losses) == [0.99, 0.7, 0.55]
     assert losses[result.parameters["certainty"]] == min(losses.values())
-    assert result.validation.log_loss == min(losses.values())
+    assert result.validation.log_loss == pytest.approx(min(losses.values()))
     # Accuracy is the same for all of them, so it cannot have been what decided; nor was order.
     assert result.parameters["certainty"] != 0.99
 
@@ -364,15 +364,38 @@ def test_unreadable_images_are_listed_in_the_run_and_take_no_part(
     assert files_in(tmp_path / "runs") == [f"photos/{file}" for file in files_in(run.folder)]
 
 
-def test_ctrl_c_while_a_head_is_fitted_leaves_no_run(place):
+def test_ctrl_c_before_a_head_is_done_leaves_no_run(place, monkeypatch):
     data = place.data()
 
-    def stop(result):
+    def stop(task, head):
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        place.classify(data, on_result=stop)
+    monkeypatch.setattr(classification, "judge", stop)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        place.classify(data)
+    assert not isinstance(stopped.value, Interrupted)
     assert not place.runs.exists()
+
+
+def test_ctrl_c_keeps_the_heads_that_are_done(place, monkeypatch):
+    data = place.data()
+    judged = classification.judge
+
+    def judge_one(task, head):
+        if head.name == "linear-svm":
+            raise KeyboardInterrupt
+        return judged(task, head)
+
+    monkeypatch.setattr(classification, "judge", judge_one)
+    with pytest.raises(Interrupted, match="1 heads are kept in") as stopped:
+        place.classify(data, ["logistic", "linear-svm", "knn"])
+    run = stopped.value.run
+    assert [result.head for result in run.results] == ["logistic"]
+    document = run_json(run)
+    assert document["unfinished"] == ["linear-svm", "knn"]
+    assert document["best"] == "logistic"
+    assert find_model(run.folder) == run.folder / "models" / "logistic"
+    assert "Stopped before these heads were done: linear-svm, knn" in str(run)
 
 
 def test_a_damaged_cache_is_an_error_and_leaves_no_run(place):
@@ -464,8 +487,8 @@ def test_heads_learn_from_all_views_of_training_images_and_of_no_others(
     # What is looked at before the choice is validation images alone.
     where = next(i for i, entry in enumerate(recorded["one"]) if entry is fits[6])
     looked_at = [entry[3] for entry in recorded["one"][:where] if entry[0] == "predict"]
-    judged_by = rows[:, 60:90] if everywhere else rows[:1, 60:90]
-    expected = [*judged_by] * 3 + [rows[0, 60:90]] * 3
+    judged_by = np.concatenate(rows[:, 60:90]) if everywhere else rows[0, 60:90]
+    expected = [judged_by] * 3 + [rows[0, 60:90]] * 3
     assert len(looked_at) == len(expected)
     assert all(np.array_equal(*pair) for pair in zip(looked_at, expected, strict=True))
 
@@ -483,38 +506,16 @@ def test_a_head_that_stops_by_validation_watches_images_as_they_are(place, recor
         assert np.array_equal(labels, data.labels[60:90])
 
 
-@pytest.mark.parametrize("head", ["linear-svm", "rbf-svm", "knn"])
-def test_views_of_one_image_are_never_on_both_sides_of_a_calibration_fold(place, monkeypatch, head):
+def test_views_of_one_image_are_never_parted_where_a_head_calibrates(place, recorded):
     data = place.data()
-    views = some_views(3, everywhere=True)
-    rows = store_views(place, data, views)
-    image_of = {row.tobytes(): image for view in rows for image, row in enumerate(view)}
-    assert len(image_of) == 3 * 120
-    learned, folds = [], []
-    split, fit = estimators.CalibrationFolds.split, classification._Examples._to_learn
-
-    def watched_split(self, X, y, groups=None):  # noqa: N803
-        folds.append([])
-        for sides in split(self, X, y):
-            folds[-1].append(sides)
-            yield sides
-
-    def watched_fit(self, places):
-        learned.append(fit(self, places))
-        return learned[-1]
-
-    monkeypatch.setattr(estimators.CalibrationFolds, "split", watched_split)
-    monkeypatch.setattr(classification._Examples, "_to_learn", watched_fit)
-    place.classify(data, [head], views=views)
-    grid = len(HEADS[head].grid)
-    assert len(folds) == len(learned) == 2 * grid + 1
-    assert [len(found) for found, _ in learned] == [180] * grid + [60] * grid + [270]
-    for (found, _), pairs in zip(learned, folds, strict=True):
-        images = np.array([image_of[row.tobytes()] for row in found])
-        assert len(pairs) == 5
-        for fitted, scored in pairs:
-            assert not set(images[fitted]) & set(images[scored])
-            assert len(fitted) + len(scored) == len(found)
+    store_views(place, data, some_views(3, everywhere=True))
+    place.classify(data, ["calibrated"], views=some_views(3, everywhere=True))
+    fits = [entry for entry in recorded["calibrated"] if entry[0] == "fit"]
+    assert len(fits) == 3 + 3 + 1
+    images = [range(60)] * 3 + [None] * 3 + [range(90)]  # None: each row is alone
+    for entry, belong in zip(fits, images, strict=True):
+        groups = entry[5].get("groups")
+        assert groups is None if belong is None else groups.tolist() == [*belong] * 3
 
 
 def test_tta_gives_the_mean_of_the_probabilities_of_all_views(place):
@@ -590,7 +591,7 @@ def test_of_several_augmentations_the_one_best_on_validation_is_taken(place, ord
     assert best == PRESETS["mild"].name
     assert result.parameters["augmentation"] == best
     assert result.parameters["views"] == 3
-    assert result.validation.log_loss == min(losses[best])
+    assert result.validation.log_loss == pytest.approx(min(losses[best]))
 
 
 def test_an_augmentation_asked_for_is_taken_even_where_none_is_better(place):

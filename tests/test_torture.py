@@ -354,12 +354,12 @@ def rows_for_classify(dataset, cache, monkeypatch):
         made.append(len(pixels))
         return stand_in(pixels)
 
-    def see(head, variants, *_):
-        [examples] = variants
-        raise Seen(examples.first)
+    def see(task, head):
+        [rows] = task.variants
+        raise Seen(rows.first)
 
     with monkeypatch.context() as patched:
-        patched.setattr(classification, "_fit_and_judge", see)
+        patched.setattr(classification, "judge", see)
         with pytest.raises(Seen) as seen:
             classification.classify(
                 dataset, "logistic", recipe=RECIPE, cache=cache, backbone=forward, runs=cache.parent

@@ -8,7 +8,6 @@ import math
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -95,17 +94,14 @@ class Predictions:
         True classes.
     probabilities : ndarray of float64, shape (n, k)
         Probability of each class.
+    predicted : ndarray of int64, shape (n,)
+        What each image is called: the likeliest class, unless there was a threshold.
     """
 
     paths: tuple[str, ...]
     truth: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float64]
-
-    @cached_property
-    def predicted(self) -> npt.NDArray[np.int64]:
-        """The likeliest class of each image."""
-        likeliest: npt.NDArray[np.int64] = self.probabilities.argmax(axis=1)
-        return likeliest
+    predicted: npt.NDArray[np.int64]
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
@@ -221,6 +217,7 @@ def _read_predictions(
     first = len(header)
     paths: dict[str, list[str]] = {head.name: [] for head in heads}
     truth: dict[str, list[int]] = {head.name: [] for head in heads}
+    predicted: dict[str, list[int]] = {head.name: [] for head in heads}
     values = {head.name: array("d") for head in heads}
     try:
         with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
@@ -232,12 +229,14 @@ def _read_predictions(
                     name = line[3]
                     paths[name].append(line[0])
                     truth[name].append(places[line[2]])
+                    predicted[name].append(places[line[4]])
                     values[name].extend(map(float, line[first:]))
         found = {
             head.name: Predictions(
                 tuple(paths[head.name]),
                 np.array(truth[head.name], np.int64),
                 np.array(values[head.name], np.float64).reshape(-1, len(classes)),
+                np.array(predicted[head.name], np.int64),
             )
             for head in heads
         }

@@ -1,0 +1,228 @@
+"""Candidates of a head, fitted to some images, and what they say of others."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.dataset import Dataset
+from pipeline.evaluate import log_loss
+from pipeline.heads import Classifier, Head
+from pipeline.protocol import Protocol, deal_folds, find_units, search_folds
+from pipeline.recipe import Recipe
+from pipeline.rows import ViewedRows
+from pipeline.search import out_of_fold
+
+Places = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What all heads are judged on, and how.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        The n images.
+    recipe : Recipe
+        How they became rows.
+    variants : sequence of ViewedRows
+        Their rows, in one augmentation or several to choose from.
+    protocol : Protocol
+        Who is fitted on what.
+    seed : int
+        Decides folds, and what is random in heads.
+
+    Raises
+    ------
+    PipelineError
+        There are too few images of some class for the folds.
+    """
+
+    dataset: Dataset
+    recipe: Recipe
+    variants: Sequence[ViewedRows]
+    protocol: Protocol
+    seed: int
+
+    def __post_init__(self) -> None:
+        _ = self.folds  # what cannot be dealt out is said before the work
+
+    @cached_property
+    def units(self) -> Places:
+        """Number of each image, shape (n,): those of the same number must not be parted."""
+        return find_units(self.dataset)
+
+    @cached_property
+    def folds(self) -> list[list[Places]]:
+        """Images of each fold, for each repeat; one repeat of a search; none with the splits."""
+        data, protocol, units = self.dataset, self.protocol, self.units
+        if protocol.cv is not None:
+            return [
+                deal_folds(
+                    data.labels,
+                    units,
+                    data.classes,
+                    folds=protocol.cv,
+                    seed=self.seed + repeat,
+                    nested=True,
+                )
+                for repeat in range(protocol.repeats)
+            ]
+        if protocol.search:
+            seen = data.where("train", "validation")
+            dealt = search_folds(data.labels[seen], units[seen], data.classes, seed=self.seed)
+            return [[seen[fold] for fold in dealt]]
+        return []
+
+    def groups(self, image: Places) -> Places | None:
+        """Tell which rows belong together, from the image of each; None where all are alone."""
+        units = self.units[image]
+        return None if len(np.unique(units)) == len(units) else units
+
+
+class Pair(NamedTuple):
+    """Positions of the images to fit on, and of those to judge on."""
+
+    fitted: Places
+    judged: Places
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Parameters and rows, and what fits of them said of images that they had not seen.
+
+    Attributes
+    ----------
+    parameters : mapping
+        For the head's ``build``.
+    rows : ViewedRows
+        What was fitted on.
+    p : ndarray of float64, shape (n, k)
+        Probabilities; NaN where an image was not judged.
+    fitted : tuple of Classifier
+        The fits, if the head's training stops by the images that it is judged on; else empty.
+    """
+
+    parameters: Mapping[str, Any]
+    rows: ViewedRows
+    p: Floats
+    fitted: tuple[Classifier, ...] = ()
+
+    @property
+    def judged(self) -> Places:
+        """Positions of the images that were judged."""
+        return np.flatnonzero(np.isfinite(self.p[:, 0]))
+
+    def log_loss(self, labels: Places) -> float:
+        """Give what candidates are chosen by."""
+        places = self.judged
+        return log_loss(labels[places], self.p[places])
+
+
+def try_candidates(task: Task, head: Head, pairs: Sequence[Pair], seed: int) -> list[Candidate]:
+    """Fit every candidate on each pair's one side, and judge it on the other.
+
+    Parameters
+    ----------
+    task, head
+        What is fitted, and to what.
+    pairs : sequence of Pair
+        No image is judged twice.
+    seed : int
+        Decides what is random in the head.
+
+    Returns
+    -------
+    list of Candidate
+        For each of the task's variants, each of the head's grid.
+    """
+    if head.early_stopping:
+        return [
+            _try_stopped(task, head, pairs, seed, rows=rows, parameters=parameters)
+            for rows, parameters in itertools.product(task.variants, head.grid)
+        ]
+    found = []
+    for rows in task.variants:
+        p = out_of_fold(
+            head,
+            rows.flat,
+            task.dataset.labels[rows.image],
+            [rows.fold(*pair) for pair in pairs],
+            classes=len(task.dataset.classes),
+            groups=task.groups(rows.image),
+            seed=seed,
+            balanced=task.protocol.balanced,
+            prepared=rows.prepared,
+        )
+        found += [
+            Candidate(*one) for one in zip(head.grid, itertools.repeat(rows), rows.of_images(p))
+        ]
+    return found
+
+
+def _try_stopped(
+    task: Task,
+    head: Head,
+    pairs: Sequence[Pair],
+    seed: int,
+    *,
+    rows: ViewedRows,
+    parameters: Mapping[str, Any],
+) -> Candidate:
+    """Try a candidate whose training stops by the images that it is judged on."""
+    p = np.full((len(task.dataset), len(task.dataset.classes)), np.nan)
+    blank = Candidate(parameters, rows, p)
+    fitted = [fit(task, head, blank, pair.fitted, seed, stop_on=pair.judged) for pair in pairs]
+    for estimator, pair in zip(fitted, pairs):
+        p[pair.judged] = apply(task, estimator, rows, pair.judged)
+    return Candidate(parameters, rows, p, tuple(fitted))
+
+
+def fit(
+    task: Task,
+    head: Head,
+    candidate: Candidate,
+    places: Places,
+    seed: int,
+    *,
+    stop_on: Places | None = None,
+) -> Classifier:
+    """Fit a candidate to all views of some images.
+
+    Parameters
+    ----------
+    stop_on : ndarray of int64, optional
+        Images by which training stops, if the head's does. Without them it takes as many epochs
+        as the candidate's fits did, on average.
+    """
+    labels, rows = task.dataset.labels, candidate.rows
+    learned = rows.to_fit(places)
+    options: dict[str, Any] = {"balanced": True} if task.protocol.balanced else {}
+    watched: dict[str, Any] = {}
+    groups = task.groups(rows.image[learned])
+    if head.calibrated and groups is not None:
+        options["groups"] = groups
+    if stop_on is not None:
+        watched["validation_data"] = (rows.flat[stop_on], labels[stop_on])
+    elif head.early_stopping:
+        epochs = [one.best_epoch_ for one in candidate.fitted]  # type: ignore[attr-defined]
+        options["epochs"] = max(1, round(float(np.mean(epochs))))
+    estimator = head.build(seed, **{**candidate.parameters, **options})
+    estimator.fit(rows.flat[learned], labels[rows.image[learned]], **watched)
+    return estimator
+
+
+def apply(task: Task, estimator: Classifier, rows: ViewedRows, places: Places) -> Floats:
+    """Give what a fit says of images, shape (len(places), k); 0 for a class that it never saw."""
+    found = np.zeros((len(places), len(task.dataset.classes)))
+    columns = np.asarray(estimator.classes_, np.int64)
+    found[:, columns] = rows.probabilities(estimator.predict_proba, places)
+    return found

@@ -1,0 +1,129 @@
+"""A run's heads as a table of text: for a terminal, for Python's prompt, for a notebook."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.evaluate import Metrics
+    from pipeline.run import Result, Run
+    from pipeline.threshold import Threshold
+
+COLUMNS = (
+    "head",
+    "accuracy",
+    "95 % interval",
+    "balanced",
+    "ROC AUC",
+    "log loss",
+    "Brier",
+    "fit time",
+)
+
+
+def row(result: Result, *, best: bool = False) -> tuple[str, ...]:
+    """Write a head's figures, one for each of `COLUMNS`; the best head gets a star."""
+    test = result.test
+    return (
+        result.head + (" *" if best else ""),
+        f"{test.accuracy:.3f}",
+        f"{test.accuracy_low:.3f}-{test.accuracy_high:.3f}",
+        f"{test.balanced_accuracy:.3f}",
+        "-" if test.roc_auc is None else f"{test.roc_auc:.3f}",
+        f"{test.log_loss:.3f}",
+        f"{test.brier:.3f}",
+        f"{result.seconds:.1f} s",
+    )
+
+
+def title(run: Run) -> str:
+    """Say what the figures are of."""
+    n = run.results[0].test.n
+    if run.protocol.cv is None:
+        return f"{n:,} test images, never seen in training"
+    times = f", {run.protocol.repeats} times" if run.protocol.repeats > 1 else ""
+    return f"{n:,} images, each judged by a fit without it ({run.protocol.cv} folds{times})"
+
+
+def notes(run: Run) -> list[str]:
+    """Say what the table does not."""
+    best, protocol, classes = run.best, run.protocol, run.dataset.classes
+    test = best.test
+    by = "by cross-validation on the training images" if protocol.search else "on validation"
+    if protocol.cv is not None:
+        by = "on the folds not tested on"
+    found = [f"Always guessing the commonest class: {max(map(sum, test.confusion)) / test.n:.3f}"]
+    if best.validation:
+        found[0] = f"* best {by}. {found[0]}"
+    if run.comparison:
+        found.append(run.comparison.sentence)
+    if protocol.cv is not None:
+        found.append("The models are fitted on all images; the figures are of fits without them.")
+    found += [
+        _threshold(result, result.model.threshold, classes)
+        for result in run.results
+        if result.model.threshold
+    ]
+    if run.unfinished:
+        found.append(f"Stopped before these heads were done: {', '.join(run.unfinished)}")
+    return found
+
+
+def _threshold(result: Result, threshold: Threshold, classes: tuple[str, ...]) -> str:
+    name, positive = classes[threshold.positive], threshold.positive
+    precision, recall = _precision_and_recall(result.test, positive)
+    on_test = f"on test precision {precision}, recall {recall}"
+    if not threshold.reached:
+        return (
+            f"{result.head}: {threshold.aim} cannot be reached on validation, so the threshold "
+            f"stays {threshold.value:g}; {on_test}"
+        )
+    return (
+        f"{result.head}: {name} from a probability of {threshold.value:.3f} on "
+        f"({threshold.aim}); {on_test}"
+    )
+
+
+def _precision_and_recall(test: Metrics, positive: int) -> tuple[str, str]:
+    hits = test.confusion[positive][positive]
+    called = sum(of_class[positive] for of_class in test.confusion)
+    occurs = sum(test.confusion[positive])
+    return (
+        f"{hits / called:.3f}" if called else "undefined",
+        f"{hits / occurs:.3f}" if occurs else "undefined",
+    )
+
+
+def as_text(run: Run) -> str:
+    """Write the table with spaces between its columns, the best head marked by a star."""
+    lines = [COLUMNS, *(row(result, best=result is run.best) for result in run.results)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    text = [
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(line, widths))
+        ).rstrip()
+        for line in lines
+    ]
+    return "\n".join([title(run), "", *text, "", *notes(run), f"Kept in {run.folder}"])
+
+
+def as_html(run: Run) -> str:
+    """Write the table for a notebook."""
+    head = "".join(f"<th>{escape(name)}</th>" for name in COLUMNS)
+    body = "".join(
+        f"<tr{_bold(result is run.best)}>"
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row(result, best=result is run.best))
+        + "</tr>"
+        for result in run.results
+    )
+    lines = (*notes(run), f"Kept in {run.folder}")
+    return (
+        f"<table><caption>{escape(title(run))}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{body}</tbody></table>" + "".join(f"<p>{escape(line)}</p>" for line in lines)
+    )
+
+
+def _bold(best: bool) -> str:
+    return ' style="font-weight: bold"' if best else ""
