@@ -21,8 +21,8 @@ Importing this module never imports TensorFlow; only fitting or building ``dense
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -30,34 +30,59 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer
 from sklearn.svm import LinearSVC
 
 from pipeline.errors import PipelineError
+from pipeline.heads.custom import make_classifier
 from pipeline.heads.dense import DenseHead, build_dense
-from pipeline.heads.estimators import CalibrationFolds, NearestNeighbours, RbfSVM
+from pipeline.heads.estimators import POOLS, Balanced, CalibrationFolds, Pool, Pooling
+from pipeline.heads.gram import (
+    DiscriminantAnalysis,
+    GramClassifier,
+    NearestNeighbours,
+    RbfSVM,
+    Ridge,
+)
 
 __all__ = [
     "HEADS",
+    "POOLS",
     "TRUSTED_TYPES",
     "Classifier",
     "DenseHead",
+    "GramClassifier",
     "Head",
+    "Pooling",
     "build_dense",
     "get_head",
 ]
 
 TRUSTED_TYPES: tuple[str, ...] = (
+    "pipeline.heads.estimators.Balanced",
     "pipeline.heads.estimators.CalibrationFolds",
-    "pipeline.heads.estimators.NearestNeighbours",
-    "pipeline.heads.estimators.RbfSVM",
+    "pipeline.heads.estimators.Pool",
+    "pipeline.heads.gram.DiscriminantAnalysis",
+    "pipeline.heads.gram.DualDiscriminant",
+    "pipeline.heads.gram.DualRidge",
+    "pipeline.heads.gram.NearestNeighbours",
+    "pipeline.heads.gram.RbfSVM",
+    "pipeline.heads.gram.Ridge",
+    "pipeline.heads.gram.Votes",
     "scipy.sparse._csr.csr_array",
     "sklearn.calibration._CalibratedClassifier",
     "sklearn.calibration._SigmoidCalibration",
+    "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
+    "sklearn.tree._tree.Tree",
 )
 """What ``skops.io.load`` must be told to trust beyond its defaults for scikit-learn heads."""
+
+
+_BATCH = 64
 
 
 class Classifier(Protocol):
@@ -86,7 +111,8 @@ class Head:
     summary : str
         What it is, in a line.
     build : callable
-        ``build(seed, **params)`` gives a fresh, unfitted estimator.
+        ``build(seed, *, balanced=False, **params)`` gives a fresh, unfitted estimator. Balanced,
+        all classes count the same, however many images each has.
     grid : tuple of mapping
         The candidates: parameters for ``build``, from strong to weak regularisation.
     early_stopping : bool
@@ -102,6 +128,45 @@ class Head:
     early_stopping: bool = False
     calibrated: bool = False
 
+    def with_pools(self, pools: Sequence[str], shape: tuple[int, int, int]) -> Head:
+        """Give this head on pooled rows; each way is a candidate, with each of the grid.
+
+        Parameters
+        ----------
+        pools : sequence of str
+            Some of `POOLS`. ``"flatten"`` alone is the head as it is.
+        shape : tuple of int
+            Height, width and channels of a row, which comes flattened.
+
+        Raises
+        ------
+        PipelineError
+            There is no such pooling, or none is named.
+        """
+        named = list(dict.fromkeys(pools))
+        unknown = [pool for pool in named if pool not in POOLS]
+        if unknown or not named:
+            raise PipelineError(
+                f"There is no pooling {', '.join(map(repr, unknown)) or 'named'}.",
+                expected=f"one of {', '.join(POOLS)}, or several.",
+            )
+        if named == ["flatten"]:
+            return self
+
+        def build(seed: int, *, pool: Pooling = "flatten", **params: Any) -> Classifier:
+            return _pooled(self.build(seed, **params), pool, shape)
+
+        grid = tuple({"pool": pool, **params} for pool in named for params in self.grid)
+        return replace(self, build=build, grid=grid)
+
+
+def _pooled(estimator: Any, pool: Pooling, shape: tuple[int, int, int]) -> Classifier:
+    if isinstance(estimator, DenseHead):
+        return estimator.set_params(pool=pool, shape=shape)  # type: ignore[no-any-return]
+    if pool == "flatten":
+        return estimator  # type: ignore[no-any-return]
+    return make_pipeline(Pool(pool, shape), *(step for _, step in estimator.steps))  # type: ignore[no-any-return]
+
 
 Groups = NDArray[np.int64] | None
 
@@ -110,37 +175,72 @@ def _sparse_unit_rows() -> list[Any]:
     return [FunctionTransformer(csr_array), Normalizer()]
 
 
-def _calibrated(classifier: Any, seed: int, groups: Groups) -> CalibratedClassifierCV:
+def _calibrated(
+    classifier: Any, seed: int, groups: Groups, balanced: bool
+) -> CalibratedClassifierCV | Balanced:
     # One classifier on all rows, not one per fold: a model a fifth as large and as slow.
-    return CalibratedClassifierCV(classifier, cv=CalibrationFolds(seed, groups), ensemble=False)
+    calibrated = CalibratedClassifierCV(
+        classifier, cv=CalibrationFolds(seed, groups), ensemble=False
+    )
+    return Balanced(calibrated) if balanced else calibrated
 
 
-def _logistic(seed: int, *, C: float = 10.0) -> Classifier:
+def _logistic(seed: int, *, balanced: bool = False, C: float = 10.0) -> Classifier:
     # At C = 300 it took 120 iterations; 2,000 leaves room for harder data.
-    classifier = LogisticRegression(C=C, max_iter=2000, random_state=seed)
+    classifier = LogisticRegression(
+        C=C, max_iter=2000, random_state=seed, class_weight="balanced" if balanced else None
+    )
     return make_pipeline(*_sparse_unit_rows(), classifier)  # type: ignore[no-any-return]
 
 
-def _linear_svm(seed: int, *, groups: Groups = None, C: float = 1.0) -> Classifier:
+def _linear_svm(
+    seed: int, *, groups: Groups = None, balanced: bool = False, C: float = 1.0
+) -> Classifier:
     svm = LinearSVC(C=C, max_iter=20_000, random_state=seed)
-    return make_pipeline(*_sparse_unit_rows(), _calibrated(svm, seed, groups))  # type: ignore[no-any-return]
+    return make_pipeline(*_sparse_unit_rows(), _calibrated(svm, seed, groups, balanced))  # type: ignore[no-any-return]
 
 
-def _rbf_svm(seed: int, *, groups: Groups = None, C: float = 3.0, gamma: float = 2.0) -> Classifier:
-    svm = RbfSVM(C, gamma, seed, groups)
-    return make_pipeline(Normalizer(), svm)  # type: ignore[no-any-return]
+def _on_products(kind: type[GramClassifier]) -> Callable[..., Classifier]:
+    def build(
+        seed: int, *, groups: Groups = None, balanced: bool = False, **params: Any
+    ) -> Classifier:
+        machine = kind(random_state=seed, groups=groups, balanced=balanced, **params)
+        return make_pipeline(Normalizer(), machine)  # type: ignore[no-any-return]
+
+    return build
 
 
-def _knn(seed: int, *, groups: Groups = None, n_neighbors: int = 20) -> Classifier:
-    # Between rows of length one the nearest by distance are the nearest by angle. Near rows count
-    # more, which ranked better on every split. Raw votes are often 0 of k: an infinite log loss if
-    # wrong. Calibrated, the log loss fell from 0.45-2.6 to 0.41-0.49.
-    knn = NearestNeighbours(n_neighbors, weights="distance", algorithm="brute")
-    return make_pipeline(*_sparse_unit_rows(), _calibrated(knn, seed, groups))  # type: ignore[no-any-return]
+def _random_forest(
+    seed: int, *, balanced: bool = False, min_samples_leaf: int = 1, n_estimators: int = 100
+) -> Classifier:
+    forest = RandomForestClassifier(
+        n_estimators,
+        min_samples_leaf=min_samples_leaf,
+        random_state=seed,
+        class_weight="balanced" if balanced else None,
+    )
+    return make_pipeline(*_sparse_unit_rows(), forest)  # type: ignore[no-any-return]
 
 
-def _dense(seed: int, **params: Any) -> Classifier:
-    return DenseHead(random_state=seed, **params)
+def _mlp(
+    seed: int, *, balanced: bool = False, alpha: float = 1e-4, epochs: int = 20, units: int = 64
+) -> Classifier:
+    # Ended after so many epochs, and not when it has converged: that is what regularises it. No
+    # epoch is an improvement by 1e9, and so many without one are waited for.
+    network: Any = MLPClassifier(
+        (units,),
+        alpha=alpha,
+        batch_size=_BATCH,
+        max_iter=epochs + 1,
+        n_iter_no_change=epochs - 1,
+        tol=1e9,
+        random_state=seed,
+    )
+    return make_pipeline(*_sparse_unit_rows(), Balanced(network) if balanced else network)  # type: ignore[no-any-return]
+
+
+def _dense(seed: int, *, balanced: bool = False, **params: Any) -> Classifier:
+    return DenseHead(random_state=seed, balanced=balanced, **params)
 
 
 HEADS: Mapping[str, Head] = MappingProxyType(
@@ -154,6 +254,20 @@ HEADS: Mapping[str, Head] = MappingProxyType(
                 tuple({"C": c} for c in (1.0, 3.0, 10.0, 30.0, 100.0)),
             ),
             Head(
+                "ridge",
+                "ridge regression on the classes",
+                _on_products(Ridge),
+                tuple({"alpha": a} for a in (3.0, 1.0, 0.3, 0.1)),
+                calibrated=True,
+            ),
+            Head(
+                "lda",
+                "linear discriminant analysis with a shrunk covariance",
+                _on_products(DiscriminantAnalysis),
+                tuple({"shrinkage": s} for s in (0.95, 0.9, 0.8, 0.6)),
+                calibrated=True,
+            ),
+            Head(
                 "linear-svm",
                 "linear support vector machine",
                 _linear_svm,
@@ -163,16 +277,28 @@ HEADS: Mapping[str, Head] = MappingProxyType(
             Head(
                 "rbf-svm",
                 "support vector machine with a Gaussian kernel",
-                _rbf_svm,
+                _on_products(RbfSVM),
                 tuple({"gamma": g, "C": c} for g in (1.0, 2.0, 4.0) for c in (3.0, 10.0)),
                 calibrated=True,
             ),
             Head(
                 "knn",
                 "k nearest neighbours by angle",
-                _knn,
+                _on_products(NearestNeighbours),
                 tuple({"n_neighbors": k} for k in (40, 20, 10, 5)),
                 calibrated=True,
+            ),
+            Head(
+                "random-forest",
+                "100 randomised decision trees",
+                _random_forest,
+                tuple({"min_samples_leaf": n} for n in (3, 1)),
+            ),
+            Head(
+                "mlp",
+                "a network with one hidden layer (scikit-learn)",
+                _mlp,
+                tuple({"alpha": a} for a in (1e-2, 1e-4)),
             ),
             Head(
                 "dense",
@@ -190,15 +316,33 @@ HEADS: Mapping[str, Head] = MappingProxyType(
 def get_head(name: str) -> Head:
     """Give the head of that name.
 
+    Parameters
+    ----------
+    name : str
+        One of `HEADS`, or ``module:factory`` for any scikit-learn classifier: what the module's
+        factory gives when called without arguments. It gets dense rows of length one, and
+        `seed` where it takes a ``random_state``. One that gives no probabilities is calibrated.
+
     Raises
     ------
     PipelineError
-        If there is none; the message lists the names.
+        If there is none; the message lists the names. Or the module is not there, or the factory
+        raises or gives no classifier.
     """
+    if ":" in name:
+        make_classifier(name, 0, balanced=False)  # what cannot work is said before the work
+
+        def build(seed: int, *, groups: Groups = None, balanced: bool = False) -> Classifier:
+            made = make_classifier(name, seed, balanced=balanced)
+            if not hasattr(made, "predict_proba"):
+                made = _calibrated(made, seed, groups, balanced)
+            return make_pipeline(Normalizer(), made)  # type: ignore[no-any-return]
+
+        return Head(name, f"what {name} makes", build, calibrated=True)
     try:
         return HEADS[name]
     except KeyError:
         raise PipelineError(
             f"There is no head named {name!r}.",
-            expected=f"one of {', '.join(HEADS)}.",
+            expected=f"one of {', '.join(HEADS)}, or module:factory for a scikit-learn classifier.",
         ) from None

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pipeline import tensorflow
 from pipeline.errors import PipelineError
-from pipeline.heads.estimators import at_least_two_classes
+from pipeline.heads.estimators import Pool, Pooling, at_least_two_classes
 
 if TYPE_CHECKING:
     import keras
@@ -100,6 +101,10 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Epochs to wait for a lower validation loss.
     random_state : int, default 0
         Decides weights, dropout and order of rows; no global random state is read or changed.
+    balanced : bool, default False
+        Whether classes are to count the same in the loss, however many rows they have.
+    pool, shape : str and tuple of int, default "flatten"
+        As for `pipeline.heads.estimators.Pool`: what is done to rows first.
 
     Attributes
     ----------
@@ -125,6 +130,9 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         dropout: float = 0.5,
         patience: int = 5,
         random_state: int = 0,
+        balanced: bool = False,
+        pool: Pooling = "flatten",
+        shape: tuple[int, int, int] = (4, 4, 512),
     ) -> None:
         self.epochs = epochs
         self.batch_size = batch_size
@@ -133,6 +141,9 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.dropout = dropout
         self.patience = patience
         self.random_state = random_state
+        self.balanced = balanced
+        self.pool = pool
+        self.shape = shape
 
     def fit(
         self,
@@ -162,10 +173,12 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rows, labels = validate_data(self, X, y, dtype=np.float32)
         at_least_two_classes(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
-        held_out = None
+        pool = Pool(self.pool, self.shape)
+        rows = pool.transform(rows)
+        held_out: tuple[NDArray[Any], ...] | None = None
         if validation_data is not None:
             unseen, truth = validate_data(self, *validation_data, dtype=np.float32, reset=False)
-            held_out = (unseen, self._codes(truth))
+            held_out = (pool.transform(unseen), *self._codes_and_weights(self._codes(truth)))
 
         _, keras = tensorflow.load()
 
@@ -195,7 +208,13 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 )
             )
         history = self.model_.fit(
-            _shuffled_batches(rows, codes, self.batch_size, self.epochs, int(seeds[1])),
+            _shuffled_batches(
+                rows,
+                *self._codes_and_weights(codes),
+                batch_size=self.batch_size,
+                epochs=self.epochs,
+                seed=int(seeds[1]),
+            ),
             steps_per_epoch=steps,
             shuffle=False,
             epochs=self.epochs,
@@ -213,6 +232,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Give the probability of each class for each row, shape (n, k), from 0 to 1."""
         check_is_fitted(self, "model_")
         rows = validate_data(self, X, dtype=np.float32, reset=False)
+        rows = Pool(self.pool, self.shape).transform(rows)
         # Calling the network instead of its `predict` saves tracing a function for each model.
         parts = [rows[i : i + 1024] for i in range(0, len(rows), 1024)]
         proba: NDArray[np.float32] = np.concatenate(
@@ -226,6 +246,11 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels: NDArray[Any] = self.classes_[proba.argmax(axis=1)]
         return labels
 
+    def _codes_and_weights(self, codes: NDArray[np.intp]) -> tuple[NDArray[Any], ...]:
+        if not self.balanced:
+            return (codes,)
+        return codes, compute_sample_weight("balanced", codes).astype(np.float32)
+
     def _codes(self, labels: NDArray[Any]) -> NDArray[np.intp]:
         unknown = np.setdiff1d(labels, self.classes_)
         if len(unknown):
@@ -238,7 +263,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 def _shuffled_batches(
-    rows: NDArray[np.float32], codes: NDArray[np.intp], batch_size: int, epochs: int, seed: int
+    rows: NDArray[np.float32], *targets: NDArray[Any], batch_size: int, epochs: int, seed: int
 ) -> Any:
     """Give all epochs' batches as one ``tf.data.Dataset``, each epoch in an order of its own.
 
@@ -247,11 +272,11 @@ def _shuffled_batches(
     tf, _ = tensorflow.load()
     rng = np.random.default_rng(seed)
     orders = np.stack([rng.permutation(len(rows)) for _ in range(epochs)])
-    features, labels = tf.constant(rows), tf.constant(codes)
+    columns = [tf.constant(column) for column in (rows, *targets)]
     return (
         tf.data.Dataset.from_tensor_slices(orders)
         .flat_map(lambda order: tf.data.Dataset.from_tensor_slices(order).batch(batch_size))
-        .map(lambda i: (tf.gather(features, i), tf.gather(labels, i)))
+        .map(lambda i: tuple(tf.gather(column, i) for column in columns))
         .prefetch(tf.data.AUTOTUNE)
     )
 

@@ -1,0 +1,90 @@
+"""Classifiers from elsewhere, by ``module:factory``."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from typing import Any
+
+from sklearn.base import is_classifier
+
+from pipeline.errors import PipelineError
+from pipeline.heads.estimators import Balanced
+
+_EXAMPLE = "module:factory, such as sklearn.ensemble:ExtraTreesClassifier"
+
+
+def make_classifier(name: str, seed: int, *, balanced: bool) -> Any:
+    """Import a factory, call it without arguments, and make sure that it gave a classifier.
+
+    Parameters
+    ----------
+    name : str
+        ``module:factory``.
+    seed : int
+        Becomes its ``random_state``, if it has one.
+    balanced : bool
+        Whether classes are to count the same: by its ``class_weight`` if it has one, else by
+        weights for its ``fit``.
+
+    Returns
+    -------
+    estimator
+        Unfitted. With ``predict_proba``, or else with ``decision_function``.
+
+    Raises
+    ------
+    PipelineError
+        There is no such module or factory, it raises, what it gives is no classifier of
+        scikit-learn's kind, or is to be balanced and cannot be.
+    """
+    made = _call(name)
+    if not (is_classifier(made) and hasattr(made, "fit") and hasattr(made, "get_params")):
+        raise PipelineError(
+            f"The head {name} gave {_kind(made)}, which is no classifier.",
+            expected="an unfitted classifier with scikit-learn's interface.",
+        )
+    if not (hasattr(made, "predict_proba") or hasattr(made, "decision_function")):
+        raise PipelineError(
+            f"The head {name} gave {_kind(made)}, which has neither probabilities nor scores.",
+            expected="a classifier with predict_proba or decision_function.",
+            fix="set the option that makes it give them, in a factory of your own.",
+        )
+    parameters = made.get_params()
+    if "random_state" in parameters:
+        made.set_params(random_state=seed)
+    if not balanced:
+        return made
+    if "sample_weight" in inspect.signature(made.fit).parameters:
+        return Balanced(made) if hasattr(made, "predict_proba") else made
+    raise PipelineError(
+        f"The head {name} cannot be balanced: {_kind(made)} takes no sample_weight.",
+        expected="a classifier whose fit takes sample_weight.",
+        fix="leave --balanced away, or balance in a factory of your own.",
+    )
+
+
+def _call(name: str) -> Any:
+    module, _, attributes = name.partition(":")
+    try:
+        factory: Any = importlib.import_module(module)
+        for attribute in attributes.split("."):
+            factory = getattr(factory, attribute)
+    except Exception as error:  # a module's own code can raise anything
+        raise PipelineError(
+            f"The head {name} cannot be imported: {type(error).__name__}: {error}",
+            expected=_EXAMPLE,
+            fix="check the spelling; install the module, or put its folder into PYTHONPATH.",
+        ) from error
+    try:
+        return factory()
+    except Exception as error:
+        raise PipelineError(
+            f"The head {name} cannot be made: {type(error).__name__}: {error}",
+            expected="a factory that can be called without arguments.",
+            fix="give it in a function of your own, with the arguments that it needs.",
+        ) from error
+
+
+def _kind(made: Any) -> str:
+    return f"a {type(made).__name__}"
