@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.dataset import Dataset, load_dataset
-from pipeline.digests import Digests
 from pipeline.errors import PipelineError
 from pipeline.exchange import SUFFIXES, import_features
 from pipeline.extraction import CACHE, Extraction, Forward, Progress, Views, extract, keys
@@ -41,6 +40,7 @@ def classify(
     threshold: str | None = None,
     positive: str | None = None,
     balanced: bool = False,
+    pools: str | Sequence[str] = ("flatten",),
     cache: str | Path = CACHE,
     runs: str | Path = RUNS,
     name: str | None = None,
@@ -59,7 +59,7 @@ def classify(
         A data set, what `pipeline.dataset.load_dataset` takes for one, or a file that
         `pipeline.exchange.export_features` wrote.
     head_names : str or sequence of str
-        Names of heads, or ``"all"``.
+        Names of heads, as for `pipeline.heads.get_head`, or ``"all"``.
     recipe, cache, weights, strict, on_progress, backbone
         As for `pipeline.extraction.extract`, which makes the rows that are not there yet.
     views : Views or sequence of Views, optional
@@ -67,6 +67,9 @@ def classify(
         on validation; each head is also fitted without augmentation, to be compared with.
     search, cv, repeats, threshold, positive, balanced
         How heads are fitted, chosen and judged; see `pipeline.protocol.Protocol`.
+    pools : str or sequence of str
+        What becomes of the places of a picture; see `pipeline.heads.POOLS`. Of several, each head
+        has the one that was best.
     runs : str or Path
         Folder that the run's own folder is made in.
     name : str, optional
@@ -96,7 +99,9 @@ def classify(
         positive=positive,
         balanced=balanced,
     )
-    chosen = _choose_heads([head_names] if isinstance(head_names, str) else head_names)
+    chosen = choose_heads([head_names] if isinstance(head_names, str) else head_names)
+    pools = [pools] if isinstance(pools, str) else list(pools)
+    chosen[0].with_pools(pools, (1, 1, 1))  # a slip is said before the work
     named = [views] if isinstance(views, Views) else views or [Views()]
     wanted = list(dict.fromkeys(named))
     if not isinstance(data, Dataset) and is_features_file(data):
@@ -105,7 +110,9 @@ def classify(
             raise PipelineError(f"{data} holds no views of its images.", fix="leave --views away")
         variants = [ViewedRows.plain(features)]
     else:
-        dataset = data if isinstance(data, Dataset) else load_for(data, cv=cv, seed=seed)
+        dataset = (
+            data if isinstance(data, Dataset) else load_dataset(data, seed=seed, **protocol.shares)
+        )
         run_folder(Path(runs), name, dataset.name)  # a bad name is said before the work
         dataset = protocol.check(dataset)
         extractions = []
@@ -130,6 +137,7 @@ def classify(
         dataset = dataset.all_in("test")
     _check_features(variants[0].first)
     task = Task(dataset, recipe, variants, protocol, seed)
+    chosen = [head.with_pools(pools, recipe.shape) for head in chosen]
     results, reference, stopped = _judge_all(task, chosen, Path(cache), on_result)
     unfinished = tuple(head.name for head in chosen[len(results) :])
     run = Run(
@@ -155,30 +163,15 @@ class Interrupted(KeyboardInterrupt):
         self.run = run
 
 
-def load_for(
-    data: str | Path, *, cv: int | None, seed: int, remembered: Digests | None = None
-) -> Dataset:
-    """List a data set; for a cross-validation, without drawing splits that it does not use."""
-    shares = {} if cv is None else {"validation": 0.0, "test": 0.0}
-    return load_dataset(data, seed=seed, remembered=remembered, **shares)
-
-
 def _check_features(rows: npt.NDArray[np.float32]) -> None:
     """Refuse rows that there is nothing to learn from.
 
     Raises
     ------
     PipelineError
-        They are all the same, or hold what is no number.
+        They are all the same.
     """
     flat = rows.reshape(len(rows), -1)
-    if (bad := np.flatnonzero([not np.isfinite(row).all() for row in flat])).size:
-        raise PipelineError(
-            f"the features of {len(bad)} of {len(flat)} images are not finite; the first is "
-            f"number {bad[0]}.",
-            expected="numbers",
-            fix="make them again: pipeline cache verify finds damaged ones",
-        )
     if all(np.array_equal(row, flat[0]) for row in flat[1:]):
         raise PipelineError(
             f"the features of all {len(flat)} images are the same.",
@@ -238,7 +231,8 @@ def is_features_file(data: str | Path) -> bool:
     return Path(data).suffix in SUFFIXES and not Path(data).is_dir()
 
 
-def _choose_heads(names: Sequence[str]) -> list[Head]:
+def choose_heads(names: Sequence[str]) -> list[Head]:
+    """Find heads by their names; ``"all"`` among them means all."""
     if not names:
         raise PipelineError("no head is named.", expected=f"all, or some of {', '.join(HEADS)}")
     named = [get_head(name) for name in dict.fromkeys(names) if name != "all"]

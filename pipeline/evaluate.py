@@ -176,7 +176,8 @@ def _defined(figure: float) -> float | None:
 
 
 def _summing_to_1(p: Floats) -> Floats:
-    return p / p.sum(axis=1, keepdims=True)
+    exact: Floats = p / p.sum(axis=1, keepdims=True)
+    return exact
 
 
 def _surprise(truth: Labels, p: Floats) -> Floats:

@@ -79,6 +79,11 @@ class Protocol:
             )
 
     @property
+    def shares(self) -> dict[str, float]:
+        """Shares of the splits for `load_dataset`, where none are to be drawn; else its own."""
+        return {} if self.cv is None else {"validation": 0.0, "test": 0.0}
+
+    @property
     def aim(self) -> Aim | None:
         """What the threshold is to be chosen for."""
         return None if self.threshold is None else Aim.from_text(self.threshold)

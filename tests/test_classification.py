@@ -13,7 +13,7 @@ from pipeline import classification, extraction
 from pipeline.augment import PRESETS, get_augmentation
 from pipeline.backbone import vgg16_recipe
 from pipeline.classification import Interrupted, classify
-from pipeline.cli import _print_augmentation, _print_reference
+from pipeline.cli.classify import print_augmentation, print_reference
 from pipeline.dataset import load_dataset
 from pipeline.errors import DataError, PipelineError, StoreError
 from pipeline.evaluate import evaluate
@@ -428,7 +428,7 @@ def test_int8_is_held_against_the_same_images_in_a_higher_precision(photos, tmp_
 
     alone = classify(data, ["knn"], recipe=rounded, backbone=rounding, **where)
     assert alone.reference == ()
-    _print_reference(alone)
+    print_reference(alone)
     assert "not measured" in capsys.readouterr().out
 
     whole = classify(data, ["knn"], recipe=exact, backbone=CountingBackbone(exact), **where)
@@ -440,7 +440,7 @@ def test_int8_is_held_against_the_same_images_in_a_higher_precision(photos, tmp_
     assert (
         json.loads((both.folder / "run.json").read_text())["reference"][0]["precision"] == "float32"
     )
-    _print_reference(both)
+    print_reference(both)
     assert "in int8, 1.000 in float32: " in capsys.readouterr().out
 
 
@@ -667,7 +667,7 @@ def judged(losses, chosen):
 def test_that_augmentation_hurts_is_said_exactly_where_none_was_at_least_as_good(
     capsys, losses, chosen, hurts
 ):
-    _print_augmentation(judged(losses, chosen))
+    print_augmentation(judged(losses, chosen))
     shares = ", ".join(f"{text} {loss:.3f}" for text, loss in losses.items())
     verdict = "; augmentation hurts here" if hurts else ""
     assert capsys.readouterr().out == (
@@ -676,7 +676,7 @@ def test_that_augmentation_hurts_is_said_exactly_where_none_was_at_least_as_good
 
 
 def test_of_augmentation_nothing_is_said_where_there_was_none(place, capsys):
-    _print_augmentation(place.classify(place.data()))
+    print_augmentation(place.classify(place.data()))
     assert capsys.readouterr().out == ""
 
 
@@ -724,6 +724,6 @@ def test_heads_that_learned_from_views_are_not_held_against_others_without(
     settings = {"recipe": rounded, "backbone": CountingBackbone(rounded), **where}
     run = classify(data, ["knn"], views=some_views(2), **settings)
     assert run.reference == ()
-    _print_reference(run)
+    print_reference(run)
     assert "measured without --views only" in capsys.readouterr().out
     assert len(classify(data, ["knn"], **settings).reference) == 1

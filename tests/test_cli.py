@@ -268,6 +268,7 @@ def test_classify_prints_a_table_with_a_line_for_each_head(photos, networks, tmp
             f"{test['balanced_accuracy']:.3f}",
             f"{test['roc_auc']:.3f}",
             f"{test['log_loss']:.3f}",
+            f"{test['brier']:.3f}",
             f"{head['seconds']:.1f} s",
         ]
         line = rf"^ *{head['head']}{star} +" + " +".join(map(re.escape, figures)) + " *$"

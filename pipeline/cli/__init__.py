@@ -20,14 +20,13 @@ from rich import box
 from rich.table import Table
 
 from pipeline.cli.cache import app as cache_app
+from pipeline.cli.classify import classify
 from pipeline.cli.finetune import augment, finetune
 from pipeline.cli.options import (
     AugmentationOption,
     CacheOption,
     DataArgument,
     JsonOption,
-    NameOption,
-    RunsOption,
     SeedOption,
     StrictOption,
     TtaOption,
@@ -37,7 +36,7 @@ from pipeline.cli.options import (
     with_recipe,
 )
 from pipeline.cli.report import compare, report
-from pipeline.cli.steps import called, prepare, print_run
+from pipeline.cli.steps import prepare
 from pipeline.cli.terminal import (
     SOME_FILES_UNUSABLE,
     err,
@@ -51,9 +50,7 @@ from pipeline.cli.terminal import (
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.dataset import Dataset
     from pipeline.model import Prediction
-    from pipeline.run import Run
 
 __all__ = ["SOME_FILES_UNUSABLE", "app", "main"]
 
@@ -65,6 +62,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cache_app, name="cache")
+app.command()(classify)
 app.command()(finetune)
 app.command()(augment)
 app.command()(report)
@@ -118,78 +116,6 @@ def features(
                 soft_wrap=True,
             )
     finish(dataset.quarantined)
-
-
-@app.command()
-@with_recipe
-def classify(
-    data: Annotated[
-        str, typer.Argument(metavar="DATA", help="As for features, or a file of cache export.")
-    ],
-    *,
-    recipe: dict[str, Any],
-    head: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="logistic, linear-svm, rbf-svm, knn, dense or all; may be repeated.",
-            show_default="all",
-        ),
-    ] = None,
-    views: ViewsOption = 1,
-    augmentation: AugmentationOption = None,
-    tta: TtaOption = False,
-    name: NameOption = None,
-    runs: RunsOption = Path("runs"),
-    as_json: JsonOption = False,
-    cache: CacheOption = Path("cache"),
-    weights: WeightsOption = None,
-    strict: StrictOption = False,
-    seed: SeedOption = 0,
-) -> None:
-    """Train classifiers on the features, and compare them; features that lack are made first.
-
-    Example: pipeline classify photos/ --head logistic --head rbf-svm
-    """
-    with reporting_errors():
-        from pipeline.classification import classify as run_classify
-        from pipeline.classification import is_features_file
-        from pipeline.heads import get_head
-
-        for one in head or ():
-            if one != "all":
-                get_head(one)  # a slip is said before the work
-        wanted = views_of(views, augmentation, tta=tta)
-        dataset: str | Dataset = data
-        settled = None
-        if not is_features_file(data):
-            dataset, plans = prepare(
-                data, recipe, cache=cache, weights=weights, seed=seed, views=wanted
-            )
-            settled = plans[0].store.recipe
-        with progress("rows") as on_progress:
-            run = run_classify(
-                dataset,
-                head or "all",
-                recipe=settled,
-                views=wanted,
-                cache=cache,
-                runs=runs,
-                name=name,
-                seed=seed,
-                weights=weights,
-                strict=strict,
-                on_progress=on_progress,
-                on_result=lambda result: err.print(
-                    f"{result.head}: fitted in {result.seconds:.1f} s"
-                ),
-            )
-        if as_json:
-            typer.echo((run.folder / "run.json").read_text(), nl=False)
-        else:
-            print_run(run)
-            _print_reference(run)
-            _print_augmentation(run)
-    finish(run.dataset.quarantined)
 
 
 @app.command()
@@ -278,44 +204,6 @@ def main() -> None:
     # What is wrong with an image is said once, in the list of files that took no part.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     app()
-
-
-def _print_reference(run: Run) -> None:
-    """Tell what computing in int8 costs in accuracy."""
-    if run.recipe.precision != "int8":
-        return
-    if any("augmentation" in result.parameters for result in run.results):
-        out.print("Accuracy lost to int8: measured without --views only.")
-    elif not run.reference:
-        out.print(
-            "Accuracy lost to int8: not measured. For that, run `pipeline features` with "
-            "--precision auto on the same data first."
-        )
-    for ours, exact in zip(run.results, run.reference):
-        difference = ours.test.accuracy - exact.test.accuracy
-        out.print(
-            f"{ours.head}: {ours.test.accuracy:.3f} in int8, {exact.test.accuracy:.3f} in "
-            f"{exact.model.recipe.precision}: {100 * difference:+.1f} points"
-        )
-
-
-def _print_augmentation(run: Run) -> None:
-    """Tell what augmentation did on validation, and where it hurts."""
-    for result in run.results:
-        losses: dict[str, float] = {}
-        for parameters, log_loss in result.candidates:
-            name = parameters.get("augmentation")
-            if name is not None:
-                losses[name] = min(log_loss, losses.get(name, log_loss))
-        if not losses:
-            continue
-        chosen = result.parameters["augmentation"]
-        shares = ", ".join(f"{called(name)} {loss:.3f}" for name, loss in losses.items())
-        verdict = "; augmentation hurts here" if losses["none"] <= losses[chosen] else ""
-        out.print(
-            f"{result.head}: log loss on validation by augmentation: {shares}{verdict}",
-            soft_wrap=True,
-        )
 
 
 def _prediction_dict(prediction: Prediction) -> dict[str, Any]:

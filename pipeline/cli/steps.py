@@ -11,11 +11,13 @@ from rich.filesize import decimal as filesize
 from rich.table import Table
 
 from pipeline.cli.terminal import err, out, print_damaged, shown
+from pipeline.table import COLUMNS, notes, row, title
 
 if TYPE_CHECKING:
     from pipeline.dataset import Dataset
     from pipeline.extraction import Plan, Views
-    from pipeline.run import Result, Run
+    from pipeline.protocol import Protocol
+    from pipeline.run import Run
 
 
 def prepare(
@@ -26,8 +28,12 @@ def prepare(
     weights: Path | None,
     seed: int,
     views: Sequence[Views],
+    protocol: Protocol | None = None,
 ) -> tuple[Dataset, list[Plan]]:
-    """List the data set, settle the recipe, and show what there is to do for its views."""
+    """List the data set, settle the recipe, and show what there is to do for its views.
+
+    For heads that are to be judged by a protocol, that must fit the data.
+    """
     from pipeline import demo
     from pipeline.backbone import vgg16_recipe
     from pipeline.dataset import load_dataset
@@ -35,11 +41,14 @@ def prepare(
     from pipeline.extraction import calibrated, check_space, plan_extraction
 
     recipe = vgg16_recipe(**options)
+    shares = protocol.shares if protocol else {}
     if data == "demo":
         err.print(demo.SOURCE)
     with Digests(cache) as remembered:
-        dataset = load_dataset(data, seed=seed, remembered=remembered)
+        dataset = load_dataset(data, seed=seed, remembered=remembered, **shares)
     remembered.save(Path(data), dataset.paths)
+    if protocol:
+        dataset = protocol.check(dataset)
     recipe = calibrated(
         dataset,
         recipe,
@@ -58,14 +67,14 @@ def prepare(
 
 
 def print_dataset(dataset: Dataset) -> None:
-    """Show how many images of each class there are in each split."""
+    """Show how many images of each class there are in each split, or in all where there is one."""
     from pipeline.dataset import count_splits
 
     table = Table(box=None, pad_edge=False)
     table.add_column(f"{len(dataset):,} images")
-    counts = count_splits(dataset)
+    counts = {split: classes for split, classes in count_splits(dataset).items() if classes}
     for split in counts:
-        table.add_column(split, justify="right")
+        table.add_column(split if len(counts) > 1 else "in all", justify="right")
     for name in dataset.classes:
         table.add_row(shown(name), *(f"{of_split[name]:,}" for of_split in counts.values()))
     err.print(table)
@@ -110,41 +119,31 @@ def called(augmentation: str) -> str:
     return presets.get(augmentation, ",".join(typed))
 
 
-def print_run(run: Run) -> None:
-    """Show how each head of a run did on test."""
-    test = run.results[0].test
+def figures_table(title: str) -> Table:
+    """Make an empty table for heads' figures."""
     table = Table(
-        title=f"{test.n:,} test images, never seen in training",
+        title=title,
         title_justify="left",
         box=box.SIMPLE,
         padding=(0, 1, 0, 0),
         pad_edge=False,
     )
-    table.add_column("head", no_wrap=True)
-    for column in ("accuracy", "95 % interval", "balanced", "ROC AUC", "log loss", "fit time"):
-        table.add_column(column, justify="right", no_wrap=True)
+    for column in COLUMNS:
+        table.add_column(column, justify="left" if column == "head" else "right", no_wrap=True)
+    return table
+
+
+def print_run(run: Run) -> None:
+    """Show how each head of a run did."""
+    table = figures_table(title(run))
     for result in run.results:
-        style = "bold" if result is run.best else ""
-        table.add_row(*_row(result, best=result is run.best), style=style)
+        best = result is run.best
+        table.add_row(*map(shown, row(result, best=best)), style="bold" if best else "")
     out.print(table)
-    chosen = "* best on validation. " if run.best.validation else ""
-    majority = max(map(sum, test.confusion)) / test.n
+    for note in notes(run):
+        out.print(shown(note), soft_wrap=True)
     out.print(
-        f"{chosen}Always guessing the commonest class: {majority:.3f}\n"
         f"The run, with its pictures and models: {shown(run.folder)}\n"
         f"All of it on one page: {shown(run.folder / 'report.html')}",
         soft_wrap=True,
-    )
-
-
-def _row(result: Result, *, best: bool) -> Sequence[str]:
-    test = result.test
-    return (
-        result.head + (" *" if best else ""),
-        f"{test.accuracy:.3f}",
-        f"{test.accuracy_low:.3f}-{test.accuracy_high:.3f}",
-        f"{test.balanced_accuracy:.3f}",
-        "-" if test.roc_auc is None else f"{test.roc_auc:.3f}",
-        f"{test.log_loss:.3f}",
-        f"{result.seconds:.1f} s",
     )

@@ -58,7 +58,12 @@ def reporting_errors(kept: str = "Features made so far are") -> Iterator[None]:
         raise typer.Exit(1) from None
     except KeyboardInterrupt as stop:
         err.print(f"Stopped. {kept} kept: the same command goes on from there.")
-        raise typer.Exit(143 if isinstance(stop, _Terminated) else 130) from None
+        raise typer.Exit(exit_code(stop)) from None
+
+
+def exit_code(stop: KeyboardInterrupt) -> int:
+    """Tell SIGTERM from Ctrl-C, also where it is what was stopped by."""
+    return 143 if isinstance(stop.__cause__ or stop, _Terminated) else 130
 
 
 @contextmanager

@@ -1,0 +1,247 @@
+"""`pipeline classify`: arguments, the live table, and what is said at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli.options import (
+    AugmentationOption,
+    CacheOption,
+    JsonOption,
+    NameOption,
+    RunsOption,
+    SeedOption,
+    StrictOption,
+    TtaOption,
+    ViewsOption,
+    WeightsOption,
+    views_of,
+    with_recipe,
+)
+from pipeline.cli.steps import called, figures_table, prepare, print_run
+from pipeline.cli.terminal import err, exit_code, finish, out, progress, reporting_errors
+from pipeline.table import row
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from pipeline.dataset import Dataset
+    from pipeline.run import Result, Run
+
+
+class Pooling(StrEnum):
+    """What becomes of the places of a picture."""
+
+    flatten = "flatten"
+    average = "average"
+    max = "max"
+
+
+@with_recipe
+def classify(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="As for features, or a file of cache export.")
+    ],
+    *,
+    recipe: dict[str, Any],
+    head: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="logistic, ridge, lda, linear-svm, rbf-svm, knn, random-forest, mlp, dense or all; "
+            "module:factory for any scikit-learn classifier; may be repeated.",
+            show_default="all",
+        ),
+    ] = None,
+    pool: Annotated[
+        list[Pooling] | None,
+        typer.Option(
+            help="Keep the places of a picture apart, or take their mean or maximum; may be "
+            "repeated: of several, each head has the best.",
+            show_default="flatten",
+        ),
+    ] = None,
+    search: Annotated[
+        bool,
+        typer.Option(
+            "--search",
+            help="Choose by 5-fold cross-validation on training and validation images together.",
+        ),
+    ] = False,
+    cv: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Nested cross-validation in place of splits: each image is tested on once.",
+        ),
+    ] = None,
+    repeats: Annotated[
+        int, typer.Option(help="How often --cv is done, with other folds and seeds.")
+    ] = 1,
+    balanced: Annotated[
+        bool, typer.Option("--balanced", help="All classes count the same in training.")
+    ] = False,
+    threshold: Annotated[
+        str | None,
+        typer.Option(
+            metavar="AIM",
+            help="For two classes, choose from which probability on an image is called positive: "
+            "f1, youden, precision=0.95 or recall=0.95. Not chosen on what is tested on.",
+        ),
+    ] = None,
+    positive: Annotated[
+        str | None,
+        typer.Option(
+            metavar="CLASS", help="The positive class of --threshold.", show_default="the second"
+        ),
+    ] = None,
+    views: ViewsOption = 1,
+    augmentation: AugmentationOption = None,
+    tta: TtaOption = False,
+    name: NameOption = None,
+    runs: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+    cache: CacheOption = Path("cache"),
+    weights: WeightsOption = None,
+    strict: StrictOption = False,
+    seed: SeedOption = 0,
+) -> None:
+    """Train classifiers on the features, and compare them; features that lack are made first.
+
+    Example: pipeline classify photos/ --head logistic --head rbf-svm --search
+    """
+    with reporting_errors():
+        from pipeline.classification import Interrupted, choose_heads, is_features_file
+        from pipeline.classification import classify as run_classify
+        from pipeline.protocol import Protocol
+
+        names = [
+            one.name for one in choose_heads(head or ["all"])
+        ]  # a slip is said before the work
+        settings: dict[str, Any] = {
+            "search": search,
+            "cv": cv,
+            "repeats": repeats,
+            "balanced": balanced,
+            "threshold": threshold,
+            "positive": positive,
+        }
+        protocol = Protocol(**settings)
+        wanted = views_of(views, augmentation, tta=tta)
+        dataset: str | Dataset = data
+        settled = None
+        if not is_features_file(data):
+            dataset, plans = prepare(
+                data,
+                recipe,
+                cache=cache,
+                weights=weights,
+                seed=seed,
+                views=wanted,
+                protocol=protocol,
+            )
+            settled = plans[0].store.recipe
+        stopped = None
+        try:
+            with progress("rows") as on_progress, live_table(names) as on_result:
+                run = run_classify(
+                    dataset,
+                    head or "all",
+                    recipe=settled,
+                    views=wanted,
+                    pools=[one.value for one in pool or [Pooling.flatten]],
+                    **settings,
+                    cache=cache,
+                    runs=runs,
+                    name=name,
+                    seed=seed,
+                    weights=weights,
+                    strict=strict,
+                    on_progress=on_progress,
+                    on_result=on_result,
+                )
+        except Interrupted as stop:
+            run, stopped = stop.run, stop
+        if as_json:
+            typer.echo((run.folder / "run.json").read_text(), nl=False)
+        else:
+            print_run(run)
+            print_reference(run)
+            print_augmentation(run)
+        if stopped:
+            err.print(f"Stopped. {len(run.results)} of {len(names)} heads were done and are kept.")
+            raise typer.Exit(exit_code(stopped))
+    finish(run.dataset.quarantined)
+
+
+@contextmanager
+def live_table(names: Sequence[str]) -> Iterator[Callable[[Result], None]]:
+    """Show heads as they are done: a table on a terminal, a line for each elsewhere."""
+    done: list[Result] = []
+    if not err.is_terminal:
+        yield lambda result: err.print(f"{result.head}: fitted in {result.seconds:.1f} s")
+        return
+    from rich.live import Live
+
+    started = time.monotonic()
+
+    def render() -> Table:
+        table = figures_table("")
+        for result in done:
+            table.add_row(*row(result))
+        if done and len(done) < len(names):
+            seconds = f"{time.monotonic() - started:.0f} s"
+            table.add_row(names[len(done)], *[""] * (len(table.columns) - 2), seconds, style="dim")
+        return table
+
+    def on_result(result: Result) -> None:
+        nonlocal started
+        done.append(result)
+        started = time.monotonic()
+
+    with Live(get_renderable=render, console=err, transient=True):
+        yield on_result
+
+
+def print_reference(run: Run) -> None:
+    """Tell what computing in int8 costs in accuracy."""
+    if run.recipe.precision != "int8":
+        return
+    if any("augmentation" in result.parameters for result in run.results):
+        out.print("Accuracy lost to int8: measured without --views only.")
+    elif not run.reference:
+        out.print(
+            "Accuracy lost to int8: not measured. For that, run `pipeline features` with "
+            "--precision auto on the same data first."
+        )
+    for ours, exact in zip(run.results, run.reference):
+        difference = ours.test.accuracy - exact.test.accuracy
+        out.print(
+            f"{ours.head}: {ours.test.accuracy:.3f} in int8, {exact.test.accuracy:.3f} in "
+            f"{exact.model.recipe.precision}: {100 * difference:+.1f} points"
+        )
+
+
+def print_augmentation(run: Run) -> None:
+    """Tell what augmentation did on validation, and where it hurts."""
+    for result in run.results:
+        losses: dict[str, float] = {}
+        for parameters, log_loss in result.candidates:
+            name = parameters.get("augmentation")
+            if name is not None:
+                losses[name] = min(log_loss, losses.get(name, log_loss))
+        if not losses:
+            continue
+        chosen = result.parameters["augmentation"]
+        shares = ", ".join(f"{called(name)} {loss:.3f}" for name, loss in losses.items())
+        verdict = "; augmentation hurts here" if losses["none"] <= losses[chosen] else ""
+        out.print(
+            f"{result.head}: log loss on validation by augmentation: {shares}{verdict}",
+            soft_wrap=True,
+        )
