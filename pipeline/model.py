@@ -197,8 +197,16 @@ class Model:
         (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
 
     @classmethod
-    def load(cls, folder: Path) -> Model:
+    def load(cls, folder: Path, *, trusted: Sequence[str] = ()) -> Model:
         """Read what `save` wrote, after checking every byte of it.
+
+        Parameters
+        ----------
+        folder : Path
+            The model's own folder.
+        trusted : sequence of str
+            Types that may be in it beside this program's and scikit-learn's: those of a head that
+            was given as ``module:factory``. Loading them can run code of theirs.
 
         Raises
         ------
@@ -232,7 +240,7 @@ class Model:
         estimator: Classifier | TunedClassifier
         try:
             if kind == "sklearn":
-                estimator = _load_sklearn(contents[_SKLEARN_FILE])
+                estimator = _load_sklearn(contents[_SKLEARN_FILE], trusted)
             elif kind == "dense":
                 estimator = _load_dense(folder / _KERAS_FILE, parameters, recipe, classes)
             else:
@@ -241,7 +249,8 @@ class Model:
             raise ModelError(
                 f"the model in {folder} cannot be loaded: {error}",
                 expected="a head that this program saved, with its own types only",
-                fix="do not use it unless you know who made it; train the model again",
+                fix="do not use it unless you know who made it; train the model again. If it was "
+                "given as module:factory, name its types to Model.load(folder, trusted=[...])",
             ) from error
         return cls(recipe, head, classes, estimator, views, augmentation, trained_on, threshold)
 
@@ -353,10 +362,10 @@ def _require_same_features(recipe: Recipe, views: int, augmentation: str, folder
         )
 
 
-def _load_sklearn(content: bytes) -> Classifier:
+def _load_sklearn(content: bytes, trusted: Sequence[str]) -> Classifier:
     import skops.io
 
-    estimator: Classifier = skops.io.loads(content, trusted=heads.TRUSTED_TYPES)
+    estimator: Classifier = skops.io.loads(content, trusted=[*heads.TRUSTED_TYPES, *trusted])
     return estimator
 
 
@@ -366,7 +375,7 @@ def _load_dense(
     estimator = DenseHead(**parameters)
     features = int(np.prod(recipe.shape))
     estimator.model_ = heads.build_dense(
-        features, len(classes), units=estimator.units, dropout=estimator.dropout
+        estimator.width(features), len(classes), units=estimator.units, dropout=estimator.dropout
     )
     estimator.model_.load_weights(file)
     estimator.classes_ = np.arange(len(classes))

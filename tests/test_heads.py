@@ -26,9 +26,22 @@ from pipeline.heads import (
     get_head,
 )
 from pipeline.heads.dense import _shuffled_batches
-from pipeline.heads.estimators import CalibrationFolds, RbfSVM
+from pipeline.heads.estimators import CalibrationFolds
+from pipeline.heads.gram import DiscriminantAnalysis, NearestNeighbours, RbfSVM, Ridge
 
-SKLEARN = ["logistic", "linear-svm", "rbf-svm", "knn"]
+NAMES = [
+    "logistic",
+    "ridge",
+    "lda",
+    "linear-svm",
+    "rbf-svm",
+    "knn",
+    "random-forest",
+    "mlp",
+    "dense",
+]
+SKLEARN = NAMES[:-1]
+CALIBRATED = [name for name in NAMES if HEADS[name].calibrated]
 
 
 def rows_like_features(n, k, d=128, seed=0):
@@ -53,14 +66,12 @@ def dense():
 
 
 def test_names_are_those_promised():
-    assert list(HEADS) == ["logistic", "linear-svm", "rbf-svm", "knn", "dense"]
+    assert list(HEADS) == NAMES
     assert all(head.name == name for name, head in HEADS.items())
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(
-        PipelineError, match=r"(?s)'svm'.*logistic, linear-svm, rbf-svm, knn, dense"
-    ):
+    with pytest.raises(PipelineError, match=rf"(?s)'svm'.*{', '.join(NAMES)}, or module:factory"):
         get_head("svm")
 
 
@@ -124,10 +135,10 @@ def test_rows_are_brought_to_length_one_before_they_are_compared():
     np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(unit), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["linear-svm", "knn"])
-def test_a_calibrated_head_holds_one_classifier_not_one_a_fold(name):
+def test_a_calibrated_head_holds_one_classifier_not_one_a_fold():
     X, y = rows_like_features(60, 2)
-    assert len(fast(name).fit(X, y)[-1].calibrated_classifiers_) == 1
+    assert len(fast("linear-svm").fit(X, y)[-1].calibrated_classifiers_) == 1
+    assert len(fast("knn").fit(X, y)[-1].calibrated_.calibrated_classifiers_) == 1
 
 
 @pytest.mark.parametrize("name", SKLEARN)
@@ -149,7 +160,7 @@ def test_a_class_of_two_rows_can_be_learned(name):
     assert p.shape == (42, 3)
 
 
-@pytest.mark.parametrize("name", ["linear-svm", "rbf-svm", "knn"])
+@pytest.mark.parametrize("name", CALIBRATED)
 def test_a_class_of_one_row_is_refused_by_name_where_probabilities_need_calibration(name):
     X, y = rows_like_features(42, 2)
     y[0] = 2
@@ -226,8 +237,6 @@ def test_rbf_svm_calls_rows_alone_what_it_calls_them_together():
 
 
 # --- views of one image ----------------------------------------------------------------------
-
-CALIBRATED = ["linear-svm", "rbf-svm", "knn"]
 
 
 @st.composite
@@ -350,6 +359,9 @@ def test_dense_compiles_the_recipes_optimizer():
         "dropout": 0.5,
         "patience": 5,
         "random_state": 0,
+        "balanced": False,
+        "pool": "flatten",
+        "shape": (4, 4, 512),
     }
 
 
@@ -475,6 +487,9 @@ def test_dense_refuses_rows_of_another_length(dense):
 @parametrize_with_checks(
     [
         RbfSVM(),
+        NearestNeighbours(5),
+        Ridge(),
+        DiscriminantAnalysis(),
         DenseHead(epochs=12, units=16, learning_rate=0.02, batch_size=10),
     ]
 )

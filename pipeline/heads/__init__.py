@@ -76,13 +76,11 @@ TRUSTED_TYPES: tuple[str, ...] = (
     "scipy.sparse._csr.csr_array",
     "sklearn.calibration._CalibratedClassifier",
     "sklearn.calibration._SigmoidCalibration",
+    "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor",
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.tree._tree.Tree",
 )
 """What ``skops.io.load`` must be told to trust beyond its defaults for scikit-learn heads."""
-
-
-_BATCH = 64
 
 
 class Classifier(Protocol):
@@ -223,14 +221,14 @@ def _random_forest(
 
 
 def _mlp(
-    seed: int, *, balanced: bool = False, alpha: float = 1e-4, epochs: int = 20, units: int = 64
+    seed: int, *, balanced: bool = False, alpha: float = 1e-4, epochs: int = 15, units: int = 32
 ) -> Classifier:
     # Ended after so many epochs, and not when it has converged: that is what regularises it. No
     # epoch is an improvement by 1e9, and so many without one are waited for.
     network: Any = MLPClassifier(
         (units,),
         alpha=alpha,
-        batch_size=_BATCH,
+        learning_rate_init=3e-3,
         max_iter=epochs + 1,
         n_iter_no_change=epochs - 1,
         tol=1e9,

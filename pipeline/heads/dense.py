@@ -246,6 +246,10 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels: NDArray[Any] = self.classes_[proba.argmax(axis=1)]
         return labels
 
+    def width(self, n_features: int) -> int:
+        """Tell how many values the network sees of rows with so many."""
+        return n_features if self.pool == "flatten" else self.shape[-1]
+
     def _codes_and_weights(self, codes: NDArray[np.intp]) -> tuple[NDArray[Any], ...]:
         if not self.balanced:
             return (codes,)

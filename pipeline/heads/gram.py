@@ -375,9 +375,14 @@ class _Dual(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def decision_function(self, X: Matrix) -> Matrix:
         """Give scores (m, k) of inner products (m, n); for two classes (m,)."""
         scores: Matrix = X @ self.dual_ + self.intercept_
-        if len(self.classes_) == 2:
-            scores = scores[:, 0]
-        return scores
+        return scores.ravel() if len(self.classes_) == 2 else scores
+
+    def predict(self, X: Matrix) -> NDArray[Any]:
+        """Give the likeliest class of each row, shape (m,)."""
+        scores = self.decision_function(X)
+        codes = scores > 0 if len(self.classes_) == 2 else scores.argmax(axis=1)
+        labels: NDArray[Any] = self.classes_[codes.astype(np.intp)]
+        return labels
 
 
 class DualRidge(_Dual):
@@ -421,7 +426,8 @@ class DualDiscriminant(_Dual):
         roots = np.sqrt(weights / weights.sum())[:, None]
 
         def centred(of_rows: Matrix) -> Matrix:
-            return roots * (of_rows - (to_mean.T @ of_rows)[codes])
+            deviations: Matrix = roots * (of_rows - (to_mean.T @ of_rows)[codes])
+            return deviations
 
         within = centred(centred(products).T)  # B B'
         spread = np.trace(within) / self.n_features
