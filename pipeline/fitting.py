@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+import joblib
 import numpy as np
 import numpy.typing as npt
 
@@ -161,6 +162,7 @@ def try_candidates(task: Task, head: Head, pairs: Sequence[Pair], seed: int) -> 
             seed=seed,
             balanced=task.protocol.balanced,
             prepared=rows.prepared,
+            jobs=joblib.cpu_count(),
         )
         found += [
             Candidate(*one) for one in zip(head.grid, itertools.repeat(rows), rows.of_images(p))

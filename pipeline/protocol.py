@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,13 @@ _FEWEST_FOLDS = 3  # of nested ones: one to test on, one to choose by, one to le
 _FEWEST_TO_LEARN_FROM = 2  # of each class: heads that calibrate their probabilities need them
 
 Places = npt.NDArray[np.int64]
+
+
+class Shares(TypedDict, total=False):
+    """Shares of the splits, as `pipeline.dataset.load_dataset` takes them."""
+
+    validation: float
+    test: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +86,7 @@ class Protocol:
             )
 
     @property
-    def shares(self) -> dict[str, float]:
+    def shares(self) -> Shares:
         """Shares of the splits for `load_dataset`, where none are to be drawn; else its own."""
         return {} if self.cv is None else {"validation": 0.0, "test": 0.0}
 

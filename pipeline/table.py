@@ -18,7 +18,7 @@ COLUMNS = (
     "ROC AUC",
     "log loss",
     "Brier",
-    "fit time",
+    "fit",
 )
 
 

@@ -39,7 +39,6 @@ from pipeline.cli.report import compare, report
 from pipeline.cli.steps import prepare
 from pipeline.cli.terminal import (
     SOME_FILES_UNUSABLE,
-    err,
     finish,
     out,
     print_damaged,

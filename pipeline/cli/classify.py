@@ -54,8 +54,8 @@ def classify(
     head: Annotated[
         list[str] | None,
         typer.Option(
-            help="logistic, ridge, lda, linear-svm, rbf-svm, knn, random-forest, mlp, dense or all; "
-            "module:factory for any scikit-learn classifier; may be repeated.",
+            help="logistic, ridge, lda, linear-svm, rbf-svm, knn, random-forest, mlp, dense or "
+            "all; module:factory for any scikit-learn classifier; may be repeated.",
             show_default="all",
         ),
     ] = None,
@@ -121,9 +121,7 @@ def classify(
         from pipeline.classification import classify as run_classify
         from pipeline.protocol import Protocol
 
-        names = [
-            one.name for one in choose_heads(head or ["all"])
-        ]  # a slip is said before the work
+        names = [one.name for one in choose_heads(head or ["all"])]  # a slip is said first
         settings: dict[str, Any] = {
             "search": search,
             "cv": cv,

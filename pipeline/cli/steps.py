@@ -41,11 +41,12 @@ def prepare(
     from pipeline.extraction import calibrated, check_space, plan_extraction
 
     recipe = vgg16_recipe(**options)
-    shares = protocol.shares if protocol else {}
     if data == "demo":
         err.print(demo.SOURCE)
     with Digests(cache) as remembered:
-        dataset = load_dataset(data, seed=seed, remembered=remembered, **shares)
+        dataset = load_dataset(
+            data, seed=seed, remembered=remembered, **(protocol.shares if protocol else {})
+        )
     remembered.save(Path(data), dataset.paths)
     if protocol:
         dataset = protocol.check(dataset)
@@ -125,7 +126,7 @@ def figures_table(title: str) -> Table:
         title=title,
         title_justify="left",
         box=box.SIMPLE,
-        padding=(0, 1, 0, 0),
+        padding=0,
         pad_edge=False,
     )
     for column in COLUMNS:
