@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import CountingBackbone, files_in, no_network, paint, run_json
 
-from pipeline import classification, extraction
+from pipeline import classification, extraction, fitting
 from pipeline.augment import PRESETS, get_augmentation
 from pipeline.backbone import vgg16_recipe
 from pipeline.classification import Interrupted, classify
@@ -64,6 +64,7 @@ def recorded(monkeypatch):
         )
 
     monkeypatch.setattr(classification, "get_head", head)
+    monkeypatch.setattr(fitting.joblib, "cpu_count", lambda: 1)  # one fit after the other
     monkeypatch.setattr(Model, "save", lambda self, folder: folder.mkdir(parents=True))
     return logs
 
@@ -442,6 +443,79 @@ def test_int8_is_held_against_the_same_images_in_a_higher_precision(photos, tmp_
     )
     print_reference(both)
     assert "in int8, 1.000 in float32: " in capsys.readouterr().out
+
+
+# --- what cannot be learned from ------------------------------------------------------------
+
+
+def test_features_that_are_all_the_same_are_refused(place):
+    data = place.data()
+    store = FeatureStore(place.folder / "cache", place.recipe)
+    same = dataclasses.replace(
+        data, digests=tuple(bytes([1, number]) + bytes(30) for number in range(120))
+    )
+    rows = np.full((120, *place.recipe.shape), 0.5, np.float32)
+    store.write(extraction.keys(same), rows)
+    with pytest.raises(PipelineError, match=r"(?s)features of all 120 images are the same.*blank"):
+        place.classify(same)
+    assert not place.runs.exists()
+
+
+def test_one_image_of_a_class_is_too_few_for_a_cross_validation(place):
+    data = place.data()
+    labels = np.zeros(120, np.int64)
+    labels[7] = 1
+    with pytest.raises(DataError, match=r"(?s)class red has one image for 5 folds.*add images"):
+        place.classify(dataclasses.replace(data, labels=labels), cv=5)
+    assert not place.runs.exists()
+
+
+def test_a_class_that_is_tested_on_and_not_trained_on_is_refused(photos, recipe, backbone):
+    root = photos.parent / "split"
+    for split, names in (("train", ("blue", "red")), ("test", ("blue", "green", "red"))):
+        for name in names:
+            for number in range(3):
+                seed = 100 * (split == "test") + 10 * len(name) + number
+                paint(root / split / name / f"{number}.png", (90, 90, 90), seed)
+    with pytest.raises(DataError, match=r"(?s)too few training images of the class green \(0\)"):
+        classify(root, "logistic", recipe=recipe, backbone=backbone)
+    assert backbone.images == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"features": np.nan}, "rows are not finite, the first is 0"),
+        ({"labels": 7}, "a label or a split has no name"),
+        ({"labels": None}, "its arrays are not equally long"),
+    ],
+)
+def test_a_features_file_that_does_not_fit_itself_is_refused(place, tmp_path, change, says):
+    data = place.data()
+    store = FeatureStore(place.folder / "cache", place.recipe)
+    file = tmp_path / "features.npz"
+    export_features(data, place.recipe, store.read(extraction.keys(data)), file)
+    arrays = dict(np.load(file))
+    [(name, value)] = change.items()
+    if value is None:
+        arrays[name] = arrays[name][:-1]
+    else:
+        arrays[name].flat[0] = value
+    np.savez(file, **arrays)
+    with pytest.raises(DataError, match=says):
+        place.classify(file)
+    assert not place.runs.exists()
+
+
+def test_groups_go_with_a_features_file(place, tmp_path):
+    data = dataclasses.replace(place.data(), groups=tuple(f"é{n // 4}" for n in range(120)))
+    store = FeatureStore(place.folder / "cache", place.recipe)
+    for suffix in ("h5", "npz"):
+        file = tmp_path / f"features.{suffix}"
+        export_features(data, place.recipe, store.read(extraction.keys(data)), file)
+        run = place.classify(file, cv=3)
+        assert run.dataset.groups == data.groups
+        assert "groups of images" in run.best.test.interval_method
 
 
 # --- views --------------------------------------------------------------------------------

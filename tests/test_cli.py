@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import typer
 from conftest import CountingBackbone, paint
+from rich.console import Console
 from rich.filesize import decimal
 from typer.testing import CliRunner
 
@@ -311,6 +312,92 @@ def test_the_seed_decides_the_splits_and_reaches_the_heads(photos, networks):
     assert [document["seed"] for document in runs] == [1, 1, 2]
     first, again, other = (document["dataset"]["digest"] for document in runs)
     assert first == again != other
+
+
+def test_classify_takes_the_protocols_options(photos, networks, tmp_path):
+    result = run(
+        *("classify", photos, *SETTINGS, "--head", "logistic", "--head", "knn", "--cv", "3"),
+        *("--pool", "average", "--pool", "max", "--balanced", "--threshold", "f1"),
+        *("--positive", "blue", "--json", "--name", "mine"),
+    )
+    assert result.exit_code == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["protocol"] == {
+        "search": False,
+        "cv": 3,
+        "repeats": 1,
+        "threshold": "f1",
+        "positive": "blue",
+        "balanced": True,
+    }
+    assert "in all" in result.stderr
+    for head in document["heads"]:
+        assert head["test"]["n"] == 40
+        assert head["parameters"]["pool"] in ("average", "max")
+        assert head["threshold"]["aim"] == "f1"
+    again = run("classify", photos, *SETTINGS, "--head", "logistic", "--search")
+    assert again.exit_code == 0
+    assert "* best by cross-validation on the training images." in again.stdout
+
+
+def test_predict_calls_images_by_the_threshold(photos, networks):
+    run("classify", photos, *SETTINGS, "--head", "logistic", "--threshold", "f1", "--name", "mine")
+    manifest = json.loads(Path("runs/mine/models/logistic/manifest.json").read_text())
+    value = manifest["threshold"]["value"]
+    found = json.loads(run("predict", "runs/mine", photos, "--json").stdout)
+    assert len(found) == 40
+    for item in found:
+        expected = "red" if item["probabilities"]["red"] >= value else "blue"
+        assert item["label"] == expected
+
+
+def test_a_live_table_is_shown_on_a_terminal_only(photos, networks, monkeypatch):
+    settings = ["classify", photos, *SETTINGS, "--head", "logistic", "--head", "knn"]
+    assert "\x1b" not in run(*settings).stderr
+    screen = io.StringIO()
+    terminal_like = Console(file=screen, force_terminal=True, width=80, legacy_windows=False)
+    monkeypatch.setattr("pipeline.cli.classify.err", terminal_like)
+    monkeypatch.setattr(terminal, "err", terminal_like)
+    result = run(*settings)
+    assert result.exit_code == 0
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    assert re.search(r"logistic +[\d.]+ +[\d.]+-[\d.]+ .*\n *knn +\d+ s", shown)
+    assert "fitted in" not in shown
+
+
+STOPPED = """
+import signal, sys
+from pipeline import classification
+from pipeline.cli import main
+
+stop = getattr(signal, sys.argv.pop())
+judge = classification.judge
+
+def stop_at_knn(task, head):
+    if head.name == "knn":
+        signal.raise_signal(stop)
+    return judge(task, head)
+
+# Whoever started the tests may ignore Ctrl-C, and that would be inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+classification.judge = stop_at_knn
+main()
+"""
+
+
+@pytest.mark.parametrize(("stop", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_stopping_keeps_the_heads_that_are_done(photos, networks, tmp_path, stop, code):
+    run("features", photos, *SETTINGS)
+    heads = ("--head", "logistic", "--head", "knn", "--head", "linear-svm")
+    done = python(STOPPED, "classify", photos, *SETTINGS, *heads, stop)
+    assert done.returncode == code, done.stderr
+    assert "Stopped. 1 of 3 heads were done and are kept." in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "logistic *" in done.stdout
+    assert "Stopped before these heads were done: knn, linear-svm" in done.stdout
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["photos"]
+    assert (tmp_path / "runs" / "photos" / "report.html").exists()
+    assert run("predict", "runs/photos", photos / "red" / "000.png").exit_code == 0
 
 
 # --- views --------------------------------------------------------------------------------
@@ -612,6 +699,12 @@ def test_strict_makes_an_unusable_file_an_error(photos, networks):
         (["features", "photos", "--size", "8"], "size 8 is too small"),
         (["features", "photos", "--layer", "fc1"], "unknown layer 'fc1'"),
         (["classify", "photos", "--head", "svm"], "no head named 'svm'"),
+        (["classify", "photos", "--cv", "2"], "2 folds are too few"),
+        (["classify", "photos", "--threshold", "best"], "'best' is no aim for a threshold"),
+        (
+            ["classify", "photos", "--threshold", "f1", "--positive", "green"],
+            "there is no class 'green'",
+        ),
         (["classify", "photos", "--name", "a/b", *SETTINGS], "'a/b' cannot be a run's name"),
         (["predict", "runs/none", "x.png"], "there is no model in runs/none"),
     ],

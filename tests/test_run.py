@@ -17,6 +17,7 @@ from pipeline import classification
 from pipeline import run as run_module
 from pipeline.errors import PipelineError
 from pipeline.heads import HEADS
+from pipeline.significance import disagreement
 
 
 def test_a_runs_folder_holds_all_that_came_of_it(place_with_pictures):
@@ -217,3 +218,62 @@ def test_a_file_in_the_place_of_the_runs_folder_is_an_error(place):
 def test_a_runs_folder_can_be_read_by_others(place):
     run = place.classify(place.data())
     assert run.folder.stat().st_mode & 0o777 == 0o755
+
+
+# --- how it shows itself ------------------------------------------------------------------
+
+
+def test_a_run_shows_itself_as_a_table_in_python_and_in_a_notebook(place):
+    run = place.classify(place.data(noise=0.6), ["logistic", "knn"])
+    text, html = str(run), run._repr_html_()
+    assert repr(run) == text
+    assert text.startswith("30 test images, never seen in training\n")
+    for result in run.results:
+        star = " *" if result is run.best else ""
+        test = result.test
+        figures = (test.accuracy, test.balanced_accuracy, test.roc_auc, test.log_loss, test.brier)
+        written = [f"{figure:.3f}" for figure in figures]
+        [line] = [line for line in text.splitlines() if line.startswith(f"{result.head}{star} ")]
+        assert [cell for cell in line.split() if cell in written] == written
+        assert all(f"<td>{cell}</td>" in html for cell in (f"{result.head}{star}", *written))
+    assert run.comparison.sentence in text
+    assert "Kept in " + str(run.folder) in text
+    assert html.count("<tr") == 3
+
+
+def test_names_cannot_break_out_of_a_notebooks_table(place):
+    data = place.data(classes=("a", "<script>b"), noise=0.6)
+    run = place.classify(data, ["logistic"], threshold="f1")
+    assert "<script>b from a probability" in str(run)
+    assert "&lt;script&gt;b from a probability" in run._repr_html_()
+    assert "<script>" not in run._repr_html_()
+
+
+def test_the_best_two_heads_are_compared_on_the_same_test_images(place):
+    data = place.data(noise=0.8)
+    run = place.classify(data, ["knn", "logistic", "linear-svm"])
+    best, second = sorted(run.results, key=lambda result: result.validation.log_loss)[:2]
+    found = run.comparison
+    assert (found.first, found.second) == (best.head, second.head)
+    right = [one.probabilities[90:].argmax(axis=1) == data.labels[90:] for one in (best, second)]
+    assert found.p == disagreement(*right).p
+    assert found.points == pytest.approx(100 * (right[0].mean() - right[1].mean()))
+    assert run_json(run)["comparison"] == found.to_dict()
+    assert place.classify(data, ["knn"]).comparison is None
+
+
+def test_intervals_and_how_they_were_computed_are_in_run_json(place):
+    run = place.classify(place.data(noise=0.6))
+    test = run_json(run)["heads"][0]["test"]
+    assert test["interval_method"].startswith("Wilson for the accuracy, else percentile bootstrap")
+    assert set(test["intervals"]) == {
+        "accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        "roc_auc",
+        "average_precision",
+        "log_loss",
+        "brier",
+    }
+    for name, (low, high) in test["intervals"].items():
+        assert low <= test[name] <= high, name
