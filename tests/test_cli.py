@@ -356,8 +356,8 @@ def test_a_live_table_is_shown_on_a_terminal_only(photos, networks, monkeypatch)
     assert "\x1b" not in run(*settings).stderr
     screen = io.StringIO()
     terminal_like = Console(file=screen, force_terminal=True, width=80, legacy_windows=False)
-    monkeypatch.setattr("pipeline.cli.classify.err", terminal_like)
-    monkeypatch.setattr(terminal, "err", terminal_like)
+    for module in ("pipeline.cli.classify", "pipeline.cli.terminal"):
+        monkeypatch.setattr(sys.modules[module], "err", terminal_like)
     result = run(*settings)
     assert result.exit_code == 0
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
