@@ -15,6 +15,7 @@ from pipeline.judging import judge
 from pipeline.model import Model, find_model
 from pipeline.protocol import Protocol
 from pipeline.report.reading import read_run
+from pipeline.report.verdict import verdict
 from pipeline.rows import ViewedRows
 from pipeline.store import FeatureStore
 from pipeline.threshold import Aim, choose_threshold
@@ -268,6 +269,9 @@ def test_a_run_of_a_cross_validation_says_so_and_its_page_can_be_made(place):
     record = read_run(run.folder)
     assert not record.problem
     assert len(record.predictions["logistic"].paths) == 120
+    first, *_, last = verdict(record)
+    assert "of 120 images, each seen by a fit without it, right" in first
+    assert last == document["comparison"]["sentence"]
 
 
 # --- thresholds and weights ---------------------------------------------------------------

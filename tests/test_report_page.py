@@ -190,8 +190,11 @@ def test_the_figures_are_those_of_run_json(folder):
             "accuracy": f"{test['accuracy']:.3f}",
             "95 % interval": f"{test['accuracy_low']:.3f} to {test['accuracy_high']:.3f}",
             "balanced accuracy": f"{test['balanced_accuracy']:.3f}",
+            "macro F1": f"{test['macro_f1']:.3f}",
             "ROC AUC": f"{test['roc_auc']:.3f}",
+            "average precision": f"{test['average_precision']:.3f}",
             "log loss": f"{test['log_loss']:.3f}",
+            "Brier score": f"{test['brier']:.3f}",
             "accuracy on validation": f"{held_out['accuracy']:.3f}",
             "log loss on validation": f"{held_out['log_loss']:.3f}",
             "seconds": f"{by_name[name]['seconds']:.1f}",
@@ -262,7 +265,7 @@ def test_a_run_that_learned_from_validation_has_no_figures_on_it(folder):
     assert found.verdict[1].startswith("finetuned was trained on the validation images too")
     [row] = rows_of(found.section("heads").one("table"))
     assert row[0] == "finetuned"
-    assert row[6:8] == ["-", "-"]
+    assert row[9:11] == ["-", "-"]
     speaks(found)
 
 

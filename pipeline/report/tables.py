@@ -66,8 +66,11 @@ class Table:
 # What is shown of each head: title, where it is found, whether more is better.
 _FIGURES = (
     ("balanced accuracy", "test", "balanced_accuracy", True),
+    ("macro F1", "test", "macro_f1", True),
     ("ROC AUC", "test", "roc_auc", True),
+    ("average precision", "test", "average_precision", True),
     ("log loss", "test", "log_loss", False),
+    ("Brier score", "test", "brier", False),
     ("accuracy on validation", "validation", "accuracy", True),
     ("log loss on validation", "validation", "log_loss", False),
 )

@@ -12,15 +12,21 @@ from pipeline.significance import NOISE, disagreement
 def verdict(record: Record) -> list[str]:
     """Say what came of a run; the first sentence says it all."""
     best = record.best
-    sentences = [judged(best.name, best, record.classes)]
+    # Runs that were written before there was a choice do not name how they were judged.
+    protocol = record.document.get("protocol") or {}
+    nested = protocol.get("cv") is not None
+    what = "images, each seen by a fit without it," if nested else "test images"
+    sentences = [judged(best.name, best, record.classes, what)]
     if best.test["accuracy_low"] <= guessing(best)[0]:
         sentences.append("That is not clearly better than guessing.")
     if not best.validation:
         sentences.append(learned_from(best.name))
     if len(record.heads) > 1:
-        sentences.append(chosen(f"{len(record.heads)} heads"))
+        sentences.append(chosen(f"{len(record.heads)} heads", nested=nested))
         runner_up = record.heads[1]
-        if record.predictions:
+        if nested and record.document.get("comparison"):
+            sentences.append(str(record.document["comparison"]["sentence"]))
+        elif record.predictions:
             sentences.append(against(best.name, best, runner_up.name, runner_up, record, record))
         else:
             sentences.append(
@@ -36,18 +42,23 @@ def guessing(head: Head) -> tuple[float, int]:
     return max(rows) / sum(rows), int(np.argmax(rows))
 
 
-def judged(label: str, head: Head, classes: tuple[str, ...]) -> str:
+def judged(label: str, head: Head, classes: tuple[str, ...], what: str = "test images") -> str:
     """Say how good a head is on test, with its interval, and how good guessing is."""
     test, (share, commonest) = head.test, guessing(head)
     return (
-        f"{label} gets {percent(test['accuracy'])} of {test['n']:,} test images right "
+        f"{label} gets {percent(test['accuracy'])} of {test['n']:,} {what} right "
         f"(95 % interval {percent(test['accuracy_low'])} to {percent(test['accuracy_high'])}); "
         f"always guessing the commonest class, {classes[commonest]}, gets {percent(share)}."
     )
 
 
-def chosen(among: str) -> str:
+def chosen(among: str, *, nested: bool = False) -> str:
     """Say how the best was chosen."""
+    if nested:
+        return (
+            f"Of {among}, it had the lowest log loss on the folds that were not tested on. What is "
+            "kept is fitted on all images."
+        )
     return (
         f"Of {among}, it had the lowest log loss on validation; the test images had no say in that."
     )
