@@ -264,7 +264,7 @@ HEADS: Mapping[str, Head] = MappingProxyType(
                 "lda",
                 "linear discriminant analysis with a shrunk covariance",
                 _on_products(DiscriminantAnalysis),
-                tuple({"shrinkage": s} for s in (0.95, 0.9, 0.8, 0.6)),
+                tuple({"shrinkage": s} for s in (0.9, 0.8, 0.6, 0.3)),
                 calibrated=True,
             ),
             Head(
