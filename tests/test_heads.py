@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
-from sklearn.linear_model import LogisticRegression
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
 from sklearn.model_selection import StratifiedKFold
-from sklearn.svm import SVC
+from sklearn.svm import SVC, LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pipeline.errors import PipelineError
@@ -26,8 +29,14 @@ from pipeline.heads import (
     get_head,
 )
 from pipeline.heads.dense import _shuffled_batches
-from pipeline.heads.estimators import CalibrationFolds
-from pipeline.heads.gram import DiscriminantAnalysis, NearestNeighbours, RbfSVM, Ridge
+from pipeline.heads.estimators import CalibrationFolds, Pool
+from pipeline.heads.gram import (
+    DiscriminantAnalysis,
+    NearestNeighbours,
+    RbfSVM,
+    Ridge,
+    inner_products,
+)
 
 NAMES = [
     "logistic",
@@ -41,6 +50,7 @@ NAMES = [
     "dense",
 ]
 SKLEARN = NAMES[:-1]
+BOOSTING = "sklearn.ensemble:HistGradientBoostingClassifier"
 CALIBRATED = [name for name in NAMES if HEADS[name].calibrated]
 
 
@@ -120,7 +130,10 @@ def test_candidates_differ_and_are_not_repeated():
         assert len({tuple(sorted(params.items())) for params in head.grid}) == len(head.grid)
 
 
-@pytest.mark.parametrize("name", SKLEARN)
+TREES = {"random-forest"}  # rounding, and weights that are all 1, change what it draws
+
+
+@pytest.mark.parametrize("name", sorted(set(SKLEARN) - TREES))
 def test_scale_of_the_features_does_not_matter(name):
     X, y = rows_like_features(60, 2)
     p, q = (fast(name).fit(X * s, y).predict_proba(X * s) for s in (1, 1 / 256))
@@ -195,7 +208,9 @@ def test_skops_gives_back_the_same_bits_trusting_only_what_is_listed(name, k):
 
 def test_no_type_is_trusted_that_no_head_needs():
     X, y = rows_like_features(40, 2)
-    stored = [skops.io.dumps(fast(name).fit(X, y)) for name in SKLEARN]
+    shape = (2, 2, 32)
+    heads = [get_head(name).with_pools(["max"], shape) for name in (*SKLEARN, BOOSTING)]
+    stored = [skops.io.dumps(head.build(0, balanced=True, pool="max").fit(X, y)) for head in heads]
     needed = {kind for data in stored for kind in skops.io.get_untrusted_types(data=data)}
     assert needed == set(TRUSTED_TYPES)
 
@@ -224,9 +239,9 @@ def test_rbf_svm_keeps_support_vectors_only_and_sparse():
     X, y = rows_like_features(300, 2)
     X /= np.linalg.norm(X, axis=1, keepdims=True)
     svm = RbfSVM(C=10, gamma=0.5).fit(X, y)
-    assert svm.support_vectors_.shape[0] == len(svm.support_) < 200
-    np.testing.assert_array_equal(svm.support_vectors_.toarray(), X[svm.support_])
-    assert svm.support_vectors_.nnz == np.count_nonzero(X[svm.support_])
+    assert svm.kept_.shape[0] == len(svm.support_) < 200
+    np.testing.assert_array_equal(svm.kept_.toarray(), X[svm.support_])
+    assert svm.kept_.nnz == np.count_nonzero(X[svm.support_])
 
 
 def test_rbf_svm_calls_rows_alone_what_it_calls_them_together():
@@ -324,6 +339,207 @@ def test_a_class_of_one_image_is_refused_however_many_views_it_has(name):
     y[images == 0] = 2
     with pytest.raises(PipelineError, match="Class 2 has a single training image"):
         fast(name, groups=images).fit(X, y)
+
+
+# --- the textbook's, on dense rows ------------------------------------------------------------
+
+
+def unit_rows(n, k):
+    X, y = rows_like_features(n, k)
+    return X.astype(np.float64) / np.linalg.norm(X, axis=1, keepdims=True), y
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_ridge_equals_scikit_learns_own(balanced):
+    X, y = unit_rows(90, 2)
+    weight = "balanced" if balanced else None
+    theirs = RidgeClassifier(alpha=0.3, class_weight=weight).fit(X[:60], y[:60])
+    ours = Ridge(alpha=0.3, balanced=balanced).fit(X[:60], y[:60])
+    scores = (
+        X[60:] @ ours.kept_[0] + ours.calibrated_.calibrated_classifiers_[0].estimator.intercept_
+    )
+    np.testing.assert_allclose(scores, theirs.decision_function(X[60:]), atol=1e-9)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize("k", [2, 3])
+def test_lda_equals_scikit_learns_own(k, balanced):
+    X, y = unit_rows(90, k)
+    y[:9] = 0
+    theirs = CalibratedClassifierCV(
+        LinearDiscriminantAnalysis(
+            solver="lsqr", shrinkage=0.4, priors=np.full(k, 1 / k) if balanced else None
+        ),
+        cv=CalibrationFolds(0),
+        ensemble=False,
+    ).fit(X[:60], y[:60])
+    ours = DiscriminantAnalysis(shrinkage=0.4, balanced=balanced).fit(X[:60], y[:60])
+    inner = ours.calibrated_.calibrated_classifiers_[0].estimator
+    scores = (X[60:] @ ours.kept_.T + inner.intercept_).squeeze()
+    wanted = theirs.calibrated_classifiers_[0].estimator.decision_function(X[60:])
+    if k > 2:  # scores of classes differ by what is common to all of them
+        scores, wanted = (s - s.mean(axis=1, keepdims=True) for s in (scores, wanted))
+    np.testing.assert_allclose(scores, wanted, rtol=1e-7, atol=1e-7)
+    if k == 2 and not balanced:
+        np.testing.assert_allclose(
+            ours.predict_proba(X[60:]), theirs.predict_proba(X[60:]), atol=1e-6
+        )
+
+
+def test_lda_and_ridge_keep_weights_and_no_rows():
+    X, y = unit_rows(60, 3)
+    for kind in (Ridge, DiscriminantAnalysis):
+        assert kind().fit(X, y).kept_.shape == (3, X.shape[1])
+
+
+def test_forest_on_sparse_rows_grows_the_same_trees_as_on_dense_ones():
+    X, y = rows_like_features(80, 2)
+    ours = fast("random-forest").fit(X, y)
+    theirs = RandomForestClassifier(100, random_state=0).fit(ours[:-1].transform(X).toarray(), y)
+    V, _ = rows_like_features(40, 2, seed=1)
+    unit = ours[:-1].transform(V).toarray()
+    np.testing.assert_allclose(ours.predict_proba(V), theirs.predict_proba(unit), atol=1e-9)
+
+
+def test_mlp_trains_for_the_epochs_that_it_is_told():
+    X, y = rows_like_features(60, 2)
+    assert fast("mlp", epochs=4).fit(X, y)[-1].n_iter_ == 4
+
+
+def test_products_that_do_not_fit_into_memory_are_refused_with_the_number_that_would(monkeypatch):
+    free = SimpleNamespace(available=32e6)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    rows = np.ones((2000, 1), np.float32)
+    with pytest.raises(PipelineError, match=r"(?s)2,000 rows needs about 0.1 GB.*at most 1,000"):
+        fast("rbf-svm").fit(rows, np.arange(2000) % 2)
+    assert inner_products(rows[:1000]).shape == (1000, 1000)
+
+
+def test_products_are_those_of_double_precision_over_any_number_of_columns():
+    X = np.random.default_rng(0).random((30, 2500), dtype=np.float32)
+    wide = X.astype(np.float64)
+    np.testing.assert_allclose(inner_products(X), wide @ wide.T, rtol=1e-13)
+
+
+# --- pooling ---------------------------------------------------------------------------------
+
+
+def test_pooling_takes_the_mean_or_the_maximum_over_places():
+    rows = np.random.default_rng(0).random((5, 2, 3, 7), dtype=np.float32)
+    flat = rows.reshape(5, -1)
+    average, largest = (Pool(kind, (2, 3, 7)).transform(flat) for kind in ("average", "max"))
+    np.testing.assert_allclose(average, rows.mean(axis=(1, 2)), rtol=1e-6)
+    np.testing.assert_array_equal(largest, rows.max(axis=(1, 2)))
+    np.testing.assert_array_equal(Pool("flatten", (2, 3, 7)).transform(flat), flat)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_head_on_pooled_rows_is_the_head_on_the_rows_that_pooling_gives(name):
+    X, y = rows_like_features(60, 2)
+    head = get_head(name).with_pools(["max"], (2, 2, 32))
+    assert [params["pool"] for params in head.grid] == ["max"] * len(get_head(name).grid)
+    params = {"epochs": 2} if name == "dense" else {}
+    pooled = Pool("max", (2, 2, 32)).transform(X)
+    ours = head.build(0, pool="max", **params).fit(X, y).predict_proba(X)
+    theirs = get_head(name).build(0, **params).fit(pooled, y).predict_proba(pooled)
+    np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_several_poolings_are_each_tried_with_all_of_the_grid():
+    grid = get_head("knn").with_pools(["flatten", "max"], (2, 2, 32)).grid
+    assert [(c["pool"], c["n_neighbors"]) for c in grid] == [
+        (pool, k) for pool in ("flatten", "max") for k in (40, 20, 10, 5)
+    ]
+    assert get_head("knn").with_pools(["flatten"], (2, 2, 32)) is get_head("knn")
+
+
+@pytest.mark.parametrize("pools", [["mean"], []])
+def test_an_unknown_pooling_is_answered_with_the_known_ones(pools):
+    with pytest.raises(PipelineError, match="one of flatten, average, max"):
+        get_head("knn").with_pools(pools, (2, 2, 32))
+
+
+def test_rows_of_another_shape_are_not_pooled():
+    with pytest.raises(PipelineError, match=r"\(4, 9\)(.|\n)*2 x 2 places of 3 channels"):
+        Pool("max", (2, 2, 3)).transform(np.zeros((4, 9)))
+
+
+# --- balanced --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_balanced_calls_more_rows_the_rare_class(name):
+    X, y = rows_like_features(240, 2, d=12)
+    rare = np.flatnonzero(y == 1)[24:]
+    X, y = np.delete(X, rare, axis=0), np.delete(y, rare)
+    plain, balanced = (fast(name, balanced=b).fit(X, y).predict_proba(X)[:, 1] for b in (0, 1))
+    assert balanced.mean() > plain.mean() + 0.05
+    recall = [(p[y == 1] > 0.5).mean() for p in (plain, balanced)]
+    assert recall[1] >= recall[0]
+
+
+@pytest.mark.parametrize("name", sorted(set(SKLEARN) - TREES))
+def test_classes_of_one_size_are_balanced_already(name):
+    X, y = rows_like_features(60, 2)
+    plain, balanced = (fast(name, balanced=b).fit(X, y).predict_proba(X) for b in (False, True))
+    np.testing.assert_allclose(balanced, plain, atol=1e-5)
+
+
+# --- module:factory --------------------------------------------------------------------------
+
+
+def scores_only():
+    return LinearSVC()
+
+
+def fails():
+    raise RuntimeError("no such licence")
+
+
+def regression():
+    return LinearRegression()
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+@pytest.mark.parametrize(
+    "name", ["sklearn.naive_bayes:GaussianNB", "test_heads:scores_only", "sklearn.svm:SVC"]
+)
+def test_any_classifier_of_scikit_learns_kind_is_a_head(name, balanced):
+    X, y = rows_like_features(80, 3)
+    p, q = (get_head(name).build(3, balanced=balanced).fit(X, y).predict_proba(X) for _ in "12")
+    np.testing.assert_allclose(p.sum(axis=1), 1)
+    assert np.mean(p.argmax(axis=1) == y) > 0.9
+    np.testing.assert_array_equal(p, q)
+
+
+def test_a_factory_gets_the_seed():
+    made = get_head("sklearn.ensemble:ExtraTreesClassifier").build(7)
+    assert made[-1].random_state == 7
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("no_such_module:make", r"no_such_module:make cannot be imported: ModuleNotFoundError"),
+        ("sklearn.svm:NoSuch", r"sklearn.svm:NoSuch cannot be imported: AttributeError"),
+        ("sklearn.svm:", r"sklearn.svm: cannot be imported"),
+        (":make", r":make cannot be imported"),
+        ("test_heads:fails", r"test_heads:fails cannot be made: RuntimeError: no such licence"),
+        ("sklearn.base:clone", r"cannot be made: TypeError: .*argument"),
+        ("test_heads:regression", r"gave a LinearRegression, which is no classifier"),
+        ("builtins:dict", r"gave a dict, which is no classifier"),
+        ("sklearn.ensemble:VotingClassifier", r"cannot be made: TypeError"),
+    ],
+)
+def test_a_factory_that_cannot_serve_is_named_with_its_error(name, message):
+    with pytest.raises(PipelineError, match=message):
+        get_head(name)
+
+
+def test_a_classifier_without_weights_cannot_be_balanced():
+    head = get_head("sklearn.neighbors:KNeighborsClassifier")
+    with pytest.raises(PipelineError, match="KNeighborsClassifier takes no sample_weight"):
+        head.build(0, balanced=True)
 
 
 # --- dense -----------------------------------------------------------------------------------

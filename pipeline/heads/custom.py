@@ -39,7 +39,7 @@ def make_classifier(name: str, seed: int, *, balanced: bool) -> Any:
         scikit-learn's kind, or is to be balanced and cannot be.
     """
     made = _call(name)
-    if not (is_classifier(made) and hasattr(made, "fit") and hasattr(made, "get_params")):
+    if isinstance(made, type) or not (hasattr(made, "__sklearn_tags__") and is_classifier(made)):
         raise PipelineError(
             f"The head {name} gave {_kind(made)}, which is no classifier.",
             expected="an unfitted classifier with scikit-learn's interface.",

@@ -430,8 +430,10 @@ class DualDiscriminant(_Dual):
             return deviations
 
         within = centred(centred(products).T)  # B B'
-        spread = np.trace(within) / self.n_features
-        ridge = self.shrinkage / (1 - self.shrinkage) * spread or 1.0  # no spread: equal rows
+        spread = np.trace(within)
+        if spread <= _SAME * np.trace(products):  # rows of a class are all the same
+            spread = self.n_features
+        ridge = self.shrinkage / (1 - self.shrinkage) * spread / self.n_features
         within[np.diag_indices_from(within)] += ridge
         of_means = products @ to_mean  # X M'
         factor = cho_factor(within, overwrite_a=True, check_finite=False)
