@@ -11,6 +11,7 @@ from pipeline import extraction, fitting
 from pipeline.evaluate import evaluate
 from pipeline.fitting import Task
 from pipeline.heads import Head, get_head
+from pipeline.heads.estimators import CalibrationFolds
 from pipeline.judging import judge
 from pipeline.model import Model, find_model
 from pipeline.protocol import Protocol
@@ -233,6 +234,18 @@ def test_groups_and_copies_are_in_one_fold_and_figures_are_resampled_by_group(pl
     assert "groups of images" in result.test.interval_method
     for estimator, rows, *_ in log:
         assert len(estimator.options["groups"]) == len(rows)  # for what a head does within
+
+
+def test_groups_of_several_classes_are_parted_neither_between_folds_nor_within_a_fit(place):
+    data = place.data()
+    group = np.arange(120) // 6  # three of each class
+    data = dataclasses.replace(data, groups=tuple(map(str, group)))
+    for sides in CalibrationFolds(0, group).split(np.empty((120, 1)), data.labels):
+        assert not np.intersect1d(*(group[side] for side in sides)).size
+        assert all(np.bincount(data.labels[side]).min() > 0 for side in sides)
+    for name in ("rbf-svm", "linear-svm"):
+        result = judge(task_on(place, data, cv=4), get_head(name))
+        assert result.test.accuracy > 0.7
 
 
 def test_all_views_of_other_folds_are_learned_from_and_none_of_the_fold(place):

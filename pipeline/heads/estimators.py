@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 
@@ -111,8 +111,8 @@ class CalibrationFolds(BaseEstimator):  # type: ignore[misc]
     random_state : int, default 0
         Decides the shuffling.
     groups : ndarray of int, shape (n,), optional
-        Which image each row is a view of: all views of an image come into the same fold. The
-        default is an image for each row.
+        Rows of the same number come into the same fold: views of an image, images of a group. By
+        default each row is on its own.
     """
 
     def __init__(self, random_state: int = 0, groups: NDArray[np.int64] | None = None) -> None:
@@ -123,14 +123,17 @@ class CalibrationFolds(BaseEstimator):  # type: ignore[misc]
         self, X: ArrayLike, y: ArrayLike, groups: object = None
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         """Yield the indices of the rows to fit on and of the rows to score, fold by fold."""
-        folds = StratifiedKFold(
-            self.get_n_splits(X, y), shuffle=True, random_state=self.random_state
-        )
+        settings = {"shuffle": True, "random_state": self.random_state}
+        count, labels = self.get_n_splits(X, y), np.asarray(y)
+        folds = StratifiedKFold(count, **settings)
         if self.groups is None:
             yield from folds.split(X, y)
             return
         _, first, image = np.unique(self.groups, return_index=True, return_inverse=True)
-        for fitted, scored in folds.split(first, np.asarray(y)[first]):
+        if np.any(labels != labels[first][image]):  # a group of several classes
+            yield from StratifiedGroupKFold(count, **settings).split(X, y, self.groups)
+            return
+        for fitted, scored in folds.split(first, labels[first]):
             yield np.flatnonzero(np.isin(image, fitted)), np.flatnonzero(np.isin(image, scored))
 
     def get_n_splits(
@@ -139,10 +142,9 @@ class CalibrationFolds(BaseEstimator):  # type: ignore[misc]
         """Give the number of folds for the labels ``y``: 2 to 5."""
         if y is None:
             return 5
-        labels = np.asarray(y)
-        if self.groups is not None:
-            labels = labels[np.unique(self.groups, return_index=True)[1]]
-        names, counts = np.unique(labels, return_counts=True)
+        names, labels = np.unique(y, return_inverse=True)
+        units = np.arange(len(labels)) if self.groups is None else self.groups
+        counts = np.bincount(np.unique(np.stack([units, labels]), axis=1)[1])
         if counts.min() < 2:
             raise PipelineError(
                 f"Class {names[counts.argmin()]} has a single training image.",
