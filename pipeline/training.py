@@ -193,6 +193,7 @@ def train(
     total = training.epochs * batches.images
     report(progress.epoch * batches.images + progress.seen, total)
     while not _is_over(progress, training):
+        begun = time.monotonic()
         for inputs, labels in batches.epoch(progress.epoch, progress.step):
             loss, hits = step(inputs, labels)
             loss = float(loss)
@@ -212,7 +213,7 @@ def train(
         if _is_over(progress, training):
             state.save(progress)
         else:
-            state.save_if_cheap(progress)
+            state.save_if_cheap(progress, time.monotonic() - begun)
         if on_epoch:
             on_epoch(progress.epoch, figures)
     state.use_best()
@@ -286,7 +287,7 @@ class _State:
         self._file = file
         self._best: list[npt.NDArray[np.float32]] = []
         self._saved = time.monotonic()
-        self._cost = 0.0
+        self._cost = self._trained = 0.0
 
     def keep_best(self) -> None:
         self._best = [np.asarray(variable) for variable in self._model.trainable_variables]
@@ -299,8 +300,10 @@ class _State:
         if time.monotonic() - self._saved > _CHECKPOINT_SECONDS:
             self.save(progress)
 
-    def save_if_cheap(self, progress: Progress) -> None:
-        if self._cost <= _CHECKPOINT_SHARE * (time.monotonic() - self._saved):
+    def save_if_cheap(self, progress: Progress, seconds: float) -> None:
+        """Save, unless what that costs is much of the time that training took since."""
+        self._trained += seconds
+        if self._cost <= _CHECKPOINT_SHARE * self._trained:
             self.save(progress)
         else:
             self._values(progress)
@@ -328,7 +331,7 @@ class _State:
                 fix="see to permissions and free space, and start the same training again",
             ) from error
         self._saved = time.monotonic()
-        self._cost = self._saved - started
+        self._cost, self._trained = self._saved - started, 0.0
 
     def _write(self, arrays: Mapping[str, Any]) -> None:
         """Write a file under a name of its own, as an equal training may do so now, too."""
