@@ -178,6 +178,7 @@ def finetune(
     started = time.perf_counter()
     extraction: Extraction | None = None
     if settings.source == "cache":
+        CachedRows.check_space(dataset, recipe, views, runs)
         extraction = extract(
             dataset,
             recipe,

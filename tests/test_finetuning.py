@@ -467,6 +467,15 @@ def test_a_name_that_is_taken_is_said_before_the_work(tune, tmp_path, monkeypatc
         tune(options={"name": "mine"})
 
 
+def test_space_for_the_unpacked_rows_is_checked_before_any_is_made(tune, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "free_space", lambda folder: 10**12)
+    monkeypatch.setattr(batches, "free_space", lambda folder: 28 * 4 * 4 * 512 * 4 - 1)
+    monkeypatch.setattr(extraction, "Backbone", no_network)
+    with pytest.raises(PipelineError, match=r"28 rows, 0.0 GB, in .*runs: 0.0 GB are free"):
+        tune(options={"cache": tmp_path / "empty"})
+    assert not (tmp_path / "empty").exists()
+
+
 @pytest.mark.parametrize("source", ["cache", "images"])
 def test_runs_that_cannot_be_written_are_one_error(tune, source, tmp_path):
     (tmp_path / "file").write_text("no folder")
