@@ -510,7 +510,10 @@ def test_everything_is_found_at_once(planted):
     assert found.curve.points[-1].images == 144  # four fifths of what is not test
     document = json.loads(json.dumps(found.to_dict()))
     assert document["summary"] == list(found.summary())
-    assert document["labels"]["suspects"][0]["place"] in {20, 200}
+    assert document["labels"]["suspects"][0]["path"] in {"20.png", "200.png"}
+    pair = document["duplicates"]["pairs"][0]
+    assert (pair["first"], pair["second"]) == ("10.png", "230.png")
+    assert (pair["splits"], pair["labels"]) == (["train", "test"], ["cat", "cat"])
     assert document["learning_curve"]["answer"] == found.curve.answer
 
 
@@ -592,6 +595,23 @@ def test_the_summary_says_what_leaks_in_points(leakage, sentence):
     )
     found = find_problems(dataset, np.abs(rows), build=logistic, repeats=0)
     assert dataclasses.replace(found, leakage=leakage).summary()[0] == sentence
+
+
+def test_a_data_set_too_small_to_judge_labels_by_has_the_rest_told():
+    rows = photographs(6)
+    rows[5] = rows[0]
+    dataset = Dataset(
+        "photos",
+        tuple(Path(f"{number}.png") for number in range(6)),
+        tuple(digests(6)),
+        np.array([0, 0, 1, 1, 0, 0]),
+        splits(4, 1, 1),
+        ("cat", "dog"),
+    )
+    found = find_problems(dataset, rows, build=logistic, groups=np.array([0, 1, 2, 2, 3, 4]))
+    assert (found.labels.judged, found.curve) == (0, None)
+    assert ends(found.duplicates.pairs) == [(0, 5)]
+    assert "There are too few images to tell which labels may be wrong." in found.summary()
 
 
 def test_rows_that_do_not_fit_the_data_set_are_refused(planted):

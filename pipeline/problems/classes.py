@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -56,10 +55,6 @@ class ClassProblems:
     commonest: str
     guessing: float
     notes: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give all of it as plain values, ready for JSON."""
-        return asdict(self)
 
 
 def find_class_problems(

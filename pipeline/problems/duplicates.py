@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -119,13 +119,6 @@ class Duplicates:
         """The pairs with two labels for the same picture."""
         return tuple(pair for pair in self.pairs if not pair.same_label)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give the pairs and thresholds as plain values, ready for JSON."""
-        return {
-            "thresholds": asdict(self.thresholds),
-            "pairs": [{**asdict(pair), "splits": list(pair.splits)} for pair in self.pairs],
-        }
-
 
 def find_duplicates(
     rows: Rows,
@@ -140,11 +133,11 @@ def find_duplicates(
     """Find images that are there more than once.
 
     Mirrored copies are found with the features of the mirrored images alone, and with them as well
-    as others. Mirroring the grid of
-    stored features instead does not do: of photographs from ImageNet, the so mirrored features of
-    a mirrored copy have a median similarity of 0.68 to the original (the most similar other one:
-    up to 0.71), of the demo's 0.64, and of no more than 42 % is the original the nearest. The grid
-    is not centred on the picture, and the filters below are not symmetric.
+    as others. Mirroring the grid of stored features instead does not do: of photographs from
+    ImageNet, the so mirrored features of a mirrored copy have a median similarity of 0.68 to the
+    original (the most similar other one: up to 0.71), of the demo's 0.64, and of no more than 42 %
+    is the original the nearest. The grid is not centred on the picture, and the filters below are
+    not symmetric.
 
     Parameters
     ----------
