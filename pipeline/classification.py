@@ -19,13 +19,17 @@ import numpy.typing as npt
 from pipeline.dataset import Dataset, load_dataset
 from pipeline.errors import PipelineError
 from pipeline.evaluate import evaluate
+from pipeline.examples import find_examples
 from pipeline.exchange import SUFFIXES, import_features
 from pipeline.extraction import CACHE, Extraction, Forward, Progress, Views, extract, keys
 from pipeline.heads import HEADS, Classifier, Head, get_head
 from pipeline.model import Model
+from pipeline.problems import find_problems
 from pipeline.recipe import Recipe
 from pipeline.run import RUNS, Result, Run, run_folder, write_run
 from pipeline.store import FeatureStore
+
+_QUICK = 20_000  # images that are compared with each other in less than half a minute
 
 
 def classify(
@@ -117,7 +121,25 @@ def classify(
         for head in chosen
     )
     run = Run(Path(), dataset, recipe, tuple(results), reference)
+    run = _looked_into(run, variants[0].first, seed)
     return write_run(run, Path(runs), name, seed=seed)
+
+
+def _looked_into(run: Run, rows: npt.NDArray[np.float32], seed: int) -> Run:
+    """Add what may be wrong with the data, as far as that is quickly told, and some examples."""
+    best = run.best
+    problems = None
+    if len(rows) <= _QUICK:
+        problems = find_problems(
+            run.dataset,
+            rows,
+            build=get_head("logistic").build,
+            predicted=best.probabilities.argmax(axis=1),
+            repeats=0,
+            seed=seed,
+        )
+    examples = find_examples(best.model, run.dataset, best.probabilities, rows.__getitem__, rows)
+    return replace(run, problems=problems, examples=examples)
 
 
 def _more_exact(

@@ -22,7 +22,9 @@ from pipeline import report
 from pipeline.dataset import Dataset, count_splits
 from pipeline.errors import PipelineError
 from pipeline.evaluate import Metrics
+from pipeline.examples import Examples
 from pipeline.model import Model
+from pipeline.problems import Problems
 from pipeline.recipe import Recipe
 
 RUNS = Path("runs")
@@ -109,6 +111,10 @@ class Run:
     reference : tuple of Result
         For features in int8: the same heads on the same images' features in a higher precision,
         where the cache holds these. Else empty.
+    problems : Problems or None
+        What is wrong with the data set, where that was looked for.
+    examples : Examples or None
+        What the best head makes of some test images.
     """
 
     folder: Path
@@ -116,6 +122,8 @@ class Run:
     recipe: Recipe
     results: tuple[Result, ...]
     reference: tuple[Result, ...] = ()
+    problems: Problems | None = None
+    examples: Examples | None = None
 
     @property
     def best(self) -> Result:
@@ -214,8 +222,13 @@ def _write_contents(run: Run, seed: int) -> None:
                 result.phases,
             )
     _write_predictions(run, folder / "predictions.csv")
-    document = json.dumps(_describe(run, seed), indent=2)
-    (folder / "run.json").write_text(document + "\n")
+    for name, found in (
+        ("run", _describe(run, seed)),
+        ("problems", run.problems and run.problems.to_dict()),
+        ("examples", run.examples and run.examples.to_dict()),
+    ):
+        if found:
+            (folder / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
 def _move(folder: Path, runs: Path, name: str | None, default: str) -> Path:
