@@ -204,6 +204,35 @@ def write_run(run: Run, runs: Path, name: str | None, *, seed: int) -> Run:
         ) from error
 
 
+def add_problems(folder: Path, problems: Problems) -> Path:
+    """Put what was found wrong with a run's data set into its folder, and onto its page.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    PipelineError
+        There is no run, it was made from other images, labels or splits, or its folder cannot be
+        written.
+    """
+    if report.digest_of(folder) != problems.dataset.digest:
+        raise PipelineError(
+            f"the run in {folder} was made from other images, labels or splits.",
+            expected="the run's data set, with its --seed",
+        )
+    try:
+        (folder / "problems.json").write_text(json.dumps(problems.to_dict(), indent=2) + "\n")
+    except OSError as error:
+        raise PipelineError(
+            f"cannot write into {folder}: {error.strerror}.",
+            fix="see to the folder's permissions and free space",
+        ) from error
+    return report.write_report(folder)
+
+
 def _write_contents(run: Run, seed: int) -> None:
     dataset, folder = run.dataset, run.folder
     for result in run.results:

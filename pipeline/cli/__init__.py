@@ -36,6 +36,7 @@ from pipeline.cli.options import (
     views_of,
     with_recipe,
 )
+from pipeline.cli.problems import problems
 from pipeline.cli.report import compare, report
 from pipeline.cli.steps import called, prepare, print_run
 from pipeline.cli.terminal import (
@@ -67,6 +68,7 @@ app = typer.Typer(
 app.add_typer(cache_app, name="cache")
 app.command()(finetune)
 app.command()(augment)
+app.command()(problems)
 app.command()(report)
 app.command()(compare)
 

@@ -127,6 +127,8 @@ def print_run(run: Run) -> None:
         style = "bold" if result is run.best else ""
         table.add_row(*_row(result, best=result is run.best), style=style)
     out.print(table)
+    if run.problems and run.problems.leakage.copied:
+        out.print(f"[yellow]Copies:[/] {run.problems.summary()[0]}", soft_wrap=True)
     chosen = "* best on validation. " if run.best.validation else ""
     majority = max(map(sum, test.confusion)) / test.n
     out.print(

@@ -166,6 +166,9 @@ class Problems:
             ],
             "classes": asdict(self.classes),
             "learning_curve": self.curve.to_dict() if self.curve else None,
+            "quarantined": [
+                {"path": str(bad.path), "reason": bad.reason} for bad in data.quarantined
+            ],
         }
 
     def summary(self) -> tuple[str, ...]:

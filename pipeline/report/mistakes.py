@@ -10,7 +10,8 @@ import numpy as np
 
 from pipeline.report.findings import Example, Neighbour
 from pipeline.report.reading import Record
-from pipeline.report.thumbnails import Picture, common_folder, overlay, strongest
+from pipeline.report.thumbnails import Picture, overlay, strongest
+from pipeline.report.words import common_folder
 
 MISTAKES = 24
 """Most mistakes that are shown."""

@@ -8,7 +8,8 @@ from typing import Any
 from pipeline.report import figures
 from pipeline.report.reading import Record
 from pipeline.report.tables import Cell, Column, Row, Table
-from pipeline.report.thumbnails import Picture, common_folder
+from pipeline.report.thumbnails import Picture
+from pipeline.report.words import common_folder
 
 _PAIRS = 12
 _PICTURES = 24

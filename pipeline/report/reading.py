@@ -221,6 +221,11 @@ def read_run(folder: Path, name: str | None = None) -> Record:
     )
 
 
+def digest_of(folder: Path) -> str:
+    """Tell the digest of the data set that a run was made from; errors as for `read_run`."""
+    return str(read_run(folder).document["dataset"]["digest"])
+
+
 def _not_understood(file: Path, error: Exception) -> PipelineError:
     return PipelineError(
         f"{file} cannot be understood: {type(error).__name__}: {error}.",

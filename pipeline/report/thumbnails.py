@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,13 +102,3 @@ def _third(share: float, names: tuple[str, str, str]) -> str:
 
 def _uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def common_folder(paths: Sequence[str]) -> str:
-    """Find what all paths begin with, up to a slash: it need not stand below each picture."""
-    try:
-        common = os.path.commonpath([Path(path).parent for path in paths])
-    except ValueError:  # some begin at the root and some do not, or there are none
-        return ""
-    folder = os.path.join(common, "") if Path(common).name else ""  # noqa: PTH118 - Path drops the slash
-    return folder if len(paths) > 1 and all(path.startswith(folder) for path in paths) else ""
