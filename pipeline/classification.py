@@ -24,12 +24,10 @@ from pipeline.exchange import SUFFIXES, import_features
 from pipeline.extraction import CACHE, Extraction, Forward, Progress, Views, extract, keys
 from pipeline.heads import HEADS, Classifier, Head, get_head
 from pipeline.model import Model
-from pipeline.problems import find_problems
+from pipeline.problems import find_problems_quickly
 from pipeline.recipe import Recipe
 from pipeline.run import RUNS, Result, Run, run_folder, write_run
 from pipeline.store import FeatureStore
-
-_QUICK = 20_000  # images that are compared with each other in less than half a minute
 
 
 def classify(
@@ -121,25 +119,19 @@ def classify(
         for head in chosen
     )
     run = Run(Path(), dataset, recipe, tuple(results), reference)
-    run = _looked_into(run, variants[0].first, seed)
+    run = look_into(run, variants[0].first, seed)
     return write_run(run, Path(runs), name, seed=seed)
 
 
-def _looked_into(run: Run, rows: npt.NDArray[np.float32], seed: int) -> Run:
-    """Add what may be wrong with the data, as far as that is quickly told, and some examples."""
-    best = run.best
-    problems = None
-    if len(rows) <= _QUICK:
-        problems = find_problems(
-            run.dataset,
-            rows,
-            build=get_head("logistic").build,
-            predicted=best.probabilities.argmax(axis=1),
-            repeats=0,
-            seed=seed,
-        )
-    examples = find_examples(best.model, run.dataset, best.probabilities, rows.__getitem__, rows)
-    return replace(run, problems=problems, examples=examples)
+def look_into(run: Run, rows: npt.NDArray[np.float32], seed: int) -> Run:
+    """Add to a run what may be wrong with its data, and some test images looked at closely."""
+    dataset, best = run.dataset, run.best
+    predicted = best.probabilities.argmax(axis=1)
+    return replace(
+        run,
+        problems=find_problems_quickly(dataset, rows, predicted, seed=seed),
+        examples=find_examples(best.model, dataset, best.probabilities, rows.__getitem__, rows),
+    )
 
 
 def _more_exact(

@@ -131,7 +131,9 @@ def find_examples(
     places = np.array([*surest[~is_right][:MISTAKES], *right[:_RIGHT]], np.int64)
     near: tuple[tuple[Neighbour, ...], ...] = ((),) * len(places)
     if features is not None:
-        near = _nearest(features, places, dataset.where("train", "validation"))
+        learned = dataset.where("train", "validation")
+        # In cross-validation every image is learned from in all folds but its own.
+        near = _nearest(features, places, learned if len(learned) else np.arange(len(dataset)))
     maps = find_class_maps(model, read(places), predicted[places])
     return Examples(dataset, model, probabilities[places], places, near, maps)
 
@@ -142,8 +144,9 @@ def _nearest(features: Rows, places: Places, learned: Places) -> tuple[tuple[Nei
     lengths = np.sqrt(np.einsum("ij,ij->i", flat, flat))
     lengths[lengths == 0] = 1
     found = []
-    similarities = (flat[places] @ flat.T / lengths / lengths[places, None])[:, learned]
-    for similarity in similarities:
+    similarities = flat[places] @ flat.T / lengths / lengths[places, None]
+    similarities[np.arange(len(places)), places] = -np.inf
+    for similarity in similarities[:, learned]:
         best = np.argsort(-similarity, kind="stable")[:_NEAREST]
         found.append(
             tuple(Neighbour(int(learned[one]), min(float(similarity[one]), 1.0)) for one in best)

@@ -26,6 +26,7 @@ from pipeline.problems import (
     find_neighbours,
     find_outliers,
     find_problems,
+    find_problems_quickly,
     join_groups,
     measure_leakage,
     measure_learning_curve,
@@ -260,11 +261,11 @@ def test_groups_join_what_any_of_them_has_together():
 def leak(copied, hits, rest, rest_hits):
     """Measure it on test images of which some have a copy in training."""
     total = copied + rest
-    rows = photographs(copied + total)
+    rows = photographs(copied + total + 1)
     rows[:copied] = rows[copied : 2 * copied]
-    rows[-1] = rows[-2]  # a pair within the test images leaks nothing
-    where = splits(copied, 0, total)
-    correct = np.zeros(copied + total, bool)
+    rows[-2] = rows[-3]  # a pair within the test images leaks nothing
+    where = np.append(splits(copied, 0, total), "train")
+    correct = np.zeros(copied + total + 1, bool)
     correct[copied : copied + hits] = correct[2 * copied : 2 * copied + rest_hits] = True
     return measure_leakage(duplicates(rows, where).pairs, where, correct)
 
@@ -286,6 +287,16 @@ def test_the_interval_is_newcombes():
 def test_without_copies_nothing_leaks_and_with_copies_alone_nothing_is_known():
     assert leak(0, 0, 20, 15) == Leakage(0, 20, None, 0.75, 0.0, 0.0, 0.0)
     assert leak(20, 15, 0, 0) == Leakage(20, 20, 0.75, None, None, None, None)
+
+
+def test_in_cross_validation_where_all_are_test_images_nothing_is_said_of_leakage(planted):
+    dataset, rows = planted
+    dataset = dataclasses.replace(dataset, splits=np.repeat("test", 240))
+    found = find_problems_quickly(dataset, rows, dataset.labels)
+    assert found.leakage.total == 0
+    assert not any("test image" in sentence for sentence in found.summary())
+    assert not any("training images" in sentence for sentence in found.summary())
+    assert ends(found.duplicates.pairs) == [(10, 230), (11, 231)]
 
 
 # Labels
@@ -595,6 +606,17 @@ def test_the_summary_says_what_leaks_in_points(leakage, sentence):
     )
     found = find_problems(dataset, np.abs(rows), build=logistic, repeats=0)
     assert dataclasses.replace(found, leakage=leakage).summary()[0] == sentence
+
+
+def test_quickly_is_everything_but_the_curve_and_only_for_so_many_images(planted, monkeypatch):
+    dataset, rows = planted
+    found = find_problems_quickly(dataset, rows, dataset.labels, seed=3)
+    logistic = get_head("logistic").build
+    same = find_problems(dataset, rows, build=logistic, predicted=dataset.labels, repeats=0, seed=3)
+    assert found.to_dict() == same.to_dict()
+    assert found.curve is None
+    monkeypatch.setattr(problems, "_QUICK", 239)
+    assert find_problems_quickly(dataset, rows, dataset.labels) is None
 
 
 def test_a_data_set_too_small_to_judge_labels_by_has_the_rest_told():

@@ -108,7 +108,8 @@ def _print(found: Problems) -> None:
     data = found.dataset
     likely = [suspect for suspect in found.labels.suspects if suspect.likely]
     places = [place for pair in found.duplicates.pairs for place in (pair.first, pair.second)]
-    places += [one.place for one in (*likely, *found.outliers)]
+    places += [suspect.place for suspect in likely]
+    places += [outlier.place for outlier in found.outliers]
     folder = common_folder([str(data.paths[place]) for place in places])
     if folder:
         out.print(f"The files are in {shown(folder)}", soft_wrap=True)

@@ -73,6 +73,7 @@ __all__ = [
     "find_neighbours",
     "find_outliers",
     "find_problems",
+    "find_problems_quickly",
     "join_groups",
     "measure_leakage",
     "measure_learning_curve",
@@ -82,6 +83,7 @@ __all__ = [
 SCHEMA = 1
 """Version of ``problems.json``."""
 
+_QUICK = 20_000  # images that are compared with each other in less than half a minute
 _SMALL = 5000  # images up to which a Gram matrix is cheap: 200 MB
 
 
@@ -280,6 +282,20 @@ def find_problems(
         classes=find_class_problems(labels, splits, dataset.classes),
         curve=curve,
     )
+
+
+def find_problems_quickly(
+    dataset: Dataset, rows: Rows, predicted: npt.NDArray[np.int64], *, seed: int = 0
+) -> Problems | None:
+    """Find what takes two seconds on the demo: all but the learning curve, labels by ``logistic``.
+
+    Parameters are those of `find_problems`. None above 20,000 images, as the time for comparing
+    them grows with the square of their number.
+    """
+    if len(rows) > _QUICK:
+        return None
+    logistic = get_head("logistic").build
+    return find_problems(dataset, rows, build=logistic, predicted=predicted, repeats=0, seed=seed)
 
 
 def _predict_test(

@@ -249,7 +249,8 @@ class Leakage:
     Attributes
     ----------
     copied, total : int
-        Number of test images with a copy among those trained on or chosen by; and of test images.
+        Number of test images with a copy among those trained on or chosen by; and of test images,
+        0 where all images are, as in cross-validation.
     accuracy_of_copied, accuracy_of_rest : float or None
         Share of these, and of the other test images, that are told right, 0 to 1. None where there
         are none.
@@ -294,6 +295,8 @@ def measure_leakage(
     is_test = splits == "test"
     ends = [place for pair in pairs if pair.across for place in (pair.first, pair.second)]
     copied = is_test & np.isin(np.arange(len(splits)), ends)
+    if is_test.all():
+        return Leakage(0, 0, None, None, 0.0, 0.0, 0.0)
     rest = is_test & ~copied
     count, total = int(copied.sum()), int(is_test.sum())
     of_copied, of_rest = (
