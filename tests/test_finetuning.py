@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+import json
 import shutil
 
 import numpy as np
@@ -178,6 +179,21 @@ def test_a_loaded_model_saved_again_is_the_same_model(tune, tmp_path):
         for place in (first, tmp_path / "again")
     )
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_mistakes_are_mapped_alike_from_rows_and_from_images(tune):
+    found = []
+    for source in ("cache", "images"):
+        run = tune(source=source)
+        document = json.loads((run.folder / "examples.json").read_text())
+        assert (document["head"], document["maps"]) == ("finetuned", "gradient")
+        assert not any(one["neighbours"] for one in document["images"])
+        found.append({one["path"]: np.array(one["map"]) for one in document["images"]})
+    assert len(found[0]) > 2
+    assert found[0].keys() == found[1].keys()
+    for path, values in found[0].items():
+        assert np.abs(values).max() > 0
+        np.testing.assert_allclose(found[1][path], values, atol=0.02 * np.abs(values).max())
 
 
 # --- what is frozen ---------------------------------------------------------------------------
