@@ -60,7 +60,7 @@ $(VENV)/.for-development: $(BIN)/python pyproject.toml constraints.txt
 # Playwright's own browsers are left alone: the system's has what it needs, and is kept up to date.
 $(VENV)/.for-browser: $(VENV)/.for-development
 	@test -n "$$BROWSER_PATH" || which chromium chromium-browser google-chrome | grep -q . || \
-	{ echo "Installing Chromium ..." >&2; { apt-get update -qq && apt-get install -y -qq chromium; } >/dev/null 2>&1; } || \
+	{ echo "Installing Chromium ..." >&2; { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium; } >/dev/null 2>&1; } || \
 	{ echo "This needs Chromium, which could not be installed from here. As root: apt-get install chromium. Or name a browser: make test-browser BROWSER_PATH=/path/to/chrome"; exit 1; }
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,browser]'
 	@touch $@

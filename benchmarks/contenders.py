@@ -112,25 +112,25 @@ def onnxruntime() -> Pass:
     return run
 
 
-def ours(precision: str) -> Pass:
+def ours(precision: str, size: int = SIZE) -> Pass:
     """Stage one of this project, its network loaded; decoding, hashing and storing included."""
-    run_network = our_backbone(precision)
+    run_network = our_backbone(precision, size)
 
     def run(files: list[Path], folder: Path) -> None:
         from pipeline.extraction import extract_files
 
-        extract_files(files, our_recipe(precision), cache=folder, backbone=run_network)
+        extract_files(files, our_recipe(precision, size), cache=folder, backbone=run_network)
 
     return run
 
 
-def ours_decoding_fully(precision: str) -> Pass:
+def ours_decoding_fully(precision: str, size: int = SIZE) -> Pass:
     """Stage one of this project, but every pixel of a photograph is decoded."""
     from pipeline import extraction
     from pipeline.images import decode
 
     extraction.decode = partial(decode, scaled=False)
-    return ours(precision)
+    return ours(precision, size)
 
 
 def forward(precision: str) -> Pass:
@@ -158,6 +158,8 @@ CONTENDERS: dict[str, Callable[[], Pass]] = {
     "int8": lambda: ours("int8"),
     "float32-full-decoding": lambda: ours_decoding_fully("float32"),
     "int8-full-decoding": lambda: ours_decoding_fully("int8"),
+    "int8-64": lambda: ours("int8", 64),
+    "int8-64-full-decoding": lambda: ours_decoding_fully("int8", 64),
     "forward-float32": lambda: forward("float32"),
     "forward-bfloat16": lambda: forward("bfloat16"),
     "openvino-float32": lambda: openvino("f32"),
@@ -176,20 +178,21 @@ def keras_base() -> tuple:
 
 
 @cache
-def our_recipe(precision: str):
+def our_recipe(precision: str, size: int = SIZE):
     """Return our recipe in that precision; int8 is calibrated on the demo."""
     from pipeline import load_dataset, vgg16_recipe
     from pipeline.extraction import calibrated
 
     with tempfile.TemporaryDirectory() as empty:
-        return calibrated(load_dataset("demo"), vgg16_recipe(precision=precision), cache=empty)
+        recipe = vgg16_recipe(precision=precision, size=size)
+        return calibrated(load_dataset("demo"), recipe, cache=empty)
 
 
-def our_backbone(precision: str):
+def our_backbone(precision: str, size: int = SIZE):
     """Return our network in that precision."""
     from pipeline.backbone import Backbone
 
-    return Backbone(our_recipe(precision))
+    return Backbone(our_recipe(precision, size))
 
 
 def serve(name: str, listing: str) -> None:

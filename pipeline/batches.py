@@ -19,7 +19,7 @@ from pipeline.backbone import preprocess
 from pipeline.dataset import Dataset
 from pipeline.digests import read_image
 from pipeline.errors import DataError, ImageError, PipelineError
-from pipeline.extraction import Extraction, Views
+from pipeline.extraction import Extraction, Views, free_space
 from pipeline.images import decode
 from pipeline.network import Network, as_probabilities
 from pipeline.recipe import Recipe
@@ -140,6 +140,21 @@ class CachedRows:
             rows = [self._first[place] + view for place in places for view in views[place]]
             if keys:
                 self._rows[rows] = extraction.augmented.read(keys)
+
+    @staticmethod
+    def check_space(dataset: Dataset, recipe: Recipe, views: Views, folder: Path) -> None:
+        """Refuse, before rows are made, what could not be laid out in a folder.
+
+        Raises
+        ------
+        PipelineError
+            The uncompressed rows need more space than is free there.
+        """
+        count = sum(1 + len(more) for more in views.of(dataset))
+        size = count * math.prod(recipe.shape) * (2 if recipe.precision == "bfloat16" else 4)
+        free = free_space(folder)
+        if free is not None and size > free:
+            raise _no_room(count, size, folder, f"{free / 1e9:.1f} GB are free")
 
     def inputs(self, network: Network, phase: str) -> tuple[Read, Before]:
         """Give rows; for a head alone, what the frozen layers above make of them, made once."""
@@ -265,9 +280,12 @@ def _scratch(folder: Path, shape: tuple[int, ...], dtype: Any) -> Any:
                 os.posix_fallocate(file.fileno(), 0, size)
             return np.memmap(file, dtype, "w+", shape=shape)
     except OSError as error:
-        raise PipelineError(
-            f"cannot lay out {shape[0]:,} rows, {size / 1e9:.1f} GB, in {folder}: "
-            f"{error.strerror or error}.",
-            fix="see to permissions and free space there, name another folder with --runs, or "
-            "ask for fewer --views",
-        ) from error
+        raise _no_room(shape[0], size, folder, error.strerror or str(error)) from error
+
+
+def _no_room(rows: int, size: int, folder: Path, why: str) -> PipelineError:
+    return PipelineError(
+        f"cannot lay out {rows:,} rows, {size / 1e9:.1f} GB, in {folder}: {why}.",
+        fix="see to permissions and free space there, name another folder with --runs, or ask "
+        "for fewer --views",
+    )

@@ -16,11 +16,13 @@ import numpy.typing as npt
 
 from pipeline.dataset import Dataset, load_dataset
 from pipeline.errors import PipelineError
+from pipeline.examples import find_examples
 from pipeline.exchange import SUFFIXES, import_features
 from pipeline.extraction import CACHE, Extraction, Forward, Progress, Views, extract, keys
 from pipeline.fitting import Task
 from pipeline.heads import HEADS, Head, get_head
 from pipeline.judging import judge
+from pipeline.problems import find_problems_quickly
 from pipeline.protocol import Protocol
 from pipeline.recipe import Recipe
 from pipeline.rows import ViewedRows
@@ -143,6 +145,8 @@ def classify(
     run = Run(
         Path(), dataset, recipe, tuple(results), tuple(reference), protocol, unfinished=unfinished
     )
+    if stopped is None:
+        run = look_into(run, variants[0].first, seed)
     run = write_run(run, Path(runs), name, seed=seed)
     if stopped is not None:
         raise Interrupted(run) from stopped
@@ -161,6 +165,16 @@ class Interrupted(KeyboardInterrupt):
     def __init__(self, run: Run) -> None:
         super().__init__(f"stopped; {len(run.results)} heads are kept in {run.folder}")
         self.run = run
+
+
+def look_into(run: Run, rows: npt.NDArray[np.float32], seed: int) -> Run:
+    """Add to a run what may be wrong with its data, and some test images looked at closely."""
+    dataset, best = run.dataset, run.best
+    return replace(
+        run,
+        problems=find_problems_quickly(dataset, rows, best.predicted, seed=seed),
+        examples=find_examples(best.model, dataset, best.probabilities, rows.__getitem__, rows),
+    )
 
 
 def _check_features(rows: npt.NDArray[np.float32]) -> None:

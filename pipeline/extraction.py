@@ -166,14 +166,19 @@ class Plan:
     @property
     def free(self) -> int | None:
         """Bytes that are free where the cache is; None where the file system does not tell."""
-        folder = self.store.folder.absolute()
-        while not folder.exists():
-            folder = folder.parent
-        try:
-            usage = shutil.disk_usage(folder)
-        except OSError:
-            return None
-        return usage.free if usage.total else None  # some network drives say 0 of 0
+        return free_space(self.store.folder)
+
+
+def free_space(folder: Path) -> int | None:
+    """Return the bytes that are free where a folder is, or will be; None where nobody can tell."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    return usage.free if usage.total else None  # some network drives say 0 of 0
 
 
 def check_space(plans: Sequence[Plan]) -> None:

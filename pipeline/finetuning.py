@@ -14,14 +14,19 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from pipeline.backbone import LAYERS, feature_shape, vgg16_recipe
 from pipeline.batches import CachedRows, Images, OrderedBatches, Source
 from pipeline.dataset import Dataset, load_dataset
 from pipeline.errors import DataError, ModelError, PipelineError
 from pipeline.evaluate import evaluate
+from pipeline.examples import find_examples
 from pipeline.extraction import CACHE, Extraction, Views, extract, find_unreadable
 from pipeline.extraction import Progress as Report
 from pipeline.heads import DenseHead
@@ -178,6 +183,7 @@ def finetune(
     started = time.perf_counter()
     extraction: Extraction | None = None
     if settings.source == "cache":
+        CachedRows.check_space(dataset, recipe, views, runs)
         extraction = extract(
             dataset,
             recipe,
@@ -253,7 +259,9 @@ def finetune(
         best_epoch,
         phases,
     )
-    run = write_run(Run(Path(), dataset, recipe, (result,)), runs, name, seed=seed)
+    examples = find_examples(model, dataset, probabilities, partial(_rows, source, network))
+    run = Run(Path(), dataset, recipe, (result,), examples=examples)
+    run = write_run(run, runs, name, seed=seed)
     shutil.rmtree(unfinished, ignore_errors=True)
     return run
 
@@ -309,6 +317,14 @@ def _train(
                 continue
             curves.setdefault(curve, []).extend(values)
     return curves, best_epoch, tuple(ends), digest
+
+
+def _rows(
+    source: Source, network: Network, places: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float32]:
+    """Give what the tail takes of some images."""
+    read, before = source.inputs(network, "finetune")
+    return np.concatenate([np.asarray(before(one), np.float32) for one in read(places, 64, -1)])
 
 
 def _dense(head: Model) -> DenseHead:

@@ -135,6 +135,13 @@ def thumbnail(data: bytes, side: int) -> bytes:
     return file.getvalue()
 
 
+def png(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Write pixels of shape (height, width, 3), or with opacity (height, width, 4), as a PNG."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
 def _load(
     data: bytes, size: int, fit: Callable[[int, int], tuple[int, int]], resize: str, scaled: bool
 ) -> Image.Image:

@@ -22,7 +22,9 @@ from pipeline import report, table
 from pipeline.dataset import Dataset, count_splits
 from pipeline.errors import PipelineError
 from pipeline.evaluate import Metrics
+from pipeline.examples import Examples
 from pipeline.model import Model
+from pipeline.problems import Problems
 from pipeline.protocol import Protocol
 from pipeline.recipe import Recipe
 from pipeline.significance import Comparison, corrected_t_test, disagreement
@@ -129,6 +131,10 @@ class Run:
         Who was fitted on what, chosen by what and judged on what.
     unfinished : tuple of str
         Heads that were asked for, and not done when the run was stopped.
+    problems : Problems or None
+        What is wrong with the data set, where that was looked for.
+    examples : Examples or None
+        What the best head makes of some test images.
     """
 
     folder: Path
@@ -138,6 +144,8 @@ class Run:
     reference: tuple[Result, ...] = ()
     protocol: Protocol = field(default_factory=Protocol)
     unfinished: tuple[str, ...] = ()
+    problems: Problems | None = None
+    examples: Examples | None = None
 
     @property
     def ranked(self) -> list[Result]:
@@ -245,6 +253,35 @@ def write_run(run: Run, runs: Path, name: str | None, *, seed: int) -> Run:
         ) from error
 
 
+def add_problems(folder: Path, problems: Problems) -> Path:
+    """Put what was found wrong with a run's data set into its folder, and onto its page.
+
+    Returns
+    -------
+    Path
+        The page.
+
+    Raises
+    ------
+    PipelineError
+        There is no run, it was made from other images, labels or splits, or its folder cannot be
+        written.
+    """
+    if report.digest_of(folder) != problems.dataset.digest:
+        raise PipelineError(
+            f"the run in {folder} was made from other images, labels or splits.",
+            expected="the run's data set, with its --seed",
+        )
+    try:
+        (folder / "problems.json").write_text(json.dumps(problems.to_dict(), indent=2) + "\n")
+    except OSError as error:
+        raise PipelineError(
+            f"cannot write into {folder}: {error.strerror}.",
+            fix="see to the folder's permissions and free space",
+        ) from error
+    return report.write_report(folder)
+
+
 def _write_contents(run: Run, seed: int) -> None:
     dataset, folder = run.dataset, run.folder
     for result in run.results:
@@ -263,8 +300,13 @@ def _write_contents(run: Run, seed: int) -> None:
                 result.phases,
             )
     _write_predictions(run, folder / "predictions.csv")
-    document = json.dumps(_describe(run, seed), indent=2)
-    (folder / "run.json").write_text(document + "\n")
+    for name, found in (
+        ("run", _describe(run, seed)),
+        ("problems", run.problems and run.problems.to_dict()),
+        ("examples", run.examples and run.examples.to_dict()),
+    ):
+        if found:
+            (folder / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
 def _move(folder: Path, runs: Path, name: str | None, default: str) -> Path:

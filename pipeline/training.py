@@ -23,6 +23,7 @@ OPTIMIZERS = ("rmsprop", "adam")
 """Names of the optimisers; the textbook recipe uses RMSprop."""
 
 _CHECKPOINT_SECONDS = 60.0
+_CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into the checkpoints after short epochs
 
 Batch = tuple[Any, npt.NDArray[np.int64]]
 
@@ -146,7 +147,8 @@ def train(
     training : Training
         How it is trained.
     checkpoint : Path
-        File to go on from; written after each epoch, and each minute within one.
+        File to go on from; written each minute, at the end, and after an epoch that is long enough
+        for writing it to be a small part.
     before : callable
         What is done to a batch's inputs, in the same graph, without being trained.
     on_images : callable, optional
@@ -191,6 +193,7 @@ def train(
     total = training.epochs * batches.images
     report(progress.epoch * batches.images + progress.seen, total)
     while not _is_over(progress, training):
+        begun = time.monotonic()
         for inputs, labels in batches.epoch(progress.epoch, progress.step):
             loss, hits = step(inputs, labels)
             loss = float(loss)
@@ -207,7 +210,10 @@ def train(
             raise _not_finite(f"the loss on validation was not finite {progress.where}", checkpoint)
         if progress.best_epoch == progress.epoch:
             state.keep_best()
-        state.save(progress)
+        if _is_over(progress, training):
+            state.save(progress)
+        else:
+            state.save_if_cheap(progress, time.monotonic() - begun)
         if on_epoch:
             on_epoch(progress.epoch, figures)
     state.use_best()
@@ -281,6 +287,7 @@ class _State:
         self._file = file
         self._best: list[npt.NDArray[np.float32]] = []
         self._saved = time.monotonic()
+        self._cost = self._trained = 0.0
 
     def keep_best(self) -> None:
         self._best = [np.asarray(variable) for variable in self._model.trainable_variables]
@@ -293,11 +300,24 @@ class _State:
         if time.monotonic() - self._saved > _CHECKPOINT_SECONDS:
             self.save(progress)
 
-    def save(self, progress: Progress) -> None:
+    def save_if_cheap(self, progress: Progress, seconds: float) -> None:
+        """Save, unless what that costs is much of the time that training took since."""
+        self._trained += seconds
+        if self._cost <= _CHECKPOINT_SHARE * self._trained:
+            self.save(progress)
+        else:
+            self._values(progress)
+
+    def _values(self, progress: Progress) -> list[npt.NDArray[np.float32]]:
         now = [np.asarray(variable) for variable in self._now]
         # The loss may well be finite then: compiled, a relu makes 0 of what is no number.
         if not all(np.isfinite(array).all() for array in now):
             raise _not_finite(f"weights were not finite {progress.where}", self._file)
+        return now
+
+    def save(self, progress: Progress) -> None:
+        started = time.monotonic()
+        now = self._values(progress)
         arrays: dict[str, Any] = {"progress": json.dumps(vars(progress))}
         arrays |= {f"now{i:03}": array for i, array in enumerate(now)}
         arrays |= {f"best{i:03}": array for i, array in enumerate(self._best)}
@@ -311,6 +331,7 @@ class _State:
                 fix="see to permissions and free space, and start the same training again",
             ) from error
         self._saved = time.monotonic()
+        self._cost, self._trained = self._saved - started, 0.0
 
     def _write(self, arrays: Mapping[str, Any]) -> None:
         """Write a file under a name of its own, as an equal training may do so now, too."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,10 @@ from pipeline import run as run_module
 from pipeline.backbone import vgg16_recipe
 from pipeline.dataset import Dataset, Quarantined
 from pipeline.evaluate import evaluate
+from pipeline.examples import find_examples
+from pipeline.heads import get_head
 from pipeline.model import Model
+from pipeline.problems import find_problems
 from pipeline.run import Result, Run
 
 HISTORY = {
@@ -36,8 +40,11 @@ def imitate(
     seed: int = 0,
     data_seed: int = 0,
     validated: bool = True,
+    looked_into: bool = False,
 ) -> Run:
     """Write `run.json` and `predictions.csv` of heads that are right more often than not.
+
+    If `looked_into`, also `problems.json` and `examples.json`, with some of each problem in them.
 
     Of the heads, each is a little worse than the one before. `skill` 0 is guessing. Not
     `validated`: they were trained on the validation images too.
@@ -81,7 +88,31 @@ def imitate(
     run_module._write_predictions(run, folder / "predictions.csv")
     document = json.dumps(run_module._describe(run, seed), indent=2)
     (folder / "run.json").write_text(document)
+    if looked_into:
+        look_into(run, rng)
     return run
+
+
+def look_into(run: Run, rng: np.random.Generator) -> None:
+    """Find problems in rows that hold some, and write them as `classify` does."""
+    data, best = run.dataset, run.best
+    rows = rng.exponential(size=(len(data), 4, 4, 8)) * (rng.random((len(data), 4, 4, 8)) < 0.2)
+    rows[-2:] = rows[:2]  # two test images are copies
+    rows[2] *= rng.random(rows[2].shape) < 0.1  # and one picture is strange
+    rows = rows.astype(np.float32)
+    problems = find_problems(
+        data,
+        rows,
+        build=get_head("logistic").build,
+        probabilities=best.probabilities,
+        predicted=best.probabilities.argmax(axis=1),
+        repeats=1,
+    )
+    estimator = get_head("logistic").build(0).fit(rows.reshape(len(rows), -1), data.labels)
+    model = replace(best.model, estimator=estimator)
+    examples = find_examples(model, data, best.probabilities, rows.__getitem__, rows)
+    for name, found in (("problems", problems), ("examples", examples)):
+        (run.folder / f"{name}.json").write_text(json.dumps(found.to_dict()))
 
 
 def change(folder: Path, **fields) -> None:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import hashlib
+import json
 import shutil
 
 import numpy as np
@@ -178,6 +179,21 @@ def test_a_loaded_model_saved_again_is_the_same_model(tune, tmp_path):
         for place in (first, tmp_path / "again")
     )
     assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_mistakes_are_mapped_alike_from_rows_and_from_images(tune):
+    found = []
+    for source in ("cache", "images"):
+        run = tune(source=source)
+        document = json.loads((run.folder / "examples.json").read_text())
+        assert (document["head"], document["maps"]) == ("finetuned", "gradient")
+        assert not any(one["neighbours"] for one in document["images"])
+        found.append({one["path"]: np.array(one["map"]) for one in document["images"]})
+    assert len(found[0]) > 2
+    assert found[0].keys() == found[1].keys()
+    for path, values in found[0].items():
+        assert np.abs(values).max() > 0
+        np.testing.assert_allclose(found[1][path], values, atol=0.02 * np.abs(values).max())
 
 
 # --- what is frozen ---------------------------------------------------------------------------
@@ -465,6 +481,15 @@ def test_a_name_that_is_taken_is_said_before_the_work(tune, tmp_path, monkeypatc
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     with pytest.raises(PipelineError, match=r"there is a run .*mine already"):
         tune(options={"name": "mine"})
+
+
+def test_space_for_the_unpacked_rows_is_checked_before_any_is_made(tune, tmp_path, monkeypatch):
+    monkeypatch.setattr(extraction, "free_space", lambda folder: 10**12)
+    monkeypatch.setattr(batches, "free_space", lambda folder: 28 * 4 * 4 * 512 * 4 - 1)
+    monkeypatch.setattr(extraction, "Backbone", no_network)
+    with pytest.raises(PipelineError, match=r"28 rows, 0.0 GB, in .*runs: 0.0 GB are free"):
+        tune(options={"cache": tmp_path / "empty"})
+    assert not (tmp_path / "empty").exists()
 
 
 @pytest.mark.parametrize("source", ["cache", "images"])

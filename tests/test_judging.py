@@ -282,6 +282,7 @@ def test_a_run_of_a_cross_validation_says_so_and_its_page_can_be_made(place):
     record = read_run(run.folder)
     assert not record.problem
     assert len(record.predictions["logistic"].paths) == 120
+    assert not any("copy" in line for line in run.problems.summary())
     first, *_, last = verdict(record)
     assert "of 120 images, each seen by a fit without it, right" in first
     assert last == document["comparison"]["sentence"]
@@ -326,7 +327,8 @@ def test_a_threshold_is_used_in_prediction(photos, recipe, backbone, tmp_path):
     model = Model.load(find_model(run.folder))
     assert model.threshold == run.best.model.threshold
     strict = dataclasses.replace(model.threshold, value=1.0)
-    paths = run.dataset.paths[:4]
+    paths = run.dataset.paths
+    assert {one.label for one in model.predict(paths, backbone=backbone)} == {"blue", "red"}
     said = list(dataclasses.replace(model, threshold=strict).predict(paths, backbone=backbone))
     assert {one.label for one in said} == {"blue"}
 

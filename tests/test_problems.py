@@ -26,6 +26,7 @@ from pipeline.problems import (
     find_neighbours,
     find_outliers,
     find_problems,
+    find_problems_quickly,
     join_groups,
     measure_leakage,
     measure_learning_curve,
@@ -260,11 +261,11 @@ def test_groups_join_what_any_of_them_has_together():
 def leak(copied, hits, rest, rest_hits):
     """Measure it on test images of which some have a copy in training."""
     total = copied + rest
-    rows = photographs(copied + total)
+    rows = photographs(copied + total + 1)
     rows[:copied] = rows[copied : 2 * copied]
-    rows[-1] = rows[-2]  # a pair within the test images leaks nothing
-    where = splits(copied, 0, total)
-    correct = np.zeros(copied + total, bool)
+    rows[-2] = rows[-3]  # a pair within the test images leaks nothing
+    where = np.append(splits(copied, 0, total), "train")
+    correct = np.zeros(copied + total + 1, bool)
     correct[copied : copied + hits] = correct[2 * copied : 2 * copied + rest_hits] = True
     return measure_leakage(duplicates(rows, where).pairs, where, correct)
 
@@ -286,6 +287,16 @@ def test_the_interval_is_newcombes():
 def test_without_copies_nothing_leaks_and_with_copies_alone_nothing_is_known():
     assert leak(0, 0, 20, 15) == Leakage(0, 20, None, 0.75, 0.0, 0.0, 0.0)
     assert leak(20, 15, 0, 0) == Leakage(20, 20, 0.75, None, None, None, None)
+
+
+def test_in_cross_validation_where_all_are_test_images_nothing_is_said_of_leakage(planted):
+    dataset, rows = planted
+    dataset = dataclasses.replace(dataset, splits=np.repeat("test", 240))
+    found = find_problems_quickly(dataset, rows, dataset.labels)
+    assert found.leakage.total == 0
+    assert not any("test image" in sentence for sentence in found.summary())
+    assert not any("training images" in sentence for sentence in found.summary())
+    assert ends(found.duplicates.pairs) == [(10, 230), (11, 231)]
 
 
 # Labels
@@ -510,7 +521,10 @@ def test_everything_is_found_at_once(planted):
     assert found.curve.points[-1].images == 144  # four fifths of what is not test
     document = json.loads(json.dumps(found.to_dict()))
     assert document["summary"] == list(found.summary())
-    assert document["labels"]["suspects"][0]["place"] in {20, 200}
+    assert document["labels"]["suspects"][0]["path"] in {"20.png", "200.png"}
+    pair = document["duplicates"]["pairs"][0]
+    assert (pair["first"], pair["second"]) == ("10.png", "230.png")
+    assert (pair["splits"], pair["labels"]) == (["train", "test"], ["cat", "cat"])
     assert document["learning_curve"]["answer"] == found.curve.answer
 
 
@@ -592,6 +606,34 @@ def test_the_summary_says_what_leaks_in_points(leakage, sentence):
     )
     found = find_problems(dataset, np.abs(rows), build=logistic, repeats=0)
     assert dataclasses.replace(found, leakage=leakage).summary()[0] == sentence
+
+
+def test_quickly_is_everything_but_the_curve_and_only_for_so_many_images(planted, monkeypatch):
+    dataset, rows = planted
+    found = find_problems_quickly(dataset, rows, dataset.labels, seed=3)
+    logistic = get_head("logistic").build
+    same = find_problems(dataset, rows, build=logistic, predicted=dataset.labels, repeats=0, seed=3)
+    assert found.to_dict() == same.to_dict()
+    assert found.curve is None
+    monkeypatch.setattr(problems, "_QUICK", 239)
+    assert find_problems_quickly(dataset, rows, dataset.labels) is None
+
+
+def test_a_data_set_too_small_to_judge_labels_by_has_the_rest_told():
+    rows = photographs(6)
+    rows[5] = rows[0]
+    dataset = Dataset(
+        "photos",
+        tuple(Path(f"{number}.png") for number in range(6)),
+        tuple(digests(6)),
+        np.array([0, 0, 1, 1, 0, 0]),
+        splits(4, 1, 1),
+        ("cat", "dog"),
+    )
+    found = find_problems(dataset, rows, build=logistic, groups=np.array([0, 1, 2, 2, 3, 4]))
+    assert (found.labels.judged, found.curve) == (0, None)
+    assert ends(found.duplicates.pairs) == [(0, 5)]
+    assert "There are too few images to tell which labels may be wrong." in found.summary()
 
 
 def test_rows_that_do_not_fit_the_data_set_are_refused(planted):

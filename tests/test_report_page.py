@@ -19,7 +19,9 @@ from pipeline import cli
 from pipeline.dataset import Quarantined
 from pipeline.errors import PipelineError
 from pipeline.report import charts, page, write_comparison, write_report
-from pipeline.report.sections import MISTAKES, SIDE, Section
+from pipeline.report.mistakes import MISTAKES
+from pipeline.report.sections import Section
+from pipeline.report.thumbnails import SIDE
 
 VOID = {"meta", "link", "img", "input", "br"}
 SVG = {"path", "circle", "text", "g", "svg"}

@@ -27,12 +27,14 @@ def test_a_runs_folder_holds_all_that_came_of_it(place_with_pictures):
     assert files_in(run.folder) == [
         "confusion-dense.png",
         "confusion-logistic.png",
+        "examples.json",
         "history-dense.png",
         "models/dense/head.weights.h5",
         "models/dense/manifest.json",
         "models/logistic/head.skops",
         "models/logistic/manifest.json",
         "predictions.csv",
+        "problems.json",
         "report.html",
         "run.json",
     ]

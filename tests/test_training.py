@@ -218,6 +218,7 @@ def test_stopped_before_any_step_it_goes_on_to_the_same_bits(
 ):
     """With a checkpoint after each step, and with one after each epoch."""
     monkeypatch.setattr(training, "_CHECKPOINT_SECONDS", seconds)
+    monkeypatch.setattr(training, "_CHECKPOINT_SHARE", math.inf)
     with pytest.raises(Stopped):
         train(head(dropout=0.3), StoppedRows(stop_at), SETTINGS, checkpoint=checkpoint)
     model, done = head(dropout=0.3), []
@@ -232,6 +233,20 @@ def test_stopped_before_any_step_it_goes_on_to_the_same_bits(
     assert done[0] == 10 * epochs + (4 * steps if seconds == 0 else 0)
     assert_same(model.get_weights(), undisturbed[0])
     assert progress == undisturbed[1]
+
+
+def test_of_short_epochs_only_the_first_and_the_last_are_kept(checkpoint, monkeypatch):
+    """What a checkpoint costs is known from the first; the share of time allowed here is none."""
+    monkeypatch.setattr(training, "_CHECKPOINT_SHARE", 0.0)
+    kept = []
+    train(
+        head(),
+        Rows(),
+        SETTINGS,
+        checkpoint=checkpoint,
+        on_epoch=lambda *_: kept.append(json.loads(str(np.load(checkpoint)["progress"]))["epoch"]),
+    )
+    assert kept == [1] * (SETTINGS.epochs - 1) + [SETTINGS.epochs]
 
 
 @pytest.mark.parametrize("name", ["savez", "fsync", "replace"])

@@ -35,6 +35,7 @@ from pipeline.cli.options import (
     views_of,
     with_recipe,
 )
+from pipeline.cli.problems import problems
 from pipeline.cli.report import compare, report
 from pipeline.cli.steps import prepare
 from pipeline.cli.terminal import (
@@ -64,6 +65,7 @@ app.add_typer(cache_app, name="cache")
 app.command()(classify)
 app.command()(finetune)
 app.command()(augment)
+app.command()(problems)
 app.command()(report)
 app.command()(compare)
 

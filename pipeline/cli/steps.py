@@ -143,6 +143,8 @@ def print_run(run: Run) -> None:
     out.print(table)
     for note in notes(run):
         out.print(shown(note), soft_wrap=True)
+    if run.problems and run.problems.leakage.copied:
+        out.print(f"[yellow]Copies:[/] {run.problems.summary()[0]}", soft_wrap=True)
     out.print(
         f"The run, with its pictures and models: {shown(run.folder)}\n"
         f"All of it on one page: {shown(run.folder / 'report.html')}",

@@ -7,6 +7,7 @@ digests go in, and what to look at comes out.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,6 +33,7 @@ from pipeline.problems.labels import (
     Build,
     LabelProblems,
     Suspect,
+    TooFewImagesError,
     assign_folds,
     find_label_problems,
     learn,
@@ -63,6 +65,7 @@ __all__ = [
     "Point",
     "Problems",
     "Suspect",
+    "TooFewImagesError",
     "assign_folds",
     "find_class_problems",
     "find_duplicates",
@@ -70,12 +73,17 @@ __all__ = [
     "find_neighbours",
     "find_outliers",
     "find_problems",
+    "find_problems_quickly",
     "join_groups",
     "measure_leakage",
     "measure_learning_curve",
     "out_of_fold",
 ]
 
+SCHEMA = 1
+"""Version of ``problems.json``."""
+
+_QUICK = 20_000  # images that are compared with each other in less than half a minute
 _SMALL = 5000  # images up to which a Gram matrix is cheap: 200 MB
 
 
@@ -85,8 +93,8 @@ class Problems:
 
     Attributes
     ----------
-    images : int
-        Number of images that were looked at.
+    dataset : Dataset
+        What was looked at: all that follows names images by their position in it.
     duplicates : Duplicates
         Images that are there more than once.
     leakage : Leakage
@@ -101,7 +109,7 @@ class Problems:
         How accuracy grows with the number of images; None where that was not asked for.
     """
 
-    images: int
+    dataset: Dataset
     duplicates: Duplicates
     leakage: Leakage
     labels: LabelProblems
@@ -110,16 +118,59 @@ class Problems:
     curve: LearningCurve | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all of it as plain values, ready for JSON; images are named by their position."""
+        """Give all of it as plain values, ready for JSON: what ``problems.json`` holds."""
+        data = self.dataset
+        path, name = [str(one) for one in data.paths], data.classes
         return {
-            "images": self.images,
-            "duplicates": self.duplicates.to_dict(),
-            "leakage": asdict(self.leakage),
-            "labels": self.labels.to_dict(),
-            "outliers": [outlier.to_dict() for outlier in self.outliers],
-            "classes": self.classes.to_dict(),
-            "learning_curve": self.curve.to_dict() if self.curve else None,
+            "schema": SCHEMA,
+            "images": len(data),
+            "digest": data.digest,
             "summary": list(self.summary()),
+            "leakage": asdict(self.leakage),
+            "duplicates": {
+                "thresholds": asdict(self.duplicates.thresholds),
+                "pairs": [
+                    {
+                        "first": path[pair.first],
+                        "second": path[pair.second],
+                        "kind": pair.kind,
+                        "similarity": pair.similarity,
+                        "splits": list(pair.splits),
+                        "labels": [name[data.labels[one]] for one in (pair.first, pair.second)],
+                    }
+                    for pair in self.duplicates.pairs
+                ],
+            },
+            "labels": {
+                "judged": self.labels.judged,
+                "estimated": self.labels.estimated,
+                "suspects": [
+                    {
+                        "path": path[suspect.place],
+                        "split": str(data.splits[suspect.place]),
+                        "label": name[suspect.given],
+                        "suggested": name[suspect.suggested],
+                        "score": suspect.score,
+                        "likely": suspect.likely,
+                    }
+                    for suspect in self.labels.suspects
+                ],
+            },
+            "outliers": [
+                {
+                    "path": path[outlier.place],
+                    "split": str(data.splits[outlier.place]),
+                    "label": name[outlier.label],
+                    "distance": outlier.distance,
+                    "score": outlier.score,
+                }
+                for outlier in self.outliers
+            ],
+            "classes": asdict(self.classes),
+            "learning_curve": self.curve.to_dict() if self.curve else None,
+            "quarantined": [
+                {"path": str(bad.path), "reason": bad.reason} for bad in data.quarantined
+            ],
         }
 
     def summary(self) -> tuple[str, ...]:
@@ -179,7 +230,8 @@ def find_problems(
     Raises
     ------
     PipelineError
-        Features and data set do not fit, features are not finite, or there are too few images.
+        Features and data set do not fit, or features are not finite. Where there are too few
+        images to judge labels or to measure a learning curve, these are left out.
     """
     if len(rows) != len(dataset):
         raise PipelineError(
@@ -203,27 +255,47 @@ def find_problems(
     if predicted is None:
         predicted = _predict_test(rows, labels, splits, judge, seed)
     if probabilities is None:
-        probabilities = out_of_fold(rows, labels, judge, classes=k, groups=together, seed=seed)
+        with suppress(TooFewImagesError):
+            probabilities = out_of_fold(rows, labels, judge, classes=k, groups=together, seed=seed)
     curve = None
     if repeats:
         seen = dataset.where("train", "validation")
-        curve = measure_learning_curve(
-            rows[seen],
-            labels[seen],
-            build or logistic,
-            repeats=repeats,
-            groups=together[seen],
-            seed=seed,
-        )
+        with suppress(TooFewImagesError):
+            curve = measure_learning_curve(
+                rows[seen],
+                labels[seen],
+                build or logistic,
+                repeats=repeats,
+                groups=together[seen],
+                seed=seed,
+            )
     return Problems(
-        images=len(rows),
+        dataset=dataset,
         duplicates=duplicates,
         leakage=measure_leakage(duplicates.pairs, splits, predicted == labels),
-        labels=find_label_problems(labels, probabilities),
+        labels=(
+            LabelProblems((), 0, 0)
+            if probabilities is None
+            else find_label_problems(labels, probabilities)
+        ),
         outliers=find_outliers(labels, of_class),
         classes=find_class_problems(labels, splits, dataset.classes),
         curve=curve,
     )
+
+
+def find_problems_quickly(
+    dataset: Dataset, rows: Rows, predicted: npt.NDArray[np.int64], *, seed: int = 0
+) -> Problems | None:
+    """Find what takes two seconds on the demo: all but the learning curve, labels by ``logistic``.
+
+    Parameters are those of `find_problems`. None above 20,000 images, as the time for comparing
+    them grows with the square of their number.
+    """
+    if len(rows) > _QUICK:
+        return None
+    logistic = get_head("logistic").build
+    return find_problems(dataset, rows, build=logistic, predicted=predicted, repeats=0, seed=seed)
 
 
 def _predict_test(
@@ -274,6 +346,8 @@ def _say_duplicates(duplicates: Duplicates) -> Iterator[str]:
 
 
 def _say_labels(labels: LabelProblems) -> Iterator[str]:
+    if not labels.judged:
+        yield "There are too few images to tell which labels may be wrong."
     likely = sum(suspect.likely for suspect in labels.suspects)
     if likely:
         yield (

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -57,10 +56,6 @@ class ClassProblems:
     guessing: float
     notes: tuple[str, ...]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give all of it as plain values, ready for JSON."""
-        return asdict(self)
-
 
 def find_class_problems(
     labels: npt.NDArray[np.int64], splits: npt.NDArray[np.str_], classes: tuple[str, ...]
@@ -75,7 +70,8 @@ def find_class_problems(
     labels : ndarray of int64, shape (n,)
         Classes, an index into `classes`; n is at least 1.
     splits : ndarray of str, shape (n,)
-        ``"train"``, ``"validation"`` or ``"test"``.
+        ``"train"``, ``"validation"`` or ``"test"``; all of them test in cross-validation, where
+        there is no number of training images to note.
     classes : tuple of str
         Names of the classes.
     """
@@ -91,6 +87,8 @@ def find_class_problems(
     commonest = classes[int(total.argmax())]
     guessing = float(total.max() / total.sum())
     notes = [note for count in counts for note in _notes(count)]
+    if not (splits == "test").all():
+        notes = [note for count in counts for note in _notes_on_learning(count)] + notes
     if guessing >= 1 / len(classes) + _EASY_POINTS:
         notes.append(
             f"{guessing:.0%} of the images are {commonest}: always guessing that has an accuracy "
@@ -99,13 +97,15 @@ def find_class_problems(
     return ClassProblems(counts, commonest, guessing, tuple(notes))
 
 
+def _notes_on_learning(count: ClassCount) -> list[str]:
+    if count.train >= FEW_TO_LEARN:
+        return []
+    few = f"{count.name} has {count.train} training images"
+    return [f"{few}: with fewer than {FEW_TO_LEARN}, it is hard to learn."]
+
+
 def _notes(count: ClassCount) -> list[str]:
     notes = []
-    if count.train < FEW_TO_LEARN:
-        notes.append(
-            f"{count.name} has {count.train} training images: with fewer than {FEW_TO_LEARN}, "
-            "it is hard to learn."
-        )
     if count.test == 0:
         notes.append(f"{count.name} has no test images: nothing is known of how well it is told.")
     elif count.test < FEW_TO_TEST:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -119,13 +119,6 @@ class Duplicates:
         """The pairs with two labels for the same picture."""
         return tuple(pair for pair in self.pairs if not pair.same_label)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Give the pairs and thresholds as plain values, ready for JSON."""
-        return {
-            "thresholds": asdict(self.thresholds),
-            "pairs": [{**asdict(pair), "splits": list(pair.splits)} for pair in self.pairs],
-        }
-
 
 def find_duplicates(
     rows: Rows,
@@ -140,11 +133,11 @@ def find_duplicates(
     """Find images that are there more than once.
 
     Mirrored copies are found with the features of the mirrored images alone, and with them as well
-    as others. Mirroring the grid of
-    stored features instead does not do: of photographs from ImageNet, the so mirrored features of
-    a mirrored copy have a median similarity of 0.68 to the original (the most similar other one:
-    up to 0.71), of the demo's 0.64, and of no more than 42 % is the original the nearest. The grid
-    is not centred on the picture, and the filters below are not symmetric.
+    as others. Mirroring the grid of stored features instead does not do: of photographs from
+    ImageNet, the so mirrored features of a mirrored copy have a median similarity of 0.68 to the
+    original (the most similar other one: up to 0.71), of the demo's 0.64, and of no more than 42 %
+    is the original the nearest. The grid is not centred on the picture, and the filters below are
+    not symmetric.
 
     Parameters
     ----------
@@ -256,7 +249,8 @@ class Leakage:
     Attributes
     ----------
     copied, total : int
-        Number of test images with a copy among those trained on or chosen by; and of test images.
+        Number of test images with a copy among those trained on or chosen by; and of test images,
+        0 where all images are, as in cross-validation.
     accuracy_of_copied, accuracy_of_rest : float or None
         Share of these, and of the other test images, that are told right, 0 to 1. None where there
         are none.
@@ -298,9 +292,12 @@ def measure_leakage(
         Whether an image was told right, by a head trained on what is not test. Only test images
         are looked at.
     """
-    is_test = splits == "test"
+    # Where all are tested on, as in a cross-validation, none were learned from once and for all.
+    is_test = (splits == "test") & np.any(splits != "test")
     ends = [place for pair in pairs if pair.across for place in (pair.first, pair.second)]
     copied = is_test & np.isin(np.arange(len(splits)), ends)
+    if is_test.all():
+        return Leakage(0, 0, None, None, 0.0, 0.0, 0.0)
     rest = is_test & ~copied
     count, total = int(copied.sum()), int(is_test.sum())
     of_copied, of_rest = (

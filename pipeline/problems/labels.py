@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,10 @@ Build = Callable[[int], Classifier]
 """A seed in, a fresh classifier out: ``get_head("rbf-svm").build`` is one."""
 
 FOLDS = 5
+
+
+class TooFewImagesError(PipelineError):
+    """There are too few images, or classes, to learn from some and judge others."""
 
 
 @dataclass(frozen=True)
@@ -53,16 +56,12 @@ class LabelProblems:
     estimated : int
         How many labels are wrong, as confident learning estimates it.
     judged : int
-        Number of images that were judged.
+        Number of images that were judged; 0 where there are too few to learn from.
     """
 
     suspects: tuple[Suspect, ...]
     estimated: int
     judged: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give all of it as plain values, ready for JSON."""
-        return asdict(self)
 
 
 def assign_folds(
@@ -133,7 +132,7 @@ def out_of_fold(
 
     Raises
     ------
-    PipelineError
+    TooFewImagesError
         Some fold leaves fewer than two classes to learn from.
     """
     flat = rows.reshape(len(rows), -1)
@@ -159,13 +158,13 @@ def learn(
 
     Raises
     ------
-    PipelineError
+    TooFewImagesError
         Fewer than two classes are left.
     """
     counts = np.bincount(labels[places], minlength=int(labels.max()) + 1)
     learned = places[counts[labels[places]] > 1]
     if (counts > 1).sum() < 2:
-        raise PipelineError(
+        raise TooFewImagesError(
             f"Of {len(labels)} images, {len(places)} are to be learned from; "
             f"{(counts > 1).sum()} of their classes have two images or more.",
             expected="two images or more of two classes or more.",

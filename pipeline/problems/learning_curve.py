@@ -110,7 +110,7 @@ def measure_learning_curve(
 
     Raises
     ------
-    PipelineError
+    TooFewImagesError
         The smallest part of some fold has too few images of too few classes.
     """
     flat = rows.reshape(len(rows), -1)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -37,10 +36,6 @@ class Outlier:
     label: int
     distance: float
     score: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give all of it as plain values, ready for JSON."""
-        return asdict(self)
 
 
 def find_outliers(

@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.report import charts, curves
 from pipeline.report.charts import Bar, Frame, Line, Matrix, Plot, Rule
+from pipeline.report.findings import CurvePoint
 from pipeline.report.pictures import smoothed
 from pipeline.report.reading import Head, Predictions
 from pipeline.report.words import number, shortened
@@ -216,6 +217,30 @@ def _training(head: Head, name: str) -> Plot:
         lines=lines,
         rules=rules,
         note="Dots: as measured. Lines: smoothed.",
+    )
+
+
+def draw_learning_curve(points: Sequence[CurvePoint], answer: str) -> Plot:
+    """Draw how accuracy grows with the number of images, with intervals."""
+    images, accuracies = zip(*((float(one.images), one.accuracy) for one in points))
+    ends = [end for one in points for end in (one.low, one.high)]
+    frame = Frame(x=(0, max(images)), y=charts.limits(ends), x_whole=True)
+    bars = []
+    for one in points:
+        across, bottom = frame.place(one.images, one.low)
+        bars.append(Bar(across, bottom, frame.place(one.images, one.high)[1]))
+    spoken = "; ".join(f"{one.images:,} images {one.accuracy:.3f}" for one in points)
+    line = Line(
+        0, frame.path(images, accuracies), "accuracy", "", frame.dots(images, accuracies), bars
+    )
+    return frame.plot(
+        title="Accuracy by number of images",
+        summary=f"Accuracy on images that were left out, by number of images learned from: "
+        f"{spoken}. {answer}",
+        x_title="images learned from",
+        y_title="accuracy",
+        lines=[line],
+        note="Cross-validated without the test images. Strokes are 95 % intervals.",
     )
 
 

@@ -97,6 +97,7 @@ def _render(subject: Subject, parts: Sequence[Section[Subject]], **header: Any) 
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["removeprefix"] = str.removeprefix
     shown = []
     for part in parts:
         context = part.show(subject)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import PipelineError
+from pipeline.report.findings import Examples, Findings, read_examples, read_findings
 
 _SCHEMA = 1  # of run.json: the newest that is understood
 _METRICS = ("n", "accuracy", "accuracy_low", "accuracy_high", "log_loss", "confusion")
@@ -129,6 +130,10 @@ class Record:
         Of the test images, by head; empty where `predictions.csv` cannot be used.
     problem : str
         Why it cannot be used, else empty.
+    findings : Findings or None
+        What is wrong with the data set, from `problems.json`.
+    examples : Examples or None
+        Test images looked at closely, from `examples.json`.
     """
 
     name: str
@@ -138,6 +143,8 @@ class Record:
     heads: tuple[Head, ...]
     predictions: Mapping[str, Predictions]
     problem: str
+    findings: Findings | None
+    examples: Examples | None
 
     @property
     def best(self) -> Head:
@@ -163,7 +170,7 @@ def read_run(folder: Path, name: str | None = None) -> Record:
     Raises
     ------
     PipelineError
-        There is no run, or its `run.json` cannot be understood.
+        There is no run, or one of its JSON files cannot be understood.
     """
     file = folder / "run.json"
     try:
@@ -197,8 +204,22 @@ def read_run(folder: Path, name: str | None = None) -> Record:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _not_understood(file, error) from error
     predictions, problem = _read_predictions(folder / "predictions.csv", classes, heads)
-    resolved = name or folder.resolve().name
-    return Record(resolved, folder, document, classes, tuple(heads), predictions, problem)
+    return Record(
+        name or folder.resolve().name,
+        folder,
+        document,
+        classes,
+        tuple(heads),
+        predictions,
+        problem,
+        read_findings(folder / "problems.json"),
+        read_examples(folder / "examples.json"),
+    )
+
+
+def digest_of(folder: Path) -> str:
+    """Tell the digest of the data set that a run was made from; errors as for `read_run`."""
+    return str(read_run(folder).document["dataset"]["digest"])
 
 
 def _not_understood(file: Path, error: Exception) -> PipelineError:

@@ -8,28 +8,16 @@ from the user: the templates escape it, so leave ``|safe`` away.
 
 from __future__ import annotations
 
-import base64
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-
-from pipeline.digests import read_image
-from pipeline.errors import ImageError
-from pipeline.images import thumbnail
 from pipeline.report import figures, tables
+from pipeline.report.mistakes import show_mistakes
+from pipeline.report.problems import show_problems
 from pipeline.report.reading import Record
 from pipeline.report.verdict import guessing
 from pipeline.report.words import number
-
-MISTAKES = 24
-"""Most mistakes that are shown."""
-
-SIDE = 160
-"""Longer side of their pictures, in pixels."""
 
 _FILES = 200
 _CLASSES = 100
@@ -113,85 +101,6 @@ def _training(record: Record) -> Mapping[str, Any] | None:
     return {"plots": plots} if plots else None
 
 
-@dataclass(frozen=True)
-class Mistake:
-    """A test image that the best head got wrong.
-
-    Attributes
-    ----------
-    picture : str
-        A small JPEG as a ``data:`` URI; empty where there is none.
-    reason : str
-        Why there is none.
-    """
-
-    path: str
-    truth: str
-    predicted: str
-    probability: float
-    number: int
-    picture: str
-    reason: str
-
-
-def _mistakes(record: Record) -> Mapping[str, Any]:
-    if not record.predictions:
-        return {"problem": record.problem, "mistakes": []}
-    predictions = record.predictions[record.best.name]
-    wrong = np.flatnonzero(~predictions.right)
-    sureness = predictions.probabilities.max(axis=1)
-    order = wrong[np.argsort(-sureness[wrong], kind="stable")][:MISTAKES]
-    folder = _common_folder([predictions.paths[place] for place in order])
-    mistakes = []
-    for place in order:
-        truth, predicted = predictions.truth[place], predictions.predicted[place]
-        path = predictions.paths[place]
-        picture, reason = _picture(path)
-        mistakes.append(
-            Mistake(
-                path[len(folder) :],
-                record.classes[truth],
-                record.classes[predicted],
-                float(sureness[place]),
-                int(truth),
-                picture,
-                reason,
-            )
-        )
-    shown = sorted({(one.number, one.truth) for one in mistakes})
-    return {
-        "problem": "",
-        "best": record.best.name,
-        "mistakes": mistakes,
-        "folder": folder,
-        "total": len(wrong),
-        "n": len(predictions.truth),
-        "missing": sum(not one.picture for one in mistakes),
-        "classes": [
-            (number, name, sum(one.number == number for one in mistakes)) for number, name in shown
-        ],
-    }
-
-
-def _common_folder(paths: Sequence[str]) -> str:
-    """Find what all paths begin with, up to a slash: it need not stand below each picture."""
-    try:
-        common = os.path.commonpath([Path(path).parent for path in paths])
-    except ValueError:  # some begin at the root and some do not
-        return ""
-    folder = os.path.join(common, "") if Path(common).name else ""  # noqa: PTH118 - Path drops the slash
-    return folder if len(paths) > 1 and all(path.startswith(folder) for path in paths) else ""
-
-
-def _picture(path: str) -> tuple[str, str]:
-    """Make a thumbnail to be put into the page, or tell why there is none."""
-    try:
-        small = thumbnail(read_image(Path(path))[0], SIDE)
-    except ImageError as error:
-        return "", error.found
-    return f"data:image/jpeg;base64,{base64.b64encode(small).decode()}", ""
-
-
 def _data(record: Record) -> Mapping[str, Any]:
     dataset = record.document["dataset"]
     return {
@@ -247,7 +156,8 @@ SECTIONS: tuple[Section[Record], ...] = (
     Section("confusion", "What is taken for what", _confusion),
     Section("curves", "Curves", _curves),
     Section("training", "Training", _training),
-    Section("mistakes", "Most confident mistakes", _mistakes),
+    Section("mistakes", "Most confident mistakes", show_mistakes),
+    Section("problems", "What may be wrong with the data", show_problems),
     Section("data", "Data", _data),
     Section("settings", "Settings and versions", _settings),
 )

@@ -33,6 +33,8 @@ def verdict(record: Record) -> list[str]:
                 f"Whether it differs from the runner-up, {runner_up.name}, cannot be told: "
                 f"{record.problem}."
             )
+    if record.findings and record.findings.copied:
+        sentences.append(record.findings.summary[0])
     return sentences
 
 

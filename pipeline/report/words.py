@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
@@ -51,3 +54,13 @@ def p_value(p: float) -> str:
     """Write how probable a result is by chance alone."""
     text = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
     return text.replace(" ", NO_BREAK)
+
+
+def common_folder(paths: Sequence[str]) -> str:
+    """Find what all paths begin with, up to a slash: it need not stand below each picture."""
+    try:
+        common = os.path.commonpath([Path(path).parent for path in paths])
+    except ValueError:  # some begin at the root and some do not, or there are none
+        return ""
+    folder = os.path.join(common, "") if Path(common).name else ""  # noqa: PTH118 - Path drops the slash
+    return folder if len(paths) > 1 and all(path.startswith(folder) for path in paths) else ""

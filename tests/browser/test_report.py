@@ -59,6 +59,7 @@ def files(tmp_path_factory):
         quarantined=bad,
         history=HISTORY,
         skill=0.6,
+        looked_into=True,
     )
     other = imitate(
         home / "other",
@@ -77,6 +78,7 @@ def files(tmp_path_factory):
         paths=tuple(Path(f"/gone/{'d' * 100}/<b>{n}\udce9.png") for n in range(150)),
         history=HISTORY,
         skill=0.6,
+        looked_into=True,
     )
     many = imitate(
         home / "many",
@@ -129,7 +131,7 @@ def test_a_page_opens_in_silence_and_every_picture_is_there(visit, name):
 
 
 def column(page, place):
-    return page.locator("table.sortable tbody tr").evaluate_all(
+    return page.locator("#heads table.sortable tbody tr").evaluate_all(
         "(rows, place) => rows.map(row => row.cells[place].textContent.trim())", place
     )
 
@@ -137,7 +139,7 @@ def column(page, place):
 @pytest.mark.parametrize("way", ["mouse", "keyboard"])
 def test_the_table_is_sorted_by_its_headings(visit, way):
     page = visit("plain")
-    titles = page.locator("table.sortable thead th")
+    titles = page.locator("#heads table.sortable thead th")
 
     def press(place):
         button = titles.nth(place).get_by_role("button")
@@ -156,7 +158,7 @@ def test_the_table_is_sorted_by_its_headings(visit, way):
         press(place)
         again = list(map(float, column(page, place)))
         assert again == sorted(values, reverse=first == "ascending")
-        assert page.locator("[aria-sort]").count() == 1
+        assert page.locator("#heads [aria-sort]").count() == 1
     press(0)
     assert column(page, 0) == sorted(before, key=str.lower)
 
@@ -167,15 +169,15 @@ def test_a_value_that_is_undefined_is_sorted_below_all_others(visit):
         "document.querySelector('table.sortable tbody tr').cells[4].removeAttribute('data-value')"
     )
     first = column(page, 0)[0]
-    page.locator("thead th").nth(4).get_by_role("button").click()
+    page.locator("#heads thead th").nth(4).get_by_role("button").click()
     assert column(page, 0)[-1] == first
 
 
 def test_the_table_is_filtered_by_text(visit):
     page = visit("plain")
-    field = page.get_by_label("Filter")
+    field = page.locator("#heads").get_by_label("Filter")
     field.fill("  SVM ")
-    rows = page.locator("table.sortable tbody tr")
+    rows = page.locator("#heads table.sortable tbody tr")
     assert {name.split()[0] for name in rows.locator("th:visible").all_inner_texts()} == {
         "linear-svm",
         "rbf-svm",
@@ -189,7 +191,7 @@ def test_the_table_is_filtered_by_text(visit):
 def test_mistakes_are_filtered_by_their_true_class(visit):
     page = visit("plain")
     choice = page.get_by_label("True class")
-    items = page.locator(".gallery li:visible")
+    items = page.locator("[data-filtered=mistakes] > li:visible")
     total, shown = items.count(), 0
     for option in choice.locator("option").all()[1:]:
         choice.select_option(value=option.get_attribute("value"))
@@ -202,9 +204,45 @@ def test_mistakes_are_filtered_by_their_true_class(visit):
     assert items.count() == total
 
 
+def test_maps_lie_exactly_over_their_pictures_and_can_be_hidden(visit):
+    page = visit("plain")
+    boxes = page.evaluate(
+        """[...document.querySelectorAll(".map")].map((map) => {
+          const [one, other] = [map, map.parentElement.querySelector("img")].map((image) => {
+            const box = image.getBoundingClientRect();
+            return [box.x, box.y, box.width, box.height];
+          });
+          return one.map((value, place) => Math.abs(value - other[place]));
+        })"""
+    )
+    assert len(boxes) > 5
+    assert max(map(max, boxes)) < 0.6
+    assert page.locator(".map:visible").count() == len(boxes)
+    page.get_by_label("Show the colours").uncheck()
+    assert page.locator(".map:visible").count() == 0
+    assert page.locator("#mistakes .gallery img:visible").count() > len(boxes)
+
+
+def test_the_lists_of_problems_open_and_are_filtered_each_by_its_own_field(visit):
+    page = visit("plain")
+    suspects = page.locator("details", has=page.locator("[data-filtered=suspects]"))
+    assert suspects.locator("table:visible").count() == 0
+    suspects.locator("summary").click()
+    rows = suspects.locator("tbody tr:visible")
+    names = suspects.locator("tbody th").all_inner_texts()
+    assert len(names) > 5
+    suspects.get_by_label("Filter").fill(names[0])
+    assert rows.count() == sum(names[0] in name for name in names)
+    assert page.locator("#heads tbody tr:visible").count() == 5
+    margin = suspects.locator("thead th").nth(4)
+    margin.get_by_role("button").click()
+    assert margin.get_attribute("aria-sort") == "descending"
+
+
 def test_all_can_be_reached_with_the_keyboard(visit):
     page = visit("plain", width=400)
-    wanted = "a[href], button, input, select, [tabindex='0']"
+    page.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+    wanted = "a[href], button, input, select, summary, [tabindex='0']"
     count = page.locator(wanted).count()
     reached = set()
     for _ in range(count):
@@ -334,7 +372,7 @@ def contrast(one, other):
 
 def test_without_scripts_all_is_there_but_the_controls(visit):
     page = visit("plain", java_script_enabled=False)
-    assert page.locator("table.sortable tbody tr:visible").count() == 5
+    assert page.locator("#heads table.sortable tbody tr:visible").count() == 5
     assert page.locator(".gallery img:visible").count() > 5
     assert page.locator(".filter:visible").count() == 0
     assert page.locator("th button").count() == 0

@@ -1,0 +1,176 @@
+"""`pipeline problems`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from pipeline.cli.options import (
+    CacheOption,
+    JsonOption,
+    SeedOption,
+    StrictOption,
+    WeightsOption,
+    with_recipe,
+)
+from pipeline.cli.steps import prepare
+from pipeline.cli.terminal import err, finish, out, progress, reporting_errors, shown
+
+if TYPE_CHECKING:
+    from pipeline.problems import Problems
+
+_ROWS = 20
+
+
+@with_recipe
+def problems(
+    data: Annotated[
+        str, typer.Argument(metavar="DATA", help="As for features, or a file of cache export.")
+    ],
+    *,
+    recipe: dict[str, Any],
+    learning_curve: Annotated[
+        bool,
+        typer.Option(
+            "--learning-curve/--no-learning-curve",
+            help="Measure whether more images would help, which takes longest.",
+        ),
+    ] = True,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN", help="A run on the same images: show what is found on its page."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    cache: CacheOption = Path("cache"),
+    weights: WeightsOption = None,
+    strict: StrictOption = False,
+    seed: SeedOption = 0,
+) -> None:
+    """Find copies, labels that may be wrong, outliers, small classes; tell if more images help.
+
+    Features that lack are made first. No picture is changed or removed.
+
+    Example: pipeline problems photos/ --no-learning-curve
+    """
+    with reporting_errors():
+        from pipeline.classification import is_features_file
+        from pipeline.exchange import import_features
+        from pipeline.extraction import Views, extract
+        from pipeline.problems import find_problems
+        from pipeline.report import digest_of
+        from pipeline.run import add_problems
+
+        if run:
+            digest_of(run)  # that there is none is said before the work
+        if is_features_file(data):
+            dataset, _, rows = import_features(Path(data))
+        else:
+            dataset, [plan] = prepare(
+                data, recipe, cache=cache, weights=weights, seed=seed, views=[Views()]
+            )
+            with progress("rows") as on_progress:
+                extraction = extract(
+                    dataset,
+                    plan.store.recipe,
+                    cache=cache,
+                    weights=weights,
+                    strict=strict,
+                    on_progress=on_progress,
+                    plan=plan,
+                )
+            dataset, rows = extraction.dataset, extraction.rows()
+        err.print("comparing the images, and training on parts of them ...")
+        found = find_problems(dataset, rows, repeats=2 if learning_curve else 0, seed=seed)
+        if as_json:
+            typer.echo(json.dumps(found.to_dict(), indent=2))
+        else:
+            _print(found)
+            if learning_curve and found.curve is None:
+                out.print("There are too few images to tell whether more would help.")
+        if run:
+            err.print(f"On the page of the run: {shown(add_problems(run, found))}", soft_wrap=True)
+    finish(dataset.quarantined)
+
+
+def _print(found: Problems) -> None:
+    from pipeline.report.words import common_folder
+
+    for sentence in found.summary():
+        out.print(f"- {shown(sentence)}", soft_wrap=True)
+    data = found.dataset
+    likely = [suspect for suspect in found.labels.suspects if suspect.likely]
+    places = [place for pair in found.duplicates.pairs for place in (pair.first, pair.second)]
+    places += [suspect.place for suspect in likely]
+    places += [outlier.place for outlier in found.outliers]
+    folder = common_folder([str(data.paths[place]) for place in places])
+    if folder:
+        out.print(f"The files are in {shown(folder)}", soft_wrap=True)
+
+    def path(place: int) -> str:
+        return str(data.paths[place]).removeprefix(folder)
+
+    def label(place: int) -> str:
+        return data.classes[int(data.labels[place])]
+
+    _print_table(
+        "Copies, or nearly: those across splits first",
+        ("image", "copy", "splits", "labels", "similarity"),
+        [
+            (
+                path(pair.first),
+                path(pair.second),
+                " and ".join(dict.fromkeys(pair.splits)),
+                " and ".join(dict.fromkeys((label(pair.first), label(pair.second)))),
+                pair.kind if pair.kind == "same bytes" else f"{pair.similarity:.3f}",
+            )
+            for pair in found.duplicates.pairs
+        ],
+    )
+    _print_table(
+        "Labels that are likely wrong: the most suspicious first",
+        ("image", "split", "label", "looks like", "margin"),
+        [
+            (
+                path(suspect.place),
+                str(data.splits[suspect.place]),
+                data.classes[suspect.given],
+                data.classes[suspect.suggested],
+                f"{suspect.score:.3f}",
+            )
+            for suspect in likely
+        ],
+    )
+    _print_table(
+        "Unlike all others of their class: the strangest first",
+        ("image", "split", "label", "score"),
+        [
+            (
+                path(outlier.place),
+                str(data.splits[outlier.place]),
+                data.classes[outlier.label],
+                f"{outlier.score:.1f}",
+            )
+            for outlier in found.outliers
+        ],
+    )
+
+
+def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    if not rows:
+        return
+    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows[:_ROWS]:
+        table.add_row(*map(shown, row))
+    out.print(table)
+    if len(rows) > _ROWS:
+        out.print(f"and {len(rows) - _ROWS:,} more: --json lists all of them")

@@ -1,0 +1,154 @@
+"""Test images looked at one by one: what a head takes them for, why, and what they look like.
+
+The surest mistakes, and for comparison some that are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.class_maps import ClassMaps, find_class_maps
+from pipeline.dataset import Dataset
+from pipeline.model import Model
+
+SCHEMA = 1
+"""Version of ``examples.json``."""
+
+MISTAKES = 24
+"""Most mistakes that are looked at."""
+
+_RIGHT = 12  # most right ones, and two of a class
+_NEAREST = 3
+_DIGITS = 4
+
+Rows = npt.NDArray[np.float32]
+Places = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """An image that was learned from, and its similarity (cosine of the features)."""
+
+    place: int
+    similarity: float
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Test images, and what a head makes of them.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        What `places` are positions in.
+    model : Model
+        The head.
+    probabilities : ndarray of float64, shape (n, k)
+        What it says of them.
+    places : ndarray of int64, shape (n,)
+        Which images: the mistakes, the surest first, then the right ones.
+    neighbours : tuple of tuple of Neighbour
+        For each the most similar images that were learned from, the nearest first; empty where
+        there were no features to compare.
+    maps : ClassMaps
+        For each what speaks for the class that it is taken for.
+    """
+
+    dataset: Dataset
+    model: Model
+    probabilities: npt.NDArray[np.float64]
+    places: Places
+    neighbours: tuple[tuple[Neighbour, ...], ...]
+    maps: ClassMaps
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all of it as plain values, ready for JSON: what ``examples.json`` holds."""
+        data = self.dataset
+        return {
+            "schema": SCHEMA,
+            "head": self.model.head,
+            "maps": self.maps.method,
+            "size": self.model.recipe.size,
+            "images": [
+                {
+                    "path": str(data.paths[place]),
+                    "label": data.classes[data.labels[place]],
+                    "predicted": data.classes[self.model.call(p[None])[0]],
+                    "probability": float(p.max()),
+                    "neighbours": [
+                        {
+                            "path": str(data.paths[one.place]),
+                            "label": data.classes[data.labels[one.place]],
+                            "similarity": one.similarity,
+                        }
+                        for one in near
+                    ],
+                    "map": [[float(f"{v:.{_DIGITS}g}") for v in line] for line in values],
+                }
+                for place, p, near, values in zip(
+                    self.places, self.probabilities, self.neighbours, self.maps.values
+                )
+            ],
+        }
+
+
+def find_examples(
+    model: Model,
+    dataset: Dataset,
+    probabilities: npt.NDArray[np.float64],
+    read: Callable[[Places], Rows],
+    features: Rows | None = None,
+) -> Examples:
+    """Look at the test images that a head was surest of.
+
+    Parameters
+    ----------
+    model : Model
+        The head.
+    dataset : Dataset
+        Its n images.
+    probabilities : ndarray of float64, shape (n, k)
+        What it says of each.
+    read : callable
+        Positions in, the rows that the head takes out.
+    features : ndarray of float32, shape (n, ...), optional
+        Features of all images, to find the most similar ones by.
+    """
+    predicted = model.call(probabilities)
+    test = dataset.where("test")
+    surest = test[np.argsort(-probabilities[test].max(axis=1), kind="stable")]
+    is_right = predicted[surest] == dataset.labels[surest]
+    right = [
+        place
+        for label in range(len(dataset.classes))
+        for place in surest[is_right & (predicted[surest] == label)][:2]
+    ]
+    places = np.array([*surest[~is_right][:MISTAKES], *right[:_RIGHT]], np.int64)
+    near: tuple[tuple[Neighbour, ...], ...] = ((),) * len(places)
+    if features is not None:
+        learned = dataset.where("train", "validation")
+        # In cross-validation every image is learned from in all folds but its own.
+        near = _nearest(features, places, learned if len(learned) else np.arange(len(dataset)))
+    maps = find_class_maps(model, read(places), predicted[places])
+    return Examples(dataset, model, probabilities[places], places, near, maps)
+
+
+def _nearest(features: Rows, places: Places, learned: Places) -> tuple[tuple[Neighbour, ...], ...]:
+    """Find the most similar images that were learned from, without a copy of all features."""
+    flat = features.reshape(len(features), -1)
+    lengths = np.sqrt(np.einsum("ij,ij->i", flat, flat))
+    lengths[lengths == 0] = 1
+    found = []
+    similarities = flat[places] @ flat.T / lengths / lengths[places, None]
+    similarities[np.arange(len(places)), places] = -np.inf
+    for similarity in similarities[:, learned]:
+        best = np.argsort(-similarity, kind="stable")[:_NEAREST]
+        found.append(
+            tuple(Neighbour(int(learned[one]), min(float(similarity[one]), 1.0)) for one in best)
+        )
+    return tuple(found)

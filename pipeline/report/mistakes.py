@@ -1,0 +1,97 @@
+"""The gallery of the mistakes that the best head was surest of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from pipeline.report.findings import Example, Neighbour
+from pipeline.report.reading import Record
+from pipeline.report.thumbnails import Picture, overlay, strongest
+from pipeline.report.words import common_folder
+
+MISTAKES = 24
+"""Most mistakes that are shown."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A test image, what it is, and what the best head takes it for.
+
+    Attributes
+    ----------
+    number : int
+        Index of the true class.
+    overlay : str
+        A map of what speaks for the predicted class, as a ``data:`` URI; may be empty.
+    where : str
+        Where most of that lies.
+    neighbours : sequence of (Picture, Neighbour)
+        The most similar images that were learned from.
+    """
+
+    picture: Picture
+    number: int
+    truth: str
+    predicted: str
+    probability: float
+    overlay: str = ""
+    where: str = ""
+    neighbours: Sequence[tuple[Picture, Neighbour]] = ()
+
+    @classmethod
+    def of(
+        cls, path: str, names: tuple[int, str, str], p: float, example: Example | None, size: int
+    ) -> Seen:
+        """Make the pictures of an image, with a map and neighbours where it was looked at."""
+        picture = Picture.of(path)
+        if example is None:
+            return cls(picture, *names, p)
+        near = [(Picture.of(one.path), one) for one in example.neighbours]
+        drawn = overlay(example.map, size) if picture.source else ""
+        return cls(picture, *names, p, drawn, strongest(example.map, size) if drawn else "", near)
+
+
+def show_mistakes(record: Record) -> Mapping[str, Any]:
+    """Gather the surest mistakes, and the right ones that were looked at for comparison."""
+    if not record.predictions:
+        return {"problem": record.problem, "mistakes": [], "right": []}
+    predictions, classes = record.predictions[record.best.name], record.classes
+    wrong = np.flatnonzero(~predictions.right)
+    sureness = predictions.probabilities.max(axis=1)
+    order = wrong[np.argsort(-sureness[wrong], kind="stable")][:MISTAKES]
+    looked = record.examples
+    if looked and looked.head != record.best.name:
+        looked = None
+    closely = dict(looked.images) if looked else {}
+    size = looked.size if looked else 0
+    mistakes = []
+    for place in order:
+        truth, predicted = predictions.truth[place], predictions.predicted[place]
+        path = predictions.paths[place]
+        names = (int(truth), classes[truth], classes[predicted])
+        mistakes.append(Seen.of(path, names, float(sureness[place]), closely.pop(path, None), size))
+    right = [
+        Seen.of(path, (0, one.label, one.predicted), one.probability, one, size)
+        for path, one in closely.items()
+        if one.label == one.predicted
+    ]
+    folder = common_folder([one.picture.path for one in (*mistakes, *right)])
+    shown = sorted({(one.number, one.truth) for one in mistakes})
+    return {
+        "problem": "",
+        "best": record.best.name,
+        "mistakes": mistakes,
+        "right": right,
+        "method": looked.method if looked and any(one.overlay for one in mistakes) else "",
+        "folder": folder,
+        "total": len(wrong),
+        "n": len(predictions.truth),
+        "missing": sum(not one.picture.source for one in mistakes),
+        "classes": [
+            (number, name, sum(one.number == number for one in mistakes)) for number, name in shown
+        ],
+    }

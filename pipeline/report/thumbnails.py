@@ -1,0 +1,104 @@
+"""Images made small enough to be put into a page, and maps to be laid over them."""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.digests import read_image
+from pipeline.errors import ImageError
+from pipeline.images import png, thumbnail
+
+SIDE = 160
+"""Longer side of a picture, in pixels."""
+
+_MAP_SIDE = 40
+_FOR, _AGAINST = (230, 97, 1), (33, 102, 172)  # told apart by the colour-blind, too
+_OPAQUE = 170  # of 255: what lies below is still seen
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A file's picture for a page, or why there is none.
+
+    Attributes
+    ----------
+    path : str
+        The file.
+    source : str
+        A small JPEG as a ``data:`` URI; empty where there is none.
+    reason : str
+        Why there is none.
+    """
+
+    path: str
+    source: str
+    reason: str
+
+    @classmethod
+    def of(cls, path: str) -> Picture:
+        """Make a thumbnail of a file."""
+        try:
+            small = thumbnail(read_image(Path(path))[0], SIDE)
+        except ImageError as error:
+            return cls(path, "", error.found)
+        return cls(path, _uri("jpeg", small), "")
+
+
+def overlay(values: npt.NDArray[np.float64], size: int) -> str:
+    """Draw a map of what speaks for something (orange) and against it (blue).
+
+    Each value is drawn where the network's cells lie, which is not quite the whole picture: of 150
+    pixels, four cells of ``block5_pool`` take in the first 128. Between their middles it is
+    interpolated. The largest value of the map, of either sign, has the strongest colour.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (height, width)
+        The map.
+    size : int
+        Side of the picture that the network saw, in pixels.
+
+    Returns
+    -------
+    str
+        A PNG as a ``data:`` URI, to be stretched over the picture; empty if all values are 0.
+    """
+    largest = np.abs(values).max()
+    if not largest:
+        return ""
+    at = (np.arange(_MAP_SIDE) + 0.5) * size / _MAP_SIDE
+    for axis in (0, 1):
+        middles = _middles(values.shape[axis], size)
+        values = np.apply_along_axis(lambda line, x=middles: np.interp(at, x, line), axis, values)
+    pixels = np.empty((_MAP_SIDE, _MAP_SIDE, 4), np.uint8)
+    pixels[..., :3] = np.where(values[..., None] > 0, _FOR, _AGAINST)
+    pixels[..., 3] = np.rint(_OPAQUE * np.abs(values) / largest)
+    return _uri("png", png(pixels))
+
+
+def strongest(values: npt.NDArray[np.float64], size: int) -> str:
+    """Say where a map's largest value lies."""
+    down, across = np.unravel_index(values.argmax(), values.shape)
+    vertical = _third(_middles(values.shape[0], size)[down] / size, ("top", "middle", "bottom"))
+    horizontal = _third(_middles(values.shape[1], size)[across] / size, ("left", "centre", "right"))
+    return f"{vertical} {horizontal}"
+
+
+def _middles(count: int, size: int) -> npt.NDArray[np.float64]:
+    """Find the middles of the network's cells: each pooling halves, and drops an odd pixel."""
+    stride = 2 ** int(np.log2(size / count))
+    middles: npt.NDArray[np.float64] = (np.arange(count) + 0.5) * stride
+    return middles
+
+
+def _third(share: float, names: tuple[str, str, str]) -> str:
+    return names[min(int(3 * share), 2)]
+
+
+def _uri(kind: str, content: bytes) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
