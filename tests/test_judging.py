@@ -131,6 +131,11 @@ def test_after_a_search_a_head_that_stops_by_validation_learns_from_all_for_as_l
     assert last.epochs == round(np.mean([one.best_epoch_ for one, *_ in searched]))
 
 
+def test_the_page_says_what_a_search_chose_by(place):
+    run = place.classify(place.data(noise=0.6), ["logistic", "knn"], search=True)
+    assert "on the training images; the test" in " ".join(verdict(read_run(run.folder)))
+
+
 # --- cross-validation ---------------------------------------------------------------------
 
 
@@ -285,8 +290,9 @@ def test_a_run_of_a_cross_validation_says_so_and_its_page_can_be_made(place):
     assert len(record.predictions["logistic"].paths) == 120
     copies = measure_leakage([], run.dataset.splits, np.ones(120, bool))
     assert copies.total == 0  # so nothing is said of copies among what was learned from
-    first, *_, last = verdict(record)
-    assert "of 120 images, each seen by a fit without it, right" in first
+    first, *more, last = verdict(record)
+    assert "The models that are kept are fitted on all images." in more
+    assert "of 120 images, each judged by a fit without it, right" in first
     assert last == document["comparison"]["sentence"]
 
 

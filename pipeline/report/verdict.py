@@ -15,14 +15,24 @@ def verdict(record: Record) -> list[str]:
     # Runs that were written before there was a choice do not name how they were judged.
     protocol = record.document.get("protocol") or {}
     nested = protocol.get("cv") is not None
-    what = "images, each seen by a fit without it," if nested else "test images"
+    what = "images, each judged by a fit without it," if nested else "test images"
     sentences = [judged(best.name, best, record.classes, what)]
     if best.test["accuracy_low"] <= guessing(best)[0]:
         sentences.append("That is not clearly better than guessing.")
+    if nested:
+        sentences.append("The models that are kept are fitted on all images.")
     if not best.validation:
         sentences.append(learned_from(best.name))
     if len(record.heads) > 1:
-        sentences.append(chosen(f"{len(record.heads)} heads", nested=nested))
+        heads = f"{len(record.heads)} heads"
+        if nested:
+            sentences.append(
+                f"Of {heads}, it had the lowest log loss on the folds that were not tested on."
+            )
+        elif protocol.get("search"):
+            sentences.append(chosen(heads, "in cross-validation on the training images"))
+        else:
+            sentences.append(chosen(heads))
         runner_up = record.heads[1]
         if nested and record.document.get("comparison"):
             sentences.append(str(record.document["comparison"]["sentence"]))
@@ -54,16 +64,9 @@ def judged(label: str, head: Head, classes: tuple[str, ...], what: str = "test i
     )
 
 
-def chosen(among: str, *, nested: bool = False) -> str:
+def chosen(among: str, by: str = "on validation") -> str:
     """Say how the best was chosen."""
-    if nested:
-        return (
-            f"Of {among}, it had the lowest log loss on the folds that were not tested on. What is "
-            "kept is fitted on all images."
-        )
-    return (
-        f"Of {among}, it had the lowest log loss on validation; the test images had no say in that."
-    )
+    return f"Of {among}, it had the lowest log loss {by}; the test images had no say in that."
 
 
 def learned_from(label: str) -> str:
