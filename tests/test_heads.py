@@ -64,8 +64,8 @@ def rows_like_features(n, k, d=128, seed=0):
 
 
 def fast(name, **params):
-    quick = {"epochs": 12, "learning_rate": 3e-3, "units": 32} if name == "dense" else {}
-    return get_head(name).build(0, **(quick | params))
+    quick = {"dense": {"epochs": 12, "learning_rate": 3e-3, "units": 32}, "mlp": {"epochs": 30}}
+    return get_head(name).build(0, **(quick.get(name, {}) | params))
 
 
 @pytest.fixture(scope="module")
