@@ -152,6 +152,8 @@ def out_of_fold(
 
 def _prepare(estimator: Any, prepared: Prepared) -> None:
     """Make ready what threads would else make at the same time."""
+    if not isinstance(estimator, Pipeline):
+        return
     if isinstance(estimator[-1], GramClassifier):
         prepared.products(estimator[:-1])
     else:
