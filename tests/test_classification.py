@@ -407,6 +407,7 @@ def test_a_damaged_cache_is_an_error_and_leaves_no_run(place):
     assert not place.runs.exists()
 
 
+@pytest.mark.filterwarnings("ignore:Got `batch_size`")  # of mlp: there are few images
 def test_stage_two_never_changes_the_features(photos, recipe, tmp_path):
     data = load_dataset(photos)
     where = {"recipe": recipe, "cache": tmp_path / "cache"}
@@ -461,12 +462,15 @@ def test_features_that_are_all_the_same_are_refused(place):
     assert not place.runs.exists()
 
 
-def test_one_image_of_a_class_is_too_few_for_a_cross_validation(place):
-    data = place.data()
+@pytest.mark.parametrize(
+    ("count", "says"),
+    [(1, r"(?s)class red \(1\).*add images"), (4, r"(?s)red has 4 images for 5 folds.*add images")],
+)
+def test_too_few_images_of_a_class_for_a_cross_validation_are_refused(place, count, says):
     labels = np.zeros(120, np.int64)
-    labels[7] = 1
-    with pytest.raises(DataError, match=r"(?s)class red has one image for 5 folds.*add images"):
-        place.classify(dataclasses.replace(data, labels=labels), cv=5)
+    labels[:count] = 1
+    with pytest.raises(DataError, match=says):
+        place.classify(dataclasses.replace(place.data(), labels=labels), cv=5)
     assert not place.runs.exists()
 
 
@@ -617,6 +621,7 @@ def test_without_tta_images_are_judged_as_they_are(place):
     assert (result.model.views, result.model.augmentation) == (1, "none")
 
 
+@pytest.mark.filterwarnings("ignore:Got `batch_size`")  # of mlp: there are few images
 @pytest.mark.parametrize(
     ("head", "everywhere"),
     [("logistic", False), *((name, True) for name in SKLEARN)],
@@ -644,8 +649,8 @@ def test_a_saved_model_says_of_an_image_file_what_the_run_said(
     assert run.best.probabilities.std() > 0.01
     one = dataclasses.replace(model, views=1, augmentation="none")
     as_they_are = list(one.predict(run.dataset.paths, backbone=backbone))
-    # Nearest neighbours may all be of one class, whatever the view.
-    assert (as_they_are != found) == everywhere or head == "knn"
+    # Nearest neighbours may all be of one class, and trees of one mind, whatever the view.
+    assert (as_they_are != found) == everywhere or head in ("knn", "random-forest")
 
 
 @pytest.mark.parametrize("order", [("mild", "recipe"), ("recipe", "mild")])

@@ -64,8 +64,8 @@ def rows_like_features(n, k, d=128, seed=0):
 
 
 def fast(name, **params):
-    quick = {"epochs": 12, "learning_rate": 3e-3, "units": 32} if name == "dense" else {}
-    return get_head(name).build(0, **(quick | params))
+    quick = {"dense": {"epochs": 12, "learning_rate": 3e-3, "units": 32}, "mlp": {"epochs": 30}}
+    return get_head(name).build(0, **(quick.get(name, {}) | params))
 
 
 @pytest.fixture(scope="module")
@@ -352,6 +352,7 @@ def unit_rows(n, k):
 @pytest.mark.parametrize("balanced", [False, True])
 def test_ridge_equals_scikit_learns_own(balanced):
     X, y = unit_rows(90, 2)
+    y[:18] = 0
     weight = "balanced" if balanced else None
     theirs = RidgeClassifier(alpha=0.3, class_weight=weight).fit(X[:60], y[:60])
     ours = Ridge(alpha=0.3, balanced=balanced).fit(X[:60], y[:60])

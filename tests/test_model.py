@@ -1,3 +1,4 @@
+# ruff: noqa: N803 -- X is what scikit-learn calls a matrix of rows
 import csv
 import dataclasses
 import hashlib
@@ -20,7 +21,7 @@ from pipeline.backbone import vgg16_recipe
 from pipeline.classification import classify
 from pipeline.dataset import load_dataset
 from pipeline.errors import ModelError
-from pipeline.heads import HEADS
+from pipeline.heads import HEADS, get_head
 from pipeline.images import decode
 from pipeline.model import Model, find_model
 
@@ -271,6 +272,44 @@ def test_a_head_with_a_type_that_is_not_on_the_list_is_refused_and_not_run(intac
     with pytest.raises(ModelError, match=r"(?s)cannot be loaded.*[Uu]ntrusted.*its own types only"):
         Model.load(folder)
     assert Foreign.woken == 0
+
+
+class Majority(ClassifierMixin, BaseEstimator):
+    """A classifier from elsewhere, as ``module:factory`` gives one."""
+
+    def fit(self, X, y):
+        self.classes_, counts = np.unique(y, return_counts=True)
+        self.shares_ = counts / counts.sum()
+        return self
+
+    def predict_proba(self, X):
+        return np.tile(self.shares_, (len(X), 1))
+
+
+def test_a_head_from_elsewhere_is_loaded_once_its_type_is_trusted(tmp_path):
+    rows, labels = some_rows(40, 2)
+    head = get_head(f"{Majority.__module__}:Majority")
+    estimator = head.build(0).fit(rows.reshape(40, -1), labels)
+    model = Model(RECIPE, head.name, ("a", "b"), estimator)
+    model.save(tmp_path / "model")
+    with pytest.raises(ModelError, match=r"(?s)Majority.*Model.load\(folder, trusted"):
+        Model.load(tmp_path / "model")
+    again = Model.load(tmp_path / "model", trusted=[f"{Majority.__module__}.Majority"])
+    np.testing.assert_array_equal(again.probabilities(rows), model.probabilities(rows))
+
+
+@pytest.mark.parametrize("name", ["ridge", "dense"])
+def test_a_head_on_pooled_rows_comes_back_with_its_pooling(tmp_path, name):
+    rows, labels = some_rows(40, 2)
+    head = HEADS[name].with_pools(["max"], RECIPE.shape)
+    estimator = head.build(0, pool="max", **QUICK.get(name, {}))
+    model = Model(RECIPE, name, ("a", "b"), estimator.fit(rows.reshape(40, -1), labels))
+    model.save(tmp_path / "model")
+    again = Model.load(tmp_path / "model").probabilities(rows)
+    np.testing.assert_array_equal(again, model.probabilities(rows))
+    changed = rows.copy()
+    changed[:, 0, 0] = changed[:, -1, -1] = np.maximum(rows[:, 0, 0], rows[:, -1, -1])
+    np.testing.assert_allclose(Model.load(tmp_path / "model").probabilities(changed), again)
 
 
 def test_a_head_file_that_is_no_skops_file_is_refused(intact, tmp_path):

@@ -51,6 +51,7 @@ def test_gives_what_fitting_each_candidate_to_each_fold_gives(name, k):
     theirs = one_by_one(head, rows, labels, folds, grid)
     ours = out_of_fold(head, rows, labels, folds, grid=grid, classes=k)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
+    assert np.ptp(ours[:, :, 0], axis=1).min() > 0.05  # and not the same for all rows
 
 
 @pytest.mark.parametrize("name", SKLEARN)

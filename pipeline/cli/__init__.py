@@ -204,6 +204,8 @@ def main() -> None:
     gc.set_threshold(100_000)
     # What is wrong with an image is said once, in the list of files that took no part.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    # The head mlp learns in batches of 64 images; that fewer images make smaller ones is no news.
+    warnings.filterwarnings("ignore", message="Got `batch_size` less than 1 or larger")
     app()
 
 

@@ -419,8 +419,7 @@ class DualDiscriminant(_Dual):
         self.n_features = n_features
 
     def _solve(self, products: Matrix, codes: NDArray[np.intp], weights: Matrix) -> None:
-        one_hot = np.eye(len(self.classes_))[codes]
-        member = one_hot * weights[:, None]
+        member = np.eye(len(self.classes_))[codes] * weights[:, None]
         priors = member.sum(axis=0) / weights.sum()
         to_mean = member / member.sum(axis=0)  # T
         roots = np.sqrt(weights / weights.sum())[:, None]
@@ -437,7 +436,6 @@ class DualDiscriminant(_Dual):
         within[np.diag_indices_from(within)] += ridge
         of_means = products @ to_mean  # X M'
         factor = cho_factor(within, overwrite_a=True, check_finite=False)
-        back = roots * cho_solve(factor, centred(of_means))
-        back -= to_mean @ (one_hot.T @ back)
+        back = roots * cho_solve(factor, centred(of_means))  # sums to 0 over each class
         self.dual_ = (to_mean - back) / (ridge * (1 - self.shrinkage))
         self.intercept_ = np.log(priors) - 0.5 * np.einsum("nc,nc->c", of_means, self.dual_)
