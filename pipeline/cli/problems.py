@@ -166,7 +166,8 @@ def _print(found: Problems) -> None:
 def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     if not rows:
         return
-    table = Table(title=title, title_justify="left", box=box.SIMPLE, pad_edge=False)
+    out.print(f"\n[bold]{title}[/]", soft_wrap=True)
+    table = Table(box=box.SIMPLE, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows[:_ROWS]:

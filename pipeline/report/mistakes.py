@@ -48,7 +48,7 @@ class Seen:
     ) -> Seen:
         """Make the pictures of an image, with a map and neighbours where it was looked at."""
         picture = Picture.of(path)
-        if example is None:
+        if example is None or example.predicted != names[2]:
             return cls(picture, *names, p)
         near = [(Picture.of(one.path), one) for one in example.neighbours]
         drawn = overlay(example.map, size) if picture.source else ""
