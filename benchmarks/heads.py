@@ -22,9 +22,9 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.accuracy import CACHE
 from pipeline import extract, load_dataset, vgg16_recipe
+from pipeline.classification.search import Fold, Prepared, out_of_fold
 from pipeline.heads import HEADS, POOLS, get_head
 from pipeline.heads.estimators import CalibrationFolds, Pool
-from pipeline.search import Fold, Prepared, out_of_fold
 
 TITLE = "Searching for each head's parameters"
 RECIPE = vgg16_recipe(precision="bfloat16")
@@ -76,7 +76,7 @@ def comparison(rows: np.ndarray, labels: np.ndarray) -> list[str]:
     """Search by both ways, head after head."""
     lines = [
         f"Every candidate of each head's grid on {FOLDS} folds, with calibration inside each fold, on {len(rows):,} of the",
-        f"demo's images ({rows.shape[1]:,} values each): `pipeline.search` against `GridSearchCV` of the textbook's",
+        f"demo's images ({rows.shape[1]:,} values each): `pipeline.classification.search` against `GridSearchCV` of the textbook's",
         f"pipeline on dense float32 rows, each in {JOBS} threads. The largest difference is that of any candidate's mean",
         "log loss or accuracy on any fold.",
         "",

@@ -106,9 +106,9 @@ def keras_user(count: int, *, frozen: bool, **options: object) -> None:
 def ours(count: int, *, source: str, precision: str) -> None:
     """Fine-tune with this project; rows, where they come from the cache, are made before."""
     from pipeline.augment import PRESETS
-    from pipeline.batches import CachedRows, Images
     from pipeline.extraction import Views, extract
     from pipeline.finetuning import Finetuning
+    from pipeline.finetuning.batches import CachedRows, Images
 
     dataset, recipe = demo(count, Finetuning(), precision)
     views = Views(count=2, augmentation=PRESETS["recipe"])
@@ -126,9 +126,9 @@ def ours(count: int, *, source: str, precision: str) -> None:
 def ours_frozen(count: int, *, precision: str) -> None:
     """Train a head on eight cached views: making them is the first answer, 30 epochs the second."""
     from pipeline.augment import PRESETS
-    from pipeline.batches import CachedRows
     from pipeline.extraction import Views, extract
     from pipeline.finetuning import Finetuning
+    from pipeline.finetuning.batches import CachedRows
 
     dataset, recipe = demo(count, Finetuning(phase="frozen"), precision)
     views = Views(count=8, augmentation=PRESETS["recipe"])
@@ -158,9 +158,9 @@ def our_epochs(
     phase: str, rows, dataset, recipe, *, folder: Path, clock: Clock | None, epochs: int
 ):
     """Train for some epochs; with a clock, each begins when it is asked for."""
-    from pipeline.batches import OrderedBatches
+    from pipeline.finetuning.batches import OrderedBatches
+    from pipeline.finetuning.training import Training, train
     from pipeline.network import Network
-    from pipeline.training import Training, train
     from pipeline.weights import load_weights
 
     network = Network(recipe, CLASSES, weights=load_weights())

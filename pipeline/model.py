@@ -20,11 +20,11 @@ from pipeline import heads
 from pipeline.augment import Augmentation
 from pipeline.backbone import Backbone, vgg16_recipe
 from pipeline.errors import ImageError, ModelError, PipelineError
+from pipeline.evaluate.threshold import Threshold
 from pipeline.extraction import Forward, Task, Views, compute_rows
 from pipeline.heads import Classifier, DenseHead
 from pipeline.network import Network, TunedClassifier
 from pipeline.recipe import Recipe
-from pipeline.threshold import Threshold
 
 SCHEMA = 1
 """Version of the model folder's layout."""

@@ -17,8 +17,8 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from pipeline.dataset import Dataset
 from pipeline.errors import DataError, PipelineError
+from pipeline.evaluate.threshold import Aim
 from pipeline.problems.duplicates import join_groups
-from pipeline.threshold import Aim
 
 SEARCH_FOLDS = 5
 """Folds of a search, or as many as the smallest class has images."""
@@ -54,7 +54,7 @@ class Protocol:
     repeats : int
         How often that is done, with other folds and seeds.
     threshold : str or None
-        Aim of a threshold for two classes; see `pipeline.threshold.Aim`.
+        Aim of a threshold for two classes; see `pipeline.evaluate.threshold.Aim`.
     positive : str or None
         The class whose probability that is; the default is the second.
     balanced : bool

@@ -22,12 +22,12 @@ from pipeline import report, table
 from pipeline.dataset import Dataset, count_splits
 from pipeline.errors import PipelineError
 from pipeline.evaluate import Metrics
+from pipeline.evaluate.significance import Comparison, corrected_t_test, disagreement
 from pipeline.examples import Examples
 from pipeline.model import Model
 from pipeline.problems import Problems
 from pipeline.protocol import Protocol
 from pipeline.recipe import Recipe
-from pipeline.significance import Comparison, corrected_t_test, disagreement
 
 RUNS = Path("runs")
 """Where runs are kept, unless another folder is named."""

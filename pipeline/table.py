@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pipeline.evaluate import Metrics
+    from pipeline.evaluate.threshold import Threshold
     from pipeline.run import Result, Run
-    from pipeline.threshold import Threshold
 
 COLUMNS = (
     "head",

@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 from conftest import CountingBackbone, paint, paint_classes
 
-from pipeline import batches, tensorflow
+from pipeline import tensorflow
 from pipeline.augment import PRESETS, apply, draw
-from pipeline.batches import CachedRows, Images, OrderedBatches
 from pipeline.dataset import load_dataset
 from pipeline.errors import DataError, PipelineError
 from pipeline.extraction import Views, extract
+from pipeline.finetuning import batches
+from pipeline.finetuning.batches import CachedRows, Images, OrderedBatches
 from pipeline.images import decode
 
 MILD = PRESETS["mild"]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.backbone import vgg16_recipe
-from pipeline.class_maps import find_class_maps
+from pipeline.examples.class_maps import find_class_maps
 from pipeline.heads import DenseHead, get_head
 from pipeline.model import Model
 from pipeline.network import Network, TunedClassifier
@@ -180,7 +180,7 @@ def test_a_linear_heads_map_does_not_need_tensorflow():
     code = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_class_maps import examples, fitted
-from pipeline.class_maps import find_class_maps
+from pipeline.examples.class_maps import find_class_maps
 rows, labels = examples()
 find_class_maps(fitted("linear-svm", rows, labels), rows, labels)
 find_class_maps(fitted("knn", rows, labels), rows[:3], labels[:3])

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from conftest import CountingBackbone, files_in, no_network, paint, run_json
 
-from pipeline import classification, extraction, fitting
+from pipeline import classification, extraction
 from pipeline.augment import PRESETS, get_augmentation
 from pipeline.backbone import vgg16_recipe
-from pipeline.classification import Interrupted, classify
+from pipeline.classification import Interrupted, classify, fitting
 from pipeline.cli.classify import print_augmentation, print_reference
 from pipeline.dataset import load_dataset
 from pipeline.errors import DataError, PipelineError, StoreError

@@ -24,10 +24,11 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pipeline import cli, finetuning, network, report, training
+from pipeline import cli, finetuning, network, report
 from pipeline.augment import PRESETS, Augmentation, apply, draw
 from pipeline.backbone import vgg16_recipe
 from pipeline.cli import terminal
+from pipeline.finetuning import training
 from pipeline.images import decode
 from pipeline.network import Network
 
@@ -301,7 +302,7 @@ def test_a_learning_rate_that_is_far_too_large_and_a_damaged_checkpoint_are_one_
 
 _WORKER = """
 import sys
-from pipeline import training
+from pipeline.finetuning import training
 training._CHECKPOINT_SECONDS = 0.0
 from pipeline.cli import main
 main()

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from conftest import paint, paint_classes, run_json
 
-from pipeline import batches, extraction, finetuning, report, tensorflow
+from pipeline import extraction, finetuning, report, tensorflow
 from pipeline.augment import PRESETS
 from pipeline.backbone import vgg16_recipe
 from pipeline.classification import classify
 from pipeline.dataset import load_dataset
 from pipeline.errors import DataError, ModelError, PipelineError
 from pipeline.extraction import Views
-from pipeline.finetuning import PHASES, UNFREEZABLE, Finetuning, finetune
+from pipeline.finetuning import PHASES, UNFREEZABLE, Finetuning, batches, finetune
+from pipeline.finetuning.training import Training
 from pipeline.heads import DenseHead
 from pipeline.model import Model
-from pipeline.training import Training
 from pipeline.weights import load_weights
 
 SIZE = 64

@@ -7,20 +7,21 @@ import pytest
 from conftest import run_json
 from sklearn.metrics import log_loss
 
-from pipeline import extraction, fitting
+from pipeline import extraction
+from pipeline.classification import fitting
+from pipeline.classification.fitting import Task
+from pipeline.classification.judging import judge
+from pipeline.classification.rows import ViewedRows
 from pipeline.evaluate import evaluate
-from pipeline.fitting import Task
+from pipeline.evaluate.threshold import Aim, choose_threshold
 from pipeline.heads import Head, get_head
 from pipeline.heads.estimators import CalibrationFolds
-from pipeline.judging import judge
 from pipeline.model import Model, find_model
 from pipeline.problems.duplicates import measure_leakage
 from pipeline.protocol import Protocol
 from pipeline.report.reading import read_run
 from pipeline.report.verdict import verdict
-from pipeline.rows import ViewedRows
 from pipeline.store import FeatureStore
-from pipeline.threshold import Aim, choose_threshold
 
 
 def rows_of(place, data):

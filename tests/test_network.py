@@ -7,15 +7,15 @@ import pytest
 
 from pipeline import tensorflow
 from pipeline.backbone import LAYERS, feature_shape, preprocess, vgg16_recipe
-from pipeline.batches import CachedRows, OrderedBatches
 from pipeline.dataset import Dataset
 from pipeline.demo import demo_images
 from pipeline.digests import read_image
 from pipeline.errors import PipelineError
 from pipeline.extraction import extract
+from pipeline.finetuning.batches import CachedRows, OrderedBatches
+from pipeline.finetuning.training import Training, train
 from pipeline.images import decode
 from pipeline.network import POOLS, Network, as_probabilities
-from pipeline.training import Training, train
 from pipeline.weights import load_weights
 
 

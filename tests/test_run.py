@@ -16,8 +16,8 @@ from PIL import Image
 from pipeline import classification
 from pipeline import run as run_module
 from pipeline.errors import PipelineError
+from pipeline.evaluate.significance import disagreement
 from pipeline.heads import HEADS
-from pipeline.significance import disagreement
 
 
 def test_a_runs_folder_holds_all_that_came_of_it(place_with_pictures):

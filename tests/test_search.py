@@ -8,11 +8,11 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_pre
 from sklearn.svm import SVC
 from test_heads import NAMES, SKLEARN, rows_in_views, rows_like_features
 
-from pipeline import search
+from pipeline.classification import search
+from pipeline.classification.search import Fold, Prepared, out_of_fold
 from pipeline.errors import PipelineError
 from pipeline.heads import HEADS, get_head
 from pipeline.heads.estimators import CalibrationFolds
-from pipeline.search import Fold, Prepared, out_of_fold
 
 QUICK = {  # fewer of what takes long
     "dense": {"epochs": 2, "units": 8, "learning_rate": 1e-3},

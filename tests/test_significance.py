@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.significance import Comparison, corrected_t_test, disagreement
+from pipeline.evaluate.significance import Comparison, corrected_t_test, disagreement
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 0), (5, 5), (12, 30), (40, 3)])

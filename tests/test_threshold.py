@@ -7,7 +7,7 @@ import pytest
 from sklearn import metrics
 
 from pipeline.errors import PipelineError
-from pipeline.threshold import Aim, Threshold, choose_threshold
+from pipeline.evaluate.threshold import Aim, Threshold, choose_threshold
 
 
 def two_columns(p):

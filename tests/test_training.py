@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import tensorflow, training
+from pipeline import tensorflow
 from pipeline.errors import PipelineError
+from pipeline.finetuning import training
+from pipeline.finetuning.training import OPTIMIZERS, Training, train
 from pipeline.heads import build_dense
-from pipeline.training import OPTIMIZERS, Training, train
 
 STEPS = 3  # of an epoch: 4, 4 and 2 images
 

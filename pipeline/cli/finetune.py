@@ -128,8 +128,8 @@ def finetune(
     with reporting_errors(kept="Features and the last minute's checkpoint are"):
         from pipeline.finetuning import Finetuning
         from pipeline.finetuning import finetune as run_finetune
+        from pipeline.finetuning.training import Training
         from pipeline.model import Model, find_model
-        from pipeline.training import Training
 
         settings = Finetuning(
             source=source.value,

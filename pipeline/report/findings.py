@@ -122,7 +122,7 @@ class Examples:
     head : str
         Whose predictions they are.
     method : str
-        How the maps were made; see `pipeline.class_maps.find_class_maps`.
+        How the maps were made; see `pipeline.examples.class_maps.find_class_maps`.
     size : int
         Side of the picture that the network saw, in pixels.
     images : mapping of str to Example

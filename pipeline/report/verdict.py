@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from pipeline.evaluate.significance import NOISE, disagreement
 from pipeline.report.reading import Head, Record
 from pipeline.report.words import p_value, percent
-from pipeline.significance import NOISE, disagreement
 
 
 def verdict(record: Record) -> list[str]:

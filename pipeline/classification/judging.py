@@ -15,12 +15,21 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.classification.fitting import (
+    Candidate,
+    Floats,
+    Pair,
+    Places,
+    Task,
+    apply,
+    fit,
+    try_candidates,
+)
 from pipeline.evaluate import evaluate
-from pipeline.fitting import Candidate, Floats, Pair, Places, Task, apply, fit, try_candidates
+from pipeline.evaluate.threshold import Threshold, choose_threshold
 from pipeline.heads import Classifier, Head
 from pipeline.model import Model
 from pipeline.run import Result
-from pipeline.threshold import Threshold, choose_threshold
 
 
 def judge(task: Task, head: Head) -> Result:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.class_maps import ClassMaps, find_class_maps
 from pipeline.dataset import Dataset
+from pipeline.examples.class_maps import ClassMaps, find_class_maps
 from pipeline.model import Model
 
 SCHEMA = 1

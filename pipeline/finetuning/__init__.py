@@ -22,20 +22,20 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backbone import LAYERS, feature_shape, vgg16_recipe
-from pipeline.batches import CachedRows, Images, OrderedBatches, Source
 from pipeline.dataset import Dataset, load_dataset
 from pipeline.errors import DataError, ModelError, PipelineError
 from pipeline.evaluate import evaluate
 from pipeline.examples import find_examples
 from pipeline.extraction import CACHE, Extraction, Views, extract, find_unreadable
 from pipeline.extraction import Progress as Report
+from pipeline.finetuning.batches import CachedRows, Images, OrderedBatches, Source
+from pipeline.finetuning.training import Progress, Training, train
 from pipeline.heads import DenseHead
 from pipeline.model import Model
 from pipeline.network import POOLS, Network, TunedClassifier
 from pipeline.recipe import Recipe
 from pipeline.run import RUNS, Result, Run, run_folder, write_run
 from pipeline.store import FeatureStore
-from pipeline.training import Progress, Training, train
 from pipeline.weights import load_weights
 
 UNFREEZABLE = tuple(layer for layer in LAYERS[1:] if "conv" in layer)

@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.classification.search import Fold, Prepared
 from pipeline.extraction import Extraction, Views
-from pipeline.search import Fold, Prepared
 
 Places = npt.NDArray[np.int64]
 

@@ -12,13 +12,13 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.classification.rows import ViewedRows
+from pipeline.classification.search import out_of_fold
 from pipeline.dataset import Dataset
 from pipeline.evaluate import log_loss
 from pipeline.heads import Classifier, Head
 from pipeline.protocol import Protocol, deal_folds, find_units, search_folds
 from pipeline.recipe import Recipe
-from pipeline.rows import ViewedRows
-from pipeline.search import out_of_fold
 
 Places = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]

@@ -14,18 +14,18 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.classification.fitting import Task
+from pipeline.classification.judging import judge
+from pipeline.classification.rows import ViewedRows
 from pipeline.dataset import Dataset, load_dataset
 from pipeline.errors import PipelineError
 from pipeline.examples import find_examples
 from pipeline.exchange import SUFFIXES, import_features
 from pipeline.extraction import CACHE, Extraction, Forward, Progress, Views, extract, keys
-from pipeline.fitting import Task
 from pipeline.heads import HEADS, Head, get_head
-from pipeline.judging import judge
 from pipeline.problems import find_problems_quickly
 from pipeline.protocol import Protocol
 from pipeline.recipe import Recipe
-from pipeline.rows import ViewedRows
 from pipeline.run import RUNS, Result, Run, run_folder, write_run
 from pipeline.store import FeatureStore
 

@@ -20,10 +20,10 @@ from pipeline.dataset import Dataset
 from pipeline.digests import read_image
 from pipeline.errors import DataError, ImageError, PipelineError
 from pipeline.extraction import Extraction, Views, free_space
+from pipeline.finetuning.training import Batch
 from pipeline.images import decode
 from pipeline.network import Network, as_probabilities
 from pipeline.recipe import Recipe
-from pipeline.training import Batch
 
 _ROWS_AT_ONCE = 64
 
