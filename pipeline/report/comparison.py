@@ -70,6 +70,7 @@ def _heads(records: Records) -> Mapping[str, Any]:
     ]
     return {
         "table": tables.heads_table(rows, ["run", "head"], "best of its run on validation"),
+        "method": records[0].best.test.get("interval_method"),
         "chart": figures.draw_accuracies(
             [(_name(record), record.best, False) for record in records],
             guessing(records[0].best)[0],

@@ -52,6 +52,7 @@ def _heads(record: Record) -> Mapping[str, Any]:
         "table": tables.heads_table(
             [((name,), head, best) for name, head, best in rows], ["head"], "best on validation"
         ),
+        "method": record.best.test.get("interval_method"),
         "chart": figures.draw_accuracies(rows, guessing(record.best)[0]),
         "reference": [
             (

@@ -31,10 +31,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """What stands in a row, and what it is sorted by where that is not the text."""
+    """What stands in a row, and below it; and what it is sorted by where that is not the text."""
 
     text: str
     value: float | None = None
+    below: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Table:
 
 # What is shown of each head: title, where it is found, whether more is better.
 _FIGURES = (
+    ("accuracy", "test", "accuracy", True),
     ("balanced accuracy", "test", "balanced_accuracy", True),
     ("macro F1", "test", "macro_f1", True),
     ("ROC AUC", "test", "roc_auc", True),
@@ -82,8 +84,6 @@ def heads_table(
     """Put heads into a table, from (texts of the first columns, head, whether it is the best)."""
     columns = [
         *(Column(name, number=False, falling=False) for name in names),
-        Column("accuracy"),
-        Column("95 % interval"),
         *(Column(title, falling=falling) for title, *_, falling in _FIGURES),
         Column("seconds", falling=False),
     ]
@@ -92,16 +92,21 @@ def heads_table(
 
 
 def _cells(texts: Sequence[str], head: Head) -> list[Cell]:
-    test = head.test
-    interval = f"{test['accuracy_low']:.3f} to {test['accuracy_high']:.3f}"
-    where = {"test": test, "validation": head.validation or {}}
+    where = {"test": head.test, "validation": head.validation or {}}
     return [
         *map(Cell, texts),
-        Cell(number(test["accuracy"]), test["accuracy"]),
-        Cell(interval, test["accuracy_low"]),
-        *(Cell(number(value := where[on].get(key)), value) for _, on, key, _ in _FIGURES),
+        *(_figure(where[on], key) for _, on, key, _ in _FIGURES),
         Cell(f"{head.seconds:,.1f}", head.seconds),
     ]
+
+
+def _figure(figures: Mapping[str, Any], key: str) -> Cell:
+    """Give a figure with its interval, where it has one."""
+    value = figures.get(key)
+    interval = (figures.get("intervals") or {}).get(key)
+    if key == "accuracy" and "accuracy_low" in figures:
+        interval = figures["accuracy_low"], figures["accuracy_high"]
+    return Cell(number(value), value, " to ".join(map(number, interval)) if interval else "")
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

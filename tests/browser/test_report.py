@@ -136,6 +136,11 @@ def column(page, place):
     )
 
 
+def figures(page, place):
+    """Without the intervals below them."""
+    return [float(text.split()[0]) for text in column(page, place)]
+
+
 @pytest.mark.parametrize("way", ["mouse", "keyboard"])
 def test_the_table_is_sorted_by_its_headings(visit, way):
     page = visit("plain")
@@ -150,13 +155,13 @@ def test_the_table_is_sorted_by_its_headings(visit, way):
             page.keyboard.press("Enter")
 
     before = column(page, 0)
-    for place, first in ((1, "descending"), (5, "ascending"), (8, "ascending")):
+    for place, first in ((1, "descending"), (6, "ascending"), (10, "ascending")):
         press(place)
-        values = list(map(float, column(page, place)))
+        values = figures(page, place)
         assert values == sorted(values, reverse=first == "descending")
         assert titles.nth(place).get_attribute("aria-sort") == first
         press(place)
-        again = list(map(float, column(page, place)))
+        again = figures(page, place)
         assert again == sorted(values, reverse=first == "ascending")
         assert page.locator("#heads [aria-sort]").count() == 1
     press(0)
