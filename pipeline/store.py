@@ -88,6 +88,9 @@ class FeatureStore:
         The cache folder; the store lies in a folder of it that is named after the recipe.
     recipe : Recipe
         What made the rows.
+    index : bool
+        False leaves out what is there: such a store knows only of rows that it wrote itself, and
+        is opened in no time, to write.
 
     Attributes
     ----------
@@ -103,7 +106,7 @@ class FeatureStore:
         The store is of a newer schema, its recipe file is damaged, or it cannot be read.
     """
 
-    def __init__(self, cache: Path, recipe: Recipe) -> None:
+    def __init__(self, cache: Path, recipe: Recipe, *, index: bool = True) -> None:
         self.recipe = recipe
         self.folder = Path(cache) / recipe.name
         self.damaged: list[Damaged] = []
@@ -111,7 +114,8 @@ class FeatureStore:
         # is. A million entries share their names, and take no tuples.
         self._shard_of: dict[int, dict[bytes, str]] = {}
         self._shards: dict[str, int] = {}
-        self.refresh()
+        if index:
+            self.refresh()
 
     @classmethod
     def at(cls, folder: Path) -> FeatureStore:
@@ -143,6 +147,11 @@ class FeatureStore:
         return len(self._shards)
 
     @property
+    def names(self) -> list[str]:
+        """File names of the shards that are whole, in the order in which they were taken in."""
+        return list(self._shards)
+
+    @property
     def size(self) -> int:
         """Bytes on disk."""
         size = 0
@@ -170,12 +179,16 @@ class FeatureStore:
                 text = recipe_file.read_text("utf-8", errors="replace")
                 Recipe.from_json(text, source=str(recipe_file))
             names = sorted(path.name for path in self.folder.glob("*.h5"))
+        self.take_in(names)
+
+    def take_in(self, names: Iterable[str]) -> None:
+        """Take in shards that others wrote; those that are absent or damaged stay out."""
         for name in names:
             if name in self._shards:
                 continue
             keys = self._load(name, _keys_of)
             if keys is not None:
-                self._take_in(name, keys)
+                self._note(name, keys)
 
     def verify(self) -> None:
         """Read and check every byte of every shard again; what is bad joins `damaged`."""
@@ -300,10 +313,10 @@ class FeatureStore:
             self.prepare()
         with _storage_errors(self.folder, "write"):
             _publish(self.folder / name, image)
-        self._take_in(name, keys)
+        self._note(name, keys)
         return name
 
-    def _take_in(self, name: str, keys: Sequence[Key]) -> None:
+    def _note(self, name: str, keys: Sequence[Key]) -> None:
         self._shards[name] = len(keys)
         for digest, view in keys:
             self._shard_of.setdefault(view, {}).setdefault(digest, name)

@@ -62,6 +62,7 @@ MAY_IMPORT = {
         "weights",
     },
     "extraction": {"augment", "recipe", "images", "digests", "dataset", "store", "backbone"},
+    "cluster": {"backbone", "extraction", "recipe", "store"},
     "model": {"augment", "recipe", "backbone", "extraction", "heads", "network"},
     "transformer": {"backbone", "extraction"},
     "run": {"recipe", "dataset", "evaluate", "model", "report"},
@@ -80,6 +81,7 @@ MAY_IMPORT = {
         "augment",
         "backbone",
         "classification",
+        "cluster",
         "dataset",
         "demo",
         "digests",
@@ -109,6 +111,8 @@ ONLY_IN = {
     "PIL": {"images"},
     "onnx": {"weights"},
     "openvino": {"quantised"},
+    "dask": {"cluster"},
+    "distributed": {"cluster"},
     "skops": {"model"},
     "matplotlib": {"report"},
     "jinja2": {"report"},
@@ -245,6 +249,7 @@ def test_the_package_gives_what_it_announces_to_type_checkers():
 
 
 HEAVY = (
+    "distributed",
     "tensorflow",
     "keras",
     "openvino",
