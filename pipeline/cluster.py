@@ -186,7 +186,10 @@ class Cluster:
             memory_limit=None,  # they keep nothing: Dask would end one for what the network needs
             host="127.0.0.1",
             dashboard_address=None,
+            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # its page of health; any port
             security=True,
+            # Ctrl-C goes to all processes of a terminal; this one ends the others.
+            preload=["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
             silence_logs=logging.CRITICAL,
         )
 
@@ -197,8 +200,9 @@ class Cluster:
                 self._client.wait_for_workers(1, timeout=_NO_WORKERS_SECONDS)
             except TimeoutError as error:
                 raise _no_workers() from error
-            found = {"scheduler": self._client.run_on_scheduler(_installed())}
-            found |= self._client.run(_installed())
+            found = {"the scheduler": self._client.run_on_scheduler(_installed())}
+            of_workers = self._client.run(_installed())
+            found |= {f"the worker {worker}": version for worker, version in of_workers.items()}
             for where, version in found.items():
                 if version != job.installed:
                     raise _other_version(where, version, job.installed)
@@ -265,7 +269,7 @@ def _make_shard(job: Job, tasks: Sequence[Task]) -> Made:
 def _prove_access(job: Job) -> None:
     """See to it that this worker has all that it needs; else it would refuse every image."""
     if (version := _installed()()) != job.installed:
-        raise _other_version("worker", version, job.installed)
+        raise _other_version("it", version, job.installed)
     store = FeatureStore(job.cache, job.recipe, index=False)
     if not (store.folder / "recipe.json").exists():
         raise StoreError(
@@ -384,7 +388,7 @@ def _no_workers() -> PipelineError:
 def _other_version(where: str, found: str, expected: str) -> PipelineError:
     has = f"has version {found} of cached-feature-pipeline" if found else "lacks this project"
     return PipelineError(
-        f"the {where} {has}.",
+        f"{where} {has}.",
         expected=f"version {expected}, as here, on the scheduler and on all workers",
         fix="install it there: rows of another version could differ",
     )

@@ -332,7 +332,8 @@ class FeatureStore:
 
     def _to_hdf5(self, keys: Sequence[Key], rows: npt.NDArray[np.float32]) -> bytes:
         digests = np.frombuffer(b"".join(digest for digest, _ in keys), np.uint8)
-        with h5py.File("shard", "w", driver="core", backing_store=False) as shard:
+        # A name of its own, which is not in its bytes: other threads may be writing, too.
+        with h5py.File(uuid.uuid4().hex, "w", driver="core", backing_store=False) as shard:
             shard.attrs["schema"] = SCHEMA
             # Of fixed length: HDF5 never ends reading some texts that were made to harm.
             shard.attrs["fingerprint"] = np.bytes_(self.recipe.fingerprint)
