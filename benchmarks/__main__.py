@@ -13,7 +13,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
-BENCHMARKS = ("demo", "extraction", "photos", "finetuning", "problems", "accuracy", "scale")
+BENCHMARKS = (
+    "demo",
+    "extraction",
+    "photos",
+    "finetuning",
+    "problems",
+    "accuracy",
+    "scale",
+    "cluster",
+)
 LONG = {"accuracy"}  # hours: measured when it is named
 PACKAGES = (
     "tensorflow-cpu",

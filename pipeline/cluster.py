@@ -29,6 +29,7 @@ _CONNECT_SECONDS = 10.0
 _NO_WORKERS_SECONDS = 60.0  # a batch system takes its time to start the first
 _LOOK_EVERY_SECONDS = 2.0
 _AHEAD = 2  # tasks for each of the workers' threads: one that is worked on, and one that waits
+_DEATHS = 10  # of workers, at one task; Dask counts tasks that only waited there, too
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,10 @@ class Cluster:
             memory_limit=None,  # they keep nothing: Dask would end one for what the network needs
             host="127.0.0.1",
             dashboard_address=None,
-            scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # its page of health; any port
+            scheduler_kwargs={
+                "dashboard_address": "127.0.0.1:0",  # a page that says that it is well; any port
+                "allowed_failures": _DEATHS,
+            },
             security=True,
             # Ctrl-C goes to all processes of a terminal; this one ends the others.
             preload=["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],

@@ -213,7 +213,8 @@ def test_workers_killed_at_random_cost_nothing(workers, dataset, tmp_path):
         assert_same(made, undisturbed)
 
 
-def test_images_that_kill_every_worker_are_one_clear_error(dataset, tmp_path):
+def test_images_that_kill_every_worker_are_one_clear_error(dataset, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_module, "_DEATHS", 1)
     with Cluster(workers=1) as cluster, pytest.raises(PipelineError, match=r"workers died.*\.png"):
         make(dataset, tmp_path, cluster, backbone=die)
 
