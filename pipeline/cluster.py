@@ -179,8 +179,13 @@ class Cluster:
 
     def _start(self) -> Any:
         distributed = _distributed()
+        import dask
         from dask.system import CPU_COUNT  # what a container may use, not what the machine has
 
+        # Its nanny starts a worker again. Dask would give it up if, so long after it died, another
+        # death has just come.
+        endless = dask.config.set({"distributed.deploy.lost-worker-timeout": "365 days"})
+        self._open.enter_context(endless)
         return distributed.LocalCluster(
             n_workers=self._workers,
             threads_per_worker=max(1, CPU_COUNT // (self._workers or 1)),
