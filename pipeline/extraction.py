@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import shutil
 import time
@@ -23,8 +24,10 @@ from pipeline.dataset import Dataset, Quarantined
 from pipeline.digests import digest_files, read_image
 from pipeline.errors import DataError, ImageError, PipelineError, StoreError
 from pipeline.images import decode
+from pipeline.index import Key, Keys
+from pipeline.packed import distinct, packed
 from pipeline.recipe import Recipe
-from pipeline.store import FeatureStore, Key, open_stores
+from pipeline.store import FeatureStore, open_stores
 
 CACHE = Path("cache")
 """Where features are kept, unless another folder is named."""
@@ -42,6 +45,7 @@ _PIXELS_PER_BATCH = 64 * 150 * 150  # about 1 GB of activations in float32; larg
 _IMAGES_PER_BATCH = 256  # of small ones: 1,400 at 32 x 32 are as fast, and take twice the memory
 _DECODING_THREADS = 4
 _BATCHES_AHEAD = 3
+_IMAGES_LOOKED_UP = 1024
 _CALIBRATION_IMAGES = 192
 _MOST_VIEWS = 2**16 - 1  # what a shard can number
 _SHRUNK_AT_MOST = {"float32": 0.5, "bfloat16": 0.25, "int8": 0.5}
@@ -229,13 +233,20 @@ def plan_extraction(
     store = after.store if after else FeatureStore(Path(cache), recipe)
     more = views.count > 1
     augmented = FeatureStore(Path(cache), views.recipe(recipe)) if more else store
-    first = [] if after else keys(dataset)
-    wanted = len(set(first)) + len(set(views.keys(dataset)))
-    missing = len(store.missing(first)) + len(augmented.missing(views.keys(dataset)))
+    digests = packed(dataset.digests)
+    parts = [] if after else [(store, digests, 0)]
+    if more:
+        viewed = digests if views.everywhere else digests[dataset.where("train")]
+        parts += [(augmented, viewed, view) for view in range(1, views.count)]
+    wanted = there = 0
+    for holder, images, view in parts:
+        each = distinct(images)
+        wanted += len(each)
+        there += holder.count(Keys(each, np.full(len(each), view, np.uint16)))
     known = augmented if len(augmented) else store
     raw = 4 * math.prod(recipe.shape)
     size = known.size / len(known) if len(known) else raw * _SHRUNK_AT_MOST[recipe.precision]
-    return Plan(store, augmented, wanted - missing, missing, math.ceil(size))
+    return Plan(store, augmented, there, wanted - there, math.ceil(size))
 
 
 def calibrated(
@@ -498,9 +509,8 @@ class _Filling:
         """Give the work one image at a time: a list of it all would be as long as the data."""
         prepared = False
         begun: set[bytes] = set()
-        for path, digest, wanted in images:
-            views = tuple(view for view in wanted if (digest, view) not in store)
-            if not views or digest in begun:
+        for path, digest, views in _lacking(store, images):
+            if digest in begun:
                 continue
             begun.add(digest)
             if digest in self.refused:
@@ -521,6 +531,19 @@ class _Filling:
         self.refused[task.digest] = refusal.found
         if self._strict:
             _refuse([Quarantined(task.path, refusal.found)])
+
+
+def _lacking(
+    store: FeatureStore, images: Iterable[tuple[Path, bytes, range]]
+) -> Iterator[tuple[Path, bytes, tuple[int, ...]]]:
+    """Give the images that a store lacks views of, and which; it is asked for many at once."""
+    images = iter(images)
+    while block := list(itertools.islice(images, _IMAGES_LOOKED_UP)):
+        wanted = ((digest, view) for _, digest, views in block for view in views)
+        missing = set(store.missing(wanted))
+        for path, digest, views in block:
+            if lacking := tuple(view for view in views if (digest, view) in missing):
+                yield path, digest, lacking
 
 
 def commit_rows(
