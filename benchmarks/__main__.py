@@ -31,6 +31,7 @@ PACKAGES = (
     "numpy",
     "scikit-learn",
     "h5py",
+    "distributed",
     "pillow",
     "openvino",
     "onnxruntime",

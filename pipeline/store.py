@@ -19,7 +19,7 @@ import uuid
 import zlib
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -446,8 +446,8 @@ class FeatureStore:
         chunks = self._chunks(rows)
         if shard.chunks != chunks or features.get_num_chunks() != -(-rows // chunks[0]):
             raise _DamagedShardError("parts of its rows are missing")
-        gzipped = _is_plain(features, h5py.h5z.FILTER_DEFLATE)
-        if not (gzipped and _is_plain(digest) and _is_plain(view)):
+        filters: Sequence[Sequence[int]] = ([h5py.h5z.FILTER_DEFLATE], [], [])
+        if not all(map(_is_plain, (features, digest, view), shard.plists, filters)):
             raise _DamagedShardError("its arrays are not stored as this program stores them")
 
     def _remove_stale_files(self) -> None:
@@ -476,10 +476,12 @@ class _Shard:
     features: h5py.h5d.DatasetID
     digest: h5py.h5d.DatasetID
     view: h5py.h5d.DatasetID
+    plists: Sequence[h5py.h5p.PropDCID]
+    chunks: tuple[int, ...]
 
     @classmethod
     def of(cls, file: h5py.h5f.FileID) -> _Shard:
-        found = []
+        found, found_plists = [], []
         for name in (b"features", b"digest", b"view"):
             if not file.links.exists(name) or file.links.get_info(name).type != h5py.h5l.TYPE_HARD:
                 raise _DamagedShardError(f"it has no {name.decode()} of its own")
@@ -488,20 +490,20 @@ class _Shard:
             if plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
                 raise _DamagedShardError(f"{name.decode()} lies outside the file")
             found.append(dataset)
-        return cls(*found)
+            found_plists.append(plist)
+        chunked = found_plists[0].get_layout() == h5py.h5d.CHUNKED
+        return cls(
+            found[0],
+            found[1],
+            found[2],
+            found_plists,
+            found_plists[0].get_chunk() if chunked else (),
+        )
 
     @property
-    def chunks(self) -> tuple[int, ...] | None:
-        """Shape of a chunk of the features."""
-        plist = self.features.get_create_plist()
-        chunked = plist.get_layout() == h5py.h5d.CHUNKED
-        return tuple(plist.get_chunk()) if chunked else None
-
-    @cached_property
     def length(self) -> int:
-        """Rows in a chunk; `_check_contents` has seen that there are chunks."""
-        length: int = self.features.get_create_plist().get_chunk()[0]
-        return length
+        """Rows in a chunk of the features."""
+        return self.chunks[0]
 
     def keys(self) -> Keys:
         digests = np.empty(self.digest.shape, np.uint8)
@@ -537,13 +539,15 @@ class _Shard:
             yield start, np.frombuffer(raw, np.float32).reshape(shape)
 
 
-def _is_plain(dataset: h5py.h5d.DatasetID, *filters: int) -> bool:
+def _is_plain(
+    dataset: h5py.h5d.DatasetID, plist: h5py.h5p.PropDCID, filters: Sequence[int]
+) -> bool:
     """Tell whether an array has these filters and no others, and the very type that it seems."""
-    plist, kind = dataset.get_create_plist(), h5py.h5t.py_create(dataset.dtype)
     used = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
     # A contiguous array without an offset was never written, and would read as zeros.
     written = bool(filters) or dataset.get_offset() is not None
-    return used == list(filters) and written and dataset.get_type().equal(kind)
+    kind = h5py.h5t.py_create(dataset.dtype)
+    return used == filters and written and dataset.get_type().equal(kind)
 
 
 def _inflate(stored: bytes, size: int) -> bytes:
