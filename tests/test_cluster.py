@@ -3,6 +3,8 @@
 import contextlib
 import os
 import random
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from pathlib import Path
 import dask
 import psutil
 import pytest
+import yaml
 from conftest import paint_classes
 from distributed import LocalCluster
 from distributed.security import Security
@@ -371,7 +374,7 @@ def test_a_cluster_that_dies_in_mid_run_is_one_clear_error_and_rows_are_kept(
         leaving.callback(process.kill)
         while not (address_file.exists() and address_file.stat().st_size):
             time.sleep(0.05)
-        address = dask.config.yaml.safe_load(address_file.read_text())["address"]
+        address = yaml.safe_load(address_file.read_text())["address"]
         hand = leaving.enter_context(worker(address, tmp_path))
 
         def on_progress(done, total):
@@ -433,3 +436,41 @@ def test_a_scheduler_with_tls_takes_certificates_from_dasks_configuration(datase
         settings = {f"distributed.comm.tls.{name}": text for name, text in files.items()}
         with dask.config.set(settings), Cluster(there.scheduler_address) as cluster:
             assert make(dataset, tmp_path, cluster).made == len(dataset)
+
+
+# --- what is written about it -------------------------------------------------------------
+
+
+def test_the_commands_of_the_compose_file_make_a_cluster(dataset, tmp_path):
+    services = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text())["services"]
+    with contextlib.ExitStack() as leaving:
+        for service in ("scheduler", "worker"):
+            command = services[service]["command"].replace("${THREADS:-1}", "1")
+            command = command.replace("scheduler:8786", "127.0.0.1:18786")
+            command = command.replace(
+                "--host scheduler --port 8786", "--host 127.0.0.1 --port 18786"
+            )
+            words = [*shlex.split(command), *(["--host=127.0.0.1"] * (service == "worker"))]
+            process = subprocess.Popen(
+                [sys.executable, "-m", *words],
+                env={**os.environ, "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"},
+                cwd=tmp_path,
+                stderr=subprocess.DEVNULL,
+            )
+            leaving.enter_context(process)
+            leaving.callback(process.terminate)
+        with Cluster("tcp://127.0.0.1:18786") as cluster:
+            assert make(dataset, tmp_path / "cache", cluster).made == len(dataset)
+
+
+def test_the_cost_of_a_million_images_follows_from_the_results():
+    results = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "cluster.md").read_text(encoding="utf-8")
+    for precision in ("float32", "bfloat16", "int8"):
+        row = re.search(rf"--precision {precision}`.*", results)[0]
+        measured = float(row.split(" | ")[-2])
+        said = re.search(rf"^\| {precision} \| (.*) \| (.*) \| (.*) \$ \|$", page, re.MULTILINE)
+        rate, hours, dollars = map(float, said.groups())
+        assert rate == measured
+        assert hours == pytest.approx(1e6 / rate / 3600, abs=0.06)
+        assert dollars == pytest.approx(0.05 * hours, abs=0.006)
