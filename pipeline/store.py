@@ -315,20 +315,33 @@ class FeatureStore:
             self._index.add([(name, Keys.of(keys))])
         return name
 
-    def stream(self) -> Iterator[tuple[Keys, npt.NDArray[np.float32]]]:
-        """Read all rows, a shard at a time, in an order that costs least.
+    def stream(
+        self, names: Iterable[str] | None = None
+    ) -> Iterator[tuple[Keys, npt.NDArray[np.float32]]]:
+        """Read all rows, each once, a shard at a time: memory holds no more than one.
+
+        Parameters
+        ----------
+        names : iterable of str, optional
+            The shards to read, in their order; the default is all, in the order of `names`.
 
         Yields
         ------
         keys : Keys
-            Names of the rows. One that stands in several shards comes several times.
+            Names of a shard's rows.
         rows : ndarray of float32, shape (len(keys), height, width, channels)
             The rows.
         """
-        for name in self.names:
+        twice = sum(self._index.shards.values()) > len(self)
+        for name in self.names if names is None else names:
             found = self._load(name, lambda shard: (shard.keys(), shard.rows()))
-            if found is not None:
-                yield found
+            if found is None:
+                continue
+            keys, rows = found
+            if twice:  # what is in several shards comes from the one that `read` takes, too
+                own = np.flatnonzero([held == name for _, held in self._index.find(keys)])
+                keys, rows = keys.take(own), rows[own]
+            yield keys, rows
 
     def _require(self, keys: Iterable[Key]) -> None:
         absent = len(self.missing(keys))

@@ -74,6 +74,7 @@ MAY_IMPORT = {
         "store",
         "backbone",
     },
+    "streaming": {"dataset", "heads", "index", "packed", "store", "tensorflow"},
     "cluster": {"backbone", "extraction", "recipe", "store"},
     "model": {"augment", "recipe", "backbone", "extraction", "heads", "network"},
     "transformer": {"backbone", "extraction"},
