@@ -21,6 +21,8 @@ BENCHMARKS = (
     "problems",
     "accuracy",
     "scale",
+    "million",
+    "streaming",
     "cluster",
 )
 LONG = {"accuracy"}  # hours: measured when it is named

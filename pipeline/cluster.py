@@ -145,10 +145,9 @@ class Cluster:
         self._connect()
         self._check(job)
         for block, made in self._run(job, itertools.chain([first], blocks)):
-            store.take_in(made.shards)
-            if lost := set(made.shards) - set(store.names):
+            if lost := store.take_in(made.shards):
                 raise StoreError(
-                    f"the worker {made.worker} wrote {min(lost)}, which is not in {store.folder}.",
+                    f"the worker {made.worker} wrote {lost[0]}, which is not in {store.folder}.",
                     expected="a cache on a file system that all workers share",
                     fix="name a shared folder with --cache",
                 )

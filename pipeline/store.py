@@ -176,12 +176,15 @@ class FeatureStore:
             names = sorted(path.name for path in self.folder.glob("*.h5"))
         self.take_in(names)
 
-    def take_in(self, names: Iterable[str]) -> None:
-        """Take in shards that others wrote; those that are absent or damaged stay out."""
+    def take_in(self, names: Iterable[str]) -> list[str]:
+        """Take in shards that others wrote; return the names of those absent or damaged."""
+        out = []
         new = (name for name in names if name not in self._index.shards)
         while block := list(itertools.islice(new, _SHARDS_AT_ONCE)):
-            loaded = ((name, self._load(name, _Shard.keys)) for name in block)
-            self._index.add([(name, keys) for name, keys in loaded if keys is not None])
+            loaded = {name: self._load(name, _Shard.keys) for name in block}
+            self._index.add([(name, keys) for name, keys in loaded.items() if keys is not None])
+            out += [name for name, keys in loaded.items() if keys is None]
+        return out
 
     def verify(self) -> None:
         """Read and check every byte of every shard again; what is bad joins `damaged`."""
