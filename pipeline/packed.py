@@ -106,4 +106,6 @@ def distinct(digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     texts = np.sort(np.ascontiguousarray(digests).view("S32").ravel())
     first = np.ones(len(texts), bool)
     first[1:] = texts[1:] != texts[:-1]
-    return texts[first].view(np.uint8).reshape(-1, 32)
+    if not first.all():  # else the copy is spared
+        texts = texts[first]
+    return texts.view(np.uint8).reshape(-1, 32)

@@ -398,7 +398,7 @@ def test_a_cluster_that_dies_in_mid_run_is_one_clear_error_and_rows_are_kept(
 
 
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path):
-    photos = paint_classes(tmp_path / "photos", 300)
+    photos = paint_classes(tmp_path / "photos", 600)  # five tasks
     cache = tmp_path / "cache"
     command = [sys.executable, "-m", "pipeline", "features", photos, "--cache", cache, *SETTINGS]
     with subprocess.Popen(
@@ -420,8 +420,8 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(tmp_path):
     psutil.wait_procs(family, timeout=10)
     assert not [child for child in family if child.is_running()]
     kept = len(FeatureStore(cache, RECIPE))
-    assert 0 < kept < 600
-    assert make(load_dataset(photos), cache, None).made == 600 - kept
+    assert 0 < kept < 1200
+    assert make(load_dataset(photos), cache, None).made == 1200 - kept
 
 
 def test_a_scheduler_with_tls_takes_certificates_from_dasks_configuration(dataset, tmp_path):
