@@ -22,6 +22,9 @@ BENCHMARKS = (
     "problems",
     "accuracy",
     "scale",
+    "million",
+    "streaming",
+    "cluster",
 )
 LONG = {"accuracy"}  # hours: measured when it is named
 PACKAGES = (
@@ -31,6 +34,7 @@ PACKAGES = (
     "numpy",
     "scikit-learn",
     "h5py",
+    "distributed",
     "pillow",
     "openvino",
     "onnxruntime",

@@ -173,6 +173,16 @@ def preprocess(pixels: Any, scaling: str) -> Any:
     return keras.applications.vgg16.preprocess_input(pixels)
 
 
+def limit_threads(count: int) -> None:
+    """Let backbones compute in so many threads, in this process: to be said before the first.
+
+    Where several processes share a machine, as a cluster's workers do, each has its part. The
+    number of threads does not change a bit of a row.
+    """
+    tensorflow.limit_threads(count)
+    quantised.limit_threads(count)
+
+
 class Backbone:
     """The convolutional base up to one layer, ready to run.
 

@@ -17,6 +17,7 @@ from pipeline.demo import demo_images
 from pipeline.digests import Digests, digest_files
 from pipeline.errors import DataError, ImageError
 from pipeline.images import EXTENSIONS
+from pipeline.packed import PackedDigests, PackedPaths
 
 SPLITS = ("train", "validation", "test")
 """The splits, from the least held-out to the most."""
@@ -56,9 +57,9 @@ class Dataset:
     ----------
     name : str
         What to call the data set.
-    paths : tuple of Path
+    paths : sequence of Path
         The image files.
-    digests : tuple of bytes
+    digests : sequence of bytes
         SHA-256 of each file's bytes, 32 bytes each.
     labels : ndarray of int64, shape (n,)
         Index into `classes`.
@@ -73,8 +74,8 @@ class Dataset:
     """
 
     name: str
-    paths: tuple[Path, ...]
-    digests: tuple[bytes, ...]
+    paths: Sequence[Path]
+    digests: Sequence[bytes]
     labels: npt.NDArray[np.int64]
     splits: npt.NDArray[np.str_]
     classes: tuple[str, ...]
@@ -103,8 +104,8 @@ class Dataset:
         kept = [place for place, path in enumerate(self.paths) if path not in gone]
         return replace(
             self,
-            paths=tuple(self.paths[place] for place in kept),
-            digests=tuple(self.digests[place] for place in kept),
+            paths=PackedPaths(self.paths[place] for place in kept),
+            digests=PackedDigests(self.digests[place] for place in kept),
             labels=self.labels[kept],
             splits=self.splits[kept],
             quarantined=(*self.quarantined, *quarantined),
@@ -249,8 +250,8 @@ def list_dataset(
     groups = tuple(entry.group for entry in entries)
     dataset = Dataset(
         name=name,
-        paths=tuple(entry.path for entry in entries),
-        digests=tuple(digests),
+        paths=PackedPaths(entry.path for entry in entries),
+        digests=PackedDigests(digests),
         labels=np.array([number[entry.label] for entry in entries], np.int64),
         splits=np.array(splits, dtype="<U10"),
         classes=classes,

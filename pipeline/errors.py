@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 
 class PipelineError(Exception):
     """An error that the user can act on.
@@ -21,6 +24,10 @@ class PipelineError(Exception):
         self.expected = expected
         self.fix = fix
         super().__init__(found, expected, fix)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default, an error would be made again from positional arguments, in another process.
+        return partial(type(self), expected=self.expected, fix=self.fix), (self.found,)
 
     def __str__(self) -> str:
         lines = [self.found]

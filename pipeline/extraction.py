@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import chain, repeat
 from pathlib import Path
 
@@ -22,8 +24,10 @@ from pipeline.dataset import Dataset, Quarantined
 from pipeline.digests import digest_files, read_image
 from pipeline.errors import DataError, ImageError, PipelineError, StoreError
 from pipeline.images import decode
+from pipeline.index import Key, Keys
+from pipeline.packed import distinct, packed
 from pipeline.recipe import Recipe
-from pipeline.store import FeatureStore, Key, open_stores
+from pipeline.store import FeatureStore, open_stores
 
 CACHE = Path("cache")
 """Where features are kept, unless another folder is named."""
@@ -32,11 +36,16 @@ Pixels = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]
 Forward = Callable[[Pixels], Rows]
 Progress = Callable[[int, int], None]
+Commit = Callable[
+    [FeatureStore, Iterable["Task"], Forward], Generator[list[tuple["Task", ImageError | None]]]
+]
+"""Computes rows and commits them to a store, as `commit_rows` does."""
 
 _PIXELS_PER_BATCH = 64 * 150 * 150  # about 1 GB of activations in float32; larger is not faster
 _IMAGES_PER_BATCH = 256  # of small ones: 1,400 at 32 x 32 are as fast, and take twice the memory
 _DECODING_THREADS = 4
 _BATCHES_AHEAD = 3
+_IMAGES_LOOKED_UP = 1024
 _CALIBRATION_IMAGES = 192
 _MOST_VIEWS = 2**16 - 1  # what a shard can number
 _SHRUNK_AT_MOST = {"float32": 0.5, "bfloat16": 0.25, "int8": 0.5}
@@ -229,13 +238,20 @@ def plan_extraction(
     store = after.store if after else FeatureStore(Path(cache), recipe)
     more = views.count > 1
     augmented = FeatureStore(Path(cache), views.recipe(recipe)) if more else store
-    first = [] if after else keys(dataset)
-    wanted = len(set(first)) + len(set(views.keys(dataset)))
-    missing = len(store.missing(first)) + len(augmented.missing(views.keys(dataset)))
+    digests = packed(dataset.digests)
+    parts = [] if after else [(store, digests, 0)]
+    if more:
+        viewed = digests if views.everywhere else digests[dataset.where("train")]
+        parts += [(augmented, viewed, view) for view in range(1, views.count)]
+    wanted = there = 0
+    for holder, images, view in parts:
+        each = distinct(images)
+        wanted += len(each)
+        there += holder.count(Keys(each, np.full(len(each), view, np.uint16)))
     known = augmented if len(augmented) else store
     raw = 4 * math.prod(recipe.shape)
     size = known.size / len(known) if len(known) else raw * _SHRUNK_AT_MOST[recipe.precision]
-    return Plan(store, augmented, wanted - missing, missing, math.ceil(size))
+    return Plan(store, augmented, there, wanted - there, math.ceil(size))
 
 
 def calibrated(
@@ -332,6 +348,7 @@ def extract(
     on_progress: Progress | None = None,
     backbone: Forward | None = None,
     plan: Plan | None = None,
+    commit: Commit | None = None,
 ) -> Extraction:
     """Make the rows that the cache lacks, and commit them as they come.
 
@@ -357,6 +374,8 @@ def extract(
         What computes rows from pixels, in place of the recipe's backbone.
     plan : Plan, optional
         What `plan_extraction` found for the same arguments, which spares opening the stores again.
+    commit : callable, optional
+        What makes rows and commits them, in place of `commit_rows`: a `pipeline.cluster.Cluster`.
 
     Raises
     ------
@@ -377,7 +396,9 @@ def extract(
     check_space([todo])
     started = time.monotonic()
     forward = backbone or _LateBackbone(recipe, weights)
-    filling = _Filling(forward, todo.missing, on_progress, strict=strict)
+    filling = _Filling(
+        forward, todo.missing, on_progress, strict=strict, commit=commit or commit_rows
+    )
     filling.fill(todo.store, zip(dataset.paths, dataset.digests, repeat(range(1))))
     filling.fill(todo.augmented, zip(dataset.paths, dataset.digests, views.of(dataset)))
     dataset = filling.readable(dataset)
@@ -454,26 +475,26 @@ class _Filling:
         on_progress: Progress | None = None,
         *,
         strict: bool = False,
+        commit: Commit | None = None,
     ) -> None:
         self.made = 0
         self.refused: dict[bytes, str] = {}
         self._done = 0  # made, or given up
         self._forward = forward
+        self._commit = commit or commit_rows
         self._total = total
         self._report = on_progress or (lambda done, total: None)
         self._strict = strict
 
     def fill(self, store: FeatureStore, images: Iterable[tuple[Path, bytes, range]]) -> None:
         """Make those rows of the images' views that a store lacks, and commit them."""
-        pending = _Pending(store)
-        try:
-            for batch in compute_rows(self._tasks(store, images), store.recipe, self._forward):
-                for task, outcome in batch:
-                    self._take(task, outcome, pending)
+        tasks = self._tasks(store, images)
+        # Closed at once when interrupted, not when it is forgotten: what was computed is kept.
+        with contextlib.closing(self._commit(store, tasks, self._forward)) as batches:
+            for batch in batches:
+                for task, refusal in batch:
+                    self._note(task, refusal)
                 self._report(self._done, self._total)
-        finally:
-            # Also when interrupted: what was computed is kept.
-            pending.commit()
 
     def readable(self, dataset: Dataset) -> Dataset:
         """Return a data set less the images that were refused."""
@@ -493,9 +514,8 @@ class _Filling:
         """Give the work one image at a time: a list of it all would be as long as the data."""
         prepared = False
         begun: set[bytes] = set()
-        for path, digest, wanted in images:
-            views = tuple(view for view in wanted if (digest, view) not in store)
-            if not views or digest in begun:
+        for path, digest, views in _lacking(store, images):
+            if digest in begun:
                 continue
             begun.add(digest)
             if digest in self.refused:
@@ -507,17 +527,63 @@ class _Filling:
                 self._report(self._done, self._total)
             yield Task(path, digest, views)
 
-    def _take(self, task: Task, outcome: list[Rows] | ImageError, pending: _Pending) -> None:
+    def _note(self, task: Task, refusal: ImageError | None) -> None:
         assert task.digest is not None  # noqa: S101 -- for the type checker: _tasks gives it
         self._done += len(task.views)
-        if isinstance(outcome, ImageError):
-            self.refused[task.digest] = outcome.found
-            if self._strict:
-                _refuse([Quarantined(task.path, outcome.found)])
-        else:
-            for view, row in zip(task.views, outcome):
-                pending.add((task.digest, view), row)
-            self.made += len(outcome)
+        if refusal is None:
+            self.made += len(task.views)
+            return
+        self.refused[task.digest] = refusal.found
+        if self._strict:
+            _refuse([Quarantined(task.path, refusal.found)])
+
+
+def _lacking(
+    store: FeatureStore, images: Iterable[tuple[Path, bytes, range]]
+) -> Iterator[tuple[Path, bytes, tuple[int, ...]]]:
+    """Give the images that a store lacks views of, and which; it is asked for many at once."""
+    images = iter(images)
+    while block := list(itertools.islice(images, _IMAGES_LOOKED_UP)):
+        wanted = ((digest, view) for _, digest, views in block for view in views)
+        missing = set(store.missing(wanted))
+        for path, digest, views in block:
+            if lacking := tuple(view for view in views if (digest, view) in missing):
+                yield path, digest, lacking
+
+
+def commit_rows(
+    store: FeatureStore, tasks: Iterable[Task], forward: Forward
+) -> Generator[list[tuple[Task, ImageError | None]]]:
+    """Make rows in this process, and commit them a shard at a time.
+
+    Closed at any moment, it commits what was computed.
+
+    Parameters
+    ----------
+    store : FeatureStore
+        Where rows go.
+    tasks : iterable of Task
+        The work, with digests; it is asked for a few batches ahead.
+    forward : callable
+        Pixels to rows.
+
+    Yields
+    ------
+    list of (Task, ImageError or None)
+        The tasks of the next batch, in order, and why one has no rows.
+    """
+    pending = _Pending(store)
+    try:
+        for batch in compute_rows(tasks, store.recipe, forward):
+            for task, outcome in batch:
+                if not isinstance(outcome, ImageError):
+                    pending.add(task, outcome)
+            yield [
+                (task, outcome if isinstance(outcome, ImageError) else None)
+                for task, outcome in batch
+            ]
+    finally:
+        pending.commit()
 
 
 def compute_rows(
@@ -554,7 +620,7 @@ def compute_rows(
         ]
 
     most = max(1, min(_IMAGES_PER_BATCH, _PIXELS_PER_BATCH // recipe.size**2))
-    batches = _batches(tasks, most)
+    batches = grouped(tasks, most)
     with ThreadPoolExecutor(_DECODING_THREADS) as pool:
         ahead: deque[list[tuple[Task, Future[list[Pixels] | ImageError]]]] = deque()
         try:
@@ -568,7 +634,7 @@ def compute_rows(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _batches(tasks: Iterable[Task], rows: int) -> Iterator[list[Task]]:
+def grouped(tasks: Iterable[Task], rows: int) -> Iterator[list[Task]]:
     """Put tasks together that make up to `rows` rows, or one that makes more."""
     batch: list[Task] = []
     count = 0
@@ -604,11 +670,13 @@ class _Pending:
     keys: list[Key] = field(default_factory=list)
     rows: list[Rows] = field(default_factory=list)
 
-    def add(self, key: Key, row: Rows) -> None:
-        self.keys.append(key)
-        self.rows.append(row.copy())  # a view would keep its whole batch in memory
-        if len(self.keys) == self.store.rows_per_shard:
-            self.commit()
+    def add(self, task: Task, rows: Sequence[Rows]) -> None:
+        assert task.digest is not None  # noqa: S101 -- for the type checker
+        for view, row in zip(task.views, rows):
+            self.keys.append((task.digest, view))
+            self.rows.append(row.copy())  # a view would keep its whole batch in memory
+            if len(self.keys) == self.store.rows_per_shard:
+                self.commit()
 
     def commit(self) -> None:
         if self.keys:
@@ -616,18 +684,19 @@ class _Pending:
             self.store.write(keys, np.stack(rows))
 
 
+@dataclass(frozen=True)
 class _LateBackbone:
     """The backbone, loaded when its first batch comes: often there is nothing to do."""
 
-    def __init__(self, recipe: Recipe, weights: Path | None) -> None:
-        self._recipe = recipe
-        self._weights = weights
-        self._loaded: Forward | None = None
+    recipe: Recipe
+    weights: Path | None
 
     def __call__(self, pixels: Pixels) -> Rows:
-        if self._loaded is None:
-            self._loaded = Backbone(self._recipe, self._weights)
         return self._loaded(pixels)
+
+    @cached_property
+    def _loaded(self) -> Forward:
+        return Backbone(self.recipe, self.weights)
 
 
 def _refuse(quarantined: Sequence[Quarantined]) -> None:

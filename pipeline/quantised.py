@@ -27,6 +27,7 @@ _PICTURES_PER_CALL = 8
 _LEVELS = 256
 _HIGHEST_WEIGHT = 127
 _TELEMETRY = "openvino_telemetry"
+_limits: dict[str, int] = {}
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,11 @@ class QuantisedBase:
         return np.concatenate([outputs[0] for outputs in self._run(pixels)])
 
 
+def limit_threads(count: int) -> None:
+    """Compute in so many threads, in this process, with networks that are loaded from now on."""
+    _limits["INFERENCE_NUM_THREADS"] = count
+
+
 @cache
 def _openvino() -> Any:
     """Import OpenVINO without its telemetry, which tells Intel of every import, over the network.
@@ -147,6 +153,7 @@ def _compile(base: Base, peaks: Sequence[float] | None) -> Callable[[Pixels], li
         "INFERENCE_PRECISION_HINT": "f32",
         # Each core has pictures of its own: they never wait for each other.
         "PERFORMANCE_HINT": "THROUGHPUT",
+        **_limits,
     }
     queue = ov.AsyncInferQueue(ov.Core().compile_model(_network(base, peaks), "CPU", settings))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from typing import Any
 
 from pipeline.errors import StoreError
@@ -62,7 +63,7 @@ class Recipe:
     calibration: str = "none"
     augmentation: str = "none"
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the recipe in canonical JSON, as 64 hexadecimal digits."""
         canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import io
+import itertools
 import math
 import os
 import stat
@@ -28,15 +28,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import StoreError
+from pipeline.index import Index, Key, Keys
 from pipeline.recipe import SCHEMA, Recipe, newer
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
-
-Key = tuple[bytes, int]
-"""What names a row: the SHA-256 digest of the image file's bytes, and the view's number."""
 
 ROWS_PER_SHARD = 256
 """What a writer puts into one shard: seconds of work, and some megabytes of rows."""
@@ -46,6 +44,7 @@ _SHARD_BYTES = 2**26  # of raw rows
 _GZIP_LEVEL = 4  # docs/decisions/0002: as small as Zstandard here, and every HDF5 reader has it
 _GZIP_BEST = 1100  # DEFLATE cannot shrink anything more than about 1,032 times
 _STALE_SECONDS = 3600.0
+_SHARDS_AT_ONCE = 128
 _MOST_ROWS = 16 * ROWS_PER_SHARD  # a larger file is no shard, and is not read into memory
 
 _Part = TypeVar("_Part")
@@ -88,6 +87,9 @@ class FeatureStore:
         The cache folder; the store lies in a folder of it that is named after the recipe.
     recipe : Recipe
         What made the rows.
+    index : bool
+        False leaves out what is there: such a store knows only of rows that it wrote itself, and
+        is opened in no time, to write.
 
     Attributes
     ----------
@@ -103,15 +105,13 @@ class FeatureStore:
         The store is of a newer schema, its recipe file is damaged, or it cannot be read.
     """
 
-    def __init__(self, cache: Path, recipe: Recipe) -> None:
+    def __init__(self, cache: Path, recipe: Recipe, *, index: bool = True) -> None:
         self.recipe = recipe
         self.folder = Path(cache) / recipe.name
         self.damaged: list[Damaged] = []
-        # By view, then digest: the name of the shard. The shard itself tells where in it the row
-        # is. A million entries share their names, and take no tuples.
-        self._shard_of: dict[int, dict[bytes, str]] = {}
-        self._shards: dict[str, int] = {}
-        self.refresh()
+        self._index = Index()  # the shard itself tells where in it a row is
+        if index:
+            self.refresh()
 
     @classmethod
     def at(cls, folder: Path) -> FeatureStore:
@@ -132,15 +132,20 @@ class FeatureStore:
         return cls(folder.parent, recipe)
 
     def __len__(self) -> int:
-        return sum(map(len, self._shard_of.values()))
+        return len(self._index)
 
     def __iter__(self) -> Iterator[Key]:
-        return ((digest, view) for view, digests in self._shard_of.items() for digest in digests)
+        return iter(self._index)
 
     @property
     def shards(self) -> int:
         """Number of shards that are whole."""
-        return len(self._shards)
+        return len(self._index.shards)
+
+    @property
+    def names(self) -> list[str]:
+        """File names of the shards that are whole, in the order in which they were taken in."""
+        return list(self._index.shards)
 
     @property
     def size(self) -> int:
@@ -157,8 +162,7 @@ class FeatureStore:
         return max(1, min(ROWS_PER_SHARD, _SHARD_BYTES // self._row_bytes))
 
     def __contains__(self, key: Key) -> bool:
-        digest, view = key
-        return digest in self._shard_of.get(view, ())
+        return not self.missing([key])
 
     def refresh(self) -> None:
         """Take in the shards that were added since the store was opened."""
@@ -170,17 +174,21 @@ class FeatureStore:
                 text = recipe_file.read_text("utf-8", errors="replace")
                 Recipe.from_json(text, source=str(recipe_file))
             names = sorted(path.name for path in self.folder.glob("*.h5"))
-        for name in names:
-            if name in self._shards:
-                continue
-            keys = self._load(name, _keys_of)
-            if keys is not None:
-                self._take_in(name, keys)
+        self.take_in(names)
+
+    def take_in(self, names: Iterable[str]) -> list[str]:
+        """Take in shards that others wrote; return the names of those absent or damaged."""
+        out = []
+        new = (name for name in names if name not in self._index.shards)
+        while block := list(itertools.islice(new, _SHARDS_AT_ONCE)):
+            loaded = {name: self._load(name, _Shard.keys) for name in block}
+            self._index.add([(name, keys) for name, keys in loaded.items() if keys is not None])
+            out += [name for name, keys in loaded.items() if keys is None]
+        return out
 
     def verify(self) -> None:
         """Read and check every byte of every shard again; what is bad joins `damaged`."""
-        self._shard_of.clear()
-        self._shards.clear()
+        self._index.clear()
         self.refresh()
 
     def prune(self, wanted: Container[bytes]) -> tuple[int, int]:
@@ -204,12 +212,12 @@ class FeatureStore:
 
     def _prune(self, wanted: Container[bytes]) -> tuple[int, int]:
         rows_before, shards_before = len(self), self.shards
-        kept: dict[str, list[Key]] = {name: [] for name in self._shards}
-        for digest, view in self:
-            if digest in wanted:
-                kept[self._shard_of[view][digest]].append((digest, view))
+        kept: dict[str, list[Key]] = {name: [] for name in self._index.shards}
+        for key, name in self._index.find(self):
+            if name and key[0] in wanted:
+                kept[name].append(key)
         small = [name for name, keys in kept.items() if len(keys) < self.rows_per_shard // 2]
-        old = {name for name, keys in kept.items() if len(keys) < self._shards[name]}
+        old = {name for name, keys in kept.items() if len(keys) < self._index.shards[name]}
         old.update(small if len(small) > 1 else ())
         keys = [key for name in sorted(old) for key in kept[name]]
         for start in range(0, len(keys), self.rows_per_shard):
@@ -222,7 +230,11 @@ class FeatureStore:
 
     def missing(self, keys: Iterable[Key]) -> list[Key]:
         """Return those of `keys` that have no row, each once, in their order."""
-        return list(dict.fromkeys(key for key in keys if key not in self))
+        return list(dict.fromkeys(key for key, name in self._index.find(keys) if name is None))
+
+    def count(self, keys: Keys) -> int:
+        """Count how many of some rows, all different, are there."""
+        return self._index.count(keys)
 
     def read(self, keys: Sequence[Key]) -> npt.NDArray[np.float32]:
         """Read rows.
@@ -244,11 +256,13 @@ class FeatureStore:
         """
         self._require(keys)
         wanted: dict[str, list[int]] = {}
-        for place, (digest, view) in enumerate(keys):
-            wanted.setdefault(self._shard_of[view][digest], []).append(place)
+        for place, (_, name) in enumerate(self._index.find(keys)):
+            wanted.setdefault(name or "", []).append(place)
         rows = np.empty((len(keys), *self.recipe.shape), np.float32)
         for name, places in wanted.items():
-            found = self._load(name, partial(_rows_of, keys=[keys[place] for place in places]))
+            found = self._load(
+                name, partial(_Shard.rows_of, keys=[keys[place] for place in places])
+            )
             if found is not None:
                 rows[places] = found
         self._require(keys)
@@ -300,13 +314,37 @@ class FeatureStore:
             self.prepare()
         with _storage_errors(self.folder, "write"):
             _publish(self.folder / name, image)
-        self._take_in(name, keys)
+        if name not in self._index.shards:
+            self._index.add([(name, Keys.of(keys))])
         return name
 
-    def _take_in(self, name: str, keys: Sequence[Key]) -> None:
-        self._shards[name] = len(keys)
-        for digest, view in keys:
-            self._shard_of.setdefault(view, {}).setdefault(digest, name)
+    def stream(
+        self, names: Iterable[str] | None = None
+    ) -> Iterator[tuple[Keys, npt.NDArray[np.float32]]]:
+        """Read all rows, each once, a shard at a time: memory holds no more than one.
+
+        Parameters
+        ----------
+        names : iterable of str, optional
+            The shards to read, in their order; the default is all, in the order of `names`.
+
+        Yields
+        ------
+        keys : Keys
+            Names of a shard's rows.
+        rows : ndarray of float32, shape (len(keys), height, width, channels)
+            The rows.
+        """
+        twice = sum(self._index.shards.values()) > len(self)
+        for name in self.names if names is None else names:
+            found = self._load(name, lambda shard: (shard.keys(), shard.rows()))
+            if found is None:
+                continue
+            keys, rows = found
+            if twice:  # what is in several shards comes from the one that `read` takes, too
+                own = np.flatnonzero([held == name for _, held in self._index.find(keys)])
+                keys, rows = keys.take(own), rows[own]
+            yield keys, rows
 
     def _require(self, keys: Iterable[Key]) -> None:
         absent = len(self.missing(keys))
@@ -319,7 +357,8 @@ class FeatureStore:
 
     def _to_hdf5(self, keys: Sequence[Key], rows: npt.NDArray[np.float32]) -> bytes:
         digests = np.frombuffer(b"".join(digest for digest, _ in keys), np.uint8)
-        with h5py.File("shard", "w", driver="core", backing_store=False) as shard:
+        # A name of its own, which is not in its bytes: other threads may be writing, too.
+        with h5py.File(uuid.uuid4().hex, "w", driver="core", backing_store=False) as shard:
             shard.attrs["schema"] = SCHEMA
             # Of fixed length: HDF5 never ends reading some texts that were made to harm.
             shard.attrs["fingerprint"] = np.bytes_(self.recipe.fingerprint)
@@ -343,7 +382,7 @@ class FeatureStore:
     def _row_bytes(self) -> int:
         return 4 * math.prod(self.recipe.shape)
 
-    def _load(self, name: str, part: Callable[[h5py.File], _Part]) -> _Part | None:
+    def _load(self, name: str, part: Callable[[_Shard], _Part]) -> _Part | None:
         """Read a part of a shard that was verified, or set the shard aside and give None."""
         path = self.folder / name
         image = None
@@ -352,9 +391,9 @@ class FeatureStore:
                 image = self._image(path)
                 return self._verified(image, name, part)
             except FileNotFoundError:
-                self._forget(name)
+                self._index.forget(name)
             except _DamagedShardError as damage:
-                self._forget(name)
+                self._index.forget(name)
                 self.damaged.append(Damaged(name, str(damage)))
                 # On a cache that is read-only it stays where it is, and is not believed either.
                 with contextlib.suppress(OSError):
@@ -369,17 +408,18 @@ class FeatureStore:
             raise _DamagedShardError(f"{status.st_size / 1e9:.1f} GB: larger than any shard")
         return path.read_bytes()
 
-    def _verified(self, image: bytes, name: str, part: Callable[[h5py.File], _Part]) -> _Part:
+    def _verified(self, image: bytes, name: str, part: Callable[[_Shard], _Part]) -> _Part:
         if f"{hashlib.sha256(image).hexdigest()}.h5" != name:
             raise _DamagedShardError("its bytes do not have the SHA-256 that is its name")
         try:
-            shard = h5py.File(io.BytesIO(image), "r")
+            file = h5py.h5f.open_file_image(image)
         except MemoryError:  # says nothing of the shard
             raise
         except Exception as error:
             raise _DamagedShardError(f"not an HDF5 file ({error})") from error
         try:
-            self._check_attributes(shard, name)
+            self._check_attributes(file, name)
+            shard = _Shard.of(file)
             self._check_contents(shard, len(image))
             return part(shard)
         except (_DamagedShardError, StoreError, MemoryError):
@@ -387,52 +427,44 @@ class FeatureStore:
         except Exception as error:  # h5py raises many kinds for a file made to harm
             raise _DamagedShardError(f"not a feature shard ({error})") from error
         finally:
-            shard.close()
+            file.close()
 
-    def _check_attributes(self, shard: h5py.File, name: str) -> None:
+    def _check_attributes(self, file: h5py.h5f.FileID, name: str) -> None:
+        values = {}
         for attribute, kind in (("schema", "i8"), ("fingerprint", "S64")):
-            stored = shard.attrs.get_id(attribute)
+            stored = h5py.h5a.open(file, attribute.encode())
             if (stored.shape, stored.dtype) != ((), np.dtype(kind)):
                 raise _DamagedShardError(f"its {attribute} is not stored as this program does it")
-        schema = int(shard.attrs["schema"])
+            values[attribute] = np.empty((), kind)
+            stored.read(values[attribute])
+        schema = int(values["schema"])
         if schema > SCHEMA:
             raise newer(str(self.folder / name), schema)
-        if shard.attrs["fingerprint"] != self.recipe.fingerprint.encode():
+        if values["fingerprint"] != self.recipe.fingerprint.encode():
             raise _DamagedShardError("it belongs to another recipe's store")
 
-    def _check_contents(self, shard: h5py.File, image_bytes: int) -> None:
+    def _check_contents(self, shard: _Shard, image_bytes: int) -> None:
         """Refuse what this store did not write, before any row is read.
 
         A shard's name vouches for its bytes, not for whoever made them: links, external or
         virtual storage could read other files or serve zeros, and a huge shape fill memory.
         """
-        for dataset in ("features", "digest", "view"):
-            if not isinstance(shard.get(dataset, getlink=True), h5py.HardLink):
-                raise _DamagedShardError(f"it has no {dataset} of its own")
-            plist = shard[dataset].id.get_create_plist()
-            if plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
-                raise _DamagedShardError(f"{dataset} lies outside the file")
-        features, digest, view = shard["features"], shard["digest"], shard["view"]
-        rows = len(features)
+        features, digest, view = shard.features, shard.digest, shard.view
         shapes = (features.shape, digest.shape, view.shape)
+        rows = features.shape[0] if features.shape else 0
         if rows < 1 or shapes != ((rows, *self.recipe.shape), (rows, 32), (rows,)):
             raise _DamagedShardError(f"its arrays have the shapes {shapes}")
         if (features.dtype, digest.dtype, view.dtype) != (np.float32, np.uint8, np.uint16):
             raise _DamagedShardError("its arrays have other types")
-        if digest.nbytes + view.nbytes > image_bytes or features.nbytes > image_bytes * _GZIP_BEST:
+        size = 4 * math.prod(features.shape)
+        if 34 * rows > image_bytes or size > image_bytes * _GZIP_BEST:
             raise _DamagedShardError("it declares more rows than its bytes can hold")
         chunks = self._chunks(rows)
-        if features.chunks != chunks or features.id.get_num_chunks() != -(-rows // chunks[0]):
+        if shard.chunks != chunks or features.get_num_chunks() != -(-rows // chunks[0]):
             raise _DamagedShardError("parts of its rows are missing")
-        gzipped = _is_plain(features, h5py.h5z.FILTER_DEFLATE)
-        if not (gzipped and _is_plain(digest) and _is_plain(view)):
+        filters: Sequence[Sequence[int]] = ([h5py.h5z.FILTER_DEFLATE], [], [])
+        if not all(map(_is_plain, (features, digest, view), shard.plists, filters)):
             raise _DamagedShardError("its arrays are not stored as this program stores them")
-
-    def _forget(self, name: str) -> None:
-        self._shards.pop(name, None)
-        for view, shard_of in self._shard_of.items():
-            kept = {digest: shard for digest, shard in shard_of.items() if shard != name}
-            self._shard_of[view] = kept
 
     def _remove_stale_files(self) -> None:
         """Clear away what writers that were killed left behind."""
@@ -453,38 +485,85 @@ def _only_one(file: Path) -> Iterator[None]:
         yield
 
 
-def _is_plain(dataset: h5py.Dataset, *filters: int) -> bool:
+@dataclass(frozen=True)
+class _Shard:
+    """The three arrays of an open shard. HDF5's own interface: h5py's takes six times as long."""
+
+    features: h5py.h5d.DatasetID
+    digest: h5py.h5d.DatasetID
+    view: h5py.h5d.DatasetID
+    plists: Sequence[h5py.h5p.PropDCID]
+    chunks: tuple[int, ...]
+
+    @classmethod
+    def of(cls, file: h5py.h5f.FileID) -> _Shard:
+        found, found_plists = [], []
+        for name in (b"features", b"digest", b"view"):
+            if not file.links.exists(name) or file.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+                raise _DamagedShardError(f"it has no {name.decode()} of its own")
+            dataset = h5py.h5d.open(file, name)
+            plist = dataset.get_create_plist()
+            if plist.get_layout() == h5py.h5d.VIRTUAL or plist.get_external_count():
+                raise _DamagedShardError(f"{name.decode()} lies outside the file")
+            found.append(dataset)
+            found_plists.append(plist)
+        chunked = found_plists[0].get_layout() == h5py.h5d.CHUNKED
+        return cls(
+            found[0],
+            found[1],
+            found[2],
+            found_plists,
+            found_plists[0].get_chunk() if chunked else (),
+        )
+
+    @property
+    def length(self) -> int:
+        """Rows in a chunk of the features."""
+        return self.chunks[0]
+
+    def keys(self) -> Keys:
+        digests = np.empty(self.digest.shape, np.uint8)
+        views = np.empty(self.view.shape, np.uint16)
+        self.digest.read(h5py.h5s.ALL, h5py.h5s.ALL, digests)
+        self.view.read(h5py.h5s.ALL, h5py.h5s.ALL, views)
+        return Keys(digests, views)
+
+    def rows(self) -> npt.NDArray[np.float32]:
+        """Read all rows."""
+        rows = np.empty(self.features.shape, np.float32)
+        for start, chunk in self._inflated(range(0, len(rows), self.length)):
+            rows[start : start + len(chunk)] = chunk[: len(rows) - start]
+        return rows
+
+    def rows_of(self, keys: Sequence[Key]) -> npt.NDArray[np.float32]:
+        """Read some rows, with one chunk at a time in memory."""
+        row_of = {key: row for row, key in enumerate(self.keys())}
+        numbers = np.array([row_of[key] for key in keys])
+        rows = np.empty((len(numbers), *self.features.shape[1:]), np.float32)
+        starts = (np.unique(numbers // self.length) * self.length).tolist()
+        for start, chunk in self._inflated(starts):
+            here = numbers // self.length == start // self.length
+            rows[here] = chunk[numbers[here] - start]
+        return rows
+
+    def _inflated(self, starts: Iterable[int]) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Inflate chunks here: HDF5 would fill memory with one made to inflate beyond its size."""
+        shape = (self.length, *self.features.shape[1:])
+        for start in starts:
+            skipped_filters, stored = self.features.read_direct_chunk((start, 0, 0, 0))
+            raw = stored if skipped_filters else _inflate(stored, 4 * math.prod(shape))
+            yield start, np.frombuffer(raw, np.float32).reshape(shape)
+
+
+def _is_plain(
+    dataset: h5py.h5d.DatasetID, plist: h5py.h5p.PropDCID, filters: Sequence[int]
+) -> bool:
     """Tell whether an array has these filters and no others, and the very type that it seems."""
-    plist, kind = dataset.id.get_create_plist(), h5py.h5t.py_create(dataset.dtype)
     used = [plist.get_filter(number)[0] for number in range(plist.get_nfilters())]
     # A contiguous array without an offset was never written, and would read as zeros.
-    written = bool(filters) or dataset.id.get_offset() is not None
-    return used == list(filters) and written and dataset.id.get_type().equal(kind)
-
-
-def _keys_of(shard: h5py.File) -> list[Key]:
-    digests = [bytes(digest) for digest in shard["digest"][:]]
-    return list(zip(digests, shard["view"][:].tolist(), strict=True))
-
-
-def _rows_of(shard: h5py.File, keys: Sequence[Key]) -> npt.NDArray[np.float32]:
-    """Read rows, with one chunk at a time in memory.
-
-    Chunks are inflated here: HDF5 would fill memory with one that was made to inflate beyond
-    its size.
-    """
-    row_of = {key: row for row, key in enumerate(_keys_of(shard))}
-    numbers = np.array([row_of[key] for key in keys])
-    features = shard["features"]
-    length = features.chunks[0]
-    rows = np.empty((len(numbers), *features.shape[1:]), np.float32)
-    for start in (np.unique(numbers // length) * length).tolist():
-        skipped_filters, stored = features.id.read_direct_chunk((start, 0, 0, 0))
-        raw = stored if skipped_filters else _inflate(stored, 4 * math.prod(features.chunks))
-        chunk = np.frombuffer(raw, np.float32).reshape(features.chunks)
-        here = numbers // length == start // length
-        rows[here] = chunk[numbers[here] - start]
-    return rows
+    written = bool(filters) or dataset.get_offset() is not None
+    kind = h5py.h5t.py_create(dataset.dtype)
+    return used == filters and written and dataset.get_type().equal(kind)
 
 
 def _inflate(stored: bytes, size: int) -> bytes:

@@ -31,6 +31,12 @@ def load() -> tuple[ModuleType, ModuleType]:
     return tf, keras
 
 
+def limit_threads(count: int) -> None:
+    """Compute in so many threads, in this process: to be said before TensorFlow's device starts."""
+    for setting in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
+        os.environ[setting] = str(count)
+
+
 @contextlib.contextmanager
 def _silent_stderr() -> Iterator[None]:
     """Hold back what is written to file descriptor 2, and show it only if the block fails.

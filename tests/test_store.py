@@ -3,6 +3,7 @@ import io
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import h5py
@@ -329,7 +330,7 @@ def test_too_little_memory_is_an_error_and_sets_no_shard_aside(store, recipe, mo
         raise MemoryError
 
     with monkeypatch.context() as short:
-        short.setattr(store_module, "_rows_of", no_memory)
+        short.setattr(store_module._Shard, "rows_of", no_memory)
         with pytest.raises(StoreError, match="not enough memory"):
             store.read(some_keys(2))
     assert len(shard_files(store)) == 1
@@ -362,3 +363,19 @@ def test_one_prune_waits_for_another(tmp_path, recipe):
         assert len(FeatureStore(tmp_path, recipe)) == 4
     assert other.communicate(timeout=60)[0] == "done\n"
     assert FeatureStore(tmp_path, recipe).missing(some_keys(4)) == some_keys(1, start=3)
+
+
+def test_threads_write_to_one_folder_at_once(recipe, tmp_path):
+    FeatureStore(tmp_path, recipe).prepare()
+
+    def write(number):
+        store = FeatureStore(tmp_path, recipe, index=False)
+        for turn in range(5):
+            start = 100 * number + 10 * turn
+            store.write(some_keys(10, start), some_rows(recipe, 10, seed=start))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(write, range(4)))
+    found = FeatureStore(tmp_path, recipe)
+    assert len(found) == 200
+    assert np.array_equal(found.read(some_keys(10, 310)), some_rows(recipe, 10, seed=310))

@@ -27,17 +27,19 @@ from pipeline.cli.options import (
     CacheOption,
     DataArgument,
     JsonOption,
+    SchedulerOption,
     SeedOption,
     StrictOption,
     TtaOption,
     ViewsOption,
     WeightsOption,
+    WorkersOption,
     views_of,
     with_recipe,
 )
 from pipeline.cli.problems import problems
 from pipeline.cli.report import compare, report
-from pipeline.cli.steps import prepare
+from pipeline.cli.steps import on_cluster, prepare
 from pipeline.cli.terminal import (
     SOME_FILES_UNUSABLE,
     finish,
@@ -83,12 +85,14 @@ def features(
     weights: WeightsOption = None,
     strict: StrictOption = False,
     seed: SeedOption = 0,
+    scheduler: SchedulerOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Show every image to the network once, and keep what it saw.
 
     Example: pipeline features photos/ --views 4 --augmentation mild
     """
-    with reporting_errors():
+    with reporting_errors(), on_cluster(scheduler, workers) as cluster:
         from pipeline.extraction import extract
 
         wanted = views_of(views, augmentation, tta=tta)
@@ -96,7 +100,7 @@ def features(
             data, recipe, cache=cache, weights=weights, seed=seed, views=wanted
         )
         for one, plan in zip(wanted, plans):
-            with progress("rows") as on_progress:
+            with progress("rows", cluster) as on_progress:
                 extraction = extract(
                     dataset,
                     plan.store.recipe,
@@ -106,6 +110,7 @@ def features(
                     strict=strict,
                     on_progress=on_progress,
                     plan=plan,
+                    commit=cluster.commit_rows if cluster else None,
                 )
             dataset = extraction.dataset  # what could not be read is not tried again
             made, seconds = extraction.made, extraction.seconds

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,25 @@ from pipeline.cli.terminal import err, out, print_damaged, shown
 from pipeline.table import COLUMNS, notes, row, title
 
 if TYPE_CHECKING:
+    from pipeline.cluster import Cluster
     from pipeline.dataset import Dataset
     from pipeline.extraction import Plan, Views
     from pipeline.protocol import Protocol
     from pipeline.run import Run
+
+
+@contextlib.contextmanager
+def on_cluster(scheduler: str | None, workers: int | None) -> Iterator[Cluster | None]:
+    """Give the workers that were asked for, and tell at the end what each did."""
+    if scheduler is None and workers is None:
+        yield None
+        return
+    from pipeline.cluster import Cluster
+
+    with Cluster(scheduler, workers) as cluster:
+        yield cluster
+        for worker, rate in cluster.rates.items():
+            err.print(f"{worker}: {rate:.1f} rows/s")
 
 
 def prepare(

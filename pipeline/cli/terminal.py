@@ -15,6 +15,7 @@ from rich.markup import escape
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
+    from pipeline.cluster import Cluster
     from pipeline.dataset import Quarantined
     from pipeline.store import FeatureStore
 
@@ -67,7 +68,9 @@ def exit_code(stop: KeyboardInterrupt) -> int:
 
 
 @contextmanager
-def progress(unit: str = "images") -> Iterator[Callable[[int, int], None]]:
+def progress(
+    unit: str = "images", cluster: Cluster | None = None
+) -> Iterator[Callable[[int, int], None]]:
     """Show how far the work is: a bar on a terminal, now and then a line elsewhere."""
     from rich.progress import (
         BarColumn,
@@ -99,6 +102,8 @@ def progress(unit: str = "images") -> Iterator[Callable[[int, int], None]]:
         now = time.monotonic()
         started = started or now
         text = f"{rate(done):.1f}/s" if done else "loading the network"
+        if cluster and (rates := cluster.rates.values()):
+            text += f" by {len(rates)} workers, {min(rates):.1f} to {max(rates):.1f}/s each"
         bar.update(task, completed=done, total=total, rate=text, visible=True)
         if bar.disable and done and now - max(last_line, started) > _LINE_EVERY_SECONDS:
             last_line = now

@@ -1,0 +1,78 @@
+"""Stage one on two local workers of one thread each, against one process with two threads."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from statistics import median
+
+import psutil
+
+from pipeline import extract, load_dataset, vgg16_recipe
+from pipeline.backbone import Backbone
+from pipeline.cluster import Cluster
+from pipeline.dataset import Quarantined
+from pipeline.store import ROWS_PER_SHARD, FeatureStore
+
+TITLE = "On a cluster of this machine's cores"
+WORKERS = 2
+ROUNDS = 3
+IMAGES = 6 * ROWS_PER_SHARD
+
+
+def measure() -> str:
+    """Let both make the same rows, in turn, with their networks loaded, and compare the bytes."""
+    demo = load_dataset("demo")
+    dataset = demo.without([Quarantined(path, "not used") for path in demo.paths[IMAGES:]])
+    recipe = vgg16_recipe()
+    network = Backbone(recipe)
+    with Cluster(workers=WORKERS) as cluster:
+        ways = {
+            "one process": lambda cache: extract(dataset, recipe, cache=cache, backbone=network),
+            f"`--workers {WORKERS}`": lambda cache: extract(
+                dataset, recipe, cache=cache, commit=cluster.commit_rows
+            ),
+        }
+        for run in ways.values():
+            seconds_of(run)  # loads the networks
+        rounds = [{way: seconds_of(run) for way, run in ways.items()} for _ in range(ROUNDS)]
+    if len({rows for one in rounds for _, _, rows in one.values()}) != 1:
+        raise RuntimeError("the rows differ")
+    lines = [
+        f"{IMAGES:,} photographs of the demo, {recipe.precision}, {os.cpu_count()} cores; networks "
+        f"loaded before; {ROUNDS} rounds of both in turn, medians. Reading, decoding, storing and",
+        "Dask are in it; the rows are compared and are bit-equal.",
+        "",
+        "| | images/s | images per CPU-second |",
+        "|---|---|---|",
+    ]
+    lines += [
+        f"| {way} | {IMAGES / median(one[way][0] for one in rounds):.1f} "
+        f"| {IMAGES / median(one[way][1] for one in rounds):.1f} |"
+        for way in ways
+    ]
+    first, second = ways
+    wall, cpu = (median(one[first][kind] / one[second][kind] for one in rounds) for kind in (0, 1))
+    lines += [
+        "",
+        f"The workers have {wall:.0%} of the one process's rate by wall time, {cpu:.0%} by CPU time "
+        "(median of the rounds).",
+    ]
+    return "\n".join(lines)
+
+
+def seconds_of(run: Callable) -> tuple[float, float, bytes]:
+    """Make all rows in a new cache; return wall seconds, CPU seconds and the rows."""
+    with tempfile.TemporaryDirectory() as cache:
+        wall, cpu = time.perf_counter(), cpu_seconds()
+        made = run(cache)
+        wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
+        return wall, cpu, FeatureStore.at(made.store.folder).read(sorted(made.store)).tobytes()
+
+
+def cpu_seconds() -> float:
+    """CPU time of this process and its workers so far."""
+    family = [psutil.Process(), *psutil.Process().children(recursive=True)]
+    return sum(sum(process.cpu_times()[:2]) for process in family)

@@ -1,0 +1,136 @@
+"""A thousand to a million rows in the store: planning, opening, reading, streaming, memory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from pipeline.backbone import vgg16_recipe
+from pipeline.dataset import Dataset
+from pipeline.extraction import plan_extraction
+from pipeline.packed import PackedDigests, PackedPaths
+from pipeline.store import ROWS_PER_SHARD, FeatureStore
+
+TITLE = "A million rows"
+COUNTS = (1_000, 10_000, 100_000, 1_000_000)
+CHANNELS = 256
+READ = 10_000
+RECIPE = replace(vgg16_recipe(precision="float32"), shape=(1, 1, CHANNELS))
+
+
+def measure() -> str:
+    """Write stores with a stand-in for the network, and look at each in processes of their own."""
+    lines = [
+        f"Rows from a stand-in for the network, {4 * CHANNELS} bytes each: what is measured is what "
+        "is done for each row or",
+        f"shard, whatever its size. CPU seconds; to plan is to open the store and to look for "
+        f"each image. {READ:,} random rows",
+        "lie in nearly all shards of a large store, each of which is read and checked whole.",
+        "",
+        "| rows | files | open | plan | read 10,000 at random | stream all | plain h5py | ratio "
+        "| peak memory |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    found = []
+    for count in COUNTS:
+        with tempfile.TemporaryDirectory() as folder:
+            fill(Path(folder), count)
+            one = {**in_process("look", folder, count), **in_process("plain", folder, count)}
+        found.append(one)
+        lines.append(
+            f"| {count:,} | {one['files']:,} | {one['open']:.2f} s | {one['plan']:.2f} s "
+            f"| {one['read']:.2f} s | {one['stream']:.2f} s | {one['plain']:.2f} s "
+            f"| {one['plain'] / one['stream']:.0%} | {one['peak'] / 1e6:.0f} MB |"
+        )
+    grown = (found[-1]["peak"] - found[0]["peak"]) / (COUNTS[-1] - COUNTS[0])
+    lines += ["", f"Peak memory, the list of images included, grows by {grown:.0f} bytes a row."]
+    return "\n".join(lines)
+
+
+def digests(count: int) -> Iterator[bytes]:
+    """Name images that there are not."""
+    return (hashlib.sha256(b"%d" % number).digest() for number in range(count))
+
+
+def fill(cache: Path, count: int) -> None:
+    """Write a row for each image."""
+    store = FeatureStore(cache, RECIPE)
+    rng = np.random.default_rng(0)
+    wanted = list(digests(count))
+    for start in range(0, count, ROWS_PER_SHARD):
+        part = wanted[start : start + ROWS_PER_SHARD]
+        rows = np.maximum(rng.normal(-1, 1, (len(part), *RECIPE.shape)), 0).astype(np.float32)
+        store.write([(digest, 0) for digest in part], rows)
+
+
+def in_process(mode: str, folder: str, count: int) -> dict:
+    """Run one of the modes below in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.million", mode, folder, str(count)]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
+
+
+def look(cache: Path, count: int) -> dict:
+    """Do with a store what stages one and two do."""
+    paths = (Path(f"photos/{'ab'[i % 2]}/{i // 1000:04}/{i:08}.jpg") for i in range(count))
+    dataset = Dataset(
+        name="photos",
+        paths=PackedPaths(paths),
+        digests=PackedDigests(digests(count)),
+        labels=np.arange(count, dtype=np.int64) % 2,
+        splits=np.resize(np.array(["train", "validation", "test"], "<U10"), count),
+        classes=("a", "b"),
+    )
+    seconds = {}
+    started = time.process_time()
+
+    def took(what: str) -> None:
+        nonlocal started
+        seconds[what] = time.process_time() - started
+        started = time.process_time()
+
+    store = FeatureStore(cache, RECIPE)
+    took("open")
+    assert len(store) == count
+    del store
+    started = time.process_time()
+    plan = plan_extraction(dataset, RECIPE, cache=cache)
+    took("plan")
+    assert (plan.there, plan.missing) == (count, 0)
+    chosen = random.Random(0).choices(range(count), k=READ)
+    wanted = [(dataset.digests[place], 0) for place in chosen]
+    started = time.process_time()
+    plan.store.read(wanted)
+    took("read")
+    assert sum(len(rows) for _, rows in plan.store.stream()) == count
+    took("stream")
+    # getrusage would count the process that started this one, too.
+    peak = 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+    return {**seconds, "peak": peak, "files": sum(1 for _ in plan.store.folder.iterdir())}
+
+
+def plain(cache: Path, count: int) -> dict:
+    """Read the same shards as anybody would, and check nothing."""
+    started = time.process_time()
+    rows = 0
+    for path in sorted(cache.glob("*/*.h5")):
+        with h5py.File(path) as shard:
+            rows += len(shard["features"][:])
+            shard["digest"][:], shard["view"][:]
+    assert rows == count
+    return {"plain": time.process_time() - started}
+
+
+if __name__ == "__main__":
+    mode, folder, count = sys.argv[1:]
+    print(json.dumps({"look": look, "plain": plain}[mode](Path(folder), int(count))))

@@ -1,0 +1,402 @@
+"""Stage one on several processes or machines: the only file that knows Dask.
+
+Dask's scheduler places the work, moves it when a worker dies and does it again. A task is one
+shard's worth of images: a worker reads them, computes their rows and commits them to the store
+itself. So what a death costs is a shard, and what travels is names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Self
+
+from pipeline.backbone import limit_threads
+from pipeline.errors import ImageError, PipelineError, StoreError
+from pipeline.extraction import Forward, Pixels, Rows, Task, commit_rows, grouped
+from pipeline.recipe import Recipe
+from pipeline.store import FeatureStore
+
+_CONNECT_SECONDS = 10.0
+_NO_WORKERS_SECONDS = 60.0  # a batch system takes its time to start the first
+_LOOK_EVERY_SECONDS = 2.0
+_AHEAD = 2  # tasks for each of the workers' threads: one that is worked on, and one that waits
+_DEATHS = 10  # of workers, at one task; Dask counts tasks that only waited there, too
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the tasks of one store have in common.
+
+    Attributes
+    ----------
+    cache : Path
+        The cache folder, as the workers, too, name it.
+    recipe : Recipe
+        What decides the rows' values.
+    forward : callable
+        Pixels to rows; a worker keeps the first of those that are equal, with what it has loaded.
+    sample : Path
+        One of the images: a worker that cannot open it has not got the others, either.
+    installed : str
+        The version of the project; see `installed`.
+    """
+
+    cache: Path
+    recipe: Recipe
+    forward: Forward
+    sample: Path
+    installed: str
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a worker did: the names of its new shards, and the images that have no rows, and why."""
+
+    worker: str
+    shards: Sequence[str]
+    refused: dict[bytes, str]
+    rows: int
+    seconds: float
+
+
+class Cluster:
+    """Workers that make rows: those of a scheduler elsewhere, or some on this machine.
+
+    To be used in a ``with`` statement. Nothing is started and nobody is asked before there are
+    rows to make.
+
+    Parameters
+    ----------
+    scheduler : str, optional
+        Address of a Dask scheduler, as in ``tcp://10.0.0.1:8786`` or ``tls://...``. Certificates
+        are those of Dask's configuration.
+    workers : int, optional
+        Start so many workers on this machine, which share its cores. They listen on the loopback
+        interface only, and encrypt: other users of the machine cannot give them work.
+
+    Raises
+    ------
+    PipelineError
+        Neither is given, or both; or, once there are rows to make: Dask is not installed, the
+        scheduler does not answer, there are no workers, or one lacks this version of the project,
+        the images or the store.
+    """
+
+    def __init__(self, scheduler: str | None = None, workers: int | None = None) -> None:
+        if (scheduler is None) == (workers is None):
+            raise PipelineError(
+                "a scheduler's address and a number of workers of its own exclude each other.",
+                expected="one of --scheduler and --workers",
+            )
+        self._scheduler = scheduler
+        self._workers = workers
+        self._open = contextlib.ExitStack()
+        self._client: Any = None
+        self._spent: dict[str, list[float]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client = None
+        self._open.close()
+
+    @property
+    def rates(self) -> dict[str, float]:
+        """Rows per second of each worker, while it worked."""
+        return {worker: rows / seconds for worker, (rows, seconds) in self._spent.items()}
+
+    def commit_rows(
+        self, store: FeatureStore, tasks: Iterable[Task], forward: Forward
+    ) -> Generator[list[tuple[Task, ImageError | None]]]:
+        """Make rows on the workers, which commit them; see `pipeline.extraction.commit_rows`.
+
+        The tasks are asked for a few at a time: their whole list is nowhere.
+
+        Parameters
+        ----------
+        store : FeatureStore
+            In a folder that the workers reach by the same path.
+        tasks : iterable of Task
+            The work, with digests.
+        forward : callable
+            Pixels to rows. It is sent to the workers.
+
+        Yields
+        ------
+        list of (Task, ImageError or None)
+            The tasks of a shard, as they are done, and why one has no rows.
+        """
+        blocks = grouped(map(_absolute, tasks), store.rows_per_shard)
+        first = next(blocks, None)
+        if first is None:
+            return
+        sample, cache = first[0].path, store.folder.parent.absolute()
+        job = Job(cache, store.recipe, forward, sample, _installed()())
+        self._connect()
+        self._check(job)
+        for block, made in self._run(job, itertools.chain([first], blocks)):
+            if lost := store.take_in(made.shards):
+                raise StoreError(
+                    f"the worker {made.worker} wrote {lost[0]}, which is not in {store.folder}.",
+                    expected="a cache on a file system that all workers share",
+                    fix="name a shared folder with --cache",
+                )
+            spent = self._spent.setdefault(made.worker, [0, 0])
+            spent[0] += made.rows
+            spent[1] += made.seconds
+            refusals = {digest: ImageError(reason) for digest, reason in made.refused.items()}
+            yield [(task, refusals.get(task.digest or b"")) for task in block]
+
+    def _connect(self) -> None:
+        if self._client is not None:
+            return
+        distributed = _distributed()
+        # What its loggers say of a lost worker or scheduler is said here, if it matters.
+        quiet = distributed.utils.silence_logging_cmgr(logging.CRITICAL, root="distributed")
+        self._open.enter_context(quiet)
+        address = self._scheduler or self._open.enter_context(self._start())
+        try:
+            client = distributed.Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
+        except (OSError, ValueError, TypeError) as error:  # TypeError: TLS without certificates
+            raise PipelineError(
+                f"no Dask scheduler answers at {address}: {error}.",
+                expected="the address of a running one, as in tcp://10.0.0.1:8786; for tls:// also "
+                "the certificates in Dask's configuration",
+                fix="see docs/cluster.md",
+            ) from error
+        self._client = self._open.enter_context(client)
+
+    def _start(self) -> Any:
+        distributed = _distributed()
+        import dask
+        from dask.system import CPU_COUNT  # what a container may use, not what the machine has
+
+        # Its nanny starts a worker again. Dask would give it up if, so long after it died, another
+        # death has just come.
+        endless = dask.config.set({"distributed.deploy.lost-worker-timeout": "365 days"})
+        self._open.enter_context(endless)
+        return distributed.LocalCluster(
+            n_workers=self._workers,
+            threads_per_worker=max(1, CPU_COUNT // (self._workers or 1)),
+            memory_limit=None,  # they keep nothing: Dask would end one for what the network needs
+            host="127.0.0.1",
+            dashboard_address=None,
+            scheduler_kwargs={
+                "dashboard_address": "127.0.0.1:0",  # a page that says that it is well; any port
+                "allowed_failures": _DEATHS,
+            },
+            security=True,
+            # Ctrl-C goes to all processes of a terminal; this one ends the others.
+            preload=["import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"],
+            silence_logs=logging.CRITICAL,
+        )
+
+    def _check(self, job: Job) -> None:
+        """Refuse a cluster that lacks the project, the images or the store, before any work."""
+        with _lost_connections():
+            try:
+                self._client.wait_for_workers(1, timeout=_NO_WORKERS_SECONDS)
+            except TimeoutError as error:
+                raise _no_workers() from error
+            found = {"the scheduler": self._client.run_on_scheduler(_installed())}
+            of_workers = self._client.run(_installed())
+            found |= {f"the worker {worker}": version for worker, version in of_workers.items()}
+            for where, version in found.items():
+                if version != job.installed:
+                    raise _other_version(where, version, job.installed)
+            complaints = self._client.run(_prove_access, job, on_error="return")
+            for worker, complaint in complaints.items():
+                if complaint is not None:
+                    with _said_by(worker):
+                        raise complaint
+
+    def _run(self, job: Job, blocks: Iterator[list[Task]]) -> Generator[tuple[list[Task], Made]]:
+        """Keep a few tasks per worker under way, and give what is done as it is done."""
+        distributed = _distributed()
+        running: dict[Any, list[Task]] = {}
+        seen_worker = time.monotonic()
+        with _lost_connections(), contextlib.ExitStack() as leaving:
+            leaving.callback(lambda: self._client.cancel(list(running)))
+            while True:
+                threads = sum(self._client.nthreads().values())
+                if threads:
+                    seen_worker = time.monotonic()
+                elif time.monotonic() - seen_worker > _NO_WORKERS_SECONDS:
+                    raise _no_workers()
+                room = _AHEAD * threads - len(running)
+                for block in itertools.islice(blocks, max(0, room)):
+                    running[self._client.submit(_make_shard, job, block, pure=False)] = block
+                if room > 0 and not running:
+                    return
+                with self._client.as_current(), contextlib.suppress(TimeoutError):
+                    distributed.wait(list(running), _LOOK_EVERY_SECONDS, "FIRST_COMPLETED")
+                for future in [future for future in running if future.done()]:
+                    block = running.pop(future)
+                    yield block, self._result(future, job, block)
+
+    def _result(self, future: Any, job: Job, block: Sequence[Task]) -> Made:
+        try:
+            made: Made = future.result()
+        except _distributed().scheduler.KilledWorker as error:
+            raise PipelineError(
+                f"several workers died, one after the other, at the images {block[0].path} to "
+                f"{block[-1].path}; the last was {error.last_worker.address}.",
+                fix="see what its log says: is there too little memory?",
+            ) from error
+        except (ImportError, AttributeError) as error:  # of a worker that came later
+            raise _other_version("a worker", "", job.installed) from error
+        return made
+
+
+def _make_shard(job: Job, tasks: Sequence[Task]) -> Made:
+    """Do one task, on a worker."""
+    worker = _distributed().get_worker().address
+    started = time.monotonic()
+    with _said_by(worker):
+        _prove_access(job)
+        store = FeatureStore(job.cache, job.recipe, index=False)
+        batches = commit_rows(store, tasks, _resident(job.forward))
+        outcomes = list(itertools.chain.from_iterable(batches))
+    seconds = time.monotonic() - started
+    refused = {task.digest: error.found for task, error in outcomes if error and task.digest}
+    rows = sum(len(task.views) for task, error in outcomes if not error)
+    return Made(worker, store.names, refused, rows, seconds)
+
+
+@lru_cache(maxsize=1)
+def _prove_access(job: Job) -> None:
+    """See to it that this worker has all that it needs; else it would refuse every image."""
+    if (version := _installed()()) != job.installed:
+        raise _other_version("it", version, job.installed)
+    store = FeatureStore(job.cache, job.recipe, index=False)
+    if not (store.folder / "recipe.json").exists():
+        raise StoreError(
+            f"there is no {store.folder}.",
+            expected="the same cache folder at the same path on all machines",
+            fix="name a shared folder with --cache",
+        )
+    store.prepare()
+    try:
+        job.sample.open("rb").close()
+    except OSError as error:
+        raise PipelineError(
+            f"cannot open {job.sample}: {error.strerror}.",
+            expected="the images at the same paths on all machines",
+        ) from error
+
+
+class _Resident:
+    """A worker's backbone: loaded once, and in use by one thread at a time."""
+
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+        self._free = threading.Lock()
+
+    def __call__(self, pixels: Pixels) -> Rows:
+        with self._free:  # it has all of the worker's threads for itself
+            return self._forward(pixels)
+
+
+_residing = threading.Lock()
+
+
+def _resident(forward: Forward) -> Forward:
+    with _residing:
+        return _keep(forward)
+
+
+@lru_cache(maxsize=1)
+def _keep(forward: Forward) -> Forward:
+    limit_threads(_distributed().get_worker().state.nthreads)
+    return _Resident(forward)
+
+
+def _installed() -> Callable[[], str]:
+    """Give a function that tells which version of the project is installed where it runs.
+
+    It holds all that it needs, so it can be sent to where the project is not.
+    """
+
+    def installed() -> str:
+        import hashlib
+        import importlib.metadata
+        import importlib.util
+        from pathlib import Path
+
+        spec = importlib.util.find_spec("pipeline")
+        if spec is None or spec.origin is None:
+            return ""
+        folder = Path(spec.origin).parent
+        digest = hashlib.sha256()
+        for file in sorted(folder.rglob("*.py")):
+            digest.update(str(file.relative_to(folder)).encode() + file.read_bytes())
+        try:
+            version = importlib.metadata.version("cached-feature-pipeline")
+        except importlib.metadata.PackageNotFoundError:
+            version = "unknown"
+        return f"{version} ({digest.hexdigest()[:12]})"
+
+    return installed
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise PipelineError(
+            "--scheduler and --workers need the package distributed.",
+            fix="pip install 'cached-feature-pipeline[dask]'",
+        ) from error
+    return distributed
+
+
+def _absolute(task: Task) -> Task:
+    return dataclasses.replace(task, path=task.path.absolute())
+
+
+@contextlib.contextmanager
+def _said_by(worker: str) -> Iterator[None]:
+    """Say in an error whose it is."""
+    try:
+        yield
+    except PipelineError as error:
+        found = f"the worker {worker} says: {error.found}"
+        raise type(error)(found, expected=error.expected, fix=error.fix) from error
+
+
+@contextlib.contextmanager
+def _lost_connections() -> Iterator[None]:
+    distributed = _distributed()
+    try:
+        yield
+    except (distributed.comm.CommClosedError, distributed.CancelledError) as error:
+        raise PipelineError(
+            "the connection to the Dask scheduler was lost.",
+            fix="start it again, and run the same command: it goes on where it was",
+        ) from error
+
+
+def _no_workers() -> PipelineError:
+    return PipelineError(
+        f"the cluster has had no workers for {_NO_WORKERS_SECONDS:.0f} s.",
+        fix="start some, and run the same command: it goes on where it was",
+    )
+
+
+def _other_version(where: str, found: str, expected: str) -> PipelineError:
+    has = f"has version {found} of cached-feature-pipeline" if found else "lacks this project"
+    return PipelineError(
+        f"{where} {has}.",
+        expected=f"version {expected}, as here, on the scheduler and on all workers",
+        fix="install it there: rows of another version could differ",
+    )

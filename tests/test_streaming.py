@@ -1,0 +1,136 @@
+"""Training shard by shard: as good as in memory, in memory that does not grow with the rows."""
+
+import dataclasses
+import hashlib
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.backbone import vgg16_recipe
+from pipeline.dataset import Dataset
+from pipeline.errors import DataError, PipelineError, StoreError
+from pipeline.heads import get_head
+from pipeline.store import FeatureStore
+from pipeline.streaming import Stream, fit_streamed
+
+
+def make(folder, recipe, count, classes=2, per_shard=64):
+    """Write rows of classes that overlap; return their store and data set."""
+    rng = np.random.default_rng(0)
+    digests = [hashlib.sha256(b"%d" % number).digest() for number in range(count)]
+    labels = rng.integers(0, classes, count)
+    rows = rng.exponential(size=(count, *recipe.shape)).astype(np.float32)
+    rows[np.arange(count), 0, 0, labels] += 1.5
+    store = FeatureStore(folder, recipe)
+    for start in range(0, count, per_shard):
+        part = slice(start, start + per_shard)
+        store.write([(digest, 0) for digest in digests[part]], rows[part])
+    dataset = Dataset(
+        name="photos",
+        paths=[Path(f"{number}.png") for number in range(count)],
+        digests=digests,
+        labels=labels,
+        splits=rng.choice(["train", "validation", "test"], count, p=[0.6, 0.2, 0.2]),
+        classes=tuple("abc"[:classes]),
+    )
+    return store, dataset, rows.reshape(count, -1)
+
+
+@pytest.fixture
+def narrow(recipe):
+    return dataclasses.replace(recipe, shape=(1, 1, 12))
+
+
+def test_an_epoch_gives_each_row_of_a_split_once_in_an_order_of_its_own(tmp_path, narrow):
+    store, dataset, rows = make(tmp_path, narrow, 1000)
+    stream = Stream(store, dataset, seed=3)
+    epochs = [list(stream.epoch(number, "train")) for number in (0, 1, 0)]
+    seen = [np.concatenate([part for part, _ in epoch]) for epoch in epochs]
+    labels = [np.concatenate([part for _, part in epoch]) for epoch in epochs]
+    train = dataset.where("train")
+    known = {row.tobytes(): label for row, label in zip(rows[train], dataset.labels[train])}
+    assert np.array_equal(seen[0], seen[2])
+    assert not np.array_equal(seen[0], seen[1])
+    for given, truth in zip(seen, labels):
+        assert len(given) == len(train)
+        assert [known.pop(row.tobytes()) for row in given] == truth.tolist()
+        known = {row.tobytes(): label for row, label in zip(rows[train], dataset.labels[train])}
+    assert len(epochs[0]) == 2  # 16 shards, 8 mixed at a time
+
+
+def test_copies_of_an_image_count_as_often_as_they_are_listed(tmp_path, narrow):
+    store, dataset, rows = make(tmp_path, narrow, 100)
+    twice = dataclasses.replace(
+        dataset,
+        paths=[*dataset.paths, Path("copy.png")],
+        digests=[*dataset.digests, dataset.digests[7]],
+        labels=np.append(dataset.labels, 1 - dataset.labels[7]),
+        splits=np.append(dataset.splits, dataset.splits[7]),
+    )
+    split = dataset.splits[7]
+    found = list(Stream(store, twice).epoch(0, split))
+    seen = np.concatenate([part for part, _ in found])
+    labels = np.concatenate([part for _, part in found])
+    both = (seen == rows[7]).all(axis=1)
+    assert sorted(labels[both]) == [0, 1]
+    assert len(seen) == len(dataset.where(split)) + 1
+
+
+@pytest.mark.parametrize(
+    ("head", "classes"),
+    [("logistic", 2), ("logistic", 3), ("linear-svm", 2), ("linear-svm", 3), ("dense", 2)],
+)
+def test_a_streamed_head_is_about_as_good_as_one_in_memory(tmp_path, narrow, head, classes):
+    store, dataset, rows = make(tmp_path, narrow, 2000, classes)
+    if head == "dense":  # at the recipe's rate of learning, 30 epochs are too few for these rows
+        rows *= 100
+        store = FeatureStore(tmp_path / "larger", narrow)
+        for start in range(0, 2000, 250):
+            keys = [(digest, 0) for digest in dataset.digests[start : start + 250]]
+            store.write(keys, rows[start : start + 250].reshape(-1, *narrow.shape))
+    streamed = fit_streamed(head, store, dataset)
+    train, test = dataset.where("train"), dataset.where("test")
+    held_out = dataset.where("validation")
+    watched = (
+        {"validation_data": (rows[held_out], dataset.labels[held_out])} if head == "dense" else {}
+    )
+    whole = get_head(head).build(0).fit(rows[train], dataset.labels[train], **watched)
+    accuracy = [
+        (one.predict(rows[test]) == dataset.labels[test]).mean() for one in (streamed, whole)
+    ]
+    assert accuracy[0] > accuracy[1] - 0.04
+    assert accuracy[1] > 1.3 / classes
+    probabilities = streamed.predict_proba(rows[test])
+    assert probabilities.shape == (len(test), classes)
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_what_cannot_be_streamed_is_said_before_the_work(tmp_path, narrow):
+    store, dataset, _ = make(tmp_path, narrow, 100)
+    with pytest.raises(PipelineError, match="head knn cannot be trained on streamed rows"):
+        fit_streamed("knn", store, dataset)
+    splits = np.where(dataset.splits == "validation", "train", dataset.splits)
+    without = dataclasses.replace(dataset, splits=splits)
+    with pytest.raises(DataError, match="the validation split of photos is empty"):
+        fit_streamed("logistic", store, without)
+    (tmp_path / narrow.name / store.names[0]).unlink()
+    with pytest.raises(StoreError, match="64 of the images of photos have no row"):
+        fit_streamed("logistic", FeatureStore(tmp_path, narrow), dataset)
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.streaming._EPOCHS", 1)
+    wide = dataclasses.replace(vgg16_recipe(precision="float32"), shape=(1, 1, 512))
+    peaks = []
+    for count in (4096, 16384):
+        _, dataset, _ = make(tmp_path / str(count), wide, count, per_shard=256)
+        tracemalloc.start()
+        try:
+            fit_streamed("logistic", FeatureStore(tmp_path / str(count), wide), dataset)
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    of_rows = (16384 - 4096) * 4 * 512
+    assert peaks[1] - peaks[0] < of_rows / 8  # digests and the like
