@@ -50,9 +50,10 @@ def at_home(tmp_path, monkeypatch):
     """Work in an empty folder; leave the process's signal handlers as they were."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     yield
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
@@ -867,3 +868,23 @@ def test_the_real_network_works_from_images_to_predictions_and_makes_no_noise(ti
     for item in found:
         probability = float(said[item["path"]]["probability of red"])
         assert item["probabilities"]["red"] == pytest.approx(probability, abs=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_that_comes_while_an_object_is_cleared_away_is_not_lost(number, code):
+    """Python prints what a destructor raises, and goes on."""
+
+    class Cleared:
+        def __del__(self):
+            signal.raise_signal(number)
+
+    def work():
+        with terminal.reporting_errors(), terminal.progress() as report:
+            report(0, 2)
+            Cleared()
+            report(1, 2)
+
+    with pytest.raises(typer.Exit) as ended:
+        work()
+    assert ended.value.exit_code == code

@@ -32,6 +32,14 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM came: stop as for Ctrl-C."""
 
 
+_stops: list[KeyboardInterrupt] = []
+
+
+def _stop(number: int, _: object) -> NoReturn:
+    _stops.append(_Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
+    raise _stops[-1]
+
+
 @contextmanager
 def reporting_errors(kept: str = "Features made so far are") -> Iterator[None]:
     """Turn what the user can act on into one message and an exit code, without a traceback.
@@ -39,11 +47,10 @@ def reporting_errors(kept: str = "Features made so far are") -> Iterator[None]:
     SIGTERM, which a batch system or a container's end sends, stops the work as Ctrl-C does, so
     that it, too, keeps what was computed.
     """
-
-    def terminate(*_: object) -> NoReturn:
-        raise _Terminated
-
-    signal.signal(signal.SIGTERM, terminate)
+    _stops.clear()
+    signal.signal(signal.SIGTERM, _stop)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored
+        signal.signal(signal.SIGINT, _stop)
     try:
         yield
     except PipelineError as error:
@@ -99,6 +106,8 @@ def progress(
 
     def on_progress(done: int, total: int) -> None:
         nonlocal started, last_line
+        if _stops:  # Python drops what is raised while an object is cleared away
+            raise _stops[-1]
         now = time.monotonic()
         started = started or now
         text = f"{rate(done):.1f}/s" if done else "loading the network"
