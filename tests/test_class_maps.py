@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.svm import SVC
 
 from pipeline.backbone import vgg16_recipe
 from pipeline.examples.class_maps import find_class_maps
@@ -29,7 +30,7 @@ def examples(count=90, classes=2, seed=0):
 
 def fitted(name, rows, labels, **parameters):
     estimator = get_head(name).build(0, **parameters).fit(rows.reshape(len(rows), -1), labels)
-    return Model(RECIPE, name, tuple("abc"[: labels.max() + 1]), estimator)
+    return Model(RECIPE, name, tuple("abcd"[: labels.max() + 1]), estimator)
 
 
 def scaled(rows, down, across, by):
@@ -58,6 +59,36 @@ def test_a_linear_heads_map_adds_up_to_its_score_less_the_intercept(name, classe
     )
 
 
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_linear_head_from_elsewhere_has_maps_by_its_weights(classes):
+    rows, labels = examples(classes=classes)
+    model = fitted("sklearn.linear_model:RidgeClassifierCV", rows, labels)
+    linear = model.estimator[-1].calibrated_classifiers_[0].estimator
+    maps = find_class_maps(model, rows, labels)
+    assert maps.method == "weights"
+    seen = model.estimator[:-1].transform(rows.reshape(90, -1))
+    weights = np.atleast_2d(linear.coef_)
+    weights = np.concatenate([-weights, weights]) if classes == 2 else weights
+    by_hand = (seen * weights[labels]).reshape(rows.shape).sum(axis=-1)
+    np.testing.assert_allclose(maps.values, by_hand, rtol=1e-4, atol=1e-6)
+
+
+def pairwise():
+    return SVC(kernel="linear", decision_function_shape="ovo")
+
+
+def summed_up():
+    return SVC(kernel="linear")
+
+
+@pytest.mark.parametrize("classes", [3, 4])
+@pytest.mark.parametrize("factory", ["pairwise", "summed_up"])
+def test_weights_for_pairs_of_classes_are_not_taken_for_weights_of_classes(factory, classes):
+    rows, labels = examples(classes=classes)
+    model = fitted(f"test_class_maps:{factory}", rows, labels)
+    assert find_class_maps(model, rows[:20], labels[:20]).method == "occlusion"
+
+
 def test_a_linear_heads_map_gives_each_position_its_own_share():
     rows, labels = examples()
     model = fitted("logistic", rows, labels)
@@ -80,7 +111,7 @@ def test_a_dense_heads_map_is_how_its_score_grows_with_the_features_of_a_positio
     rows, labels = examples(classes=classes)
     head = DenseHead(epochs=3, units=16, learning_rate=1e-3)
     head.fit(rows.reshape(90, -1), labels)
-    model = Model(RECIPE, "dense", tuple("abc"[:classes]), head)
+    model = Model(RECIPE, "dense", tuple("abcd"[:classes]), head)
     maps = find_class_maps(model, rows, np.full(90, label))
     assert maps.method == "gradient"
     step = 1e-4

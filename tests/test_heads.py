@@ -513,6 +513,20 @@ def test_any_classifier_of_scikit_learns_kind_is_a_head(name, balanced):
     np.testing.assert_array_equal(p, q)
 
 
+def test_naive_bayes_probabilities_sum_to_one_over_as_many_columns_as_features_have():
+    X = np.random.default_rng(0).random((600, 4000), dtype=np.float32)
+    y = np.arange(600) % 2  # nothing tells them apart, so no probability is just 0 or 1
+    p = get_head("sklearn.naive_bayes:GaussianNB").build(0).fit(X, y).predict_proba(X)
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-9)
+
+
+def test_a_classifier_from_elsewhere_comes_back_from_disk_with_the_same_bits():
+    X, y = rows_like_features(60, 2)
+    head = get_head("sklearn.naive_bayes:GaussianNB").build(0).fit(X, y)
+    back = skops.io.loads(skops.io.dumps(head), trusted=TRUSTED_TYPES)
+    np.testing.assert_array_equal(back.predict_proba(X), head.predict_proba(X))
+
+
 def test_a_factory_gets_the_seed():
     made = get_head("sklearn.ensemble:ExtraTreesClassifier").build(7)
     assert made[-1].random_state == 7

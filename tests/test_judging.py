@@ -134,7 +134,7 @@ def test_after_a_search_a_head_that_stops_by_validation_learns_from_all_for_as_l
 
 def test_the_page_says_what_a_search_chose_by(place):
     run = place.classify(place.data(noise=0.6), ["logistic", "knn"], search=True)
-    assert "on the training images; the test" in " ".join(verdict(read_run(run.folder)))
+    assert "log loss in cross-validation; the test" in " ".join(verdict(read_run(run.folder)))
 
 
 # --- cross-validation ---------------------------------------------------------------------

@@ -259,6 +259,27 @@ def test_a_difference_that_chance_explains_is_called_noise(folder, second, words
     assert words in report(folder).verdict[2]
 
 
+def test_a_cross_validated_page_speaks_neither_of_test_images_nor_of_validation(folder):
+    imitate(folder)
+    change(folder, protocol={"cv": 5})
+    found = report(folder)
+    text = found.root.text
+    assert "Figures on the cross-validated images" in found.section("heads").text
+    assert "accuracy on inner folds" in text
+    assert "test images" not in text
+    assert "on validation" not in text
+    assert "on 60 cross-validated images" in str(found.source)
+
+
+def test_a_page_of_a_search_says_that_heads_were_chosen_in_cross_validation(folder):
+    imitate(folder)
+    change(folder, protocol={"cv": None, "search": True})
+    text = report(folder).root.text
+    assert "best in cross-validation" in text
+    assert "Tried, with log loss in cross-validation" in text
+    assert "on validation" not in text
+
+
 def test_a_head_that_only_guesses_is_not_praised(folder):
     imitate(folder, heads=("logistic",), skill=0.0)
     verdict = report(folder).verdict
@@ -643,6 +664,40 @@ def test_a_run_that_learned_from_validation_is_not_chosen_by_it(tmp_path):
     assert "The runner-up, other (tuned), gets" in found.verdict[2]
     assert "other (tuned) was trained on the validation images too" in found.verdict[3]
     assert compared(other.folder, other.folder).verdict[0].startswith("None of these runs can be")
+
+
+@pytest.mark.parametrize("protocol", [{"search": True}, {"cv": 5}])
+def test_runs_that_chose_in_different_ways_are_not_ranked(tmp_path, protocol):
+    paths = tuple(Path(f"{number}.png") for number in range(120))
+    one = imitate(tmp_path / "one", paths=paths)
+    other = imitate(tmp_path / "other", paths=paths, seed=1)
+    change(other.folder, protocol=protocol)
+    found = compared(one.folder, other.folder)
+    assert found.verdict[0].startswith("No best can be named: log losses ")
+    assert "runner-up" not in " ".join(found.verdict)
+    assert [one.split()[0] for one in sorted(found.verdict[1:])] == ["one", "other"]
+    [(key, _)] = protocol.items()
+    names = [row[0] for row in rows_of(found.section("differences").one("table"))]
+    assert f"protocol: {key}" in names
+
+
+def test_runs_that_chose_on_other_numbers_of_images_are_not_ranked(tmp_path):
+    one, other = imitate(tmp_path / "one"), imitate(tmp_path / "other", seed=1)
+    heads = json.loads((other.folder / "run.json").read_text())["heads"]
+    for head in heads:
+        head["validation"]["n"] = 30
+    change(other.folder, heads=heads)
+    assert compared(one.folder, other.folder).verdict[0].startswith("No best can be named")
+
+
+def test_cross_validated_runs_are_ranked_and_their_images_not_called_test_images(tmp_path):
+    runs = [imitate(tmp_path / name, seed=seed) for seed, name in enumerate(("one", "other"))]
+    for run in runs:
+        change(run.folder, protocol={"cv": 5})
+    found = compared(*(run.folder for run in runs))
+    assert "cross-validated images right" in found.verdict[0]
+    assert "lowest log loss on inner folds" in found.verdict[1]
+    assert "test images" not in found.section("heads").text + " ".join(found.verdict)
 
 
 def test_runs_of_the_same_name_are_told_apart_by_their_folders(tmp_path):

@@ -1,5 +1,7 @@
 """Candidates judged out of fold: the same as fitting each to each fold, however it is done."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.calibration import CalibratedClassifierCV
@@ -146,6 +148,30 @@ def test_inner_products_are_computed_once_for_all_heads_folds_and_candidates(mon
     for name in ("ridge", "lda", "rbf-svm", "knn"):
         out_of_fold(get_head(name), rows, labels, folds_of(labels), classes=2, prepared=prepared)
     assert calls == [60]
+
+
+@pytest.mark.parametrize(
+    ("name", "room", "expected"),
+    [("ridge", 100, 4), ("ridge", 7, 2), ("ridge", 2, 1), ("mlp", 2, 4)],
+)
+def test_no_more_fits_on_products_at_a_time_than_memory_has_room_for(
+    name, room, expected, monkeypatch
+):
+    rows, labels = rows_like_features(60, 2)
+    prepared = Prepared(rows)
+    head, grid = grid_of(name)
+    products = prepared.products(head.build(0)[:-1]) if name == "ridge" else np.zeros((60, 60))
+    free = SimpleNamespace(available=room * products.nbytes)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: free)
+    asked, parallel = [], search.joblib.Parallel
+    monkeypatch.setattr(
+        search.joblib,
+        "Parallel",
+        lambda jobs, **options: asked.append(jobs) or parallel(jobs, **options),
+    )
+    folds = folds_of(labels)
+    out_of_fold(head, rows, labels, folds, grid=grid, classes=2, prepared=prepared, jobs=4)
+    assert asked == [expected]
 
 
 def test_a_class_with_one_row_to_learn_from_is_named():

@@ -19,7 +19,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.errors import PipelineError
 from pipeline.heads import GramClassifier, Head
-from pipeline.heads.gram import inner_products
+from pipeline.heads.gram import fits_at_a_time, inner_products
 
 
 class Fold(NamedTuple):
@@ -116,7 +116,7 @@ def out_of_fold(
     prepared : Prepared, optional
         What other calls on the same rows have made ready.
     jobs : int
-        How many fits at a time.
+        How many fits at a time; fewer where those on inner products would not fit into memory.
 
     Returns
     -------
@@ -141,8 +141,11 @@ def out_of_fold(
         for place, fold in tasks:
             judge(place, fold)
     else:
-        for parameters in candidates:
-            _prepare(head.build(seed, **parameters), prepared)
+        estimators = [head.build(seed, **parameters) for parameters in candidates]
+        for estimator in estimators:
+            _prepare(estimator, prepared)
+        if any(map(_on_products, estimators)):
+            jobs = fits_at_a_time(len(rows), jobs)
         with threadpool_limits(1):
             joblib.Parallel(jobs, require="sharedmem")(
                 joblib.delayed(judge)(place, fold) for place, fold in tasks
@@ -150,11 +153,15 @@ def out_of_fold(
     return found
 
 
+def _on_products(estimator: Any) -> bool:
+    return isinstance(estimator, Pipeline) and isinstance(estimator[-1], GramClassifier)
+
+
 def _prepare(estimator: Any, prepared: Prepared) -> None:
     """Make ready what threads would else make at the same time."""
     if not isinstance(estimator, Pipeline):
         return
-    if isinstance(estimator[-1], GramClassifier):
+    if _on_products(estimator):
         prepared.products(estimator[:-1])
     else:
         prepared.ready(estimator[:-1])

@@ -51,9 +51,10 @@ def find_class_maps(model: Model, rows: Rows, classes: Classes) -> ClassMaps:
     Three ways, by what the head allows:
 
     weights
-        Of a linear head (``logistic``, ``linear-svm``), exact: feature times weight, summed over
-        the channels. A map's sum is the class's score less the intercept. The features are those
-        that the weights are for, that is, after the row was brought to length one.
+        Of a linear head with a row of weights for each class (``logistic``, ``linear-svm``), exact:
+        feature times weight, summed over the channels. A map's sum is the class's score less the
+        intercept. The features are those that the weights are for, that is, after the row was
+        brought to length one.
     gradient
         Of a network: feature times the gradient of the class's score before sigmoid or softmax,
         summed over the channels; for a fine-tuned network, the features of ``block5_pool``. Where
@@ -89,22 +90,37 @@ def find_class_maps(model: Model, rows: Rows, classes: Classes) -> ClassMaps:
 
 
 def _by_weights(estimator: Classifier, rows: Rows, classes: Classes) -> Values | None:
-    """Share out a linear head's score; None where there are no weights, or not one a feature."""
+    """Share out a linear head's score; None where it is no sum of weights, a row for a class."""
     if not isinstance(estimator, Pipeline):
         return None
     last = estimator[-1]
     if isinstance(last, CalibratedClassifierCV) and not last.ensemble:
         last = last.calibrated_classifiers_[0].estimator
-    weights = getattr(last, "coef_", None)
+    if not (hasattr(last, "coef_") and hasattr(last, "decision_function")):
+        return None
+    weights = np.atleast_2d(last.coef_)
     flat = rows.reshape(len(rows), -1)
-    if weights is None or weights.shape[1] != flat.shape[1]:
+    seen = estimator[:-1].transform(flat)
+    seen = seen.toarray() if hasattr(seen, "toarray") else seen
+    if weights.shape[1] != flat.shape[1] or not _shares_out(last, weights, seen):
         return None
     if len(weights) == 1:
         weights = np.concatenate([-weights, weights])  # two classes share one score
-    seen = estimator[:-1].transform(flat)
-    seen = seen.toarray() if hasattr(seen, "toarray") else seen
     shares: Values = (seen * weights[classes]).reshape(rows.shape).sum(axis=-1, dtype=np.float64)
     return shares
+
+
+def _shares_out(linear: Any, weights: Values, seen: Rows) -> bool:
+    """Tell whether these are weights of the classes: some have them for pairs of classes."""
+    count = len(linear.classes_)
+    if len(weights) != (1 if count == 2 else count):
+        return False
+    scores = seen @ weights.T + linear.intercept_
+    found = np.reshape(linear.decision_function(seen), (len(seen), -1))
+    if found.shape != scores.shape or not np.allclose(found, scores, rtol=1e-3, atol=1e-4):
+        return False
+    codes = scores.argmax(axis=1) if count > 2 else (scores[:, 0] > 0).astype(int)
+    return bool(np.array_equal(linear.classes_[codes], linear.predict(seen)))
 
 
 def _by_gradient(

@@ -328,8 +328,9 @@ def get_head(name: str) -> Head:
     ----------
     name : str
         One of `HEADS`, or ``module:factory`` for any scikit-learn classifier: what the module's
-        factory gives when called without arguments. It gets dense rows of length one, and
-        `seed` where it takes a ``random_state``. One that gives no probabilities is calibrated.
+        factory gives when called without arguments. It gets dense rows of length one, in
+        float64, and `seed` where it takes a ``random_state``. One that gives no probabilities is
+        calibrated.
 
     Raises
     ------
@@ -344,7 +345,9 @@ def get_head(name: str) -> Head:
             made = make_classifier(name, seed, balanced=balanced)
             if not hasattr(made, "predict_proba"):
                 made = _calibrated(made, seed, groups, balanced)
-            return make_pipeline(Normalizer(), made)  # type: ignore[no-any-return]
+            # A sum of logarithms over thousands of columns, as in naive Bayes, needs the digits: in
+            # float32 its probabilities do not sum to 1.
+            return make_pipeline(FunctionTransformer(np.float64), Normalizer(), made)  # type: ignore[no-any-return]
 
         return Head(name, f"what {name} makes", build, calibrated=True)
     try:

@@ -31,7 +31,7 @@ from pipeline.heads.estimators import CalibrationFolds, at_least_two_classes
 Matrix = NDArray[np.float64]
 
 _COLUMNS = 1024  # a float64 copy of so many columns at a time: 21 MB for 2,624 rows
-_MATRICES = 4  # as large as the products: a kernel, a fold's slice of it, a factorisation
+_OF_A_FIT = 3  # matrices as large as the products: a kernel, a fold's slice, a factorisation
 _SAME = 1e-12  # of squared lengths; what is left of the distance of a row from itself is rounding
 
 
@@ -44,12 +44,13 @@ def inner_products(rows: NDArray[Any]) -> Matrix:
         If the matrix, and those that fits make of it, do not fit into the memory that is free.
     """
     count = len(rows)
-    needed, free = _MATRICES * 8 * count**2, psutil.virtual_memory().available
+    matrices, free = 1 + _OF_A_FIT, psutil.virtual_memory().available
+    needed = matrices * 8 * count**2
     if needed > free:
         raise PipelineError(
             f"A head on the inner products of {count:,} rows needs about {needed / 1e9:.1f} GB of "
             f"memory; {free / 1e9:.1f} GB are free.",
-            expected=f"at most {int((free / _MATRICES / 8) ** 0.5):,} rows, views included.",
+            expected=f"at most {int((free / matrices / 8) ** 0.5):,} rows, views included.",
             fix="use the heads 'logistic' or 'linear-svm', fewer views, or a machine with more.",
         )
     products = np.zeros((count, count))
@@ -57,6 +58,25 @@ def inner_products(rows: NDArray[Any]) -> Matrix:
         part = rows[:, start : start + _COLUMNS].astype(np.float64)
         products += part @ part.T
     return products
+
+
+def fits_at_a_time(count: int, jobs: int) -> int:
+    """Give how many fits on the products of `count` rows the free memory has room for.
+
+    Parameters
+    ----------
+    count : int
+        Number of rows. Their products have been made.
+    jobs : int
+        How many are wanted.
+
+    Returns
+    -------
+    int
+        1 to `jobs`.
+    """
+    room = psutil.virtual_memory().available // (_OF_A_FIT * 8 * count**2)
+    return int(max(1, min(jobs, room)))
 
 
 class GramClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]

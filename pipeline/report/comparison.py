@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.report import figures, tables
@@ -31,9 +31,16 @@ def verdict(records: Records) -> list[str]:
             "None of these runs can be chosen: all were trained on validation images.",
             *unranked,
         ]
+    ways = {_way(record) for record in ranked if record.best.validation}
+    if len(ways) > 1:
+        return [
+            f"No best can be named: log losses {' and '.join(sorted(ways))} cannot be compared.",
+            *(judged(_name(one), one.best, one.classes, one.judged_on) for one in ranked),
+            *unranked,
+        ]
     sentences = [
-        judged(_name(first), first.best, first.classes),
-        chosen(f"the best heads of {len(records)} runs on the same images"),
+        judged(_name(first), first.best, first.classes, first.judged_on),
+        chosen(f"the best heads of {len(records)} runs on the same images", first),
     ]
     if _same_test(first, second):
         compared = against(_name(first), first.best, _name(second), second.best, first, second)
@@ -43,6 +50,19 @@ def verdict(records: Records) -> list[str]:
             "predicted of each image is missing, or the files are named differently."
         )
     return [*sentences, compared, *unranked]
+
+
+def _way(record: Record) -> str:
+    """Tell in which way a run chose: figures that were come by in different ways are not ranked."""
+    folds = f" of {record.protocol['cv']} folds" if record.nested else ""
+    count = record.best.validation["n"] if record.best.validation else 0
+    return f"{record.chosen_on}{folds} ({count:,} images)"
+
+
+def _common(phrases: Iterable[str], otherwise: str) -> str:
+    """Give what is said of all runs, if it is the same."""
+    first, *others = set(phrases)
+    return otherwise if others else first
 
 
 def _name(record: Record) -> str:
@@ -68,8 +88,12 @@ def _heads(records: Records) -> Mapping[str, Any]:
         for record in records
         for head in record.heads
     ]
+    chosen_on = _common((record.chosen_on for record in records), "where it was chosen")
     return {
-        "table": tables.heads_table(rows, ["run", "head"], "best of its run on validation"),
+        "table": tables.heads_table(
+            rows, ["run", "head"], f"best of its run {chosen_on}", chosen_on
+        ),
+        "judged_on": _common((record.judged_on for record in records), "images judged"),
         "method": records[0].best.test.get("interval_method"),
         "chart": figures.draw_accuracies(
             [(_name(record), record.best, False) for record in records],
@@ -91,9 +115,15 @@ def _curves(records: Records) -> Mapping[str, Any] | None:
         for style, record in enumerate(records)
         if record.predictions
     ]
+    judged_on = _common((record.judged_on for record in records), "images")
+    chosen_on = _common((record.chosen_on for record in records), "where each was chosen")
     problems = [f"{record.name}: {record.problem}" for record in records if record.problem]
     return {
-        "plots": figures.draw_curves(subjects, records[0].classes) if subjects else [],
+        "plots": figures.draw_curves(
+            subjects, records[0].classes, judged_on=judged_on, chosen_on=chosen_on
+        )
+        if subjects
+        else [],
         "problem": "; ".join(problems),
     }
 
@@ -119,6 +149,7 @@ def _recorded(record: Record) -> list[tuple[str, str]]:
         *((f"{split} images", f"{sum(of.values()):,}") for split, of in dataset["images"].items()),
         ("files that took no part", f"{len(dataset['quarantined']):,}"),
         ("seed", str(document["seed"])),
+        *((f"protocol: {name}", text) for name, text in tables.flattened(record.protocol)),
         ("best head", record.best.name),
         *((f"best head: {name}", text) for name, text in tables.flattened(record.best.parameters)),
         *((f"features: {name}", text) for name, text in tables.flattened(document["recipe"])),

@@ -40,15 +40,20 @@ class Subject:
     roc_auc: float | None
 
 
-def draw_curves(subjects: Sequence[Subject], classes: Sequence[str]) -> list[Plot]:
-    """Draw ROC, precision-recall and calibration curves; the first subject stands out."""
+def draw_curves(
+    subjects: Sequence[Subject], classes: Sequence[str], *, judged_on: str, chosen_on: str
+) -> list[Plot]:
+    """Draw ROC, precision-recall and calibration curves; the first subject stands out.
+
+    What they are on, and where the best were chosen, are said as `Record` says it.
+    """
     shown = list(subjects[: charts.STYLES])
     several = len(classes) > 2
     about = "Mean over the classes, each against all others." if several else ""
     about = about or f"Positive is the class {classes[1]}."
     if len(shown) < len(subjects):
-        about += f" The {len(shown)} best on validation are drawn."
-    on = f"on {len(shown[0].predictions.truth):,} test images"
+        about += f" The {len(shown)} best {chosen_on} are drawn."
+    on = f"on {len(shown[0].predictions.truth):,} {judged_on}"
     plots = [_roc(shown, on, about), _precision_recall(shown, on, about)]
     return [plot for plot in plots if plot] + [_calibration(shown, on, classes)]
 
@@ -138,8 +143,8 @@ def _listed(lines: Sequence[Line]) -> str:
     return ", ".join(f"{line.label} {line.figure}" for line in lines)
 
 
-def draw_confusion(head: Head, classes: Sequence[str]) -> Matrix:
-    """Draw a head's confusion matrix."""
+def draw_confusion(head: Head, classes: Sequence[str], judged_on: str) -> Matrix:
+    """Draw a head's confusion matrix on images that are called so."""
     confusion = head.test["confusion"]
     in_words = " ".join(
         f"Of {sum(row):,} {name}, "
@@ -159,7 +164,7 @@ def draw_confusion(head: Head, classes: Sequence[str]) -> Matrix:
         confusion,
         classes,
         title=head.name,
-        summary=f"Confusion matrix of {head.name} on {head.test['n']:,} test images. {spoken}",
+        summary=f"Confusion matrix of {head.name} on {head.test['n']:,} {judged_on}. {spoken}",
         note=in_words if len(classes) == 2 else in_short,
     )
 

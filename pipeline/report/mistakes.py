@@ -84,6 +84,7 @@ def show_mistakes(record: Record) -> Mapping[str, Any]:
     return {
         "problem": "",
         "best": record.best.name,
+        "judged_on": record.judged_on,
         "mistakes": mistakes,
         "right": right,
         "method": looked.method if looked and any(one.overlay for one in mistakes) else "",

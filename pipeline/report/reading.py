@@ -156,6 +156,28 @@ class Record:
         """The same, where validation did tell."""
         return self.best if self.best.validation else None
 
+    @property
+    def protocol(self) -> Mapping[str, Any]:
+        """How heads were judged; empty for runs that were written before there was a choice."""
+        return self.document.get("protocol") or {}
+
+    @property
+    def nested(self) -> bool:
+        """Whether each image was judged, by a fit on other folds."""
+        return self.protocol.get("cv") is not None
+
+    @property
+    def judged_on(self) -> str:
+        """What the figures are on."""
+        return "cross-validated images" if self.nested else "test images"
+
+    @property
+    def chosen_on(self) -> str:
+        """Where heads and candidates were compared, as it follows "accuracy" or "best"."""
+        if self.nested:
+            return "on inner folds"
+        return "in cross-validation" if self.protocol.get("search") else "on validation"
+
 
 def read_run(folder: Path, name: str | None = None) -> Record:
     """Read a run's folder.

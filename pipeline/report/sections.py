@@ -50,8 +50,12 @@ def _heads(record: Record) -> Mapping[str, Any]:
     rows = [(head.name, head, head is record.chosen) for head in record.heads]
     return {
         "table": tables.heads_table(
-            [((name,), head, best) for name, head, best in rows], ["head"], "best on validation"
+            [((name,), head, best) for name, head, best in rows],
+            ["head"],
+            f"best {record.chosen_on}",
+            record.chosen_on,
         ),
+        "judged_on": record.judged_on,
         "method": record.best.test.get("interval_method"),
         "chart": figures.draw_accuracies(rows, guessing(record.best)[0]),
         "reference": [
@@ -70,7 +74,10 @@ def _confusion(record: Record) -> Mapping[str, Any]:
     heads = record.heads if len(record.classes) <= _MATRICES else record.heads[:1]
     pairs = figures.confused(record.best) if len(record.classes) > 2 else []
     return {
-        "matrices": [figures.draw_confusion(head, record.classes) for head in heads],
+        "matrices": [
+            figures.draw_confusion(head, record.classes, record.judged_on) for head in heads
+        ],
+        "judged_on": record.judged_on,
         "left_out": len(record.heads) - len(heads),
         "best": record.best.name,
         "pairs": [
@@ -92,7 +99,11 @@ def _curves(record: Record) -> Mapping[str, Any]:
         if record.predictions
     ]
     return {
-        "plots": figures.draw_curves(subjects, record.classes) if subjects else [],
+        "plots": figures.draw_curves(
+            subjects, record.classes, judged_on=record.judged_on, chosen_on=record.chosen_on
+        )
+        if subjects
+        else [],
         "problem": record.problem,
     }
 
@@ -121,6 +132,7 @@ def _data(record: Record) -> Mapping[str, Any]:
 def _settings(record: Record) -> Mapping[str, Any]:
     document = record.document
     return {
+        "chosen_on": record.chosen_on,
         "groups": [
             (
                 "Run",

@@ -73,18 +73,24 @@ _FIGURES = (
     ("average precision", "test", "average_precision", True),
     ("log loss", "test", "log_loss", False),
     ("Brier score", "test", "brier", False),
-    ("accuracy on validation", "validation", "accuracy", True),
-    ("log loss on validation", "validation", "log_loss", False),
+    ("accuracy {chosen_on}", "validation", "accuracy", True),
+    ("log loss {chosen_on}", "validation", "log_loss", False),
 )
 
 
 def heads_table(
-    heads: Sequence[tuple[Sequence[str], Head, bool]], names: Sequence[str], mark: str
+    heads: Sequence[tuple[Sequence[str], Head, bool]],
+    names: Sequence[str],
+    mark: str,
+    chosen_on: str,
 ) -> Table:
     """Put heads into a table, from (texts of the first columns, head, whether it is the best)."""
     columns = [
         *(Column(name, number=False, falling=False) for name in names),
-        *(Column(title, falling=falling) for title, *_, falling in _FIGURES),
+        *(
+            Column(title.format(chosen_on=chosen_on), falling=falling)
+            for title, *_, falling in _FIGURES
+        ),
         Column("seconds", falling=False),
     ]
     rows = [Row(_cells(texts, head), best) for texts, head, best in heads]

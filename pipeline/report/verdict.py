@@ -12,10 +12,8 @@ from pipeline.report.words import p_value, percent
 def verdict(record: Record) -> list[str]:
     """Say what came of a run; the first sentence says it all."""
     best = record.best
-    # Runs that were written before there was a choice do not name how they were judged.
-    protocol = record.document.get("protocol") or {}
-    nested = protocol.get("cv") is not None
-    what = "images, each judged by a fit without it," if nested else "test images"
+    nested = record.nested
+    what = "images, each judged by a fit without it," if nested else record.judged_on
     sentences = [judged(best.name, best, record.classes, what)]
     if best.test["accuracy_low"] <= guessing(best)[0]:
         sentences.append("That is not clearly better than guessing.")
@@ -25,14 +23,7 @@ def verdict(record: Record) -> list[str]:
         sentences.append(learned_from(best.name))
     if len(record.heads) > 1:
         heads = f"{len(record.heads)} heads"
-        if nested:
-            sentences.append(
-                f"Of {heads}, it had the lowest log loss on the folds that were not tested on."
-            )
-        elif protocol.get("search"):
-            sentences.append(chosen(heads, "in cross-validation on the training images"))
-        else:
-            sentences.append(chosen(heads))
+        sentences.append(chosen(heads, record))
         runner_up = record.heads[1]
         if nested and record.document.get("comparison"):
             sentences.append(str(record.document["comparison"]["sentence"]))
@@ -64,9 +55,12 @@ def judged(label: str, head: Head, classes: tuple[str, ...], what: str = "test i
     )
 
 
-def chosen(among: str, by: str = "on validation") -> str:
+def chosen(among: str, record: Record) -> str:
     """Say how the best was chosen."""
-    return f"Of {among}, it had the lowest log loss {by}; the test images had no say in that."
+    tested = "the folds tested on" if record.nested else "the test images"
+    return (
+        f"Of {among}, it had the lowest log loss {record.chosen_on}; {tested} had no say in that."
+    )
 
 
 def learned_from(label: str) -> str:
