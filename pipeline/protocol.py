@@ -18,7 +18,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from pipeline.dataset import Dataset
 from pipeline.errors import DataError, PipelineError
 from pipeline.evaluate.threshold import Aim
-from pipeline.problems.duplicates import join_groups
+from pipeline.problems.duplicates import join_groups, number_groups
 
 SEARCH_FOLDS = 5
 """Folds of a search, or as many as the smallest class has images."""
@@ -134,16 +134,9 @@ class Protocol:
 
 def find_units(dataset: Dataset) -> Places:
     """Give a number to each image, shape (n,): those of the same number must not be parted."""
-    of_bytes = _numbered(dataset.digests)
-    if not dataset.groups:
-        return of_bytes
-    alone = (group or f"\0{place}" for place, group in enumerate(dataset.groups))
-    return join_groups(of_bytes, _numbered(list(alone)))
-
-
-def _numbered(names: Sequence[object]) -> Places:
-    number = {name: place for place, name in enumerate(dict.fromkeys(names))}
-    return np.array([number[name] for name in names], np.int64)
+    number = {digest: place for place, digest in enumerate(dataset.digests)}
+    of_bytes = np.array([number[digest] for digest in dataset.digests], np.int64)
+    return join_groups(of_bytes, number_groups(dataset.groups)) if dataset.groups else of_bytes
 
 
 def deal_folds(

@@ -19,6 +19,7 @@ from pipeline.problems import (
     LearningCurve,
     Point,
     Suspect,
+    TooFewImagesError,
     assign_folds,
     find_class_problems,
     find_duplicates,
@@ -560,6 +561,31 @@ def test_copies_are_kept_together_in_folds_with_the_groups_that_are_given(plante
     find_problems(dataset, rows, build=logistic, groups=groups, repeats=0)
     assert seen["groups"][10] == seen["groups"][230] == seen["groups"][100]
     assert len(set(seen["groups"])) == 237
+
+
+def test_groups_of_the_data_set_are_kept_together_in_folds_and_in_the_learning_curve(
+    planted, monkeypatch
+):
+    dataset, rows = planted
+    groups = ["", *(f"patient {number // 6}" for number in range(239))]
+    groups[239] = ""
+    seen = []
+
+    def remember(*args, groups, **settings):
+        seen.append(groups)
+        raise TooFewImagesError("enough is seen", expected="")
+
+    monkeypatch.setattr(problems, "out_of_fold", remember)
+    monkeypatch.setattr(problems, "measure_learning_curve", remember)
+    grouped = dataclasses.replace(dataset, groups=tuple(groups))
+    find_problems(grouped, rows, build=logistic, repeats=1)
+    find_problems_quickly(grouped, rows, dataset.labels)
+    of_labels, of_curve, quickly = seen
+    for found in seen:
+        assert len({*found[1:7]}) == 1
+    assert list(of_curve) == list(of_labels[:180])
+    assert list(quickly) == list(of_labels)
+    assert [*of_labels].count(of_labels[0]) == [*of_labels].count(of_labels[239]) == 1
 
 
 COPIED = "12 of 100 test images have a copy, or nearly one, among the images that are learned from"

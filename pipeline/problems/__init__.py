@@ -28,6 +28,7 @@ from pipeline.problems.duplicates import (
     find_duplicates,
     join_groups,
     measure_leakage,
+    number_groups,
 )
 from pipeline.problems.labels import (
     Build,
@@ -216,7 +217,8 @@ def find_problems(
     predicted : ndarray of int64, shape (n,), optional
         Classes that a head says which was trained on all but the test images.
     groups : ndarray of int64, shape (n,), optional
-        Images that belong together. Duplicates do in any case.
+        Images that belong together; the default is the data set's groups. Duplicates do in any
+        case.
     mirrored : ndarray of float32, shape (n, ...), optional
         Features of the mirrored images, to find mirrored copies too.
     alike : Alike
@@ -251,7 +253,9 @@ def find_problems(
         mirrored=mirrored,
         alike=alike,
     )
-    together = duplicates.groups if groups is None else join_groups(duplicates.groups, groups)
+    if groups is None:
+        groups = number_groups(dataset.groups or [""] * len(dataset))
+    together = join_groups(duplicates.groups, groups)
     if predicted is None:
         predicted = _predict_test(rows, labels, splits, judge, seed)
     if probabilities is None:
