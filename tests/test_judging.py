@@ -342,6 +342,15 @@ def test_a_threshold_is_used_in_prediction(photos, recipe, backbone, tmp_path):
     assert {one.label for one in said} == {"blue"}
 
 
+def test_of_a_cross_validation_examples_are_mistakes_of_the_folds_thresholds(place_with_pictures):
+    place = place_with_pictures
+    run = place.classify(place.data(noise=0.8), ["logistic"], cv=4, threshold="recall=0.95")
+    best, examples = run.best, run.examples
+    assert np.any(best.predicted != best.model.call(best.probabilities))
+    np.testing.assert_array_equal(examples.predicted, best.predicted[examples.places])
+    assert "thresholds chosen for each fold" in str(run)
+
+
 def test_an_aim_that_cannot_be_reached_is_said(place):
     data = place.data(noise=5.0)
     run = place.classify(data, ["logistic"], threshold="precision=1")
