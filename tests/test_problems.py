@@ -641,7 +641,7 @@ def test_quickly_is_everything_but_the_curve_and_only_for_so_many_images(planted
     same = find_problems(dataset, rows, build=logistic, predicted=dataset.labels, repeats=0, seed=3)
     assert found.to_dict() == same.to_dict()
     assert found.curve is None
-    monkeypatch.setattr(problems, "_QUICK", 239)
+    monkeypatch.setattr(problems, "QUICK", 239)
     assert find_problems_quickly(dataset, rows, dataset.labels) is None
 
 

@@ -84,7 +84,9 @@ __all__ = [
 SCHEMA = 1
 """Version of ``problems.json``."""
 
-_QUICK = 20_000  # images that are compared with each other in less than half a minute
+QUICK = 20_000
+"""Images that are compared with each other in less than half a minute."""
+
 _SMALL = 5000  # images up to which a Gram matrix is cheap: 200 MB
 
 
@@ -178,7 +180,7 @@ class Problems:
         """Say all of it in short sentences, what matters most first."""
         return (
             *_say_leakage(self.leakage),
-            *_say_duplicates(self.duplicates),
+            *_say_duplicates(self.duplicates, split=len(set(self.dataset.splits)) > 1),
             *_say_labels(self.labels),
             *_say_outliers(self.outliers),
             *self.classes.notes,
@@ -296,7 +298,7 @@ def find_problems_quickly(
     Parameters are those of `find_problems`. None above 20,000 images, as the time for comparing
     them grows with the square of their number.
     """
-    if len(rows) > _QUICK:
+    if len(rows) > QUICK:
         return None
     logistic = get_head("logistic").build
     return find_problems(dataset, rows, build=logistic, predicted=predicted, repeats=0, seed=seed)
@@ -342,9 +344,10 @@ def _say_leakage(leakage: Leakage) -> Iterator[str]:
         )
 
 
-def _say_duplicates(duplicates: Duplicates) -> Iterator[str]:
+def _say_duplicates(duplicates: Duplicates, *, split: bool) -> Iterator[str]:
     if inside := len(duplicates.pairs) - len(duplicates.across):
-        yield f"{_count(inside, 'pair')} of copies, or nearly, within a split."
+        where = ", within a split" if split else ""  # in cross-validation there are none
+        yield f"{_count(inside, 'pair')} of copies, or nearly{where}."
     if wrong := len(duplicates.contradictory):
         yield f"{_count(wrong, 'pair')} of copies with two labels: at most one of them is right."
 
