@@ -243,6 +243,16 @@ def test_groups_and_copies_are_in_one_fold_and_figures_are_resampled_by_group(pl
         assert len(estimator.options["groups"]) == len(rows)  # for what a head does within
 
 
+def test_images_that_are_nearly_the_same_are_in_one_fold(place):
+    data = place.data().all_in("test")
+    rows = np.random.default_rng(0).exponential(size=(120, 64)).astype(np.float32)
+    rows[60:70] = rows[:10]
+    task = Task(data, place.recipe, [ViewedRows.plain(rows)], Protocol(cv=4), 0)
+    for fold in task.folds[0]:
+        others = np.setdiff1d(np.arange(120), fold)
+        assert not np.isin(fold[fold < 10] + 60, others).any()
+
+
 def test_groups_of_several_classes_are_parted_neither_between_folds_nor_within_a_fit(place):
     data = place.data()
     group = np.arange(120) // 6  # three of each class

@@ -303,6 +303,15 @@ def test_in_cross_validation_where_all_are_test_images_nothing_is_said_of_leakag
 # Labels
 
 
+def test_in_cross_validation_copies_are_in_no_split(planted):
+    dataset, rows = planted
+    found = find_problems_quickly(dataset.all_in("test"), rows, dataset.labels)
+    assert "2 pairs of copies, or nearly." in found.summary()
+    rows[[12, 13]] = rows[[10, 11]]
+    within = find_problems(dataset, rows, build=logistic, repeats=0).summary()
+    assert "2 pairs of copies, or nearly, within a split." in within
+
+
 def test_flipped_labels_come_first():
     rows, labels = overlapping(400, classes=3, distance=6.0)
     given = labels.copy()
