@@ -18,7 +18,9 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from pipeline.dataset import Dataset
 from pipeline.errors import DataError, PipelineError
 from pipeline.evaluate.threshold import Aim
-from pipeline.problems.duplicates import join_groups
+from pipeline.problems import QUICK, find_duplicates, join_groups
+from pipeline.problems.duplicates import number_groups
+from pipeline.problems.neighbours import Rows
 
 SEARCH_FOLDS = 5
 """Folds of a search, or as many as the smallest class has images."""
@@ -132,18 +134,21 @@ class Protocol:
         return asdict(self)
 
 
-def find_units(dataset: Dataset) -> Places:
-    """Give a number to each image, shape (n,): those of the same number must not be parted."""
-    of_bytes = _numbered(dataset.digests)
-    if not dataset.groups:
-        return of_bytes
-    alone = (group or f"\0{place}" for place, group in enumerate(dataset.groups))
-    return join_groups(of_bytes, _numbered(list(alone)))
+def find_units(dataset: Dataset, rows: Rows | None = None) -> Places:
+    """Give a number to each image, shape (n,): those of the same number must not be parted.
 
-
-def _numbered(names: Sequence[object]) -> Places:
-    number = {name: place for place, name in enumerate(dict.fromkeys(names))}
-    return np.array([number[name] for name in names], np.int64)
+    With rows, their features, of shape (n, ...), images that are nearly the same are not parted
+    either. Above 20,000 images that is left out, as it takes time that grows with their square.
+    """
+    number = {digest: place for place, digest in enumerate(dataset.digests)}
+    of_bytes = np.array([number[digest] for digest in dataset.digests], np.int64)
+    together = [of_bytes]
+    if dataset.groups:
+        together.append(number_groups(dataset.groups))
+    if rows is not None and len(rows) <= QUICK:
+        labels, splits = dataset.labels, dataset.splits
+        together.append(find_duplicates(rows, dataset.digests, labels, splits).groups)
+    return join_groups(*together)
 
 
 def deal_folds(

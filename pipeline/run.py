@@ -22,11 +22,16 @@ from pipeline import report, table
 from pipeline.dataset import Dataset, count_splits
 from pipeline.errors import PipelineError
 from pipeline.evaluate import Metrics
-from pipeline.evaluate.significance import Comparison, corrected_t_test, disagreement
+from pipeline.evaluate.significance import (
+    Comparison,
+    corrected_t_test,
+    disagreement,
+    sign_flip_test,
+)
 from pipeline.examples import Examples
 from pipeline.model import Model
 from pipeline.problems import Problems
-from pipeline.protocol import Protocol
+from pipeline.protocol import Protocol, find_units
 from pipeline.recipe import Recipe
 
 RUNS = Path("runs")
@@ -172,8 +177,11 @@ class Run:
             p = corrected_t_test(differences, folds=self.protocol.cv)
             return Comparison(first.head, second.head, points, p, "corrected resampled t test")
         test = self.dataset.where("test")
-        right = [one.predicted[test] == self.dataset.labels[test] for one in (first, second)]
-        p = disagreement(*right).p
+        right, other = (one.predicted[test] == self.dataset.labels[test] for one in (first, second))
+        if self.dataset.groups:
+            p = sign_flip_test(right, other, find_units(self.dataset)[test])
+            return Comparison(first.head, second.head, points, p, "exact sign-flip test by group")
+        p = disagreement(right, other).p
         return Comparison(first.head, second.head, points, p, "McNemar's exact test")
 
     def __repr__(self) -> str:

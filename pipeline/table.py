@@ -60,6 +60,8 @@ def notes(run: Run) -> list[str]:
         found.append(run.comparison.sentence)
     if protocol.cv is not None:
         found.append("The models are fitted on all images; the figures are of fits without them.")
+    if protocol.cv is not None and protocol.threshold is not None:
+        found.append("The figures are of thresholds chosen for each fold without it.")
     found += [
         _threshold(result, result.model.threshold, classes)
         for result in run.results

@@ -126,7 +126,10 @@ def test_rows_of_a_group_are_no_evidence_of_their_own():
     groups = np.repeat(np.arange(40), 10)
     alone = evaluate(truth, p)
     tenfold = evaluate(np.repeat(truth, 10), np.repeat(p, 10, axis=0), groups=groups)
-    assert tenfold.interval_method == "percentile bootstrap of groups of images, 1,000 resamples"
+    assert tenfold.interval_method == (
+        "Wilson for the accuracy of the effective number of images, else percentile bootstrap of "
+        "groups of images, 1,000 resamples"
+    )
     for name in METRICS:
         assert getattr(tenfold, name) == pytest.approx(getattr(alone, name)), name
         assert tenfold.intervals[name] == pytest.approx(alone.intervals[name]), name
@@ -134,6 +137,30 @@ def test_rows_of_a_group_are_no_evidence_of_their_own():
         alone.accuracy_high - alone.accuracy_low, rel=0.2
     )
     assert (tenfold.accuracy_low, tenfold.accuracy_high) == tenfold.intervals["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "wrong"), [(1, 0.3), (4, 0.0)], ids=["one group", "all right in four groups"]
+)
+def test_few_groups_have_a_wide_interval_for_the_accuracy_and_no_others(groups, wrong):
+    truth = np.arange(40) % 2
+    called = np.where(np.arange(40) < 40 * wrong, 1 - truth, truth)
+    found = evaluate(truth, np.eye(2)[called], groups=np.arange(40) % groups)
+    assert set(found.intervals) == {"accuracy"}
+    assert "else none: fewer than 10 groups" in found.interval_method
+    assert found.accuracy_high - found.accuracy_low > 0.45
+
+
+@pytest.mark.parametrize("count", [3, 5, 40])
+def test_the_interval_of_groups_holds_the_true_accuracy_about_95_times_in_100(count):
+    rng = np.random.default_rng(0)
+    groups, truth = np.repeat(np.arange(count), 6), np.zeros(count * 6, int)
+    held = 0
+    for _ in range(400):
+        right = rng.random(count * 6) < rng.beta(3.5, 1.5, count)[groups]  # 0.7 on average
+        found = evaluate(truth, np.eye(2)[1 - right.astype(int)], groups=groups, resamples=0)
+        held += found.accuracy_low <= 0.7 <= found.accuracy_high
+    assert held >= 0.92 * 400
 
 
 def test_of_repeats_figures_are_means_and_the_interval_is_no_narrower_than_of_one():

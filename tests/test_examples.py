@@ -57,6 +57,17 @@ def test_the_surest_mistakes_come_first_then_two_right_ones_of_each_class(fitted
         )
 
 
+def test_what_a_fold_called_an_image_decides_what_is_a_mistake_and_not_the_model(fitted):
+    model, dataset, rows = fitted
+    p = model.probabilities(rows)
+    called = dataset.labels.copy()
+    called[[200, 250]] = (called[[200, 250]] + 1) % 3
+    found = find_examples(model, dataset, p, rows.__getitem__, rows, predicted=called)
+    assert {*found.places[:2]} == {200, 250}
+    names = [one["predicted"] for one in found.to_dict()["images"]]
+    assert names == [dataset.classes[called[place]] for place in found.places]
+
+
 def test_neighbours_are_the_most_similar_images_that_were_learned_from(fitted):
     found, _ = look(*fitted)
     _, _, rows = fitted

@@ -243,6 +243,16 @@ def test_groups_and_copies_are_in_one_fold_and_figures_are_resampled_by_group(pl
         assert len(estimator.options["groups"]) == len(rows)  # for what a head does within
 
 
+def test_images_that_are_nearly_the_same_are_in_one_fold(place):
+    data = place.data().all_in("test")
+    rows = np.random.default_rng(0).exponential(size=(120, 64)).astype(np.float32)
+    rows[60:70] = rows[:10]
+    task = Task(data, place.recipe, [ViewedRows.plain(rows)], Protocol(cv=4), 0)
+    for fold in task.folds[0]:
+        others = np.setdiff1d(np.arange(120), fold)
+        assert not np.isin(fold[fold < 10] + 60, others).any()
+
+
 def test_groups_of_several_classes_are_parted_neither_between_folds_nor_within_a_fit(place):
     data = place.data()
     group = np.arange(120) // 6  # three of each class
@@ -340,6 +350,15 @@ def test_a_threshold_is_used_in_prediction(photos, recipe, backbone, tmp_path):
     assert {one.label for one in model.predict(paths, backbone=backbone)} == {"blue", "red"}
     said = list(dataclasses.replace(model, threshold=strict).predict(paths, backbone=backbone))
     assert {one.label for one in said} == {"blue"}
+
+
+def test_of_a_cross_validation_examples_are_mistakes_of_the_folds_thresholds(place_with_pictures):
+    place = place_with_pictures
+    run = place.classify(place.data(noise=0.8), ["logistic"], cv=4, threshold="recall=0.95")
+    best, examples = run.best, run.examples
+    assert np.any(best.predicted != best.model.call(best.probabilities))
+    np.testing.assert_array_equal(examples.predicted, best.predicted[examples.places])
+    assert "thresholds chosen for each fold" in str(run)
 
 
 def test_an_aim_that_cannot_be_reached_is_said(place):

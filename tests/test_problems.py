@@ -19,6 +19,7 @@ from pipeline.problems import (
     LearningCurve,
     Point,
     Suspect,
+    TooFewImagesError,
     assign_folds,
     find_class_problems,
     find_duplicates,
@@ -302,6 +303,15 @@ def test_in_cross_validation_where_all_are_test_images_nothing_is_said_of_leakag
 # Labels
 
 
+def test_in_cross_validation_copies_are_in_no_split(planted):
+    dataset, rows = planted
+    found = find_problems_quickly(dataset.all_in("test"), rows, dataset.labels)
+    assert "2 pairs of copies, or nearly." in found.summary()
+    rows[[12, 13]] = rows[[10, 11]]
+    within = find_problems(dataset, rows, build=logistic, repeats=0).summary()
+    assert "2 pairs of copies, or nearly, within a split." in within
+
+
 def test_flipped_labels_come_first():
     rows, labels = overlapping(400, classes=3, distance=6.0)
     given = labels.copy()
@@ -562,6 +572,31 @@ def test_copies_are_kept_together_in_folds_with_the_groups_that_are_given(plante
     assert len(set(seen["groups"])) == 237
 
 
+def test_groups_of_the_data_set_are_kept_together_in_folds_and_in_the_learning_curve(
+    planted, monkeypatch
+):
+    dataset, rows = planted
+    groups = ["", *(f"patient {number // 6}" for number in range(239))]
+    groups[239] = ""
+    seen = []
+
+    def remember(*args, groups, **settings):
+        seen.append(groups)
+        raise TooFewImagesError("enough is seen", expected="")
+
+    monkeypatch.setattr(problems, "out_of_fold", remember)
+    monkeypatch.setattr(problems, "measure_learning_curve", remember)
+    grouped = dataclasses.replace(dataset, groups=tuple(groups))
+    find_problems(grouped, rows, build=logistic, repeats=1)
+    find_problems_quickly(grouped, rows, dataset.labels)
+    of_labels, of_curve, quickly = seen
+    for found in seen:
+        assert len({*found[1:7]}) == 1
+    assert list(of_curve) == list(of_labels[:180])
+    assert list(quickly) == list(of_labels)
+    assert [*of_labels].count(of_labels[0]) == [*of_labels].count(of_labels[239]) == 1
+
+
 COPIED = "12 of 100 test images have a copy, or nearly one, among the images that are learned from"
 
 
@@ -615,7 +650,7 @@ def test_quickly_is_everything_but_the_curve_and_only_for_so_many_images(planted
     same = find_problems(dataset, rows, build=logistic, predicted=dataset.labels, repeats=0, seed=3)
     assert found.to_dict() == same.to_dict()
     assert found.curve is None
-    monkeypatch.setattr(problems, "_QUICK", 239)
+    monkeypatch.setattr(problems, "QUICK", 239)
     assert find_problems_quickly(dataset, rows, dataset.labels) is None
 
 

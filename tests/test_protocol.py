@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from pipeline import protocol
 from pipeline.errors import DataError, PipelineError
 from pipeline.protocol import Protocol, deal_folds, find_units, search_folds
 
@@ -87,6 +88,20 @@ def test_images_of_a_group_and_copies_belong_together(place):
     # The copy joins the group of the image that it is a copy of.
     assert len({*units[[0, 1, 7]]}) == len({*units[[4, 5, 6]]}) == 1
     assert len(set(units)) == 6
+
+
+def test_images_that_are_nearly_the_same_belong_together_where_features_are_given(
+    place, monkeypatch
+):
+    data = place.data(counts=(24, 8, 8))
+    rows = np.random.default_rng(0).exponential(size=(40, 64)).astype(np.float32)
+    rows[30] = 1.001 * rows[3]
+    units = find_units(data, rows)
+    assert units[30] == units[3]
+    assert len(set(units)) == 39
+    assert len(set(find_units(data))) == 40
+    monkeypatch.setattr(protocol, "QUICK", 39)  # too many to compare
+    assert len(set(find_units(data, rows))) == 40
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,10 @@ from PIL import Image
 from pipeline import classification
 from pipeline import run as run_module
 from pipeline.errors import PipelineError
-from pipeline.evaluate.significance import disagreement
+from pipeline.evaluate.significance import disagreement, sign_flip_test
 from pipeline.heads import HEADS
+from pipeline.report.reading import read_run
+from pipeline.report.verdict import verdict
 
 
 def test_a_runs_folder_holds_all_that_came_of_it(place_with_pictures):
@@ -262,6 +264,17 @@ def test_the_best_two_heads_are_compared_on_the_same_test_images(place):
     assert found.points == pytest.approx(100 * (right[0].mean() - right[1].mean()))
     assert run_json(run)["comparison"] == found.to_dict()
     assert place.classify(data, ["knn"]).comparison is None
+
+
+def test_with_groups_the_best_two_heads_are_compared_by_group(place):
+    groups = tuple(f"patient {number // 5}" for number in range(120))
+    data = dataclasses.replace(place.data(noise=0.8), groups=groups)
+    run = place.classify(data, ["knn", "logistic"])
+    best, second = run.ranked
+    right = [one.predicted[90:] == data.labels[90:] for one in (best, second)]
+    assert run.comparison.p == sign_flip_test(*right, np.arange(30) // 5)
+    assert "sign-flip test by group" in run_json(run)["comparison"]["sentence"]
+    assert run.comparison.sentence in verdict(read_run(run.folder))
 
 
 def test_intervals_and_how_they_were_computed_are_in_run_json(place):

@@ -1,10 +1,17 @@
 """Tests of difference, held against SciPy's, against formulas worked out, and against chance."""
 
+import itertools
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from pipeline.evaluate.significance import Comparison, corrected_t_test, disagreement
+from pipeline.evaluate.significance import (
+    Comparison,
+    corrected_t_test,
+    disagreement,
+    sign_flip_test,
+)
 
 
 @pytest.mark.parametrize(("only_first", "only_second"), [(0, 0), (1, 0), (5, 5), (12, 30), (40, 3)])
@@ -21,6 +28,32 @@ def test_the_p_value_of_ten_thousand_disagreements_is_a_number():
     even = disagreement([True, False] * 5000, [False, True] * 5000)
     assert even.p == 1.0
     assert disagreement([True] * 5000, [False] * 5000).p == 0.0
+
+
+def test_of_rows_each_in_its_own_group_the_sign_flip_test_is_mcnemars():
+    first, second = np.random.default_rng(0).random((2, 80)) < [[0.8], [0.6]]
+    p = sign_flip_test(first, second, np.arange(80))
+    assert p == pytest.approx(disagreement(first, second).p)
+    assert sign_flip_test(first, first, np.arange(80)) == 1.0
+
+
+def test_the_sign_flip_test_counts_all_signs_of_the_groups_differences():
+    first, second = np.random.default_rng(1).random((2, 60)) < [[0.8], [0.5]]
+    groups = np.arange(60) % 8
+    found = np.bincount(groups, first.astype(int) - second)
+    sums = np.abs([np.dot(signs, found) for signs in itertools.product([-1, 1], repeat=8)])
+    expected = np.mean(sums >= abs(found.sum()))
+    assert sign_flip_test(first, second, groups) == pytest.approx(expected)
+
+
+def test_groups_that_are_right_or_wrong_as_a_whole_are_seldom_taken_for_a_difference():
+    rng = np.random.default_rng(2)
+    groups = np.repeat(np.arange(40), 6)
+    right = (rng.random((300, 2, 40)) < 0.7)[:, :, groups]
+    p = [(sign_flip_test(*both, groups), disagreement(*both).p) for both in right]
+    careful, careless = np.mean(np.less(p, 0.05), axis=0)
+    assert careful < 0.08
+    assert careless > 0.3
 
 
 def test_the_corrected_t_test_is_the_ordinary_one_with_a_wider_variance():

@@ -173,7 +173,14 @@ def look_into(run: Run, rows: npt.NDArray[np.float32], seed: int) -> Run:
     return replace(
         run,
         problems=find_problems_quickly(dataset, rows, best.predicted, seed=seed),
-        examples=find_examples(best.model, dataset, best.probabilities, rows.__getitem__, rows),
+        examples=find_examples(
+            best.model,
+            dataset,
+            best.probabilities,
+            rows.__getitem__,
+            rows,
+            predicted=best.predicted,
+        ),
     )
 
 

@@ -59,7 +59,8 @@ class Task:
     @cached_property
     def units(self) -> Places:
         """Number of each image, shape (n,): those of the same number must not be parted."""
-        return find_units(self.dataset)
+        rows = None if self.protocol.cv is None else self.variants[0].first
+        return find_units(self.dataset, rows)  # of copies across splits, the page warns
 
     @cached_property
     def folds(self) -> list[list[Places]]:

@@ -14,12 +14,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.stats import binomtest
+from scipy.special import stdtrit
 
 from pipeline.errors import PipelineError
 
 RESAMPLES = 1000
 """Bootstrap resamples: with fewer, the ends of an interval move visibly from seed to seed."""
+
+_FEWEST_GROUPS = 10  # with fewer, resamples of groups are too much alike: intervals are too narrow
+_NORMAL = 1.959964  # 97.5 % of a normal distribution lie below
 
 _VALUES_AT_A_TIME = 2**22  # of weights: 32 MB
 _TINY = float(np.finfo(np.float64).eps)  # what scikit-learn's log loss takes for 0
@@ -104,7 +107,8 @@ def evaluate(
     percentiles of a bootstrap (B. Efron, Annals of Statistics 7, 1979) that draws rows without
     regard to their class, as the rows themselves were come by; a resample that lacks a class has no
     say in what is then undefined. With groups, rows of a group are no independent evidence: whole
-    groups are drawn, and the accuracy's interval is a bootstrap's, too.
+    groups are drawn, of 10 or more, else there are no such intervals; and Wilson's interval has the
+    effective number of rows (E. L. Korn, B. I. Graubard, Survey Methodology 24, 1998).
 
     Parameters
     ----------
@@ -140,14 +144,20 @@ def evaluate(
     )
     judged = [_Judged.of(truth, p, own) for p, own in zip(sets, called)]
     figures = {name: float(found[0]) for name, found in _measure(judged, np.ones((1, n))).items()}
-    bootstrap = _bootstrap(judged, groups, resamples, seed) if resamples else {}
+    unit = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
+    enough = groups is None or unit.max() + 1 >= _FEWEST_GROUPS
+    bootstrap = _bootstrap(judged, unit, resamples, seed) if resamples and enough else {}
     intervals = {name: ends for name, ends in bootstrap.items() if np.isfinite(figures[name])}
-    what = "images" if groups is None else "groups of images"
-    method = f"percentile bootstrap of {what}, {resamples:,} resamples" if resamples else ""
-    if groups is None or not resamples:
-        wilson = binomtest(round(figures["accuracy"] * n), n).proportion_ci(0.95, method="wilson")
-        intervals["accuracy"] = (float(wilson.low), float(wilson.high))
-        method = ", else ".join(filter(None, ("Wilson for the accuracy", method)))
+    method, what, count = "Wilson for the accuracy", "images", float(n)
+    if groups is not None:
+        hits = np.mean([one.is_hit.sum(axis=1) for one in judged], axis=0)
+        count, what = _effective_count(hits, unit), "groups of images"
+        method += " of the effective number of images"
+    intervals["accuracy"] = _wilson(figures["accuracy"], count)
+    if not enough:
+        method += f", else none: fewer than {_FEWEST_GROUPS} {what}"
+    elif resamples:
+        method += f", else percentile bootstrap of {what}, {resamples:,} resamples"
     confusion = np.bincount(truth * k + called[0], minlength=k * k).reshape(k, k)
     return Metrics(
         n=n,
@@ -169,6 +179,29 @@ def evaluate(
 def log_loss(truth: Labels, p: Floats) -> float:
     """Give the mean of ``-ln(probability of the true class)``: what candidates are chosen by."""
     return float(np.mean(_surprise(truth, _summing_to_1(p))))
+
+
+def _effective_count(hits: Floats, unit: Labels) -> float:
+    """Give how many rows alone would tell as much of the accuracy as these, which share groups."""
+    n, groups = len(hits), int(unit.max()) + 1
+    if groups == 1:
+        return 1.0
+    accuracy = hits.mean()
+    spread = np.bincount(unit, hits - accuracy)
+    variance = groups / (groups - 1) * np.sum(spread**2) / n**2
+    if variance < _TINY:  # all groups are alike, so what they tell cannot be measured
+        return float(groups)
+    known = (_NORMAL / stdtrit(groups - 1, 0.975)) ** 2  # the variance itself is of few groups
+    return float(np.clip(known * accuracy * (1 - accuracy) / variance, 1, n))
+
+
+def _wilson(share: float, count: float) -> tuple[float, float]:
+    """Give Wilson's interval, of a number that need not be whole."""
+    z2 = _NORMAL**2 / count
+    middle = share + z2 / 2
+    half = float(np.sqrt(z2 * (share * (1 - share) + z2 / 4)))
+    low, high = (middle - half) / (1 + z2), (middle + half) / (1 + z2)
+    return (0.0 if share == 0 else low), (1.0 if share == 1 else high)
 
 
 def _defined(figure: float) -> float | None:
@@ -294,10 +327,8 @@ def _measure(judged: list[_Judged], weights: Floats) -> dict[str, Floats]:
 
 
 def _bootstrap(
-    judged: list[_Judged], groups: ArrayLike | None, resamples: int, seed: int
+    judged: list[_Judged], unit: Labels, resamples: int, seed: int
 ) -> dict[str, tuple[float, float]]:
-    n = len(judged[0].is_true)
-    unit = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
     found = [_measure(judged, weights) for weights in _resampled(unit, resamples, seed)]
     ends = {}
     for name in found[0]:

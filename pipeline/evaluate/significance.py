@@ -61,6 +61,42 @@ def disagreement(first: npt.ArrayLike, second: npt.ArrayLike) -> Disagreement:
     return Disagreement(only_first, only_second, min(1.0, 2 * tail / 2**n))
 
 
+def sign_flip_test(
+    first: npt.ArrayLike, second: npt.ArrayLike, groups: npt.NDArray[np.int64]
+) -> float:
+    """Tell whether two classifiers differ, where rows of a group are no independent evidence.
+
+    If both were equally good, each group's difference in the number of rows that are right could
+    as well have the other sign. All ways to choose the signs are counted, so that p is exact;
+    where each row is its own group, it is that of McNemar's test.
+
+    Parameters
+    ----------
+    first, second : array-like of bool, shape (n,)
+        Which rows are called what they are.
+    groups : ndarray of int64, shape (n,)
+        Rows of the same number, 0 or more, belong together.
+
+    Returns
+    -------
+    float
+        The two-sided p-value; 1 where no group differs.
+
+    References
+    ----------
+    R. A. Fisher, *The Design of Experiments*, 1935, section 21.
+    """
+    differences = np.asarray(first, np.int64) - np.asarray(second, np.int64)
+    of_group = np.bincount(groups, differences).astype(np.int64)
+    sizes = np.abs(of_group[of_group != 0])
+    share = np.ones(1)  # of all ways, for each sum from the lowest to the highest
+    for size in sizes:
+        nothing = np.zeros(2 * size)
+        share = (np.append(share, nothing) + np.append(nothing, share)) / 2
+    sums = np.arange(len(share)) - sizes.sum()
+    return min(1.0, float(share[np.abs(sums) >= abs(of_group.sum())].sum()))
+
+
 def corrected_t_test(differences: Sequence[float], *, folds: int) -> float:
     """Tell whether two classifiers differ, from the differences of their figures by fold.
 

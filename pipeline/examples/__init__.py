@@ -50,6 +50,8 @@ class Examples:
         The head.
     probabilities : ndarray of float64, shape (n, k)
         What it says of them.
+    predicted : ndarray of int64, shape (n,)
+        What each is called.
     places : ndarray of int64, shape (n,)
         Which images: the mistakes, the surest first, then the right ones.
     neighbours : tuple of tuple of Neighbour
@@ -62,6 +64,7 @@ class Examples:
     dataset: Dataset
     model: Model
     probabilities: npt.NDArray[np.float64]
+    predicted: Places
     places: Places
     neighbours: tuple[tuple[Neighbour, ...], ...]
     maps: ClassMaps
@@ -78,7 +81,7 @@ class Examples:
                 {
                     "path": str(data.paths[place]),
                     "label": data.classes[data.labels[place]],
-                    "predicted": data.classes[self.model.call(p[None])[0]],
+                    "predicted": data.classes[called],
                     "probability": float(p.max()),
                     "neighbours": [
                         {
@@ -90,8 +93,12 @@ class Examples:
                     ],
                     "map": [[float(f"{v:.{_DIGITS}g}") for v in line] for line in values],
                 }
-                for place, p, near, values in zip(
-                    self.places, self.probabilities, self.neighbours, self.maps.values
+                for place, p, called, near, values in zip(
+                    self.places,
+                    self.probabilities,
+                    self.predicted,
+                    self.neighbours,
+                    self.maps.values,
                 )
             ],
         }
@@ -103,6 +110,8 @@ def find_examples(
     probabilities: npt.NDArray[np.float64],
     read: Callable[[Places], Rows],
     features: Rows | None = None,
+    *,
+    predicted: Places | None = None,
 ) -> Examples:
     """Look at the test images that a head was surest of.
 
@@ -118,8 +127,12 @@ def find_examples(
         Positions in, the rows that the head takes out.
     features : ndarray of float32, shape (n, ...), optional
         Features of all images, to find the most similar ones by.
+    predicted : ndarray of int64, shape (n,), optional
+        What each image is called, where that is not for the model to say: in cross-validation a
+        fit without the image, and its threshold, called it.
     """
-    predicted = model.call(probabilities)
+    if predicted is None:
+        predicted = model.call(probabilities)
     test = dataset.where("test")
     surest = test[np.argsort(-probabilities[test].max(axis=1), kind="stable")]
     is_right = predicted[surest] == dataset.labels[surest]
@@ -135,7 +148,7 @@ def find_examples(
         # In cross-validation every image is learned from in all folds but its own.
         near = _nearest(features, places, learned if len(learned) else np.arange(len(dataset)))
     maps = find_class_maps(model, read(places), predicted[places])
-    return Examples(dataset, model, probabilities[places], places, near, maps)
+    return Examples(dataset, model, probabilities[places], predicted[places], places, near, maps)
 
 
 def _nearest(features: Rows, places: Places, learned: Places) -> tuple[tuple[Neighbour, ...], ...]:

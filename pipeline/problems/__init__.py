@@ -28,6 +28,7 @@ from pipeline.problems.duplicates import (
     find_duplicates,
     join_groups,
     measure_leakage,
+    number_groups,
 )
 from pipeline.problems.labels import (
     Build,
@@ -83,7 +84,9 @@ __all__ = [
 SCHEMA = 1
 """Version of ``problems.json``."""
 
-_QUICK = 20_000  # images that are compared with each other in less than half a minute
+QUICK = 20_000
+"""Images that are compared with each other in less than half a minute."""
+
 _SMALL = 5000  # images up to which a Gram matrix is cheap: 200 MB
 
 
@@ -177,7 +180,7 @@ class Problems:
         """Say all of it in short sentences, what matters most first."""
         return (
             *_say_leakage(self.leakage),
-            *_say_duplicates(self.duplicates),
+            *_say_duplicates(self.duplicates, split=len(set(self.dataset.splits)) > 1),
             *_say_labels(self.labels),
             *_say_outliers(self.outliers),
             *self.classes.notes,
@@ -216,7 +219,8 @@ def find_problems(
     predicted : ndarray of int64, shape (n,), optional
         Classes that a head says which was trained on all but the test images.
     groups : ndarray of int64, shape (n,), optional
-        Images that belong together. Duplicates do in any case.
+        Images that belong together; the default is the data set's groups. Duplicates do in any
+        case.
     mirrored : ndarray of float32, shape (n, ...), optional
         Features of the mirrored images, to find mirrored copies too.
     alike : Alike
@@ -251,7 +255,9 @@ def find_problems(
         mirrored=mirrored,
         alike=alike,
     )
-    together = duplicates.groups if groups is None else join_groups(duplicates.groups, groups)
+    if groups is None:
+        groups = number_groups(dataset.groups or [""] * len(dataset))
+    together = join_groups(duplicates.groups, groups)
     if predicted is None:
         predicted = _predict_test(rows, labels, splits, judge, seed)
     if probabilities is None:
@@ -292,7 +298,7 @@ def find_problems_quickly(
     Parameters are those of `find_problems`. None above 20,000 images, as the time for comparing
     them grows with the square of their number.
     """
-    if len(rows) > _QUICK:
+    if len(rows) > QUICK:
         return None
     logistic = get_head("logistic").build
     return find_problems(dataset, rows, build=logistic, predicted=predicted, repeats=0, seed=seed)
@@ -338,9 +344,10 @@ def _say_leakage(leakage: Leakage) -> Iterator[str]:
         )
 
 
-def _say_duplicates(duplicates: Duplicates) -> Iterator[str]:
+def _say_duplicates(duplicates: Duplicates, *, split: bool) -> Iterator[str]:
     if inside := len(duplicates.pairs) - len(duplicates.across):
-        yield f"{_count(inside, 'pair')} of copies, or nearly, within a split."
+        where = ", within a split" if split else ""  # in cross-validation there are none
+        yield f"{_count(inside, 'pair')} of copies, or nearly{where}."
     if wrong := len(duplicates.contradictory):
         yield f"{_count(wrong, 'pair')} of copies with two labels: at most one of them is right."
 

@@ -226,6 +226,12 @@ def _third(
     return np.where(np.isfinite(third), third, np.float32(0))
 
 
+def number_groups(names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Give a number to the group of each of n images, shape (n,); ``""`` is a group of its own."""
+    number = {name: place for place, name in enumerate(names)}
+    return np.array([number[name] if name else at for at, name in enumerate(names)], np.int64)
+
+
 def join_groups(*groupings: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Group what is together in any of several groupings, each of shape (n,)."""
     count = len(groupings[0])

@@ -25,8 +25,9 @@ def verdict(record: Record) -> list[str]:
         heads = f"{len(record.heads)} heads"
         sentences.append(chosen(heads, record))
         runner_up = record.heads[1]
-        if nested and record.document.get("comparison"):
-            sentences.append(str(record.document["comparison"]["sentence"]))
+        comparison = record.document.get("comparison")
+        if comparison and comparison["test"] != "McNemar's exact test":  # that has more to say
+            sentences.append(str(comparison["sentence"]))
         elif record.predictions:
             sentences.append(against(best.name, best, runner_up.name, runner_up, record, record))
         else:
