@@ -9,7 +9,11 @@ import json
 import math
 import platform
 import shutil
+import signal
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -131,6 +135,10 @@ class Run:
         Who was fitted on what, chosen by what and judged on what.
     unfinished : tuple of str
         Heads that were asked for, and not done when the run was stopped.
+    failed : dict of str to str
+        Heads that could not be fitted, and why.
+    left_out : dict of str to str
+        Which of `reference`, `problems` and `examples` could not be had, and why.
     problems : Problems or None
         What is wrong with the data set, where that was looked for.
     examples : Examples or None
@@ -144,6 +152,8 @@ class Run:
     reference: tuple[Result, ...] = ()
     protocol: Protocol = field(default_factory=Protocol)
     unfinished: tuple[str, ...] = ()
+    failed: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
     problems: Problems | None = None
     examples: Examples | None = None
 
@@ -239,18 +249,35 @@ def write_run(run: Run, runs: Path, name: str | None, *, seed: int) -> Run:
     """
     try:
         runs.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".run-", dir=runs))
-        try:
-            folder.chmod(0o755)
-            _write_contents(replace(run, folder=folder), seed)
-            return replace(run, folder=_move(folder, runs, name, run.dataset.name or "run"))
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with _undisturbed():
+            folder = Path(tempfile.mkdtemp(prefix=".run-", dir=runs))
+            try:
+                folder.chmod(0o755)
+                _write_contents(replace(run, folder=folder), seed)
+                return replace(run, folder=_move(folder, runs, name, run.dataset.name or "run"))
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise PipelineError(
             f"cannot write the run into {runs}: {error.strerror or error}.",
             fix="name another folder with --runs, or see to its permissions and free space",
         ) from error
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let no Ctrl-C in for the seconds that writing takes: what was computed may have taken hours.
+
+    Only the main thread can, and only the main thread gets one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)  # None: set by another language
 
 
 def add_problems(folder: Path, problems: Problems) -> Path:
@@ -353,6 +380,8 @@ def _describe(run: Run, seed: int) -> dict[str, Any]:
         "protocol": run.protocol.to_dict(),
         "comparison": comparison.to_dict() if comparison else None,
         "unfinished": list(run.unfinished),
+        "failed": run.failed,
+        "left_out": run.left_out,
         "dataset": {
             "name": dataset.name,
             "classes": dataset.classes,

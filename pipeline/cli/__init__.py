@@ -1,7 +1,8 @@
 """The `pipeline` command: arguments, messages and exit codes. No logic.
 
 Results go to standard output, all else to standard error. Exit codes: 0 all went well; 1 an error;
-2 wrong usage; 3 done, but some files could not be used; 130 or 143 stopped by Ctrl-C or SIGTERM.
+2 wrong usage; 3 done, but some files or heads could not be used; 130 or 143 stopped by Ctrl-C
+or SIGTERM.
 """
 
 from __future__ import annotations
