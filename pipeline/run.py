@@ -28,7 +28,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluate import Metrics
 from pipeline.evaluate.significance import Comparison, corrected_t_test, disagreement
 from pipeline.examples import Examples
-from pipeline.model import Model
+from pipeline.model import Model, folder_name
 from pipeline.problems import Problems
 from pipeline.protocol import Protocol
 from pipeline.recipe import Recipe
@@ -312,28 +312,29 @@ def add_problems(folder: Path, problems: Problems) -> Path:
 def _write_contents(run: Run, seed: int) -> None:
     dataset, folder = run.dataset, run.folder
     for result in run.results:
-        result.model.save(folder / "models" / result.head)
+        name = folder_name(result.head)
+        result.model.save(folder / "models" / name)
         report.draw_confusion(
             result.test.confusion,
             dataset.classes,
             f"{dataset.name}: {result.head} on test",
-            folder / f"confusion-{result.head}.png",
+            folder / f"confusion-{name}.png",
         )
         if result.history:
             report.draw_history(
                 result.history,
                 result.best_epoch,
-                folder / f"history-{result.head}.png",
+                folder / f"history-{name}.png",
                 result.phases,
             )
     _write_predictions(run, folder / "predictions.csv")
-    for name, found in (
+    for part, found in (
         ("run", _describe(run, seed)),
         ("problems", run.problems and run.problems.to_dict()),
         ("examples", run.examples and run.examples.to_dict()),
     ):
         if found:
-            (folder / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
+            (folder / f"{part}.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
 def _move(folder: Path, runs: Path, name: str | None, default: str) -> Path:

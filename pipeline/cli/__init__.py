@@ -141,6 +141,14 @@ def predict(
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
     weights: WeightsOption = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TYPE",
+            help="A type that a head given as module:factory holds, and whose code may run; may "
+            "be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Classify new images with a trained model.
 
@@ -152,7 +160,7 @@ def predict(
         from pipeline.dataset import Quarantined, list_images
         from pipeline.model import Model, find_model
 
-        loaded = Model.load(find_model(model, head))
+        loaded = Model.load(find_model(model, head), trusted=trust or ())
         images = list_images(image)
         if not images:
             raise PipelineError("there are no images in the folders named.")
