@@ -205,8 +205,9 @@ class Model:
         folder : Path
             The model's own folder.
         trusted : sequence of str
-            Types that may be in it beside this program's and scikit-learn's: those of a head that
-            was given as ``module:factory``. Loading them can run code of theirs.
+            Types that may be in it beside those of this program's own heads and those that skops
+            trusts, which are most of scikit-learn's: what a head that was given as
+            ``module:factory`` brings along. Loading them can run code of theirs.
 
         Raises
         ------
@@ -240,17 +241,18 @@ class Model:
         estimator: Classifier | TunedClassifier
         try:
             if kind == "sklearn":
-                estimator = _load_sklearn(contents[_SKLEARN_FILE], trusted)
+                estimator = _load_sklearn(contents[_SKLEARN_FILE], trusted, folder)
             elif kind == "dense":
                 estimator = _load_dense(folder / _KERAS_FILE, parameters, recipe, classes)
             else:
                 estimator = _load_tuned(folder / _KERAS_FILE, parameters, recipe, classes)
+        except ModelError:
+            raise
         except Exception as error:  # skops, Keras and h5py raise many kinds
             raise ModelError(
                 f"the model in {folder} cannot be loaded: {error}",
                 expected="a head that this program saved, with its own types only",
-                fix="do not use it unless you know who made it; train the model again. If it was "
-                "given as module:factory, name its types to Model.load(folder, trusted=[...])",
+                fix="do not use it unless you know who made it; train the model again",
             ) from error
         return cls(recipe, head, classes, estimator, views, augmentation, trained_on, threshold)
 
@@ -286,12 +288,17 @@ def find_model(folder: Path, head: str | None = None) -> Path:
             f"{run_file} cannot be read: {error}.", fix="name one of the folders in models/ itself"
         ) from error
     heads_there = sorted(path.name for path in (folder / "models").glob("*"))
-    if name not in heads_there:
+    if folder_name(str(name)) not in heads_there:
         raise ModelError(
             f"the run {folder} has no head {name!r}.",
             expected=f"one of {', '.join(heads_there)}",
         )
-    return folder / "models" / str(name)
+    return folder / "models" / folder_name(str(name))
+
+
+def folder_name(head: str) -> str:
+    """Give a head's name as part of a file's: Windows allows no colon there."""
+    return head.replace(":", "--")
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
@@ -362,10 +369,20 @@ def _require_same_features(recipe: Recipe, views: int, augmentation: str, folder
         )
 
 
-def _load_sklearn(content: bytes, trusted: Sequence[str]) -> Classifier:
+def _load_sklearn(content: bytes, trusted: Sequence[str], folder: Path) -> Classifier:
     import skops.io
 
-    estimator: Classifier = skops.io.loads(content, trusted=[*heads.TRUSTED_TYPES, *trusted])
+    known = [*heads.TRUSTED_TYPES, *trusted]
+    if types := sorted(set(skops.io.get_untrusted_types(data=content)).difference(known)):
+        options = " ".join(f"--trust {name}" for name in types)
+        raise ModelError(
+            f"the model in {folder} cannot be loaded: untrusted types are in it.",
+            expected="a head that this program saved, with its own types only",
+            fix="do not use it unless you know who made it: loading can run code of those types. "
+            f"If you do, as for a head given as module:factory, add {options} to `pipeline "
+            f"predict`, or from Python call Model.load(folder, trusted={types})",
+        )
+    estimator: Classifier = skops.io.loads(content, trusted=known)
     return estimator
 
 

@@ -215,7 +215,15 @@ def search_folds(
 ) -> list[Places]:
     """Deal images out for a search: into fewer folds where a class is small."""
     there = [len(np.unique(units[labels == one])) for one in range(len(classes))]
-    folds = max(2, min(SEARCH_FOLDS, *there))
+    fewest = _FEWEST_TO_LEARN_FROM + 1
+    for name, count in zip(classes, there):
+        if count < fewest:
+            raise DataError(
+                f"the class {name} has {_counted(count)} for a search.",
+                expected=f"{fewest} or more; groups and files with the same bytes count as one",
+                fix="leave --search away, add images of that class, or leave it out",
+            )
+    folds = min(SEARCH_FOLDS, *there)
     return deal_folds(labels, units, classes, folds=folds, seed=seed, nested=False)
 
 

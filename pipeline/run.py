@@ -9,7 +9,11 @@ import json
 import math
 import platform
 import shutil
+import signal
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +33,7 @@ from pipeline.evaluate.significance import (
     sign_flip_test,
 )
 from pipeline.examples import Examples
-from pipeline.model import Model
+from pipeline.model import Model, folder_name
 from pipeline.problems import Problems
 from pipeline.protocol import Protocol, find_units
 from pipeline.recipe import Recipe
@@ -136,6 +140,10 @@ class Run:
         Who was fitted on what, chosen by what and judged on what.
     unfinished : tuple of str
         Heads that were asked for, and not done when the run was stopped.
+    failed : dict of str to str
+        Heads that could not be fitted, and why.
+    left_out : dict of str to str
+        Which of `reference`, `problems` and `examples` could not be had, and why.
     problems : Problems or None
         What is wrong with the data set, where that was looked for.
     examples : Examples or None
@@ -149,6 +157,8 @@ class Run:
     reference: tuple[Result, ...] = ()
     protocol: Protocol = field(default_factory=Protocol)
     unfinished: tuple[str, ...] = ()
+    failed: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
     problems: Problems | None = None
     examples: Examples | None = None
 
@@ -247,18 +257,35 @@ def write_run(run: Run, runs: Path, name: str | None, *, seed: int) -> Run:
     """
     try:
         runs.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".run-", dir=runs))
-        try:
-            folder.chmod(0o755)
-            _write_contents(replace(run, folder=folder), seed)
-            return replace(run, folder=_move(folder, runs, name, run.dataset.name or "run"))
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with _undisturbed():
+            folder = Path(tempfile.mkdtemp(prefix=".run-", dir=runs))
+            try:
+                folder.chmod(0o755)
+                _write_contents(replace(run, folder=folder), seed)
+                return replace(run, folder=_move(folder, runs, name, run.dataset.name or "run"))
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         raise PipelineError(
             f"cannot write the run into {runs}: {error.strerror or error}.",
             fix="name another folder with --runs, or see to its permissions and free space",
         ) from error
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let no Ctrl-C in for the seconds that writing takes: what was computed may have taken hours.
+
+    Only the main thread can, and only the main thread gets one.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before or signal.SIG_DFL)  # None: set by another language
 
 
 def add_problems(folder: Path, problems: Problems) -> Path:
@@ -293,28 +320,29 @@ def add_problems(folder: Path, problems: Problems) -> Path:
 def _write_contents(run: Run, seed: int) -> None:
     dataset, folder = run.dataset, run.folder
     for result in run.results:
-        result.model.save(folder / "models" / result.head)
+        name = folder_name(result.head)
+        result.model.save(folder / "models" / name)
         report.draw_confusion(
             result.test.confusion,
             dataset.classes,
             f"{dataset.name}: {result.head} on test",
-            folder / f"confusion-{result.head}.png",
+            folder / f"confusion-{name}.png",
         )
         if result.history:
             report.draw_history(
                 result.history,
                 result.best_epoch,
-                folder / f"history-{result.head}.png",
+                folder / f"history-{name}.png",
                 result.phases,
             )
     _write_predictions(run, folder / "predictions.csv")
-    for name, found in (
+    for part, found in (
         ("run", _describe(run, seed)),
         ("problems", run.problems and run.problems.to_dict()),
         ("examples", run.examples and run.examples.to_dict()),
     ):
         if found:
-            (folder / f"{name}.json").write_text(json.dumps(found, indent=2) + "\n")
+            (folder / f"{part}.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
 def _move(folder: Path, runs: Path, name: str | None, default: str) -> Path:
@@ -361,6 +389,8 @@ def _describe(run: Run, seed: int) -> dict[str, Any]:
         "protocol": run.protocol.to_dict(),
         "comparison": comparison.to_dict() if comparison else None,
         "unfinished": list(run.unfinished),
+        "failed": run.failed,
+        "left_out": run.left_out,
         "dataset": {
             "name": dataset.name,
             "classes": dataset.classes,

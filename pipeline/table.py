@@ -69,6 +69,8 @@ def notes(run: Run) -> list[str]:
     ]
     if run.unfinished:
         found.append(f"Stopped before these heads were done: {', '.join(run.unfinished)}")
+    found += [f"{head} could not be fitted: {why}" for head, why in run.failed.items()]
+    found += [f"Left out of the run: {name}. {why}" for name, why in run.left_out.items()]
     return found
 
 

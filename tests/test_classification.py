@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +11,7 @@ import pytest
 from conftest import CountingBackbone, files_in, no_network, paint, run_json
 
 from pipeline import classification, extraction
+from pipeline import run as run_module
 from pipeline.augment import PRESETS, get_augmentation
 from pipeline.backbone import vgg16_recipe
 from pipeline.classification import Interrupted, classify, fitting
@@ -397,6 +399,111 @@ def test_ctrl_c_keeps_the_heads_that_are_done(place, monkeypatch):
     assert document["best"] == "logistic"
     assert find_model(run.folder) == run.folder / "models" / "logistic"
     assert "Stopped before these heads were done: linear-svm, knn" in str(run)
+
+
+def with_judge_failing(monkeypatch, errors):
+    """Make the judging of some heads raise."""
+    judged = classification.judge
+
+    def judge_or_fail(task, head):
+        if head.name in errors:
+            raise errors[head.name]
+        return judged(task, head)
+
+    monkeypatch.setattr(classification, "judge", judge_or_fail)
+
+
+def test_a_head_that_cannot_be_fitted_costs_no_other(place, monkeypatch):
+    small = PipelineError("Class 1 has a single training image.", fix="add images")
+    errors = {"linear-svm": ValueError("no\nsuch thing"), "ridge": small}
+    with_judge_failing(monkeypatch, errors)
+    run = place.classify(place.data(), ["linear-svm", "logistic", "ridge", "knn"])
+    assert [result.head for result in run.results] == ["logistic", "knn"]
+    failed = {
+        "linear-svm": "ValueError: no such thing",
+        "ridge": "Class red has a single training image.",
+    }
+    assert run.failed == run_json(run)["failed"] == failed
+    assert run_json(run)["unfinished"] == []
+    assert "linear-svm could not be fitted: ValueError: no such thing" in str(run)
+
+
+def test_where_no_head_can_be_fitted_each_is_named_with_its_reason(place, monkeypatch):
+    data = place.data()
+    errors = {"knn": DataError("too few.", expected="more", fix="add"), "ridge": ValueError("no")}
+    with_judge_failing(monkeypatch, errors)
+    with pytest.raises(DataError) as caught:
+        place.classify(data, ["knn", "ridge"])
+    assert str(caught.value).splitlines() == [
+        "the head knn cannot be fitted: too few.",
+        "the head ridge cannot be fitted: ValueError: no",
+        "Expected: more",
+        "To do: add",
+    ]
+    assert not place.runs.exists()
+
+
+def test_ctrl_c_after_a_failed_head_tells_both_apart(place, monkeypatch):
+    with_judge_failing(monkeypatch, {"ridge": ValueError("no"), "lda": KeyboardInterrupt()})
+    with pytest.raises(Interrupted) as stopped:
+        place.classify(place.data(), ["ridge", "logistic", "lda", "knn"])
+    run = stopped.value.run
+    assert [result.head for result in run.results] == ["logistic"]
+    assert run.unfinished == ("lda", "knn")
+    assert list(run.failed) == ["ridge"]
+
+
+@pytest.mark.parametrize("where", ["find_problems_quickly", "find_examples"])
+def test_ctrl_c_while_the_run_is_looked_into_keeps_all_heads(place, monkeypatch, where):
+    data = place.data()
+
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(classification, where, stop)
+    with pytest.raises(Interrupted, match="2 heads are kept in") as stopped:
+        place.classify(data, ["logistic", "knn"])
+    run = stopped.value.run
+    assert run.unfinished == ()
+    assert run.examples is None
+    assert find_model(run.folder, "knn").exists()
+    assert (run.folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["problems", "examples"])
+def test_what_cannot_be_looked_into_is_left_out_with_its_reason(
+    place_with_pictures, monkeypatch, name
+):
+    place = place_with_pictures
+    data = place.data()
+
+    def fail(*args, **options):
+        raise ValueError("not so")
+
+    where = {"problems": "find_problems_quickly", "examples": "find_examples"}[name]
+    monkeypatch.setattr(classification, where, fail)
+    run = place.classify(data, ["logistic"])
+    assert run.left_out == run_json(run)["left_out"] == {name: "ValueError: not so"}
+    assert (run.problems is None, run.examples is None) == (name == "problems", name == "examples")
+    assert f"Left out of the run: {name}. ValueError: not so" in str(run)
+    assert (run.folder / "report.html").exists()
+
+
+def test_a_second_ctrl_c_while_the_run_is_written_costs_nothing(place, monkeypatch):
+    data = place.data()
+    with_judge_failing(monkeypatch, {"knn": KeyboardInterrupt()})
+    drawn = run_module.report.draw_confusion
+
+    def draw(*args):
+        signal.raise_signal(signal.SIGINT)
+        return drawn(*args)
+
+    monkeypatch.setattr(run_module.report, "draw_confusion", draw)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted) as stopped:
+        place.classify(data, ["logistic", "knn"])
+    assert signal.getsignal(signal.SIGINT) is before
+    assert (stopped.value.run.folder / "report.html").exists()
 
 
 def test_a_damaged_cache_is_an_error_and_leaves_no_run(place):

@@ -16,6 +16,7 @@ import typer
 from conftest import CountingBackbone, paint
 from rich.console import Console
 from rich.filesize import decimal
+from sklearn.base import BaseEstimator, ClassifierMixin
 from typer.testing import CliRunner
 
 from pipeline import backbone as backbone_module
@@ -399,6 +400,41 @@ def test_stopping_keeps_the_heads_that_are_done(photos, networks, tmp_path, stop
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["photos"]
     assert (tmp_path / "runs" / "photos" / "report.html").exists()
     assert run("predict", "runs/photos", photos / "red" / "000.png").exit_code == 0
+
+
+def test_a_head_from_elsewhere_is_used_once_its_types_are_trusted(photos, networks, tmp_path):
+    head = "sklearn.gaussian_process:GaussianProcessClassifier"
+    assert run("classify", photos, *SETTINGS, "--head", head).exit_code == 0
+    folder = tmp_path / "runs" / "photos"
+    name = "sklearn.gaussian_process--GaussianProcessClassifier"
+    assert (folder / f"confusion-{name}.png").exists()
+    assert [path.name for path in (folder / "models").iterdir()] == [name]
+    refused = run("predict", folder, photos)
+    assert refused.exit_code == 1
+    options = re.findall(r"--trust \S+", refused.stderr)
+    assert options
+    assert run("predict", folder, photos, "--head", head, *shlex.split(" ".join(options))).stdout
+
+
+class Unfit(ClassifierMixin, BaseEstimator):
+    """A classifier from elsewhere that fits nothing."""
+
+    def fit(self, rows, labels):
+        raise ValueError("nothing fits")
+
+    def predict_proba(self, rows):
+        raise AssertionError("it is not fitted")
+
+
+def test_a_head_that_cannot_be_fitted_shows_in_the_table_and_the_exit_code(photos, networks):
+    unfit = f"{__name__}:Unfit"
+    result = run("classify", photos, *SETTINGS, "--head", unfit, "--head", "logistic")
+    assert result.exit_code == cli.SOME_FILES_UNUSABLE
+    assert "logistic *" in result.stdout
+    assert f"{unfit} could not be fitted: ValueError: nothing fits" in result.stdout
+    alone = run("classify", photos, *SETTINGS, "--head", unfit)
+    assert alone.exit_code == 1
+    assert f"the head {unfit} cannot be fitted: ValueError: nothing fits" in alone.stderr
 
 
 # --- views --------------------------------------------------------------------------------

@@ -292,7 +292,8 @@ def test_a_head_from_elsewhere_is_loaded_once_its_type_is_trusted(tmp_path):
     estimator = head.build(0).fit(rows.reshape(40, -1), labels)
     model = Model(RECIPE, head.name, ("a", "b"), estimator)
     model.save(tmp_path / "model")
-    with pytest.raises(ModelError, match=r"(?s)Majority.*Model.load\(folder, trusted"):
+    told = rf"(?s)--trust {__name__}\.Majority to.*Model.load\(folder, trusted"
+    with pytest.raises(ModelError, match=told):
         Model.load(tmp_path / "model")
     again = Model.load(tmp_path / "model", trusted=[f"{Majority.__module__}.Majority"])
     np.testing.assert_array_equal(again.probabilities(rows), model.probabilities(rows))
@@ -537,6 +538,12 @@ def run_folder(tmp_path):
 def test_a_runs_model_is_the_head_asked_for_or_else_its_best(run_folder):
     assert find_model(run_folder) == run_folder / "models" / "knn"
     assert find_model(run_folder, "logistic") == run_folder / "models" / "logistic"
+
+
+def test_a_head_from_elsewhere_has_a_folder_whose_name_all_systems_allow(run_folder):
+    folder = run_folder / "models" / "some.module--factory"
+    folder.mkdir()
+    assert find_model(run_folder, "some.module:factory") == folder
 
 
 def test_a_models_own_folder_is_itself(run_folder):

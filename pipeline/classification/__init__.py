@@ -7,9 +7,11 @@ kept as it is. The test split is looked at once, by what was chosen. Other ways:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -84,12 +86,13 @@ def classify(
     Returns
     -------
     Run
-        Shows itself as a table.
+        Shows itself as a table. A head that cannot be fitted costs no other: `Run.failed`.
 
     Raises
     ------
     PipelineError
-        Something cannot be read, learned from or written; the message says what.
+        Something cannot be read, learned from or written, or no head can be fitted; the message
+        says what.
     Interrupted
         Ctrl-C came when at least one head was done: a run of those that were is written.
     """
@@ -140,13 +143,19 @@ def classify(
     _check_features(variants[0].first)
     task = Task(dataset, recipe, variants, protocol, seed)
     chosen = [head.with_pools(pools, recipe.shape) for head in chosen]
-    results, reference, stopped = _judge_all(task, chosen, Path(cache), on_result)
-    unfinished = tuple(head.name for head in chosen[len(results) :])
+    results, failed, stopped = _judge_all(task, chosen, on_result)
     run = Run(
-        Path(), dataset, recipe, tuple(results), tuple(reference), protocol, unfinished=unfinished
+        Path(),
+        dataset,
+        recipe,
+        tuple(results),
+        protocol=protocol,
+        unfinished=tuple(head.name for head in chosen[len(results) + len(failed) :]),
+        failed=failed,
     )
     if stopped is None:
-        run = look_into(run, variants[0].first, seed)
+        fitted = [head for head in chosen if head.name not in failed]
+        run, stopped = look_into(run, task, fitted, Path(cache))
     run = write_run(run, Path(runs), name, seed=seed)
     if stopped is not None:
         raise Interrupted(run) from stopped
@@ -167,13 +176,19 @@ class Interrupted(KeyboardInterrupt):
         self.run = run
 
 
-def look_into(run: Run, rows: npt.NDArray[np.float32], seed: int) -> Run:
-    """Add to a run what may be wrong with its data, and some test images looked at closely."""
-    dataset, best = run.dataset, run.best
-    return replace(
-        run,
-        problems=find_problems_quickly(dataset, rows, best.predicted, seed=seed),
-        examples=find_examples(
+def look_into(
+    run: Run, task: Task, heads: Sequence[Head], cache: Path
+) -> tuple[Run, KeyboardInterrupt | None]:
+    """Add to a run all that is not needed to use it, as far as that can be had.
+
+    That is what int8 cost, what may be wrong with the data, and some test images looked at
+    closely. The heads are done by now, so that nothing that happens here may lose them.
+    """
+    dataset, best, rows = run.dataset, run.best, task.variants[0].first
+    looks: dict[str, Callable[[], Any]] = {
+        "reference": lambda: tuple(_judge_more_exact(task, heads, cache)),
+        "problems": lambda: find_problems_quickly(dataset, rows, best.predicted, seed=task.seed),
+        "examples": lambda: find_examples(
             best.model,
             dataset,
             best.probabilities,
@@ -181,7 +196,16 @@ def look_into(run: Run, rows: npt.NDArray[np.float32], seed: int) -> Run:
             rows,
             predicted=best.predicted,
         ),
-    )
+    }
+    for name, look in looks.items():
+        try:
+            run = replace(run, **{name: look()})
+        except KeyboardInterrupt as stop:
+            return run, stop
+        except Exception as error:  # noqa: BLE001 (any library below)
+            left_out = {**run.left_out, name: _said(error, dataset.classes)}
+            run = replace(run, left_out=left_out)
+    return run, None
 
 
 def _check_features(rows: npt.NDArray[np.float32]) -> None:
@@ -213,28 +237,57 @@ def _read(extractions: Sequence[Extraction], dataset: Dataset) -> list[ViewedRow
 def _judge_all(
     task: Task,
     heads: Sequence[Head],
-    cache: Path,
     on_result: Callable[[Result], None] | None,
-) -> tuple[list[Result], list[Result], KeyboardInterrupt | None]:
-    """Judge heads, until Ctrl-C comes; also, for int8, on more exact features."""
+) -> tuple[list[Result], dict[str, str], KeyboardInterrupt | None]:
+    """Judge heads, until Ctrl-C comes; tell which could not be fitted, and why.
+
+    Raises
+    ------
+    PipelineError
+        None could be.
+    """
     results: list[Result] = []
+    failed: dict[str, Exception] = {}
+    stopped = None
     try:
         for head in heads:
-            results.append(judge(task, head))
+            try:
+                results.append(judge(task, head))
+            except Exception as error:  # noqa: BLE001 (any classifier)
+                failed[head.name] = error
+                continue
             if on_result:
                 on_result(results[-1])
-        # Like is to be compared with like.
-        exact = _judge_more_exact(task, heads, cache) if len(task.variants) == 1 else []
     except KeyboardInterrupt as stop:
         if not results:
             raise
-        return results, [], stop
-    return results, exact, None
+        stopped = stop
+    said = {name: _said(error, task.dataset.classes) for name, error in failed.items()}
+    if results:
+        return results, said, stopped
+    first = next(iter(failed.values()))
+    if isinstance(first, MemoryError):
+        raise first  # what to do then is known where it is told
+    found = "\n".join(f"the head {name} cannot be fitted: {why}" for name, why in said.items())
+    if isinstance(first, PipelineError):
+        raise type(first)(found, expected=first.expected, fix=first.fix) from first
+    raise PipelineError(found, fix="choose another --head, or mend that one") from first
+
+
+def _said(error: Exception, classes: Sequence[str]) -> str:
+    """Give an error's text in one line; heads know classes by number, people by name."""
+    if isinstance(error, PipelineError):
+        text = error.found
+    else:
+        text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    names = {str(number): name for number, name in enumerate(classes)}
+    named = re.sub(r"(?<=\b[Cc]lass )\d+\b", lambda found: names.get(found[0], found[0]), text)
+    return " ".join(named.split())
 
 
 def _judge_more_exact(task: Task, heads: Sequence[Head], cache: Path) -> list[Result]:
     """Judge heads on the features that int8 is to be held against, where they are there."""
-    if task.recipe.precision == "int8":
+    if task.recipe.precision == "int8" and len(task.variants) == 1:  # like is compared with like
         for precision in ("float32", "bfloat16"):
             exact = replace(
                 task.recipe, precision=precision, engine="tensorflow", calibration="none"

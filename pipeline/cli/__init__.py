@@ -1,7 +1,8 @@
 """The `pipeline` command: arguments, messages and exit codes. No logic.
 
 Results go to standard output, all else to standard error. Exit codes: 0 all went well; 1 an error;
-2 wrong usage; 3 done, but some files could not be used; 130 or 143 stopped by Ctrl-C or SIGTERM.
+2 wrong usage; 3 done, but some files or heads could not be used; 130 or 143 stopped by Ctrl-C
+or SIGTERM.
 """
 
 from __future__ import annotations
@@ -140,6 +141,14 @@ def predict(
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
     weights: WeightsOption = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TYPE",
+            help="A type that a head given as module:factory holds, and whose code may run; may "
+            "be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Classify new images with a trained model.
 
@@ -151,7 +160,7 @@ def predict(
         from pipeline.dataset import Quarantined, list_images
         from pipeline.model import Model, find_model
 
-        loaded = Model.load(find_model(model, head))
+        loaded = Model.load(find_model(model, head), trusted=trust or ())
         images = list_images(image)
         if not images:
             raise PipelineError("there are no images in the folders named.")

@@ -26,7 +26,15 @@ from pipeline.cli.options import (
     with_recipe,
 )
 from pipeline.cli.steps import called, figures_table, prepare, print_run
-from pipeline.cli.terminal import err, exit_code, finish, out, progress, reporting_errors
+from pipeline.cli.terminal import (
+    SOME_FILES_UNUSABLE,
+    err,
+    exit_code,
+    finish,
+    out,
+    progress,
+    reporting_errors,
+)
 from pipeline.table import row
 
 if TYPE_CHECKING:
@@ -176,6 +184,8 @@ def classify(
             err.print(f"Stopped. {len(run.results)} of {len(names)} heads were done and are kept.")
             raise typer.Exit(exit_code(stopped))
     finish(run.dataset.quarantined)
+    if run.failed or run.left_out:
+        raise typer.Exit(SOME_FILES_UNUSABLE)
 
 
 @contextmanager
@@ -193,9 +203,10 @@ def live_table(names: Sequence[str]) -> Iterator[Callable[[Result], None]]:
         table = figures_table("")
         for result in done:
             table.add_row(*row(result))
-        if done and len(done) < len(names):
+        under_way = names[names.index(done[-1].head) + 1 :] if done else []
+        if under_way:
             seconds = f"{time.monotonic() - started:.0f} s"
-            table.add_row(names[len(done)], *[""] * (len(table.columns) - 2), seconds, style="dim")
+            table.add_row(under_way[0], *[""] * (len(table.columns) - 2), seconds, style="dim")
         return table
 
     def on_result(result: Result) -> None:
@@ -209,7 +220,7 @@ def live_table(names: Sequence[str]) -> Iterator[Callable[[Result], None]]:
 
 def print_reference(run: Run) -> None:
     """Tell what computing in int8 costs in accuracy."""
-    if run.recipe.precision != "int8":
+    if run.recipe.precision != "int8" or "reference" in run.left_out:
         return
     if any("augmentation" in result.parameters for result in run.results):
         out.print("Accuracy lost to int8: measured without --views only.")
