@@ -25,6 +25,7 @@ from pipeline.problems.neighbours import Rows
 SEARCH_FOLDS = 5
 """Folds of a search, or as many as the smallest class has images."""
 
+_MOST_COPIES = 10  # of one picture; where more are alike, it is what the pictures are of
 _FEWEST_FOLDS = 3  # of nested ones: one to test on, one to choose by, one to learn from
 _FEWEST_TO_LEARN_FROM = 2  # of each class: heads that calibrate their probabilities need them
 
@@ -138,7 +139,8 @@ def find_units(dataset: Dataset, rows: Rows | None = None) -> Places:
     """Give a number to each image, shape (n,): those of the same number must not be parted.
 
     With rows, their features, of shape (n, ...), images that are nearly the same are not parted
-    either. Above 20,000 images that is left out, as it takes time that grows with their square.
+    either; but more than ten of those are alike, and no copies of one. Above 20,000 images that is
+    left out, as it takes time that grows with their square.
     """
     number = {digest: place for place, digest in enumerate(dataset.digests)}
     of_bytes = np.array([number[digest] for digest in dataset.digests], np.int64)
@@ -147,7 +149,10 @@ def find_units(dataset: Dataset, rows: Rows | None = None) -> Places:
         together.append(number_groups(dataset.groups))
     if rows is not None and len(rows) <= QUICK:
         labels, splits = dataset.labels, dataset.splits
-        together.append(find_duplicates(rows, dataset.digests, labels, splits).groups)
+        copies = find_duplicates(rows, dataset.digests, labels, splits).groups
+        alone = len(rows) + np.arange(len(rows))
+        _, copy, count = np.unique(copies, return_inverse=True, return_counts=True)
+        together.append(np.where(count[copy] <= _MOST_COPIES, copies, alone))
     return join_groups(*together)
 
 
@@ -187,7 +192,7 @@ def deal_folds(
         if count < fewest:
             raise DataError(
                 f"the class {name} has {_counted(count)} for {folds} folds.",
-                expected=f"{fewest} or more; groups and files with the same bytes count as one",
+                expected=f"{fewest} or more; groups and copies count as one",
                 fix="add images of that class, leave it out, or ask for fewer folds",
             )
     if len(np.unique(units)) == len(units):
@@ -220,7 +225,7 @@ def search_folds(
         if count < fewest:
             raise DataError(
                 f"the class {name} has {_counted(count)} for a search.",
-                expected=f"{fewest} or more; groups and files with the same bytes count as one",
+                expected=f"{fewest} or more; groups and copies count as one",
                 fix="leave --search away, add images of that class, or leave it out",
             )
     folds = min(SEARCH_FOLDS, *there)
