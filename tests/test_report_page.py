@@ -287,6 +287,14 @@ def test_a_head_that_only_guesses_is_not_praised(folder):
     assert len(verdict) == 2  # there is no runner-up to speak of
 
 
+def test_heads_that_failed_are_named_with_the_reason(folder):
+    imitate(folder)
+    file = folder / "run.json"
+    document = json.loads(file.read_text())
+    file.write_text(json.dumps({**document, "failed": {"bad:Fails": "it <raised> this"}}))
+    assert "bad:Fails could not be had: it <raised> this" in report(folder).section("heads").text
+
+
 def test_a_run_that_learned_from_validation_has_no_figures_on_it(folder):
     imitate(folder, heads=("finetuned",), history=HISTORY, validated=False)
     found = report(folder)
