@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,9 @@ from pipeline.classification import classify
 from pipeline.dataset import Dataset
 from pipeline.recipe import Recipe
 from pipeline.store import FeatureStore
+
+# What a shell starts in the background ignores Ctrl-C, and so do its children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class CountingBackbone:
