@@ -17,12 +17,9 @@ import numpy.typing as npt
 from pipeline import tensorflow
 from pipeline.backbone import LAYERS, build_base, preprocess
 from pipeline.errors import PipelineError
-from pipeline.heads import build_dense
+from pipeline.heads import POOLS, build_dense
 from pipeline.recipe import Recipe
 from pipeline.weights import load_weights
-
-POOLS = ("flatten", "average", "max")
-"""How the last block's output becomes the row of numbers that a dense head takes."""
 
 
 class Network:

@@ -274,18 +274,20 @@ def write_run(run: Run, runs: Path, name: str | None, *, seed: int) -> Run:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let no Ctrl-C in for the seconds that writing takes: what was computed may have taken hours.
+    """Let nothing stop it for the seconds that writing takes: what is written may have taken hours.
 
-    Only the main thread can, and only the main thread gets one.
+    Neither Ctrl-C nor SIGTERM. Only the main thread can, and only the main thread gets them.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    stops = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.SIG_IGN) for number in stops]
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before or signal.SIG_DFL)  # None: set by another language
+        for number, handler in zip(stops, before):
+            signal.signal(number, handler or signal.SIG_DFL)  # None: set by another language
 
 
 def add_problems(folder: Path, problems: Problems) -> Path:

@@ -20,12 +20,12 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import log_loss
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, Normalizer
+from sklearn.preprocessing import Normalizer
 
 from pipeline import tensorflow
 from pipeline.dataset import Dataset
 from pipeline.errors import PipelineError, StoreError
-from pipeline.heads import Classifier, DenseHead, build_dense, get_head
+from pipeline.heads import Classifier, DenseHead, build_dense, get_head, sparse_unit_rows
 from pipeline.index import Keys
 from pipeline.packed import distinct, packed
 from pipeline.store import FeatureStore
@@ -180,18 +180,13 @@ def _fit_linear(
         chosen.calibrated_classifiers_[0].estimator = FrozenEstimator(final)
     else:
         chosen = final
-    return make_pipeline(*_sparse_unit_rows(), chosen)  # type: ignore[no-any-return]
+    return make_pipeline(*sparse_unit_rows(), chosen)  # type: ignore[no-any-return]
 
 
 def _with_probabilities(classifier: SGDClassifier, stream: Stream) -> Any:
     if hasattr(classifier, "predict_proba"):
         return classifier
     return CalibratedClassifierCV(FrozenEstimator(classifier)).fit(*_sample(stream))
-
-
-def _sparse_unit_rows() -> list[Any]:
-    """As the linear heads of `pipeline.heads` begin."""
-    return [FunctionTransformer(csr_array), Normalizer()]
 
 
 def _prepared(rows: Rows) -> csr_array:

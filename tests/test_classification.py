@@ -489,20 +489,21 @@ def test_what_cannot_be_looked_into_is_left_out_with_its_reason(
     assert (run.folder / "report.html").exists()
 
 
-def test_a_second_ctrl_c_while_the_run_is_written_costs_nothing(place, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_stop_while_the_run_is_written_costs_nothing(place, monkeypatch, number):
     data = place.data()
     with_judge_failing(monkeypatch, {"knn": KeyboardInterrupt()})
     drawn = run_module.report.draw_confusion
 
     def draw(*args):
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         return drawn(*args)
 
     monkeypatch.setattr(run_module.report, "draw_confusion", draw)
-    before = signal.getsignal(signal.SIGINT)
+    before = signal.getsignal(number)
     with pytest.raises(Interrupted) as stopped:
         place.classify(data, ["logistic", "knn"])
-    assert signal.getsignal(signal.SIGINT) is before
+    assert signal.getsignal(number) is before
     assert (stopped.value.run.folder / "report.html").exists()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +15,7 @@ from pipeline.cli.options import (
     CacheOption,
     JsonOption,
     NameOption,
+    Pool,
     RunsOption,
     SeedOption,
     StrictOption,
@@ -44,14 +44,6 @@ if TYPE_CHECKING:
     from pipeline.run import Result, Run
 
 
-class Pooling(StrEnum):
-    """What becomes of the places of a picture."""
-
-    flatten = "flatten"
-    average = "average"
-    max = "max"
-
-
 @with_recipe
 def classify(
     data: Annotated[
@@ -68,7 +60,7 @@ def classify(
         ),
     ] = None,
     pool: Annotated[
-        list[Pooling] | None,
+        list[Pool] | None,
         typer.Option(
             help="Keep the places of a picture apart, or take their mean or maximum; may be "
             "repeated: of several, each head has the best.",
@@ -161,7 +153,7 @@ def classify(
                     head or "all",
                     recipe=settled,
                     views=wanted,
-                    pools=[one.value for one in pool or [Pooling.flatten]],
+                    pools=[one.value for one in pool or [Pool.flatten]],
                     **settings,
                     cache=cache,
                     runs=runs,

@@ -18,6 +18,7 @@ from pipeline.cli.options import (
     DataArgument,
     JsonOption,
     NameOption,
+    Pool,
     RunsOption,
     SeedOption,
     StrictOption,
@@ -48,14 +49,6 @@ class Phase(StrEnum):
     both = "both"
     frozen = "frozen"
     finetune = "finetune"
-
-
-class Pool(StrEnum):
-    """What is between base and head."""
-
-    flatten = "flatten"
-    average = "average"
-    max = "max"
 
 
 class Optimizer(StrEnum):

@@ -41,6 +41,14 @@ class Resize(StrEnum):
     bicubic = "bicubic"
 
 
+class Pool(StrEnum):
+    """What becomes of the places of a picture."""
+
+    flatten = "flatten"
+    average = "average"
+    max = "max"
+
+
 DataArgument = Annotated[
     str,
     typer.Argument(

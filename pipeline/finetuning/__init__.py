@@ -30,9 +30,9 @@ from pipeline.extraction import CACHE, Extraction, Views, extract, find_unreadab
 from pipeline.extraction import Progress as Report
 from pipeline.finetuning.batches import CachedRows, Images, OrderedBatches, Source
 from pipeline.finetuning.training import Progress, Training, train
-from pipeline.heads import DenseHead
+from pipeline.heads import POOLS, DenseHead
 from pipeline.model import Model
-from pipeline.network import POOLS, Network, TunedClassifier
+from pipeline.network import Network, TunedClassifier
 from pipeline.recipe import Recipe
 from pipeline.run import RUNS, Result, Run, run_folder, write_run
 from pipeline.store import FeatureStore

@@ -66,6 +66,7 @@ __all__ = [
     "Pooling",
     "build_dense",
     "get_head",
+    "sparse_unit_rows",
 ]
 
 TRUSTED_TYPES: tuple[str, ...] = (
@@ -175,7 +176,8 @@ def _pooled(estimator: Any, pool: Pooling, shape: tuple[int, int, int]) -> Class
 Groups = NDArray[np.int64] | None
 
 
-def _sparse_unit_rows() -> list[Any]:
+def sparse_unit_rows() -> list[Any]:
+    """Give the steps that linear heads begin with: sparse rows, then of length one."""
     return [FunctionTransformer(csr_array), Normalizer()]
 
 
@@ -194,7 +196,7 @@ def _logistic(seed: int, *, balanced: bool = False, C: float = 10.0) -> Classifi
     classifier = LogisticRegression(
         C=C, max_iter=2000, random_state=seed, class_weight="balanced" if balanced else None
     )
-    return make_pipeline(*_sparse_unit_rows(), classifier)  # type: ignore[no-any-return]
+    return make_pipeline(*sparse_unit_rows(), classifier)  # type: ignore[no-any-return]
 
 
 def _linear_svm(
@@ -203,7 +205,7 @@ def _linear_svm(
     # Not the dual: liblinear draws from one generator for the whole process, so fits that run side
     # by side would disturb each other's order and, within the tolerance, the result.
     svm = LinearSVC(C=C, dual=False, max_iter=20_000)
-    return make_pipeline(*_sparse_unit_rows(), _calibrated(svm, seed, groups, balanced))  # type: ignore[no-any-return]
+    return make_pipeline(*sparse_unit_rows(), _calibrated(svm, seed, groups, balanced))  # type: ignore[no-any-return]
 
 
 def _on_products(kind: type[GramClassifier]) -> Callable[..., Classifier]:
@@ -225,7 +227,7 @@ def _random_forest(
         random_state=seed,
         class_weight="balanced" if balanced else None,
     )
-    return make_pipeline(*_sparse_unit_rows(), forest)  # type: ignore[no-any-return]
+    return make_pipeline(*sparse_unit_rows(), forest)  # type: ignore[no-any-return]
 
 
 _MLP_BATCH = 32  # small, or there are too few steps where there are few images
@@ -244,7 +246,7 @@ def _mlp(seed: int, *, balanced: bool = False, epochs: int = 10, units: int = 32
         tol=1e9,
         random_state=seed,
     )
-    return make_pipeline(*_sparse_unit_rows(), Balanced(network) if balanced else network)  # type: ignore[no-any-return]
+    return make_pipeline(*sparse_unit_rows(), Balanced(network) if balanced else network)  # type: ignore[no-any-return]
 
 
 def _dense(seed: int, *, balanced: bool = False, **params: Any) -> Classifier:

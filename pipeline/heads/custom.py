@@ -24,8 +24,7 @@ def make_classifier(name: str, seed: int, *, balanced: bool) -> Any:
     seed : int
         Becomes its ``random_state``, if it has one.
     balanced : bool
-        Whether classes are to count the same: by its ``class_weight`` if it has one, else by
-        weights for its ``fit``.
+        Whether classes are to count the same, by weights for its ``fit``.
 
     Returns
     -------

@@ -14,7 +14,7 @@ from pipeline.problems.labels import FOLDS, Build, assign_folds, learn
 SHARES = (0.125, 0.25, 0.5, 1.0)
 """Shares of the images to learn from, each twice the one before."""
 
-_NEAR_SIDE = 1.96
+_NORMAL = 1.96  # 97.5 % of a normal distribution lie below
 
 
 @dataclass(frozen=True)
@@ -158,4 +158,4 @@ def _interval(values: npt.NDArray[np.float64], units: npt.NDArray[np.int64]) -> 
     variance = float((sums**2).sum()) / count**2
     if repeats > 1:
         variance += float(values.mean(axis=1).var(ddof=1)) / repeats
-    return mean, _NEAR_SIDE * variance**0.5
+    return mean, _NORMAL * variance**0.5
