@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -56,3 +58,14 @@ class StoreError(PipelineError):
 
 class ModelError(PipelineError):
     """A saved model cannot be read."""
+
+
+def in_one_line(error: Exception, classes: Sequence[str] = ()) -> str:
+    """Give any error's text in one line; libraries know classes by number, people by name."""
+    if isinstance(error, PipelineError):
+        text = error.found
+    else:
+        text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    names = {str(number): name for number, name in enumerate(classes)}
+    named = re.sub(r"(?<=\b[Cc]lass )\d+\b", lambda found: names.get(found[0], found[0]), text)
+    return " ".join(named.split())

@@ -12,7 +12,7 @@ import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from pipeline import report, table
 from pipeline.dataset import Dataset, count_splits
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, in_one_line
 from pipeline.evaluate import Metrics
 from pipeline.evaluate.significance import (
     Comparison,
@@ -201,6 +201,20 @@ class Run:
         return table.as_html(self)
 
 
+class Interrupted(KeyboardInterrupt):
+    """Work was stopped, and what was done is kept.
+
+    Attributes
+    ----------
+    run : Run
+        The heads that were done.
+    """
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(f"stopped; {len(run.results)} heads are kept in {run.folder}")
+        self.run = run
+
+
 def run_folder(runs: Path, name: str | None, default: str) -> Path:
     """Find a run's folder, which is not there yet.
 
@@ -231,6 +245,36 @@ def run_folder(runs: Path, name: str | None, default: str) -> Path:
             fix="choose another --name, leave it away to get a free one, or delete that folder",
         )
     return runs / name
+
+
+def with_looks(
+    run: Run, looks: Mapping[str, Callable[[], Any]]
+) -> tuple[Run, KeyboardInterrupt | None]:
+    """Add to a run what is not needed to use it, as far as that can be had.
+
+    Parameters
+    ----------
+    run : Run
+        Its heads are done, so nothing that happens here may lose them.
+    looks : mapping of str to callable
+        What makes `Run.reference`, `Run.problems` or `Run.examples`.
+
+    Returns
+    -------
+    run : Run
+        With what could be made; `Run.left_out` tells what could not, and why.
+    stop : KeyboardInterrupt or None
+        Ctrl-C, if it came; nothing more was made then.
+    """
+    for name, look in looks.items():
+        try:
+            run = replace(run, **{name: look()})
+        except KeyboardInterrupt as stop:
+            return run, stop
+        except Exception as error:  # noqa: BLE001 (any library below)
+            why = in_one_line(error, run.dataset.classes)
+            run = replace(run, left_out={**run.left_out, name: why})
+    return run, None
 
 
 def write_run(run: Run, runs: Path, name: str | None, *, seed: int) -> Run:

@@ -14,7 +14,7 @@ from pipeline import classification, extraction
 from pipeline import run as run_module
 from pipeline.augment import PRESETS, get_augmentation
 from pipeline.backbone import vgg16_recipe
-from pipeline.classification import Interrupted, classify, fitting
+from pipeline.classification import classify, fitting
 from pipeline.cli.classify import print_augmentation, print_reference
 from pipeline.dataset import load_dataset
 from pipeline.errors import DataError, PipelineError, StoreError
@@ -376,7 +376,7 @@ def test_ctrl_c_before_a_head_is_done_leaves_no_run(place, monkeypatch):
     monkeypatch.setattr(classification, "judge", stop)
     with pytest.raises(KeyboardInterrupt) as stopped:
         place.classify(data)
-    assert not isinstance(stopped.value, Interrupted)
+    assert not isinstance(stopped.value, run_module.Interrupted)
     assert not place.runs.exists()
 
 
@@ -390,7 +390,7 @@ def test_ctrl_c_keeps_the_heads_that_are_done(place, monkeypatch):
         return judged(task, head)
 
     monkeypatch.setattr(classification, "judge", judge_one)
-    with pytest.raises(Interrupted, match="1 heads are kept in") as stopped:
+    with pytest.raises(run_module.Interrupted, match="1 heads are kept in") as stopped:
         place.classify(data, ["logistic", "linear-svm", "knn"])
     run = stopped.value.run
     assert [result.head for result in run.results] == ["logistic"]
@@ -445,7 +445,7 @@ def test_where_no_head_can_be_fitted_each_is_named_with_its_reason(place, monkey
 
 def test_ctrl_c_after_a_failed_head_tells_both_apart(place, monkeypatch):
     with_judge_failing(monkeypatch, {"ridge": ValueError("no"), "lda": KeyboardInterrupt()})
-    with pytest.raises(Interrupted) as stopped:
+    with pytest.raises(run_module.Interrupted) as stopped:
         place.classify(place.data(), ["ridge", "logistic", "lda", "knn"])
     run = stopped.value.run
     assert [result.head for result in run.results] == ["logistic"]
@@ -461,7 +461,7 @@ def test_ctrl_c_while_the_run_is_looked_into_keeps_all_heads(place, monkeypatch,
         raise KeyboardInterrupt
 
     monkeypatch.setattr(classification, where, stop)
-    with pytest.raises(Interrupted, match="2 heads are kept in") as stopped:
+    with pytest.raises(run_module.Interrupted, match="2 heads are kept in") as stopped:
         place.classify(data, ["logistic", "knn"])
     run = stopped.value.run
     assert run.unfinished == ()
@@ -501,7 +501,7 @@ def test_a_second_stop_while_the_run_is_written_costs_nothing(place, monkeypatch
 
     monkeypatch.setattr(run_module.report, "draw_confusion", draw)
     before = signal.getsignal(number)
-    with pytest.raises(Interrupted) as stopped:
+    with pytest.raises(run_module.Interrupted) as stopped:
         place.classify(data, ["logistic", "knn"])
     assert signal.getsignal(number) is before
     assert (stopped.value.run.folder / "report.html").exists()

@@ -21,6 +21,7 @@ from pipeline.finetuning import PHASES, UNFREEZABLE, Finetuning, batches, finetu
 from pipeline.finetuning.training import Training
 from pipeline.heads import DenseHead
 from pipeline.model import Model
+from pipeline.run import Interrupted
 from pipeline.weights import load_weights
 
 SIZE = 64
@@ -187,13 +188,52 @@ def test_mistakes_are_mapped_alike_from_rows_and_from_images(tune):
         run = tune(source=source)
         document = json.loads((run.folder / "examples.json").read_text())
         assert (document["head"], document["maps"]) == ("finetuned", "gradient")
-        assert not any(one["neighbours"] for one in document["images"])
+        assert bool(document["images"][0]["neighbours"]) == (source == "cache")
         found.append({one["path"]: np.array(one["map"]) for one in document["images"]})
     assert len(found[0]) > 2
     assert found[0].keys() == found[1].keys()
     for path, values in found[0].items():
         assert np.abs(values).max() > 0
         np.testing.assert_allclose(found[1][path], values, atol=0.02 * np.abs(values).max())
+
+
+def test_what_may_be_wrong_with_the_data_is_told_by_the_base_as_it_was_before_training(
+    tune, folder, tmp_path
+):
+    shutil.copytree(folder / "two", tmp_path / "photos")
+    first = next((tmp_path / "photos" / "red").iterdir())
+    shutil.copy(first, first.with_stem("copy"))
+    dataset = load_dataset(tmp_path / "photos")
+    by_rows = tune(dataset)  # nothing at block5_pool is stored: frozen layers make it of the rows
+    classify(dataset, "logistic", recipe=RECIPE, cache=folder / "cache", runs=tmp_path / "runs")
+    stored = tune(dataset)
+    from_images = tune(dataset, source="images")
+    there, *others = (
+        json.loads((run.folder / "problems.json").read_text())
+        for run in (by_rows, stored, from_images)
+    )
+    assert there["duplicates"]["pairs"]
+    for other in others:
+        other["leakage"] = there["leakage"]
+        assert [pair["second"] for pair in other["duplicates"]["pairs"]] == [
+            pair["second"] for pair in there["duplicates"]["pairs"]
+        ]
+        np.testing.assert_allclose(
+            [one["score"] for one in other["outliers"]],
+            [one["score"] for one in there["outliers"]],
+            rtol=1e-3,
+        )
+
+
+def test_ctrl_c_while_the_data_is_looked_at_keeps_the_run(tune, monkeypatch, tmp_path):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetuning, "find_problems_quickly", stop)
+    with pytest.raises(Interrupted) as stopped:
+        tune()
+    assert (stopped.value.run.folder / "models" / "finetuned").is_dir()
+    assert not unfinished(tmp_path)
 
 
 # --- what is frozen ---------------------------------------------------------------------------

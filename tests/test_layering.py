@@ -62,6 +62,7 @@ MAY_IMPORT = {
         "images",
         "model",
         "network",
+        "problems",
         "recipe",
         "run",
         "store",

@@ -7,7 +7,6 @@ kept as it is. The test split is looked at once, by what was chosen. Other ways:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +19,7 @@ from pipeline.classification.fitting import Task
 from pipeline.classification.judging import judge
 from pipeline.classification.rows import ViewedRows
 from pipeline.dataset import Dataset, load_dataset
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, in_one_line
 from pipeline.examples import find_examples
 from pipeline.exchange import SUFFIXES, import_features
 from pipeline.extraction import CACHE, Extraction, Forward, Progress, Views, extract, keys
@@ -28,7 +27,7 @@ from pipeline.heads import HEADS, Head, get_head
 from pipeline.problems import find_problems_quickly
 from pipeline.protocol import Protocol
 from pipeline.recipe import Recipe
-from pipeline.run import RUNS, Result, Run, run_folder, write_run
+from pipeline.run import RUNS, Interrupted, Result, Run, run_folder, with_looks, write_run
 from pipeline.store import FeatureStore
 
 
@@ -162,20 +161,6 @@ def classify(
     return run
 
 
-class Interrupted(KeyboardInterrupt):
-    """Work was stopped, and what was done is kept.
-
-    Attributes
-    ----------
-    run : Run
-        The heads that were done.
-    """
-
-    def __init__(self, run: Run) -> None:
-        super().__init__(f"stopped; {len(run.results)} heads are kept in {run.folder}")
-        self.run = run
-
-
 def look_into(
     run: Run, task: Task, heads: Sequence[Head], cache: Path
 ) -> tuple[Run, KeyboardInterrupt | None]:
@@ -197,15 +182,7 @@ def look_into(
             predicted=best.predicted,
         ),
     }
-    for name, look in looks.items():
-        try:
-            run = replace(run, **{name: look()})
-        except KeyboardInterrupt as stop:
-            return run, stop
-        except Exception as error:  # noqa: BLE001 (any library below)
-            left_out = {**run.left_out, name: _said(error, dataset.classes)}
-            run = replace(run, left_out=left_out)
-    return run, None
+    return with_looks(run, looks)
 
 
 def _check_features(rows: npt.NDArray[np.float32]) -> None:
@@ -262,7 +239,7 @@ def _judge_all(
         if not results:
             raise
         stopped = stop
-    said = {name: _said(error, task.dataset.classes) for name, error in failed.items()}
+    said = {name: in_one_line(error, task.dataset.classes) for name, error in failed.items()}
     if results:
         return results, said, stopped
     first = next(iter(failed.values()))
@@ -272,17 +249,6 @@ def _judge_all(
     if isinstance(first, PipelineError):
         raise type(first)(found, expected=first.expected, fix=first.fix) from first
     raise PipelineError(found, fix="choose another --head, or mend that one") from first
-
-
-def _said(error: Exception, classes: Sequence[str]) -> str:
-    """Give an error's text in one line; heads know classes by number, people by name."""
-    if isinstance(error, PipelineError):
-        text = error.found
-    else:
-        text = f"{type(error).__name__}: {error}".removesuffix(": ")
-    names = {str(number): name for number, name in enumerate(classes)}
-    named = re.sub(r"(?<=\b[Cc]lass )\d+\b", lambda found: names.get(found[0], found[0]), text)
-    return " ".join(named.split())
 
 
 def _judge_more_exact(task: Task, heads: Sequence[Head], cache: Path) -> list[Result]:

@@ -117,9 +117,10 @@ def classify(
     Example: pipeline classify photos/ --head logistic --head rbf-svm --search
     """
     with reporting_errors():
-        from pipeline.classification import Interrupted, choose_heads, is_features_file
+        from pipeline.classification import choose_heads, is_features_file
         from pipeline.classification import classify as run_classify
         from pipeline.protocol import Protocol
+        from pipeline.run import Interrupted
 
         names = [one.name for one in choose_heads(head or ["all"])]  # a slip is said first
         settings: dict[str, Any] = {

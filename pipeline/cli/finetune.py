@@ -29,7 +29,7 @@ from pipeline.cli.options import (
     with_recipe,
 )
 from pipeline.cli.steps import prepare, print_dataset, print_run
-from pipeline.cli.terminal import err, finish, out, progress, reporting_errors, shown
+from pipeline.cli.terminal import err, exit_code, finish, out, progress, reporting_errors, shown
 from pipeline.errors import ImageError, PipelineError
 
 if TYPE_CHECKING:
@@ -123,6 +123,7 @@ def finetune(
         from pipeline.finetuning import finetune as run_finetune
         from pipeline.finetuning.training import Training
         from pipeline.model import Model, find_model
+        from pipeline.run import Interrupted
 
         settings = Finetuning(
             source=source.value,
@@ -165,28 +166,35 @@ def finetune(
 
             dataset, settled = load_dataset(data, seed=seed), vgg16_recipe(**options)
             print_dataset(dataset)
-        with _Bars() as bars:
-            run = run_finetune(
-                dataset,
-                settings,
-                recipe=settled,
-                views=wanted[0],
-                head=start,
-                cache=cache,
-                runs=runs,
-                name=name,
-                seed=seed,
-                weights=weights,
-                strict=strict,
-                on_progress=partial(bars.show, "features"),
-                on_network=_print_network,
-                on_images=bars.show,
-                on_epoch=_print_epoch,
-            )
+        stopped = None
+        try:
+            with _Bars() as bars:
+                run = run_finetune(
+                    dataset,
+                    settings,
+                    recipe=settled,
+                    views=wanted[0],
+                    head=start,
+                    cache=cache,
+                    runs=runs,
+                    name=name,
+                    seed=seed,
+                    weights=weights,
+                    strict=strict,
+                    on_progress=partial(bars.show, "features"),
+                    on_network=_print_network,
+                    on_images=bars.show,
+                    on_epoch=_print_epoch,
+                )
+        except Interrupted as stop:  # the training was done
+            run, stopped = stop.run, stop
         if as_json:
             typer.echo((run.folder / "run.json").read_text(), nl=False)
         else:
             print_run(run)
+        if stopped:
+            err.print("Stopped. The trained model is kept.")
+            raise typer.Exit(exit_code(stopped))
     finish(run.dataset.quarantined)
 
 

@@ -14,6 +14,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache as once
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,16 +26,33 @@ from pipeline.backbone import LAYERS, feature_shape, vgg16_recipe
 from pipeline.dataset import Dataset, load_dataset
 from pipeline.errors import DataError, ModelError, PipelineError
 from pipeline.evaluate import evaluate
-from pipeline.examples import find_examples
-from pipeline.extraction import CACHE, Extraction, Views, extract, find_unreadable
+from pipeline.examples import Examples, find_examples
+from pipeline.extraction import (
+    CACHE,
+    Extraction,
+    Rows,
+    Views,
+    extract,
+    find_unreadable,
+    keys,
+)
 from pipeline.extraction import Progress as Report
 from pipeline.finetuning.batches import CachedRows, Images, OrderedBatches, Source
 from pipeline.finetuning.training import Progress, Training, train
 from pipeline.heads import POOLS, DenseHead
 from pipeline.model import Model
 from pipeline.network import Network, TunedClassifier
+from pipeline.problems import QUICK, Problems, find_problems_quickly
 from pipeline.recipe import Recipe
-from pipeline.run import RUNS, Result, Run, run_folder, write_run
+from pipeline.run import (
+    RUNS,
+    Interrupted,
+    Result,
+    Run,
+    run_folder,
+    with_looks,
+    write_run,
+)
 from pipeline.store import FeatureStore
 from pipeline.weights import load_weights
 
@@ -157,20 +175,14 @@ def finetune(
     ------
     PipelineError
         Something cannot be read, learned from or written; the message says what.
+    Interrupted
+        Ctrl-C came after the training, while the data was looked at: the run is written.
     """
     settings = settings or Finetuning()
     views = views or Views()
     _check_views(settings.source, views)
     if head is not None:
-        start = _dense(head)
-        if settings.phase == "frozen":
-            raise PipelineError("a head that is trained leaves nothing to do in phase frozen.")
-        if settings.pool != "flatten":
-            raise PipelineError(
-                f"a head of `classify` does not take features with pool {settings.pool!r}.",
-                expected="pool 'flatten', as it was trained",
-            )
-        settings = replace(settings, phase="finetune", units=start.units, dropout=start.dropout)
+        settings = _settings_of(head, settings)
     runs = Path(runs)
     dataset = data if isinstance(data, Dataset) else load_dataset(data, seed=seed)
     run_folder(runs, name, dataset.name)  # a bad name is said before the work
@@ -259,10 +271,13 @@ def finetune(
         best_epoch,
         phases,
     )
-    examples = find_examples(model, dataset, probabilities, partial(_rows, source, network))
-    run = Run(Path(), dataset, recipe, (result,), examples=examples)
+    run = Run(Path(), dataset, recipe, (result,))
+    features = once(partial(_features, source, dataset, recipe, Path(cache), weights))
+    run, stopped = _look_into(run, features, partial(_rows, source, network), seed)
     run = write_run(run, runs, name, seed=seed)
     shutil.rmtree(unfinished, ignore_errors=True)
+    if stopped is not None:
+        raise Interrupted(run) from stopped
     return run
 
 
@@ -319,9 +334,47 @@ def _train(
     return curves, best_epoch, tuple(ends), digest
 
 
-def _rows(
-    source: Source, network: Network, places: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float32]:
+def _features(
+    source: Source, dataset: Dataset, recipe: Recipe, cache: Path, weights: Path | None
+) -> Rows | None:
+    """Give features that no label has shaped, of the base as it was: what images are compared by.
+
+    None where there are too many images to compare, or none to be had without the whole network.
+    """
+    if len(dataset) > QUICK:
+        return None
+    whole = replace(recipe, layer=LAYERS[-1], shape=feature_shape(LAYERS[-1], recipe.size))
+    store = FeatureStore(cache, whole)
+    if not store.missing(keys(dataset)):
+        return store.read(keys(dataset))
+    if not isinstance(source, CachedRows):
+        return None
+    before = Network(recipe, len(dataset.classes), weights=load_weights(weights))
+    return source.features(before.upper)
+
+
+def _look_into(
+    run: Run,
+    features: Callable[[], Rows | None],
+    read: Callable[[npt.NDArray[np.int64]], Rows],
+    seed: int,
+) -> tuple[Run, KeyboardInterrupt | None]:
+    """Add what may be wrong with the data, and some test images looked at closely."""
+    dataset, result = run.dataset, run.best
+
+    def find_problems() -> Problems | None:
+        rows = features()
+        if rows is None:
+            return None
+        return find_problems_quickly(dataset, rows, result.predicted, seed=seed)
+
+    def find_some() -> Examples:
+        return find_examples(result.model, dataset, result.probabilities, read, features())
+
+    return with_looks(run, {"problems": find_problems, "examples": find_some})
+
+
+def _rows(source: Source, network: Network, places: npt.NDArray[np.int64]) -> Rows:
     """Give what the tail takes of some images."""
     read, before = source.inputs(network, "finetune")
     return np.concatenate([np.asarray(before(one), np.float32) for one in read(places, 64, -1)])
@@ -335,6 +388,19 @@ def _dense(head: Model) -> DenseHead:
             fix="train one: pipeline classify DATA --head dense",
         )
     return head.estimator
+
+
+def _settings_of(head: Model, settings: Finetuning) -> Finetuning:
+    """Settle what follows from starting with a head that is trained."""
+    start = _dense(head)
+    if settings.phase == "frozen":
+        raise PipelineError("a head that is trained leaves nothing to do in phase frozen.")
+    if settings.pool != "flatten":
+        raise PipelineError(
+            f"a head of `classify` does not take features with pool {settings.pool!r}.",
+            expected="pool 'flatten', as it was trained",
+        )
+    return replace(settings, phase="finetune", units=start.units, dropout=start.dropout)
 
 
 def _check_head(head: Model, dataset: Dataset, recipe: Recipe) -> None:

@@ -185,6 +185,15 @@ class CachedRows:
         means /= self._counts[:, None]
         return means
 
+    def features(self, layers: Any) -> npt.NDArray[np.float32]:
+        """Give what layers make of view 0 of every image; None stands for no layers."""
+        parts = [
+            np.asarray(rows if layers is None else layers(rows, training=False), np.float32)
+            for start in range(0, len(self._first), _ROWS_AT_ONCE)
+            for rows in [np.asarray(self._rows[self._first[start : start + _ROWS_AT_ONCE]])]
+        ]
+        return np.concatenate(parts)
+
     def _through(self, layers: Any) -> Any:
         """Make what frozen layers make of all rows."""
         shape = (len(self._rows), *layers.output.shape[1:])
