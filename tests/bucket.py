@@ -107,6 +107,13 @@ class Server:
                 self.put(bucket, f"{prefix}/{file.relative_to(folder)}", file.read_bytes())
         self.requests.clear()
 
+    def empty(self, bucket: str) -> None:
+        """Delete a bucket with all that is in it."""
+        for page in self.client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
+            for one in page.get("Contents", ()):
+                self.client.delete_object(Bucket=bucket, Key=one["Key"])
+        self.client.delete_bucket(Bucket=bucket)
+
     def asked(self, method: str) -> list[str]:
         return [one.partition(" ")[2] for one in self.requests if one.startswith(f"{method} ")]
 
