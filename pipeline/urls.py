@@ -91,15 +91,16 @@ def locate(where: str | Path, folder: Location | None = None) -> Location:
     """
     if isinstance(where, Path | Url):
         return where
-    if scheme := _SCHEME.match(where):
-        if scheme[1].lower() in ("file", "local"):
-            return Path(where[scheme.end() :])
-        return Url(where if "?" in where else where.rstrip("/"))
+    if found := _SCHEME.match(where):
+        scheme, rest = found[1].lower(), where[found.end() :]
+        if scheme in ("file", "local"):
+            return Path(rest)
+        return Url(f"{scheme}://{rest if '?' in rest else rest.rstrip('/')}")
     if not isinstance(folder, Url) or Path(where).is_absolute():
         return Path("" if folder is None or isinstance(folder, Url) else folder, where)
     if ".." in where.split("/"):  # no object's name is up from another's
-        scheme_and_host, _, inside = folder.partition("://")
-        return Url(f"{scheme_and_host}://{posixpath.normpath(posixpath.join(inside, where))}")
+        scheme, _, inside = folder.partition("://")
+        return Url(f"{scheme}://{posixpath.normpath(posixpath.join(inside, where))}")
     return folder / where
 
 
@@ -260,7 +261,7 @@ def _file_system(place: str) -> Any:
 def _place(url: Url) -> str:
     """Give the part of a URL that says on which server, or in which bucket."""
     scheme, _, rest = url.partition("://")
-    return f"{scheme.lower()}://{rest.partition('/')[0]}"
+    return f"{scheme}://{rest.partition('/')[0]}"
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from pipeline.errors import DataError, PipelineError
 from pipeline.extraction import extract
 from pipeline.packed import PackedPaths
 from pipeline.report.thumbnails import Picture
+from pipeline.report.words import common_folder
 from pipeline.urls import REQUESTS_AT_ONCE, Url, locate
 
 SETTINGS = ["--size", "64", "--precision", "float32"]
@@ -115,7 +116,7 @@ def remember(source, cache):
 
 
 def test_urls_are_told_from_paths():
-    assert locate("s3://bucket/photos/") == Url("s3://bucket/photos")
+    assert locate("S3://bucket/Photos/") == Url("s3://bucket/Photos")
     assert locate("photos/cats") == Path("photos/cats")
     assert locate("C:\\photos") == Path("C:\\photos")
     assert locate("file:///photos/cats") == Path("/photos/cats")
@@ -486,6 +487,10 @@ def test_pictures_for_a_page_do_not_wait_for_a_dead_server_each(server, monkeypa
     pictures = [Picture.of(f"{PHOTOS}/{number}.png") for number in range(50)]
     assert all("Could not connect" in one.reason and not one.source for one in pictures)
     assert len(asked) == 1
+
+
+def test_what_all_urls_begin_with_is_not_repeated():
+    assert common_folder([f"{PHOTOS}/blue/1.png", f"{PHOTOS}/black/2.png"]) == f"{PHOTOS}/"
 
 
 def test_folders_behind_urls_are_searched_for_images(bucket):
