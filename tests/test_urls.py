@@ -450,12 +450,12 @@ def test_what_is_written_stays_on_this_machine(run, photos, option):
 
 def test_workers_read_from_the_bucket(bucket, photos, tmp_path):
     dataset = load_dataset(PHOTOS)
-    with Cluster(workers=2) as cluster:
+    with Cluster(workers=1) as cluster:
         settings = {"backbone": stand_in, "commit": cluster.commit_rows}
         there = extract(dataset, RECIPE, cache=tmp_path / "there", **settings)
         here = extract(load_dataset(photos), RECIPE, cache=tmp_path / "here", backbone=stand_in)
         assert there.rows().tobytes() == here.rows().tobytes()
-        assert sum(rate > 0 for rate in cluster.rates.values())
+        assert len(cluster.rates) == 1
         bucket.answers = {".png": "403 AccessDenied"}
         with pytest.raises(PipelineError, match=r"the worker .* cannot open s3://holiday.*Denied"):
             extract(dataset, RECIPE, cache=tmp_path / "none", **settings)
