@@ -372,9 +372,11 @@ def list_images(paths: Iterable[str | Path]) -> list[Location]:
 
 def _images(path: Location) -> Iterator[Location]:
     if isinstance(path, Url):
-        named = path.suffix.lower() in EXTENSIONS
-        files = [path] if named else [file for file in list_files(path) if _shown_parts(file, path)]
-        yield from (file for file in files if file.suffix.lower() in EXTENSIONS)
+        files = {} if path.suffix.lower() in EXTENSIONS else list_files(path)
+        shown = (file for file in files if _shown_parts(file, path))
+        yield from (file for file in shown if file.suffix.lower() in EXTENSIONS)
+        if not files:  # it is no folder
+            yield path
     elif path.is_dir():
         # A folder among them cannot be read: it shows as that when it is.
         yield from (

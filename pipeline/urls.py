@@ -97,7 +97,7 @@ def locate(where: str | Path, folder: Location | None = None) -> Location:
             return Path(rest)
         return Url(f"{scheme}://{rest if '?' in rest else rest.rstrip('/')}")
     if not isinstance(folder, Url) or Path(where).is_absolute():
-        return Path("" if folder is None or isinstance(folder, Url) else folder, where)
+        return Path(folder if isinstance(folder, Path) else "", where)
     if ".." in where.split("/"):  # no object's name is up from another's
         scheme, _, inside = folder.partition("://")
         return Url(f"{scheme}://{posixpath.normpath(posixpath.join(inside, where))}")
@@ -151,10 +151,9 @@ def list_files(root: Url) -> dict[Url, bytes]:
         ) from error
     start = len(path.rstrip("/")) + 1
     files = {
-        name[start:]: looks
+        name[start:]: _looks(info)
         for name, info in found.items()
         if info["type"] == "file" and name[start:] and not name.endswith("/")
-        for looks in [_looks(info)]
     }
     return {root / name: files[name] for name in sorted(files, key=_walking)}
 

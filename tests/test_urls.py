@@ -509,6 +509,7 @@ def test_folders_behind_urls_are_searched_for_images(bucket):
     found = list_images([PHOTOS / "red", "s3://holiday/photos/blue/000.png", "here.png"])
     assert len(found) == 14
     assert found[12:] == ["s3://holiday/photos/blue/000.png", Path("here.png")]
+    assert list_images([PHOTOS / "red/nothing"]) == [PHOTOS / "red/nothing"]
 
 
 def test_files_behind_urls_without_a_listing_are_always_read(bucket, tmp_path):
