@@ -24,6 +24,7 @@ from pipeline.errors import ImageError, PipelineError, StoreError
 from pipeline.extraction import Forward, Pixels, Rows, Task, commit_rows, grouped
 from pipeline.recipe import Recipe
 from pipeline.store import FeatureStore
+from pipeline.urls import Location, Url, read
 
 _CONNECT_SECONDS = 10.0
 _NO_WORKERS_SECONDS = 60.0  # a batch system takes its time to start the first
@@ -44,7 +45,7 @@ class Job:
         What decides the rows' values.
     forward : callable
         Pixels to rows; a worker keeps the first of those that are equal, with what it has loaded.
-    sample : Path
+    sample : Path or Url
         One of the images: a worker that cannot open it has not got the others, either.
     installed : str
         The version of the project; see `installed`.
@@ -53,7 +54,7 @@ class Job:
     cache: Path
     recipe: Recipe
     forward: Forward
-    sample: Path
+    sample: Location
     installed: str
 
 
@@ -287,10 +288,14 @@ def _prove_access(job: Job) -> None:
         )
     store.prepare()
     try:
-        job.sample.open("rb").close()
-    except OSError as error:
+        if isinstance(job.sample, Url):
+            read(job.sample, 1)
+        else:
+            job.sample.open("rb").close()
+    except (OSError, ImageError) as error:
+        reason = error.found if isinstance(error, ImageError) else error.strerror
         raise PipelineError(
-            f"cannot open {job.sample}: {error.strerror}.",
+            f"cannot open {job.sample}: {reason}.",
             expected="the images at the same paths on all machines",
         ) from error
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +20,7 @@ from pipeline.digests import Digests, digest_files
 from pipeline.errors import DataError, ImageError
 from pipeline.images import EXTENSIONS
 from pipeline.packed import PackedDigests, PackedPaths
+from pipeline.urls import Location, Url, list_files, locate, looks_of, read
 
 SPLITS = ("train", "validation", "test")
 """The splits, from the least held-out to the most."""
@@ -33,6 +36,7 @@ _SPLIT_NAMES = {
 }
 _SYSTEM_FILES = frozenset({"thumbs.db", "desktop.ini"})
 _LEADS_OUT = "a link that leads out of the folder (a CSV may name files anywhere)"
+_CSV_TEXT: dict[str, Any] = {"newline": "", "encoding": "utf-8-sig"}
 _SHOWN = 5
 
 LAYOUTS = (
@@ -45,7 +49,7 @@ LAYOUTS = (
 class Quarantined:
     """A file that takes no part, and why."""
 
-    path: Path
+    path: Location
     reason: str
 
 
@@ -57,7 +61,7 @@ class Dataset:
     ----------
     name : str
         What to call the data set.
-    paths : sequence of Path
+    paths : sequence of Path or Url
         The image files.
     digests : sequence of bytes
         SHA-256 of each file's bytes, 32 bytes each.
@@ -74,7 +78,7 @@ class Dataset:
     """
 
     name: str
-    paths: Sequence[Path]
+    paths: Sequence[Location]
     digests: Sequence[bytes]
     labels: npt.NDArray[np.int64]
     splits: npt.NDArray[np.str_]
@@ -169,10 +173,20 @@ class Dataset:
 class _Entry:
     """One image as the user lists it, before its bytes have been looked at."""
 
-    path: Path
+    path: Location
     label: str
     split: str = ""
     group: str = ""
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """What a source lists; of files behind URLs also what tells whether they have changed."""
+
+    name: str
+    entries: list[_Entry]
+    quarantined: list[Quarantined] = field(default_factory=list)
+    looks: Mapping[Url, bytes] = field(default_factory=dict)
 
 
 def load_dataset(
@@ -219,7 +233,7 @@ def list_dataset(
     source : str or Path
         A folder of class folders; a folder with ``train/``, ``validation/``, ``test/`` of
         class folders; a CSV file with the columns ``path,label[,split][,group]``; or the
-        word ``"demo"``.
+        word ``"demo"``. Folder, CSV file and the images that it names may be behind URLs.
     seed : int
         Another seed gives other splits.
     validation, test : float
@@ -231,45 +245,54 @@ def list_dataset(
     ------
     DataError
         There are no images, or of one class only, or the listing contradicts itself.
+    PipelineError
+        What is behind a URL cannot be reached. What was read is in `remembered`.
     """
     if not (validation >= 0 and test >= 0 and validation + test < 1):  # NaN fails this too
         raise DataError(
             f"shares of {validation} for validation and {test} for test leave nothing to train on.",
             expected="shares of 0 or more that add up to less than 1",
         )
-    entries, quarantined, name = _list_entries(source)
+    listing = _list_entries(source)
+    entries = listing.entries
     classes = tuple(sorted({entry.label for entry in entries}))
     if entries and len(classes) < 2:
         raise DataError(
             f"{source} has images of one class only: {classes[0]}.",
             expected=f"two classes or more, as {LAYOUTS}",
         )
-    entries, digests, unreadable = _with_digests(entries, remembered)
+    entries, digests, unreadable = _with_digests(listing, remembered)
     number = {name: label for label, name in enumerate(classes)}
     splits = _assign_splits(entries, digests, seed=seed, validation=validation, test=test)
     groups = tuple(entry.group for entry in entries)
     dataset = Dataset(
-        name=name,
+        name=listing.name,
         paths=PackedPaths(entry.path for entry in entries),
         digests=PackedDigests(digests),
         labels=np.array([number[entry.label] for entry in entries], np.int64),
         splits=np.array(splits, dtype="<U10"),
         classes=classes,
-        quarantined=(*quarantined, *unreadable),
+        quarantined=(*listing.quarantined, *unreadable),
         groups=groups if any(groups) else (),
     )
     return dataset.without(_copies_across_splits(dataset))
 
 
-def _list_entries(source: str | Path) -> tuple[list[_Entry], list[Quarantined], str]:
-    path = Path(source)
+def _list_entries(source: str | Path) -> _Listing:
+    if source == "demo":
+        return _Listing("demo", [_Entry(file, label) for file, label in demo_images()])
+    path = locate(source)
+    if isinstance(path, Url):
+        if path.suffix.lower() == ".csv":
+            with io.TextIOWrapper(io.BytesIO(_read_csv(path)), **_CSV_TEXT) as file:
+                return _list_csv(path, file)
+        return _list_bucket(path)
     try:
-        if source == "demo":
-            return [_Entry(file, label) for file, label in demo_images()], [], "demo"
         if path.is_dir():
-            return *_list_folder(path), path.resolve().name
+            return _Listing(path.resolve().name, *_list_folder(path))
         if path.is_file():
-            return _list_csv(path), [], path.stem
+            with path.open(**_CSV_TEXT) as file:
+                return _list_csv(path, file)
     except OSError as error:
         raise DataError(f"cannot read {error.filename or path}: {error.strerror}.") from error
     raise DataError(f"there is no folder or file {path}.", expected=LAYOUTS)
@@ -308,18 +331,59 @@ def _list_folder(root: Path) -> tuple[list[_Entry], list[Quarantined]]:
     return entries, quarantined
 
 
-def list_images(paths: Iterable[Path]) -> list[Path]:
-    """Replace each folder among `paths` by the images in it, at any depth, sorted."""
-    return [
-        file
-        for path in paths
-        for file in (
-            # A folder among them cannot be read: it shows as that when it is.
-            (file for file in _files(path) if file.suffix.lower() in EXTENSIONS or file.is_dir())
-            if path.is_dir()
-            else [path]
+def _list_bucket(root: Url) -> _Listing:
+    """List a folder behind a URL, by the rules for one that is here."""
+    looks = list_files(root)
+    files = [(url, inside) for url in looks if (inside := _shown_parts(url, root))]
+    folders = {inside[0] for _, inside in files if len(inside) > 1}
+    with_folders = {inside[0] for _, inside in files if len(inside) > 2}
+    given = {name: _SPLIT_NAMES.get(name.lower(), "") for name in folders}
+    by_split = "" not in given.values() and any(given[name] == "train" for name in with_folders)
+    at = 1 if by_split else 0  # where the class stands
+    if all(len(inside) < at + 2 for _, inside in files):
+        raise DataError(
+            f"{root} holds no class folders." if files else f"there are no files in {root}.",
+            expected=LAYOUTS,
         )
-    ]
+    entries: list[_Entry] = []
+    quarantined: list[Quarantined] = []
+    for url, inside in files:
+        if len(inside) < at + 2:
+            if url.suffix.lower() in EXTENSIONS:
+                quarantined.append(Quarantined(url, "in no class folder"))
+        elif reason := _misnamed(url) if inside[at] else "its class folder has no name":
+            quarantined.append(Quarantined(url, reason))
+        else:
+            entries.append(_Entry(url, inside[at], given[inside[0]] if by_split else ""))
+    return _Listing(root.name, entries, quarantined, looks)
+
+
+def _shown_parts(url: Url, root: Url) -> list[str]:
+    """Give the names of a file and of the folders that it is in; none where one is hidden."""
+    parts = url[len(root) + 1 :].split("/")
+    hidden = any(part.startswith(".") for part in parts) or parts[-1].lower() in _SYSTEM_FILES
+    return [] if hidden else parts
+
+
+def list_images(paths: Iterable[str | Path]) -> list[Location]:
+    """Replace each folder among `paths` by the images in it, at any depth, sorted."""
+    return [file for path in paths for file in _images(locate(path))]
+
+
+def _images(path: Location) -> Iterator[Location]:
+    if isinstance(path, Url):
+        files = {} if path.suffix.lower() in EXTENSIONS else list_files(path)
+        shown = (file for file in files if _shown_parts(file, path))
+        yield from (file for file in shown if file.suffix.lower() in EXTENSIONS)
+        if not files:  # it is no folder
+            yield path
+    elif path.is_dir():
+        # A folder among them cannot be read: it shows as that when it is.
+        yield from (
+            file for file in _files(path) if file.suffix.lower() in EXTENSIONS or file.is_dir()
+        )
+    else:
+        yield path
 
 
 def _subfolders(folder: Path) -> list[Path]:
@@ -352,32 +416,42 @@ def _unusable(path: Path, root: Path) -> str:
     is_named_as_image = path.suffix.lower() in EXTENSIONS
     if (is_link or not is_named_as_image) and path.is_dir():
         return "a link to a folder" if is_link else "a folder that cannot be read"
-    if not is_named_as_image:
-        return f"not an image by its name: it ends in {path.suffix or 'nothing'}"
-    return ""
+    return _misnamed(path)
 
 
-def _list_csv(source: Path) -> list[_Entry]:
-    entries: dict[Path, _Entry] = {}
+def _misnamed(path: Location) -> str:
+    if path.suffix.lower() in EXTENSIONS:
+        return ""
+    return f"not an image by its name: it ends in {path.suffix or 'nothing'}"
+
+
+def _read_csv(source: Url) -> bytes:
     try:
-        with source.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = reader.fieldnames or []
-            if absent := {"path", "label"} - set(columns):
+        return read(source)
+    except ImageError as error:
+        raise DataError(f"the file {source} {error.found}.", expected=LAYOUTS) from error
+
+
+def _list_csv(source: Location, file: TextIO) -> _Listing:
+    entries: dict[Location, _Entry] = {}
+    try:
+        reader = csv.DictReader(file)
+        columns = reader.fieldnames or []
+        if absent := {"path", "label"} - set(columns):
+            raise DataError(
+                f"{source} lacks the column {_listed(sorted(absent))}; "
+                f"it has {', '.join(columns) or 'no columns'}.",
+                expected="the columns path,label[,split][,group] in the first line",
+            )
+        for row in reader:
+            entry = _csv_entry(row, f"{source}, line {reader.line_num}", source.parent)
+            known = entries.setdefault(entry.path, entry)
+            if known != entry:
                 raise DataError(
-                    f"{source} lacks the column {_listed(sorted(absent))}; "
-                    f"it has {', '.join(columns) or 'no columns'}.",
-                    expected="the columns path,label[,split][,group] in the first line",
+                    f"{source}, line {reader.line_num}: {row['path']} is listed as "
+                    f"{_described(entry)}, and as {_described(known)} further up.",
+                    expected="one label, one split and one group for each path",
                 )
-            for row in reader:
-                entry = _csv_entry(row, f"{source}, line {reader.line_num}", source.parent)
-                known = entries.setdefault(entry.path, entry)
-                if known != entry:
-                    raise DataError(
-                        f"{source}, line {reader.line_num}: {row['path']} is listed as "
-                        f"{_described(entry)}, and as {_described(known)} further up.",
-                        expected="one label, one split and one group for each path",
-                    )
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{source} cannot be read as a CSV file: {error}.",
@@ -385,10 +459,14 @@ def _list_csv(source: Path) -> list[_Entry]:
         ) from error
     if not entries:
         raise DataError(f"{source} lists no images.", expected=LAYOUTS)
-    return list(entries.values())
+    return _Listing(
+        source.name.removesuffix(source.suffix),
+        list(entries.values()),
+        looks=looks_of(path for path in entries if isinstance(path, Url)),
+    )
 
 
-def _csv_entry(row: dict[str, str], place: str, folder: Path) -> _Entry:
+def _csv_entry(row: dict[str, str], place: str, folder: Location) -> _Entry:
     path, label, split, group = (
         (row.get(column) or "").strip() for column in ("path", "label", "split", "group")
     )
@@ -398,7 +476,7 @@ def _csv_entry(row: dict[str, str], place: str, folder: Path) -> _Entry:
         raise DataError(
             f"{place}: unknown split {split!r}.", expected="train, validation, test or nothing"
         )
-    return _Entry(folder / path, label, _SPLIT_NAMES.get(split.lower(), ""), group)
+    return _Entry(locate(path, folder), label, _SPLIT_NAMES.get(split.lower(), ""), group)
 
 
 def _described(entry: _Entry) -> str:
@@ -406,11 +484,11 @@ def _described(entry: _Entry) -> str:
 
 
 def _with_digests(
-    entries: Sequence[_Entry], remembered: Digests | None
+    listing: _Listing, remembered: Digests | None
 ) -> tuple[list[_Entry], list[bytes], list[Quarantined]]:
     kept, digests, quarantined = [], [], []
-    found_digests = digest_files([entry.path for entry in entries], remembered)
-    for entry, found in zip(entries, found_digests):
+    paths = [entry.path for entry in listing.entries]
+    for entry, found in zip(listing.entries, digest_files(paths, remembered, listing.looks)):
         if isinstance(found, ImageError):
             quarantined.append(Quarantined(entry.path, found.found))
         else:

@@ -1,4 +1,4 @@
-"""Files' bytes and their SHA-256, read again only where the file system says that they changed."""
+"""Files' bytes and their SHA-256, read again only where file system or server say they changed."""
 
 from __future__ import annotations
 
@@ -8,17 +8,20 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 from pipeline.errors import ImageError
 from pipeline.images import MAX_PIXELS
+from pipeline.urls import REQUESTS_AT_ONCE, Location, Url, locate, read
 
 _FILE = "digests.sqlite"
 _MAX_BYTES = 8 * MAX_PIXELS  # four channels of 16 bits: nothing that is decoded is larger
 _READING_THREADS = 4
+_NO_LOOKS: Mapping[Url, bytes] = MappingProxyType({})
 _FILES_AT_ONCE = 1000  # one that waits for a thread takes 2 kB
 # A file that is written twice within the time resolution of its file system (2 s on FAT) can change
 # and look the same. What was changed that shortly before it was read is read again next time.
@@ -30,12 +33,12 @@ _TABLE = """
 """
 
 
-def read_image(path: Path, digest: bytes | None = None) -> tuple[bytes, bytes]:
+def read_image(path: Location, digest: bytes | None = None) -> tuple[bytes, bytes]:
     """Read a file's bytes.
 
     Parameters
     ----------
-    path : Path
+    path : Path or Url
         The file.
     digest : bytes, optional
         The SHA-256 that the file had when it was listed.
@@ -50,20 +53,12 @@ def read_image(path: Path, digest: bytes | None = None) -> tuple[bytes, bytes]:
     ImageError
         It is empty, is no regular file, is too large, cannot be read, or has changed since it
         was listed.
+    PipelineError
+        It is behind a URL, and that fails in a way that says nothing about the file.
     """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("not a regular file")
-        if status.st_size > _MAX_BYTES:
-            raise ImageError(
-                f"{status.st_size / 1e9:.1f} GB: more than the limit of {_MAX_BYTES / 1e9:.1f}"
-            )
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror}") from error
-    except ValueError as error:  # a NUL in the name, from a CSV
-        raise ImageError(f"cannot be read: {error}") from error
+    data = read(path, _MAX_BYTES + 1) if isinstance(path, Url) else _read_file(path)
+    if len(data) > _MAX_BYTES:
+        raise _too_large(len(data))
     if not data:
         raise ImageError("0 bytes")
     found = hashlib.sha256(data).digest()
@@ -72,44 +67,76 @@ def read_image(path: Path, digest: bytes | None = None) -> tuple[bytes, bytes]:
     return data, found
 
 
+def _read_file(path: Path) -> bytes:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ImageError("not a regular file")
+        if status.st_size > _MAX_BYTES:
+            raise _too_large(status.st_size)
+        return path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"cannot be read: {error.strerror}") from error
+    except ValueError as error:  # a NUL in the name, from a CSV
+        raise ImageError(f"cannot be read: {error}") from error
+
+
+def _too_large(size: int) -> ImageError:
+    return ImageError(f"{size / 1e9:.1f} GB: more than the limit of {_MAX_BYTES / 1e9:.1f}")
+
+
 def digest_files(
-    paths: Sequence[Path], remembered: Digests | None = None
+    paths: Sequence[Location],
+    remembered: Digests | None = None,
+    looks: Mapping[Url, bytes] = _NO_LOOKS,
 ) -> list[bytes | ImageError]:
     """Return the SHA-256 of each file's bytes, or why it cannot be read.
 
     Parameters
     ----------
-    paths : sequence of Path
+    paths : sequence of Path or Url
         The files.
     remembered : Digests, optional
         Spares reading files that have not changed, and takes in what was read.
+    looks : mapping of Url to bytes
+        How files behind URLs looked when they were listed; others are always read.
 
     Returns
     -------
     list of bytes or ImageError
         32 bytes for each file, or the error.
+
+    Raises
+    ------
+    PipelineError
+        As for `read_image`. What was read before is in `remembered`.
     """
 
-    def read(path: Path) -> tuple[bytes, bytes] | ImageError:
+    def digested(path: Location) -> tuple[bytes, bytes] | ImageError:
         try:
-            looks = _looks(path)
-            return looks, read_image(path)[1]
+            seen = looks.get(path, b"") if isinstance(path, Url) else _looks(path)
+            return seen, read_image(path)[1]
         except ImageError as error:
             return ImageError(error.found)  # its traceback would keep the file's bytes in memory
 
     found: list[bytes | ImageError] = []
-    with ThreadPoolExecutor(_READING_THREADS) as pool:
+    elsewhere = any(isinstance(path, Url) for path in paths)
+    with (
+        ThreadPoolExecutor(REQUESTS_AT_ONCE if elsewhere else _READING_THREADS) as pool,
+        contextlib.ExitStack() as leaving,
+    ):
+        leaving.callback(pool.shutdown, wait=False, cancel_futures=True)
         for start in range(0, len(paths), _FILES_AT_ONCE):
             block = paths[start : start + _FILES_AT_ONCE]
-            known = [remembered.recall(path) if remembered else None for path in block]
+            known = [remembered.recall(path, looks) if remembered else None for path in block]
             unknown = [path for path, digest in zip(block, known) if digest is None]
-            read_now = pool.map(read, unknown)
+            read_now = pool.map(digested, unknown)
             for path, digest in zip(block, known):
                 outcome = digest if digest is not None else next(read_now)
                 if isinstance(outcome, tuple):
-                    looks, outcome = outcome
-                    if remembered:
-                        remembered.note(path, looks, outcome)
+                    seen, outcome = outcome
+                    if remembered and seen:
+                        remembered.note(path, seen, outcome)
                 found.append(outcome)
     return found
 
@@ -117,7 +144,8 @@ def digest_files(
 class Digests:
     """What is remembered of files: how they looked to the file system, and their digest.
 
-    A file whose size, inode and times of change are the same is taken to have the same bytes.
+    A file whose size, inode and times of change are the same is taken to have the same bytes; so
+    is one behind a URL whose size, tag and time of change are the same.
     The memory is a SQLite file in the cache folder. If it is lost, damaged or cannot be written,
     files are read again, and nothing else is different.
 
@@ -146,31 +174,34 @@ class Digests:
             self._database.close()
             self._database = None
 
-    def recall(self, path: Path) -> bytes | None:
+    def recall(self, path: Location, looks: Mapping[Url, bytes] = _NO_LOOKS) -> bytes | None:
         """Return a file's digest, if it looks as it did when that was noted."""
         try:
-            looks = _looks(path)
+            now = looks.get(path) if isinstance(path, Url) else _looks(path)
         except ImageError:
             return None
         seen = self._row(path)
-        return seen[1] if seen is not None and seen[0] == looks else None
+        return seen[1] if seen is not None and seen[0] == now else None
 
-    def last(self, path: Path) -> bytes | None:
+    def last(self, path: Location) -> bytes | None:
         """Return the digest that a file had when it was last saved, changed since or not."""
         seen = self._row(path)
         return None if seen is None else seen[1]
 
-    def note(self, path: Path, looks: bytes, digest: bytes) -> None:
+    def note(self, path: Location, looks: bytes, digest: bytes) -> None:
         """Take in the digest of a file that looked like `looks` before it was read."""
         self._noted[_name(path)] = looks, digest
 
-    def paths_of(self, source: Path) -> Iterator[str]:
+    def paths_of(self, source: str | Path) -> Iterator[str]:
         """Yield the absolute paths that were listed when `source` was last saved."""
-        for (name,) in self._query("SELECT path FROM files WHERE source = ?", _name(source)):
+        origin = _name(locate(source))
+        for (name,) in self._query("SELECT path FROM files WHERE source = ?", origin):
             yield os.fsdecode(name)
 
-    def save(self, source: Path, paths: Sequence[Path]) -> None:
-        """Write down what was noted, and that `source` lists `paths` and no others."""
+    def save(self, source: str | Path, paths: Sequence[Location] | None = None) -> None:
+        """Write down what was noted, and that `source` lists `paths` and no others, if given."""
+        if not self._noted and paths is None:
+            return
         with contextlib.suppress(sqlite3.Error, OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             try:
@@ -182,8 +213,8 @@ class Digests:
                 self._file.unlink()
                 self._write(source, paths)
 
-    def _write(self, source: Path, paths: Sequence[Path]) -> None:
-        origin = _name(source)
+    def _write(self, source: str | Path, paths: Sequence[Location] | None) -> None:
+        origin = _name(locate(source))
         with contextlib.closing(sqlite3.connect(self._file)) as database, database:
             database.execute(_TABLE)
             database.executemany(
@@ -193,12 +224,14 @@ class Digests:
                     for name, (looks, digest) in self._noted.items()
                 ),
             )
+            if paths is None:
+                return
             listed = {_name(path) for path in paths}
             before = database.execute("SELECT path FROM files WHERE source = ?", [origin])
             gone = [row for row in before if row[0] not in listed]
             database.executemany("DELETE FROM files WHERE path = ?", gone)
 
-    def _row(self, path: Path) -> tuple[bytes, bytes] | None:
+    def _row(self, path: Location) -> tuple[bytes, bytes] | None:
         name = _name(path)
         for looks, digest, checksum in self._query(
             "SELECT looks, digest, checksum FROM files WHERE path = ?", name
@@ -230,7 +263,9 @@ def _looks(path: Path) -> bytes:
     return repr((*looks, "settled") if settled else (*looks, "at", now)).encode()
 
 
-def _name(path: Path) -> bytes:
+def _name(path: Location) -> bytes:
+    if isinstance(path, Url):
+        return os.fsencode(path)
     return os.fsencode(os.path.abspath(path))  # noqa: PTH100 -- Path.resolve asks the disk
 
 

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from pipeline.dataset import SPLITS, Dataset
 from pipeline.errors import DataError
 from pipeline.recipe import Recipe
+from pipeline.urls import locate
 
 SUFFIXES = (".h5", ".npz")
 """What such a file's name ends in."""
@@ -131,7 +132,7 @@ def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32
         raise _unusable(file, f"{len(bad)} rows are not finite, the first is {bad[0]}")
     dataset = Dataset(
         name=file.stem,
-        paths=tuple(Path(path) for path in paths),
+        paths=tuple(locate(path) for path in paths),
         digests=tuple(digest.tobytes() for digest in digests),
         labels=labels,
         splits=np.array(splits, dtype="<U10"),

@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import math
 import shutil
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -28,6 +29,7 @@ from pipeline.index import Key, Keys
 from pipeline.packed import distinct, packed
 from pipeline.recipe import Recipe
 from pipeline.store import FeatureStore, open_stores
+from pipeline.urls import REQUESTS_AT_ONCE, Location
 
 CACHE = Path("cache")
 """Where features are kept, unless another folder is named."""
@@ -408,7 +410,7 @@ def extract(
 
 
 def extract_files(
-    paths: Sequence[Path],
+    paths: Sequence[Location],
     recipe: Recipe | None = None,
     *,
     cache: str | Path = CACHE,
@@ -419,7 +421,7 @@ def extract_files(
 
     Parameters
     ----------
-    paths : sequence of Path
+    paths : sequence of Path or Url
         The files.
     recipe, cache, weights, backbone
         As for `extract`.
@@ -452,7 +454,7 @@ def extract_files(
 class Task:
     """An image file, the digest that it is known to have, and views of it to compute."""
 
-    path: Path
+    path: Location
     digest: bytes | None = None
     views: tuple[int, ...] = (0,)
 
@@ -486,7 +488,7 @@ class _Filling:
         self._report = on_progress or (lambda done, total: None)
         self._strict = strict
 
-    def fill(self, store: FeatureStore, images: Iterable[tuple[Path, bytes, range]]) -> None:
+    def fill(self, store: FeatureStore, images: Iterable[tuple[Location, bytes, range]]) -> None:
         """Make those rows of the images' views that a store lacks, and commit them."""
         tasks = self._tasks(store, images)
         # Closed at once when interrupted, not when it is forgotten: what was computed is kept.
@@ -509,7 +511,7 @@ class _Filling:
         )
 
     def _tasks(
-        self, store: FeatureStore, images: Iterable[tuple[Path, bytes, range]]
+        self, store: FeatureStore, images: Iterable[tuple[Location, bytes, range]]
     ) -> Iterator[Task]:
         """Give the work one image at a time: a list of it all would be as long as the data."""
         prepared = False
@@ -539,8 +541,8 @@ class _Filling:
 
 
 def _lacking(
-    store: FeatureStore, images: Iterable[tuple[Path, bytes, range]]
-) -> Iterator[tuple[Path, bytes, tuple[int, ...]]]:
+    store: FeatureStore, images: Iterable[tuple[Location, bytes, range]]
+) -> Iterator[tuple[Location, bytes, tuple[int, ...]]]:
     """Give the images that a store lacks views of, and which; it is asked for many at once."""
     images = iter(images)
     while block := list(itertools.islice(images, _IMAGES_LOOKED_UP)):
@@ -611,7 +613,8 @@ def compute_rows(
     def pixels(task: Task) -> list[Pixels] | ImageError:
         try:
             content, digest = read_image(task.path, task.digest)
-            picture = decode(content, recipe.size, resize=recipe.resize)
+            with decoding:
+                picture = decode(content, recipe.size, resize=recipe.resize)
         except ImageError as error:
             return ImageError(error.found)  # its traceback would keep the file's bytes in memory
         return [
@@ -621,7 +624,8 @@ def compute_rows(
 
     most = max(1, min(_IMAGES_PER_BATCH, _PIXELS_PER_BATCH // recipe.size**2))
     batches = grouped(tasks, most)
-    with ThreadPoolExecutor(_DECODING_THREADS) as pool:
+    decoding = threading.Semaphore(_DECODING_THREADS)  # a large picture takes much memory
+    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         ahead: deque[list[tuple[Task, Future[list[Pixels] | ImageError]]]] = deque()
         try:
             for batch in batches:

@@ -25,6 +25,7 @@ from pipeline.extraction import Forward, Task, Views, compute_rows
 from pipeline.heads import Classifier, DenseHead
 from pipeline.network import Network, TunedClassifier
 from pipeline.recipe import Recipe
+from pipeline.urls import Location, locate
 
 SCHEMA = 1
 """Version of the model folder's layout."""
@@ -42,7 +43,7 @@ class Prediction:
 
     Attributes
     ----------
-    path : Path
+    path : Path or Url
         The image file.
     label : str or None
         What it is called: the likeliest class, or what the model's threshold says; None where the
@@ -53,7 +54,7 @@ class Prediction:
         Why the image could not be read.
     """
 
-    path: Path
+    path: Location
     label: str | None
     probabilities: dict[str, float]
     error: str | None = None
@@ -139,7 +140,7 @@ class Model:
         Prediction
             One for each file, in order.
         """
-        files = [Path(path) for path in paths]
+        files = [locate(path) for path in paths]
         report = on_progress or (lambda done, total: None)
         report(0, len(files))
         forward = backbone or Backbone(self.recipe, weights)

@@ -5,26 +5,27 @@ from __future__ import annotations
 import os
 from array import array
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.urls import Location
 
-class PackedPaths(Sequence[Path]):
+
+class PackedPaths(Sequence[Location]):
     """Paths, as the folders that there are, and for each path the number of its folder and a name.
 
     It is equal to any sequence of the same paths, and cannot be changed.
 
     Parameters
     ----------
-    paths : iterable of Path
+    paths : iterable of Path or Url
         What it holds.
     """
 
-    def __init__(self, paths: Iterable[Path]) -> None:
-        number: dict[Path, int] = {}
+    def __init__(self, paths: Iterable[Location]) -> None:
+        number: dict[Location, int] = {}
         self._folder = array("i")
         self._end = array("q", [0])
         names = bytearray()
@@ -39,10 +40,10 @@ class PackedPaths(Sequence[Path]):
         return len(self._folder)
 
     @overload
-    def __getitem__(self, place: int) -> Path: ...
+    def __getitem__(self, place: int) -> Location: ...
     @overload
-    def __getitem__(self, place: slice) -> Sequence[Path]: ...
-    def __getitem__(self, place: int | slice) -> Path | Sequence[Path]:
+    def __getitem__(self, place: slice) -> Sequence[Location]: ...
+    def __getitem__(self, place: int | slice) -> Location | Sequence[Location]:
         if isinstance(place, slice):
             return [self[one] for one in range(*place.indices(len(self)))]
         place = range(len(self))[place]

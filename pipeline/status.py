@@ -11,6 +11,7 @@ from pipeline.digests import Digests
 from pipeline.extraction import stored_calibration
 from pipeline.recipe import Recipe
 from pipeline.store import FeatureStore
+from pipeline.urls import Location, Url, locate
 
 
 @dataclass(frozen=True)
@@ -23,11 +24,11 @@ class Status:
         The store that was looked at.
     reused : int
         Number of images whose rows are there.
-    new : tuple of Path
+    new : tuple of Path or Url
         Images without a row, that were not listed by the last run.
-    changed : tuple of Path
+    changed : tuple of Path or Url
         Images without a row, that had other bytes in the last run.
-    removed : tuple of Path
+    removed : tuple of Path or Url
         Files that the last run listed, and that are no longer listed.
     unreadable : tuple of Quarantined
         Files that take no part, as far as can be told without decoding them.
@@ -35,9 +36,9 @@ class Status:
 
     store: FeatureStore
     reused: int
-    new: tuple[Path, ...]
-    changed: tuple[Path, ...]
-    removed: tuple[Path, ...]
+    new: tuple[Location, ...]
+    changed: tuple[Location, ...]
+    removed: tuple[Location, ...]
     unreadable: tuple[Quarantined, ...]
 
 
@@ -61,16 +62,19 @@ def status(source: str | Path, recipe: Recipe, *, cache: Path) -> Status:
     with Digests(cache) as remembered:
         dataset = list_dataset(source, remembered=remembered)
         store = FeatureStore(cache, stored_calibration(dataset, recipe, cache=cache))
-        new: list[Path] = []
-        changed: list[Path] = []
+        new: list[Location] = []
+        changed: list[Location] = []
         for path, digest in zip(dataset.paths, dataset.digests):
             if (digest, 0) not in store:
                 last = remembered.last(path)
                 (changed if last not in (None, digest) else new).append(path)
         seen = (*dataset.paths, *(bad.path for bad in dataset.quarantined))
-        listed = {os.path.abspath(path) for path in seen}  # noqa: PTH100 -- as Digests has them
-        seen_before = remembered.paths_of(Path(source))
-        removed = [Path(path) for path in seen_before if path not in listed]
+        listed = {  # as Digests has them
+            path if isinstance(path, Url) else os.path.abspath(path)  # noqa: PTH100
+            for path in seen
+        }
+        seen_before = remembered.paths_of(source)
+        removed = [locate(path) for path in seen_before if path not in listed]
     return Status(
         store,
         len(dataset) - len(new) - len(changed),

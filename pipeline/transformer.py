@@ -16,6 +16,7 @@ from sklearn.utils import Tags
 from pipeline.backbone import vgg16_recipe
 from pipeline.errors import ImageError
 from pipeline.extraction import extract_files
+from pipeline.urls import locate
 
 
 class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -85,7 +86,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             precision=self.precision,
             resize=self.resize,
         )
-        paths = [Path(path) for path in np.ravel(np.asarray(X, dtype=object))]
+        paths = [locate(path) for path in np.ravel(np.asarray(X, dtype=object))]
         weights = Path(self.weights) if self.weights else None
         store, keys, refused = extract_files(paths, recipe, cache=self.cache, weights=weights)
         if refused:

@@ -131,8 +131,8 @@ def predict(
         Path, typer.Argument(metavar="MODEL", help="runs/NAME, or a model's own folder.")
     ],
     image: Annotated[
-        list[Path],
-        typer.Argument(metavar="IMAGE...", help="Image files, or folders of them."),
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="Image files, folders of them, or their URLs."),
     ],
     *,
     head: Annotated[

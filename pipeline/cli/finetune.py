@@ -31,6 +31,7 @@ from pipeline.cli.options import (
 from pipeline.cli.steps import prepare, print_dataset, print_run
 from pipeline.cli.terminal import err, exit_code, finish, out, progress, reporting_errors, shown
 from pipeline.errors import ImageError, PipelineError
+from pipeline.urls import locate
 
 if TYPE_CHECKING:
     from pipeline.network import Network
@@ -246,7 +247,7 @@ def _print_epoch(phase: str, epoch: int, figures: Mapping[str, float]) -> None:
 
 
 def augment(
-    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="An image file.")],
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image file.")],
     *,
     views: Annotated[
         int, typer.Option(min=1, max=100, help="Number of views, the image itself included.")
@@ -265,7 +266,8 @@ def augment(
     """
     if file.suffix.lower() != ".png":
         raise typer.BadParameter(f"{file} is no name of a PNG file.", param_hint="--out")
-    if file.exists() and image.exists() and file.samefile(image):
+    where = locate(image)
+    if file.exists() and isinstance(where, Path) and where.exists() and file.samefile(where):
         raise typer.BadParameter(f"{file} is the image itself.", param_hint="--out")
     with reporting_errors():
         from pipeline.augment import get_augmentation, views_of
@@ -275,7 +277,7 @@ def augment(
 
         chosen = get_augmentation(augmentation)
         try:
-            content, digest = read_image(image)
+            content, digest = read_image(where)
             pixels = decode(content, size)
         except ImageError as error:
             raise PipelineError(f"{image}: {error.found}", fix=error.fix) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from functools import wraps
@@ -49,15 +50,25 @@ class Pool(StrEnum):
     max = "max"
 
 
+def _on_this_machine(folder: Path) -> Path:
+    # As a path, s3://bucket is a folder s3: with another in it, which would be made.
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", folder.as_posix()):
+        raise typer.BadParameter("only images, and the CSV that lists them, may be behind URLs.")
+    return folder
+
+
 DataArgument = Annotated[
     str,
     typer.Argument(
         metavar="DATA",
         help="A folder of class folders; a folder with train/, validation/, test/ of class "
-        "folders; a CSV with path,label[,split][,group]; or the word demo.",
+        "folders; a CSV with path,label[,split][,group]; or the word demo. May be, and name, "
+        "URLs as in s3://bucket/photos.",
     ),
 ]
-CacheOption = Annotated[Path, typer.Option(help="Folder that features are kept in.")]
+CacheOption = Annotated[
+    Path, typer.Option(help="Folder that features are kept in.", callback=_on_this_machine)
+]
 WeightsOption = Annotated[
     Path | None,
     typer.Option(
@@ -104,7 +115,9 @@ WorkersOption = Annotated[
     typer.Option(min=1, help="Make the rows in so many processes, which share this machine."),
 ]
 NameOption = Annotated[str | None, typer.Option(help="Name of the run's folder.")]
-RunsOption = Annotated[Path, typer.Option(help="Folder that runs are kept in.")]
+RunsOption = Annotated[
+    Path, typer.Option(help="Folder that runs are kept in.", callback=_on_this_machine)
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 

@@ -12,6 +12,7 @@ from rich.filesize import decimal as filesize
 from rich.table import Table
 
 from pipeline.cli.terminal import err, out, print_damaged, shown
+from pipeline.errors import PipelineError
 from pipeline.table import COLUMNS, notes, row, title
 
 if TYPE_CHECKING:
@@ -60,10 +61,15 @@ def prepare(
     if data == "demo":
         err.print(demo.SOURCE)
     with Digests(cache) as remembered:
-        dataset = load_dataset(
-            data, seed=seed, remembered=remembered, **(protocol.shares if protocol else {})
-        )
-    remembered.save(Path(data), dataset.paths)
+        try:
+            dataset = load_dataset(
+                data, seed=seed, remembered=remembered, **(protocol.shares if protocol else {})
+            )
+        except (PipelineError, KeyboardInterrupt):  # what was read is not read again
+            remembered.close()
+            remembered.save(data)
+            raise
+    remembered.save(data, dataset.paths)
     if protocol:
         dataset = protocol.check(dataset)
     recipe = calibrated(

@@ -18,12 +18,13 @@ from pipeline.augment import PRESETS, apply, draw
 from pipeline.backbone import preprocess
 from pipeline.dataset import Dataset
 from pipeline.digests import read_image
-from pipeline.errors import DataError, ImageError, PipelineError
+from pipeline.errors import DataError, PipelineError
 from pipeline.extraction import Extraction, Views, free_space
 from pipeline.finetuning.training import Batch
 from pipeline.images import decode
 from pipeline.network import Network, as_probabilities
 from pipeline.recipe import Recipe
+from pipeline.urls import Location
 
 _ROWS_AT_ONCE = 64
 
@@ -211,7 +212,7 @@ class Images:
         self._dataset = dataset
         self._recipe = recipe
         self._views = views
-        self._failed: list[tuple[Path, ImageError]] = []
+        self._failed: list[tuple[Location, PipelineError]] = []
 
     def inputs(self, network: Network, phase: str) -> tuple[Read, Before]:
         """Give pixels, and the frozen part of the network."""
@@ -242,7 +243,7 @@ class Images:
         def pixels(place: int) -> Inputs:
             try:
                 return self._pixels(int(place), number)
-            except ImageError as error:
+            except PipelineError as error:
                 self._failed.append((self._dataset.paths[place], error))
                 raise
 
@@ -263,7 +264,8 @@ class Images:
                 path, reason = self._failed[0]
                 raise DataError(
                     f"the image {path} cannot be read any more: {reason.found}",
-                    fix="leave the images alone until the training ends, and start it again",
+                    fix=reason.fix
+                    or "leave the images alone until the training ends, and start it again",
                 ) from error
             raise
 

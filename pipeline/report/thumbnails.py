@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.digests import read_image
-from pipeline.errors import ImageError
+from pipeline.errors import PipelineError
 from pipeline.images import png, thumbnail
+from pipeline.urls import locate
 
 SIDE = 160
 """Longer side of a picture, in pixels."""
@@ -43,8 +43,8 @@ class Picture:
     def of(cls, path: str) -> Picture:
         """Make a thumbnail of a file."""
         try:
-            small = thumbnail(read_image(Path(path))[0], SIDE)
-        except ImageError as error:
+            small = thumbnail(read_image(locate(path))[0], SIDE)
+        except PipelineError as error:  # also where nobody answers: a page is made all the same
             return cls(path, "", error.found)
         return cls(path, _uri("jpeg", small), "")
 

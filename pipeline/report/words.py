@@ -58,9 +58,6 @@ def p_value(p: float) -> str:
 
 def common_folder(paths: Sequence[str]) -> str:
     """Find what all paths begin with, up to a slash: it need not stand below each picture."""
-    try:
-        common = os.path.commonpath([Path(path).parent for path in paths])
-    except ValueError:  # some begin at the root and some do not, or there are none
-        return ""
-    folder = os.path.join(common, "") if Path(common).name else ""  # noqa: PTH118 - Path drops the slash
-    return folder if len(paths) > 1 and all(path.startswith(folder) for path in paths) else ""
+    common = os.path.commonprefix(paths)  # noqa: RUF071 -- cut below; commonpath makes s3:/ of s3://
+    folder = common[: max(common.rfind("/"), common.rfind(os.sep)) + 1]
+    return folder if len(paths) > 1 and Path(folder).name else ""
