@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.classification.rows import ViewedRows
-from pipeline.classification.search import out_of_fold
+from pipeline.classification.search import Spread, judge_folds
 from pipeline.dataset import Dataset
 from pipeline.evaluate import log_loss
 from pipeline.heads import Classifier, Head
@@ -40,6 +40,8 @@ class Task:
         Who is fitted on what.
     seed : int
         Decides folds, and what is random in heads.
+    spread : Spread, optional
+        Where candidates are fitted, in place of threads here.
 
     Raises
     ------
@@ -52,6 +54,7 @@ class Task:
     variants: Sequence[ViewedRows]
     protocol: Protocol
     seed: int
+    spread: Spread | None = None
 
     def __post_init__(self) -> None:
         _ = self.folds  # what cannot be dealt out is said before the work
@@ -129,46 +132,60 @@ class Candidate:
         return log_loss(labels[places], self.p[places])
 
 
-def try_candidates(task: Task, head: Head, pairs: Sequence[Pair], seed: int) -> list[Candidate]:
+def try_candidates(
+    task: Task, head: Head, deals: Sequence[Sequence[Pair]], seed: int
+) -> list[list[Candidate]]:
     """Fit every candidate on each pair's one side, and judge it on the other.
 
     Parameters
     ----------
     task, head
         What is fitted, and to what.
-    pairs : sequence of Pair
-        No image is judged twice.
+    deals : sequence of sequence of Pair
+        No image is judged twice in one.
     seed : int
         Decides what is random in the head.
 
     Returns
     -------
-    list of Candidate
-        For each of the task's variants, each of the head's grid.
+    list of list of Candidate
+        For each deal, for each of the task's variants, each of the head's grid.
     """
     if head.early_stopping:
         return [
-            _try_stopped(task, head, pairs, seed, rows=rows, parameters=parameters)
-            for rows, parameters in itertools.product(task.variants, head.grid)
+            [
+                _try_stopped(task, head, pairs, seed, rows=rows, parameters=parameters)
+                for rows, parameters in itertools.product(task.variants, head.grid)
+            ]
+            for pairs in deals
         ]
-    found = []
+    found: list[list[Candidate]] = [[] for _ in deals]
     for rows in task.variants:
-        p = out_of_fold(
+        said = judge_folds(
             head,
             rows.flat,
             task.dataset.labels[rows.image],
-            [rows.fold(*pair) for pair in pairs],
+            [rows.fold(*pair) for pair in itertools.chain(*deals)],
             classes=len(task.dataset.classes),
             groups=task.groups(rows.image),
             seed=seed,
             balanced=task.protocol.balanced,
             prepared=rows.prepared,
             jobs=joblib.cpu_count(),
+            spread=task.spread,
         )
-        found += [
-            Candidate(*one) for one in zip(head.grid, itertools.repeat(rows), rows.of_images(p))
-        ]
+        for parameters, of_pairs in zip(head.grid, said):
+            left = iter(of_pairs)
+            for pairs, candidates in zip(deals, found):
+                p = _nothing_said(task)
+                for pair in pairs:
+                    p[pair.judged] = rows.of_images(next(left))
+                candidates.append(Candidate(parameters, rows, p))
     return found
+
+
+def _nothing_said(task: Task) -> Floats:
+    return np.full((len(task.dataset), len(task.dataset.classes)), np.nan)
 
 
 def _try_stopped(
@@ -181,7 +198,7 @@ def _try_stopped(
     parameters: Mapping[str, Any],
 ) -> Candidate:
     """Try a candidate whose training stops by the images that it is judged on."""
-    p = np.full((len(task.dataset), len(task.dataset.classes)), np.nan)
+    p = _nothing_said(task)
     blank = Candidate(parameters, rows, p)
     fitted = [fit(task, head, blank, pair.fitted, seed, stop_on=pair.judged) for pair in pairs]
     for estimator, pair in zip(fitted, pairs):
