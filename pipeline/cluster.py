@@ -424,15 +424,16 @@ def _said_by(worker: str) -> Iterator[None]:
 
 
 def _joblib_backend(client: Any) -> Any:
-    """Make joblib's backend for Dask, and one that tells of all errors.
-
-    joblib 1.6 learns of what a task raised, but waits for ever for one that Dask itself gave up: a
-    worker died of it, or could not read it.
-    """
+    """Make joblib's backend for Dask, less two things that it does as of release 1.6."""
     from joblib._dask import DaskDistributedBackend
 
     class Backend(DaskDistributedBackend):  # type: ignore[misc]
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            # For a single one, it would do the work here.
+            return max(2, int(super().effective_n_jobs(n_jobs)))
+
         def submit(self, func: Any, callback: Any = None) -> Any:
+            # It would wait for ever for what Dask gives up: a worker died of it or cannot read it.
             done = super().submit(func, callback)
             done.add_done_callback(lambda it: it.exception() and callback(it.exception()))
             return done

@@ -1,21 +1,28 @@
 """Searches on a cluster: the same scores as here, whatever happens to the workers."""
 
+import dataclasses
 import os
 import signal
 
 import distributed
 import numpy as np
 import pytest
+from conftest import paint_classes
 from sklearn.linear_model import LogisticRegression
-from test_cluster import scheduler
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
+from test_cluster import make, scheduler_of_its_own, worker
 from test_heads import rows_like_features
 from test_search import folds_of, grid_of
+from torture_worker import SETTINGS
+from typer.testing import CliRunner
 
 from pipeline import cluster as cluster_module
 from pipeline.classification.search import Prepared, out_of_fold
+from pipeline.cli import app
 from pipeline.cluster import Cluster
-from pipeline.errors import ClusterError
-from pipeline.heads import get_head
+from pipeline.dataset import load_dataset
+from pipeline.heads import Head, get_head
 
 os.environ.setdefault("NOT_TO_BE_KILLED", str(os.getpid()))  # set where the workers start
 
@@ -26,6 +33,21 @@ class Deadly(LogisticRegression):
     def fit(self, *data):
         if os.environ["NOT_TO_BE_KILLED"] != str(os.getpid()):
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().fit(*data)
+
+
+class DeadlyOnce(Deadly):
+    """Kills one worker."""
+
+    def __init__(self, file):
+        super().__init__()
+        self.file = file
+
+    def fit(self, *data):
+        try:
+            self.file.touch(exist_ok=False)
+        except FileExistsError:
+            return LogisticRegression.fit(self, *data)
         return super().fit(*data)
 
 
@@ -85,20 +107,29 @@ def test_a_run_is_the_same_on_workers_as_here(workers, place, settings):
         np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=0, atol=1e-9)
 
 
-def test_networks_stay_here(workers, place, monkeypatch):
-    asked = []
-    monkeypatch.setattr(workers, "spread", lambda *shared: asked.append(shared))
-    run = place.classify(place.data(), ["dense"], cluster=workers, search=True)
-    assert [result.head for result in run.results] == ["dense"]
-    assert asked == []
+def test_networks_stay_here():
+    def never(*shared):
+        raise AssertionError("on the cluster")
+
+    rows, labels = rows_like_features(60, 2)
+    head = dataclasses.replace(get_head("knn"), early_stopping=True)
+    found = out_of_fold(head, rows, labels, folds_of(labels), classes=2, spread=never)
+    assert np.isfinite(found).all()
 
 
 # --- what may happen to it ----------------------------------------------------------------
 
 
-def test_the_death_of_one_worker_costs_its_fits_only(place):
-    with scheduler() as address, Cluster(address) as cluster:
-        pass
+def test_the_death_of_a_worker_costs_its_fits_only(workers, tmp_path):
+    rows, labels = rows_like_features(60, 2)
+    head = Head(
+        "deadly", "", lambda seed: make_pipeline(Normalizer(), DeadlyOnce(tmp_path / "dead"))
+    )
+    given = {"classes": 2, "grid": [{}] * 5}
+    there = out_of_fold(head, rows, labels, folds_of(labels), spread=workers.spread, **given)
+    assert (tmp_path / "dead").exists()
+    here = out_of_fold(head, rows, labels, folds_of(labels), **given)
+    np.testing.assert_allclose(there, here, rtol=0, atol=1e-9)
 
 
 def test_heads_that_are_done_are_kept_when_the_workers_die(place, monkeypatch):
@@ -117,14 +148,36 @@ def test_a_head_that_workers_cannot_read_costs_no_other(workers, place):
     run = place.classify(place.data(), heads, search=True, cluster=workers)
     assert [result.head for result in run.results] == ["logistic"]
     assert run.failed.keys() == {"test_spread:Unpicklable"}
-    print(run.failed)
+    assert "deserialization" in run.failed["test_spread:Unpicklable"]
 
 
-def test_a_cluster_that_is_not_there_is_one_clear_error(place, monkeypatch):
-    monkeypatch.setattr(cluster_module, "_CONNECT_SECONDS", 1)
+def test_heads_that_are_done_are_kept_when_the_scheduler_dies(place, tmp_path):
     with (
-        Cluster("tcp://127.0.0.1:9") as cluster,
-        pytest.raises(ClusterError, match=r"^no Dask scheduler answers at tcp://127\.0\.0\.1:9"),
+        scheduler_of_its_own(tmp_path) as (process, address),
+        worker(address, tmp_path),
+        Cluster(address) as cluster,
     ):
-        place.classify(place.data(), ["logistic", "ridge"], search=True, cluster=cluster)
-    assert not place.runs.exists()
+        run = place.classify(
+            place.data(),
+            ["logistic", "knn", "ridge"],
+            search=True,
+            cluster=cluster,
+            on_result=lambda result: process.kill(),
+        )
+    assert [result.head for result in run.results] == ["logistic"]
+    assert run.failed == {"knn": "the connection to the Dask scheduler was lost."}
+    assert run.unfinished == ("ridge",)
+
+
+def test_a_cluster_that_is_not_there_is_one_clear_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster_module, "_CONNECT_SECONDS", 1)
+    photos = paint_classes(tmp_path / "photos", 40)
+    make(load_dataset(photos), tmp_path / "cache", None)
+    folders = ["--cache", str(tmp_path / "cache"), "--runs", str(tmp_path / "runs")]
+    options = ["--search", "--scheduler", "tcp://127.0.0.1:9", "--head", "knn", "--head", "ridge"]
+    done = CliRunner().invoke(app, ["classify", str(photos), *SETTINGS, *folders, *options])
+    assert done.exit_code == 1
+    assert "no Dask scheduler answers at tcp://127.0.0.1:9" in done.stderr
+    assert done.stderr.count("Error") == 1
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()

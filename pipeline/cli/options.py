@@ -96,13 +96,13 @@ SchedulerOption = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="Let the workers of this Dask scheduler make the rows, as in tcp://10.0.0.1:8786; of "
-        "classify, also fit what candidates there are.",
+        help="Let the workers of this Dask scheduler make the rows, as in tcp://10.0.0.1:8786, and "
+        "for classify try the candidates, too.",
     ),
 ]
 WorkersOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Do so in as many processes, which share this machine."),
+    typer.Option(min=1, help="The same in so many processes, which share this machine."),
 ]
 NameOption = Annotated[str | None, typer.Option(help="Name of the run's folder.")]
 RunsOption = Annotated[Path, typer.Option(help="Folder that runs are kept in.")]
