@@ -226,17 +226,19 @@ def fit(
     labels, rows = task.dataset.labels, candidate.rows
     learned = rows.to_fit(places)
     options: dict[str, Any] = {"balanced": True} if task.protocol.balanced else {}
-    watched: dict[str, Any] = {}
     groups = task.groups(rows.image[learned])
     if head.calibrated and groups is not None:
         options["groups"] = groups
-    if stop_on is not None:
-        watched["validation_data"] = (rows.flat[stop_on], labels[stop_on])
-    elif head.early_stopping:
+    if head.early_stopping and stop_on is None:
         epochs = [one.best_epoch_ for one in candidate.fitted]  # type: ignore[attr-defined]
         options["epochs"] = max(1, round(float(np.mean(epochs))))
     estimator = head.build(seed, **{**candidate.parameters, **options})
-    estimator.fit(rows.flat[learned], labels[rows.image[learned]], **watched)
+    known = labels[rows.image[learned]]
+    if stop_on is not None:
+        watched = rows.flat[stop_on], labels[stop_on]
+        estimator.fit(rows.flat[learned], known, validation_data=watched)
+    else:
+        rows.prepared.fit(estimator, learned, known)
     return estimator
 
 

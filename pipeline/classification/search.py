@@ -104,6 +104,21 @@ class Prepared:
         ready = self.ready(steps)
         return Material(self.products(steps) if on_products else ready, ready.shape[1], on_products)
 
+    def fit(
+        self, estimator: Any, places: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]
+    ) -> None:
+        """Fit what a head built to the rows at some places, by what is ready of them."""
+        if not isinstance(estimator, Pipeline):
+            estimator.fit(self.rows[places], labels)
+            return
+        values, width, of_products = self.of(estimator)
+        steps, classifier = estimator[:-1], estimator[-1]
+        if of_products:
+            classifier.fit_products(values[np.ix_(places, places)], labels, width)
+            classifier.keep(self.ready(steps)[places])
+        else:
+            classifier.fit(values[places], labels)
+
     def ready(self, steps: Pipeline) -> Any:
         """Take steps that look at each row by itself; give the matrix that comes of them."""
         key = joblib.hash(steps)
