@@ -197,7 +197,9 @@ def look_into(
     dataset, best, rows = run.dataset, run.best, task.variants[0].first
     looks: dict[str, Callable[[], Any]] = {
         "reference": lambda: tuple(_judge_more_exact(task, heads, cache)),
-        "problems": lambda: find_problems_quickly(dataset, rows, best.predicted, seed=task.seed),
+        "problems": lambda: find_problems_quickly(
+            dataset, rows, best.predicted, neighbours=task.neighbours, seed=task.seed
+        ),
         "examples": lambda: find_examples(
             best.model,
             dataset,

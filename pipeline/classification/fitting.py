@@ -17,6 +17,7 @@ from pipeline.classification.search import Spread, judge_folds
 from pipeline.dataset import Dataset
 from pipeline.evaluate import log_loss
 from pipeline.heads import Classifier, Head
+from pipeline.problems import QUICK, Neighbours, nearest_rows
 from pipeline.protocol import Protocol, deal_folds, find_units, search_folds
 from pipeline.recipe import Recipe
 
@@ -62,8 +63,17 @@ class Task:
     @cached_property
     def units(self) -> Places:
         """Number of each image, shape (n,): those of the same number must not be parted."""
-        rows = None if self.protocol.cv is None else self.variants[0].first
-        return find_units(self.dataset, rows)  # of copies across splits, the page warns
+        if self.neighbours is None:  # of copies across splits, the page warns
+            return find_units(self.dataset)
+        return find_units(self.dataset, self.variants[0].first, self.neighbours[0])
+
+    @cached_property
+    def neighbours(self) -> list[Neighbours] | None:
+        """What copies are known by, for folds; None for splits, or where it takes too long."""
+        rows = self.variants[0].first
+        if len(rows) > QUICK or not (self.protocol.search or self.protocol.cv):
+            return None
+        return nearest_rows(rows, self.dataset.labels)
 
     @cached_property
     def folds(self) -> list[list[Places]]:

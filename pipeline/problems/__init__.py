@@ -6,7 +6,7 @@ digests go in, and what to look at comes out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -78,6 +78,7 @@ __all__ = [
     "join_groups",
     "measure_leakage",
     "measure_learning_curve",
+    "nearest_rows",
     "out_of_fold",
 ]
 
@@ -197,6 +198,7 @@ def find_problems(
     predicted: npt.NDArray[np.int64] | None = None,
     groups: npt.NDArray[np.int64] | None = None,
     mirrored: Rows | None = None,
+    neighbours: Sequence[Neighbours] | None = None,
     alike: Alike = ALIKE,
     repeats: int = 2,
     seed: int = 0,
@@ -223,6 +225,8 @@ def find_problems(
         case.
     mirrored : ndarray of float32, shape (n, ...), optional
         Features of the mirrored images, to find mirrored copies too.
+    neighbours : sequence of Neighbours, optional
+        What `nearest_rows` gives of these rows, if that is there.
     alike : Alike
         What to call a near-duplicate.
     repeats : int
@@ -245,7 +249,7 @@ def find_problems(
     labels, splits, k = dataset.labels, dataset.splits, len(dataset.classes)
     logistic = get_head("logistic").build
     judge = build or (get_head("rbf-svm").build if len(rows) <= _SMALL else logistic)
-    nearest, of_class = find_neighbours(rows, NEAREST, among=(None, labels))
+    nearest, of_class = neighbours or nearest_rows(rows, labels)
     duplicates = find_duplicates(
         rows,
         dataset.digests,
@@ -290,8 +294,18 @@ def find_problems(
     )
 
 
+def nearest_rows(rows: Rows, labels: npt.NDArray[np.int64]) -> list[Neighbours]:
+    """Find the neighbours that problems are found by: among all rows, and among their class."""
+    return find_neighbours(rows, NEAREST, among=(None, labels))
+
+
 def find_problems_quickly(
-    dataset: Dataset, rows: Rows, predicted: npt.NDArray[np.int64], *, seed: int = 0
+    dataset: Dataset,
+    rows: Rows,
+    predicted: npt.NDArray[np.int64],
+    *,
+    neighbours: Sequence[Neighbours] | None = None,
+    seed: int = 0,
 ) -> Problems | None:
     """Find what takes two seconds on the demo: all but the learning curve, labels by ``logistic``.
 
@@ -301,7 +315,15 @@ def find_problems_quickly(
     if len(rows) > QUICK:
         return None
     logistic = get_head("logistic").build
-    return find_problems(dataset, rows, build=logistic, predicted=predicted, repeats=0, seed=seed)
+    return find_problems(
+        dataset,
+        rows,
+        build=logistic,
+        predicted=predicted,
+        neighbours=neighbours,
+        repeats=0,
+        seed=seed,
+    )
 
 
 def _predict_test(
