@@ -198,7 +198,13 @@ def look_into(
     looks: dict[str, Callable[[], Any]] = {
         "reference": lambda: tuple(_judge_more_exact(task, heads, cache)),
         "problems": lambda: find_problems_quickly(
-            dataset, rows, best.predicted, neighbours=task.neighbours, seed=task.seed
+            dataset,
+            rows,
+            best.predicted,
+            # Of a cross-validation, each image's are by a fit without it and its copies.
+            probabilities=None if task.protocol.cv is None else best.probabilities,
+            neighbours=task.neighbours,
+            seed=task.seed,
         ),
         "examples": lambda: find_examples(
             best.model,

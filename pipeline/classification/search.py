@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import joblib
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import issparse
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
@@ -117,7 +118,9 @@ class Prepared:
             classifier.fit_products(values[np.ix_(places, places)], labels, width)
             classifier.keep(self.ready(steps)[places])
         else:
-            classifier.fit(values[places], labels)
+            # A sparse head's vectors are too short for BLAS to gain by a second thread.
+            with threadpool_limits(1 if issparse(values) else None):
+                classifier.fit(values[places], labels)
 
     def ready(self, steps: Pipeline) -> Any:
         """Take steps that look at each row by itself; give the matrix that comes of them."""
