@@ -1,8 +1,9 @@
-"""Stage one on several processes or machines: the only file that knows Dask.
+"""Work on several processes or machines: the only file that knows Dask.
 
-Dask's scheduler places the work, moves it when a worker dies and does it again. A task is one
-shard's worth of images: a worker reads them, computes their rows and commits them to the store
-itself. So what a death costs is a shard, and what travels is names.
+Dask's scheduler places the work, moves it when a worker dies and does it again. In stage one a
+task is one shard's worth of images: a worker reads them, computes their rows and commits them to
+the store itself. So what a death costs is a shard, and what travels is names. In stage two a task
+is one fit, by joblib; the rows travel once.
 """
 
 from __future__ import annotations
@@ -19,8 +20,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
+import joblib
+
 from pipeline.backbone import limit_threads
-from pipeline.errors import ImageError, PipelineError, StoreError
+from pipeline.errors import ClusterError, ImageError, PipelineError, StoreError
 from pipeline.extraction import Forward, Pixels, Rows, Task, commit_rows, grouped
 from pipeline.recipe import Recipe
 from pipeline.store import FeatureStore
@@ -70,10 +73,10 @@ class Made:
 
 
 class Cluster:
-    """Workers that make rows: those of a scheduler elsewhere, or some on this machine.
+    """Workers that make rows and fit heads: of a scheduler elsewhere, or some on this machine.
 
-    To be used in a ``with`` statement. Nothing is started and nobody is asked before there are
-    rows to make.
+    To be used in a ``with`` statement. Nothing is started and nobody is asked before there is
+    work.
 
     Parameters
     ----------
@@ -87,9 +90,10 @@ class Cluster:
     Raises
     ------
     PipelineError
-        Neither is given, or both; or, once there are rows to make: Dask is not installed, the
-        scheduler does not answer, there are no workers, or one lacks this version of the project,
-        the images or the store.
+        Neither is given, or both; or, once there is work, a worker lacks the images or the store.
+    ClusterError
+        Dask is not installed, the scheduler does not answer, or not any more, there are no
+        workers, or one lacks this version of the project.
     """
 
     def __init__(self, scheduler: str | None = None, workers: int | None = None) -> None:
@@ -103,12 +107,14 @@ class Cluster:
         self._open = contextlib.ExitStack()
         self._client: Any = None
         self._spent: dict[str, list[float]] = {}
+        self._shared: dict[int, tuple[Any, Any]] = {}  # by its id: what was brought, and its future
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._client = None
+        self._shared.clear()
         self._open.close()
 
     @property
@@ -144,7 +150,7 @@ class Cluster:
         sample, cache = first[0].path, store.folder.parent.absolute()
         job = Job(cache, store.recipe, forward, sample, _installed()())
         self._connect()
-        self._check(job)
+        self._check_access(job)
         for block, made in self._run(job, itertools.chain([first], blocks)):
             if lost := store.take_in(made.shards):
                 raise StoreError(
@@ -158,9 +164,62 @@ class Cluster:
             refusals = {digest: ImageError(reason) for digest, reason in made.refused.items()}
             yield [(task, refusals.get(task.digest or b"")) for task in block]
 
+    @contextlib.contextmanager
+    def spread(self, *shared: Any) -> Iterator[Sequence[Any]]:
+        """Have joblib run on the workers; see `pipeline.classification.search.Spread`.
+
+        What is shared is brought to every worker once, however often it is shared again, and
+        stays there as long as this cluster is in use.
+
+        Parameters
+        ----------
+        *shared : object
+            What tasks have in common: rows, or their inner products.
+
+        Yields
+        ------
+        list
+            What to hand to tasks in their place.
+        """
+        distributed = _distributed()
+        self._connect()
+        died = (distributed.scheduler.KilledWorker, distributed.CancelledError)
+        with _lost_connections():
+            try:
+                with joblib.parallel_config(_joblib_backend(self._client)):
+                    yield [self._brought(one) for one in shared]
+            except died as error:
+                if self._client.status != "running":  # it is the scheduler
+                    raise
+                raise ClusterError(
+                    "the workers died at their fits, and with them what they had to share.",
+                    fix="see what their logs say: is there too little memory?",
+                ) from error
+
+    def _brought(self, one: Any) -> Any:
+        if id(one) not in self._shared:
+            [future] = self._client.scatter([one], broadcast=True, hash=False)
+            self._shared[id(one)] = one, future
+        return self._shared[id(one)][1]
+
     def _connect(self) -> None:
-        if self._client is not None:
-            return
+        """Find a scheduler, and workers with this version of the project, before any work."""
+        if self._client is None:
+            self._client = self._find()
+        with _lost_connections():
+            try:
+                self._client.wait_for_workers(1, timeout=_NO_WORKERS_SECONDS)
+            except TimeoutError as error:
+                raise _no_workers() from error
+            expected = _installed()()
+            found = {"the scheduler": self._client.run_on_scheduler(_installed())}
+            of_workers = self._client.run(_installed())
+            found |= {f"the worker {worker}": version for worker, version in of_workers.items()}
+            for where, version in found.items():
+                if version != expected:
+                    raise _other_version(where, version, expected)
+
+    def _find(self) -> Any:
         distributed = _distributed()
         # What its loggers say of a lost worker or scheduler is said here, if it matters.
         quiet = distributed.utils.silence_logging_cmgr(logging.CRITICAL, root="distributed")
@@ -169,13 +228,13 @@ class Cluster:
         try:
             client = distributed.Client(address, timeout=_CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError, TypeError) as error:  # TypeError: TLS without certificates
-            raise PipelineError(
+            raise ClusterError(
                 f"no Dask scheduler answers at {address}: {error}.",
                 expected="the address of a running one, as in tcp://10.0.0.1:8786; for tls:// also "
                 "the certificates in Dask's configuration",
                 fix="see docs/cluster.md",
             ) from error
-        self._client = self._open.enter_context(client)
+        return self._open.enter_context(client)
 
     def _start(self) -> Any:
         distributed = _distributed()
@@ -202,19 +261,9 @@ class Cluster:
             silence_logs=logging.CRITICAL,
         )
 
-    def _check(self, job: Job) -> None:
-        """Refuse a cluster that lacks the project, the images or the store, before any work."""
+    def _check_access(self, job: Job) -> None:
+        """Refuse a cluster that lacks the images or the store, before any work."""
         with _lost_connections():
-            try:
-                self._client.wait_for_workers(1, timeout=_NO_WORKERS_SECONDS)
-            except TimeoutError as error:
-                raise _no_workers() from error
-            found = {"the scheduler": self._client.run_on_scheduler(_installed())}
-            of_workers = self._client.run(_installed())
-            found |= {f"the worker {worker}": version for worker, version in of_workers.items()}
-            for where, version in found.items():
-                if version != job.installed:
-                    raise _other_version(where, version, job.installed)
             complaints = self._client.run(_prove_access, job, on_error="return")
             for worker, complaint in complaints.items():
                 if complaint is not None:
@@ -249,7 +298,7 @@ class Cluster:
         try:
             made: Made = future.result()
         except _distributed().scheduler.KilledWorker as error:
-            raise PipelineError(
+            raise ClusterError(
                 f"several workers died, one after the other, at the images {block[0].path} to "
                 f"{block[-1].path}; the last was {error.last_worker.address}.",
                 fix="see what its log says: is there too little memory?",
@@ -358,7 +407,7 @@ def _distributed() -> Any:
     try:
         import distributed
     except ImportError as error:
-        raise PipelineError(
+        raise ClusterError(
             "--scheduler and --workers need the package distributed.",
             fix="pip install 'cached-feature-pipeline[dask]'",
         ) from error
@@ -379,29 +428,47 @@ def _said_by(worker: str) -> Iterator[None]:
         raise type(error)(found, expected=error.expected, fix=error.fix) from error
 
 
+def _joblib_backend(client: Any) -> Any:
+    """Make joblib's backend for Dask, less two things that it does as of release 1.6."""
+    from joblib._dask import DaskDistributedBackend
+
+    class Backend(DaskDistributedBackend):  # type: ignore[misc]
+        def effective_n_jobs(self, n_jobs: int) -> int:
+            # For a single one, it would do the work here.
+            return max(2, int(super().effective_n_jobs(n_jobs)))
+
+        def submit(self, func: Any, callback: Any = None) -> Any:
+            # It would wait for ever for what Dask gives up: a worker died of it or cannot read it.
+            done = super().submit(func, callback)
+            done.add_done_callback(lambda it: it.exception() and callback(it.exception()))
+            return done
+
+    return Backend(client=client)
+
+
 @contextlib.contextmanager
 def _lost_connections() -> Iterator[None]:
     distributed = _distributed()
     try:
         yield
     except (distributed.comm.CommClosedError, distributed.CancelledError) as error:
-        raise PipelineError(
+        raise ClusterError(
             "the connection to the Dask scheduler was lost.",
             fix="start it again, and run the same command: it goes on where it was",
         ) from error
 
 
-def _no_workers() -> PipelineError:
-    return PipelineError(
+def _no_workers() -> ClusterError:
+    return ClusterError(
         f"the cluster has had no workers for {_NO_WORKERS_SECONDS:.0f} s.",
         fix="start some, and run the same command: it goes on where it was",
     )
 
 
-def _other_version(where: str, found: str, expected: str) -> PipelineError:
+def _other_version(where: str, found: str, expected: str) -> ClusterError:
     has = f"has version {found} of cached-feature-pipeline" if found else "lacks this project"
-    return PipelineError(
+    return ClusterError(
         f"{where} {has}.",
         expected=f"version {expected}, as here, on the scheduler and on all workers",
-        fix="install it there: rows of another version could differ",
+        fix="install it there: what another version makes could differ",
     )

@@ -56,6 +56,10 @@ class StoreError(PipelineError):
     """The feature store cannot be read or written."""
 
 
+class ClusterError(PipelineError):
+    """The cluster that was to do the work cannot, or cannot any more."""
+
+
 class ModelError(PipelineError):
     """A saved model cannot be read."""
 

@@ -20,7 +20,7 @@ from pipeline.errors import DataError, PipelineError
 from pipeline.evaluate.threshold import Aim
 from pipeline.problems import QUICK, find_duplicates, join_groups
 from pipeline.problems.duplicates import number_groups
-from pipeline.problems.neighbours import Rows
+from pipeline.problems.neighbours import Neighbours, Rows
 
 SEARCH_FOLDS = 5
 """Folds of a search, or as many as the smallest class has images."""
@@ -135,12 +135,15 @@ class Protocol:
         return asdict(self)
 
 
-def find_units(dataset: Dataset, rows: Rows | None = None) -> Places:
+def find_units(
+    dataset: Dataset, rows: Rows | None = None, neighbours: Neighbours | None = None
+) -> Places:
     """Give a number to each image, shape (n,): those of the same number must not be parted.
 
     With rows, their features, of shape (n, ...), images that are nearly the same are not parted
     either; but more than ten of those are alike, and no copies of one. Above 20,000 images that is
-    left out, as it takes time that grows with their square.
+    left out, as it takes time that grows with their square. What is known of neighbours is not
+    found again.
     """
     number = {digest: place for place, digest in enumerate(dataset.digests)}
     of_bytes = np.array([number[digest] for digest in dataset.digests], np.int64)
@@ -149,7 +152,8 @@ def find_units(dataset: Dataset, rows: Rows | None = None) -> Places:
         together.append(number_groups(dataset.groups))
     if rows is not None and len(rows) <= QUICK:
         labels, splits = dataset.labels, dataset.splits
-        copies = find_duplicates(rows, dataset.digests, labels, splits).groups
+        found = find_duplicates(rows, dataset.digests, labels, splits, neighbours=neighbours)
+        copies = found.groups
         alone = len(rows) + np.arange(len(rows))
         _, copy, count = np.unique(copies, return_inverse=True, return_counts=True)
         together.append(np.where(count[copy] <= _MOST_COPIES, copies, alone))

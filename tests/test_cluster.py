@@ -99,6 +99,24 @@ def scheduler(**settings):
 
 
 @contextlib.contextmanager
+def scheduler_of_its_own(tmp_path):
+    """A scheduler in a process of its own."""
+    file = tmp_path / "address.json"
+    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host=127.0.0.1"]
+    with subprocess.Popen(
+        [*command, "--port=0", "--no-dashboard", f"--scheduler-file={file}"],
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"},
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            while not (file.exists() and file.stat().st_size):
+                time.sleep(0.05)
+            yield process, yaml.safe_load(file.read_text())["address"]
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
 def worker(address, tmp_path, setup=""):
     """A worker in a process of its own, that runs some Python when it starts."""
     (tmp_path / "sitecustomize.py").write_text(setup)
@@ -365,20 +383,7 @@ def test_a_cluster_that_dies_in_mid_run_is_one_clear_error_and_rows_are_kept(
     monkeypatch.setattr(cluster_module, "_NO_WORKERS_SECONDS", 4)
     log = tmp_path / "log"
     with contextlib.ExitStack() as leaving:
-        address_file = tmp_path / "address.json"
-        command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host=127.0.0.1"]
-        options = ["--port=0", "--no-dashboard", f"--scheduler-file={address_file}"]
-        process = leaving.enter_context(
-            subprocess.Popen(
-                [*command, *options],
-                env={**os.environ, "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"},
-                stderr=subprocess.DEVNULL,
-            )
-        )
-        leaving.callback(process.kill)
-        while not (address_file.exists() and address_file.stat().st_size):
-            time.sleep(0.05)
-        address = yaml.safe_load(address_file.read_text())["address"]
+        process, address = leaving.enter_context(scheduler_of_its_own(tmp_path))
         hand = leaving.enter_context(worker(address, tmp_path))
 
         def on_progress(done, total):

@@ -7,7 +7,7 @@ import pytest
 from conftest import run_json
 from sklearn.metrics import log_loss
 
-from pipeline import extraction
+from pipeline import extraction, problems
 from pipeline.classification import fitting
 from pipeline.classification.fitting import Task
 from pipeline.classification.judging import judge
@@ -243,14 +243,28 @@ def test_groups_and_copies_are_in_one_fold_and_figures_are_resampled_by_group(pl
         assert len(estimator.options["groups"]) == len(rows)  # for what a head does within
 
 
-def test_images_that_are_nearly_the_same_are_in_one_fold(place):
-    data = place.data().all_in("test")
+@pytest.mark.parametrize("protocol", [Protocol(cv=4), Protocol(search=True)])
+def test_images_that_are_nearly_the_same_are_in_one_fold(place, protocol):
+    data = place.data()
     rows = np.random.default_rng(0).exponential(size=(120, 64)).astype(np.float32)
     rows[60:70] = rows[:10]
-    task = Task(data, place.recipe, [ViewedRows.plain(rows)], Protocol(cv=4), 0)
+    task = Task(data, place.recipe, [ViewedRows.plain(rows)], protocol, 0)
     for fold in task.folds[0]:
         others = np.setdiff1d(np.arange(120), fold)
         assert not np.isin(fold[fold < 10] + 60, others).any()
+
+
+def test_neighbours_are_found_once_for_folds_and_problems(place_with_pictures, monkeypatch):
+    found = []
+    real = problems.find_neighbours
+    monkeypatch.setattr(
+        problems,
+        "find_neighbours",
+        lambda rows, k, **options: found.append(k) or real(rows, k, **options),
+    )
+    run = place_with_pictures.classify(place_with_pictures.data(), ["knn"], search=True)
+    assert run.problems is not None
+    assert len(found) == 1
 
 
 def test_groups_of_several_classes_are_parted_neither_between_folds_nor_within_a_fit(place):

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from pipeline import cli
 from pipeline.dataset import Quarantined
 from pipeline.errors import PipelineError
+from pipeline.evaluate.significance import corrected_t_test
 from pipeline.report import charts, page, write_comparison, write_report
 from pipeline.report.mistakes import MISTAKES
 from pipeline.report.sections import Section
@@ -706,6 +707,25 @@ def test_cross_validated_runs_are_ranked_and_their_images_not_called_test_images
     assert "cross-validated images right" in found.verdict[0]
     assert "lowest log loss on inner folds" in found.verdict[1]
     assert "test images" not in found.section("heads").text + " ".join(found.verdict)
+
+
+@pytest.mark.parametrize(
+    ("better_by", "verdict"),
+    [((0.1, 0.0, 0.1, -0.1, 0.1), "within noise"), ((0.1, 0.11, 0.1, 0.1, 0.1), "more than noise")],
+)
+def test_cross_validated_runs_are_compared_by_their_folds(tmp_path, better_by, verdict):
+    paths = tuple(Path(f"{number}.png") for number in range(120))
+    weak = imitate(tmp_path / "weak", paths=paths, skill=0.3)
+    strong = imitate(tmp_path / "strong", paths=paths, skill=2, seed=1, heads=("dense",))
+    for run, accuracies in ((weak, [0.5] * 5), (strong, [0.5 + more for more in better_by])):
+        heads = json.loads((run.folder / "run.json").read_text())["heads"]
+        for head in heads:
+            head["fold_accuracies"] = accuracies
+        change(run.folder, protocol={"cv": 5}, heads=heads)
+    against = compared(weak.folder, strong.folder).verdict[2]
+    p = corrected_t_test(better_by, folds=5)
+    assert f"is {verdict} (corrected resampled t test, p" in against
+    assert (p >= 0.05) == (verdict == "within noise")
 
 
 def test_runs_of_the_same_name_are_told_apart_by_their_folders(tmp_path):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +19,7 @@ from pipeline.classification.fitting import Task
 from pipeline.classification.judging import judge
 from pipeline.classification.rows import ViewedRows
 from pipeline.dataset import Dataset, load_dataset
-from pipeline.errors import PipelineError, in_one_line
+from pipeline.errors import ClusterError, PipelineError, in_one_line
 from pipeline.examples import find_examples
 from pipeline.exchange import SUFFIXES, import_features
 from pipeline.extraction import CACHE, Extraction, Forward, Progress, Views, extract, keys
@@ -29,6 +29,9 @@ from pipeline.protocol import Protocol
 from pipeline.recipe import Recipe
 from pipeline.run import RUNS, Interrupted, Result, Run, run_folder, with_looks, write_run
 from pipeline.store import FeatureStore
+
+if TYPE_CHECKING:
+    from pipeline.cluster import Cluster
 
 
 def classify(
@@ -53,6 +56,7 @@ def classify(
     on_progress: Progress | None = None,
     on_result: Callable[[Result], None] | None = None,
     backbone: Forward | None = None,
+    cluster: Cluster | None = None,
 ) -> Run:
     """Train and compare heads on a data set's features.
 
@@ -81,11 +85,15 @@ def classify(
         Decides the splits, where `data` is not a `Dataset`, and what is random in heads.
     on_result : callable, optional
         Called with each head's result as it is there.
+    cluster : Cluster, optional
+        Workers that make rows and try candidates, in place of this process. What is chosen is
+        fitted here, and so are networks.
 
     Returns
     -------
     Run
-        Shows itself as a table. A head that cannot be fitted costs no other: `Run.failed`.
+        Shows itself as a table. A head that cannot be fitted costs no other: `Run.failed`. A
+        cluster that is lost does not cost those that are done.
 
     Raises
     ------
@@ -130,6 +138,7 @@ def classify(
                 strict=strict,
                 on_progress=on_progress,
                 backbone=backbone,
+                commit=cluster.commit_rows if cluster else None,
             )
             extractions.append(done)
             dataset = done.dataset  # what could not be read is not tried again
@@ -140,7 +149,8 @@ def classify(
     if cv is not None:
         dataset = dataset.all_in("test")
     _check_features(variants[0].first)
-    task = Task(dataset, recipe, variants, protocol, seed)
+    spread = cluster.spread if cluster else None
+    task = Task(dataset, recipe, variants, protocol, seed, spread)
     chosen = [head.with_pools(pools, recipe.shape) for head in chosen]
     results, failed, stopped = _judge_all(task, chosen, on_result)
     run = Run(
@@ -172,7 +182,15 @@ def look_into(
     dataset, best, rows = run.dataset, run.best, task.variants[0].first
     looks: dict[str, Callable[[], Any]] = {
         "reference": lambda: tuple(_judge_more_exact(task, heads, cache)),
-        "problems": lambda: find_problems_quickly(dataset, rows, best.predicted, seed=task.seed),
+        "problems": lambda: find_problems_quickly(
+            dataset,
+            rows,
+            best.predicted,
+            # Of a cross-validation, each image's are by a fit without it and its copies.
+            probabilities=None if task.protocol.cv is None else best.probabilities,
+            neighbours=task.neighbours,
+            seed=task.seed,
+        ),
         "examples": lambda: find_examples(
             best.model,
             dataset,
@@ -216,7 +234,7 @@ def _judge_all(
     heads: Sequence[Head],
     on_result: Callable[[Result], None] | None,
 ) -> tuple[list[Result], dict[str, str], KeyboardInterrupt | None]:
-    """Judge heads, until Ctrl-C comes; tell which could not be fitted, and why.
+    """Judge heads, until Ctrl-C comes or the cluster goes; tell which failed, and why.
 
     Raises
     ------
@@ -232,6 +250,8 @@ def _judge_all(
                 results.append(judge(task, head))
             except Exception as error:  # noqa: BLE001 (any classifier)
                 failed[head.name] = error
+                if isinstance(error, ClusterError):
+                    break
                 continue
             if on_result:
                 on_result(results[-1])
@@ -243,8 +263,8 @@ def _judge_all(
     if results:
         return results, said, stopped
     first = next(iter(failed.values()))
-    if isinstance(first, MemoryError):
-        raise first  # what to do then is known where it is told
+    if isinstance(first, MemoryError | ClusterError):
+        raise first  # what to do then is known where it is told, and no matter of the head
     found = "\n".join(f"the head {name} cannot be fitted: {why}" for name, why in said.items())
     if isinstance(first, PipelineError):
         raise type(first)(found, expected=first.expected, fix=first.fix) from first

@@ -13,10 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.classification.rows import ViewedRows
-from pipeline.classification.search import out_of_fold
+from pipeline.classification.search import Spread, judge_folds
 from pipeline.dataset import Dataset
 from pipeline.evaluate import log_loss
 from pipeline.heads import Classifier, Head
+from pipeline.problems import QUICK, Neighbours, nearest_rows
 from pipeline.protocol import Protocol, deal_folds, find_units, search_folds
 from pipeline.recipe import Recipe
 
@@ -40,6 +41,8 @@ class Task:
         Who is fitted on what.
     seed : int
         Decides folds, and what is random in heads.
+    spread : Spread, optional
+        Where candidates are fitted, in place of threads here.
 
     Raises
     ------
@@ -52,6 +55,7 @@ class Task:
     variants: Sequence[ViewedRows]
     protocol: Protocol
     seed: int
+    spread: Spread | None = None
 
     def __post_init__(self) -> None:
         _ = self.folds  # what cannot be dealt out is said before the work
@@ -59,8 +63,17 @@ class Task:
     @cached_property
     def units(self) -> Places:
         """Number of each image, shape (n,): those of the same number must not be parted."""
-        rows = None if self.protocol.cv is None else self.variants[0].first
-        return find_units(self.dataset, rows)  # of copies across splits, the page warns
+        if self.neighbours is None:  # of copies across splits, the page warns
+            return find_units(self.dataset)
+        return find_units(self.dataset, self.variants[0].first, self.neighbours[0])
+
+    @cached_property
+    def neighbours(self) -> list[Neighbours] | None:
+        """What copies are known by, for folds; None for splits, or where it takes too long."""
+        rows = self.variants[0].first
+        if len(rows) > QUICK or not (self.protocol.search or self.protocol.cv):
+            return None
+        return nearest_rows(rows, self.dataset.labels)
 
     @cached_property
     def folds(self) -> list[list[Places]]:
@@ -129,46 +142,60 @@ class Candidate:
         return log_loss(labels[places], self.p[places])
 
 
-def try_candidates(task: Task, head: Head, pairs: Sequence[Pair], seed: int) -> list[Candidate]:
+def try_candidates(
+    task: Task, head: Head, deals: Sequence[Sequence[Pair]], seed: int
+) -> list[list[Candidate]]:
     """Fit every candidate on each pair's one side, and judge it on the other.
 
     Parameters
     ----------
     task, head
         What is fitted, and to what.
-    pairs : sequence of Pair
-        No image is judged twice.
+    deals : sequence of sequence of Pair
+        No image is judged twice in one.
     seed : int
         Decides what is random in the head.
 
     Returns
     -------
-    list of Candidate
-        For each of the task's variants, each of the head's grid.
+    list of list of Candidate
+        For each deal, for each of the task's variants, each of the head's grid.
     """
     if head.early_stopping:
         return [
-            _try_stopped(task, head, pairs, seed, rows=rows, parameters=parameters)
-            for rows, parameters in itertools.product(task.variants, head.grid)
+            [
+                _try_stopped(task, head, pairs, seed, rows=rows, parameters=parameters)
+                for rows, parameters in itertools.product(task.variants, head.grid)
+            ]
+            for pairs in deals
         ]
-    found = []
+    found: list[list[Candidate]] = [[] for _ in deals]
     for rows in task.variants:
-        p = out_of_fold(
+        said = judge_folds(
             head,
             rows.flat,
             task.dataset.labels[rows.image],
-            [rows.fold(*pair) for pair in pairs],
+            [rows.fold(*pair) for pair in itertools.chain(*deals)],
             classes=len(task.dataset.classes),
             groups=task.groups(rows.image),
             seed=seed,
             balanced=task.protocol.balanced,
             prepared=rows.prepared,
             jobs=joblib.cpu_count(),
+            spread=task.spread,
         )
-        found += [
-            Candidate(*one) for one in zip(head.grid, itertools.repeat(rows), rows.of_images(p))
-        ]
+        for parameters, of_pairs in zip(head.grid, said):
+            left = iter(of_pairs)
+            for pairs, candidates in zip(deals, found):
+                p = _nothing_said(task)
+                for pair in pairs:
+                    p[pair.judged] = rows.of_images(next(left))
+                candidates.append(Candidate(parameters, rows, p))
     return found
+
+
+def _nothing_said(task: Task) -> Floats:
+    return np.full((len(task.dataset), len(task.dataset.classes)), np.nan)
 
 
 def _try_stopped(
@@ -181,7 +208,7 @@ def _try_stopped(
     parameters: Mapping[str, Any],
 ) -> Candidate:
     """Try a candidate whose training stops by the images that it is judged on."""
-    p = np.full((len(task.dataset), len(task.dataset.classes)), np.nan)
+    p = _nothing_said(task)
     blank = Candidate(parameters, rows, p)
     fitted = [fit(task, head, blank, pair.fitted, seed, stop_on=pair.judged) for pair in pairs]
     for estimator, pair in zip(fitted, pairs):
@@ -209,17 +236,19 @@ def fit(
     labels, rows = task.dataset.labels, candidate.rows
     learned = rows.to_fit(places)
     options: dict[str, Any] = {"balanced": True} if task.protocol.balanced else {}
-    watched: dict[str, Any] = {}
     groups = task.groups(rows.image[learned])
     if head.calibrated and groups is not None:
         options["groups"] = groups
-    if stop_on is not None:
-        watched["validation_data"] = (rows.flat[stop_on], labels[stop_on])
-    elif head.early_stopping:
+    if head.early_stopping and stop_on is None:
         epochs = [one.best_epoch_ for one in candidate.fitted]  # type: ignore[attr-defined]
         options["epochs"] = max(1, round(float(np.mean(epochs))))
     estimator = head.build(seed, **{**candidate.parameters, **options})
-    estimator.fit(rows.flat[learned], labels[rows.image[learned]], **watched)
+    known = labels[rows.image[learned]]
+    if stop_on is not None:
+        watched = rows.flat[stop_on], labels[stop_on]
+        estimator.fit(rows.flat[learned], known, validation_data=watched)
+    else:
+        rows.prepared.fit(estimator, learned, known)
     return estimator
 
 

@@ -52,7 +52,7 @@ def _judge_on_test(task: Task, head: Head, started: float) -> Result:
     train, validation, test = (data.where(name) for name in ("train", "validation", "test"))
     seen = np.concatenate([train, validation])
     pairs = [Pair(np.setdiff1d(seen, fold), fold) for folds in task.folds for fold in folds]
-    candidates = try_candidates(task, head, pairs or [Pair(train, validation)], task.seed)
+    [candidates] = try_candidates(task, head, [pairs or [Pair(train, validation)]], task.seed)
     losses = [one.log_loss(labels) for one in candidates]
     chosen = candidates[_best(candidates, losses)]
     if head.early_stopping and not pairs:
@@ -176,14 +176,15 @@ def _nest(task: Task, head: Head, folds: Sequence[Places], seed: int) -> _Nested
     """
     everything = np.arange(len(task.dataset))
     outer = [Pair(np.setdiff1d(everything, fold), fold) for fold in folds]
-    candidates = try_candidates(task, head, outer, seed)
+    twos = list(itertools.combinations(range(len(folds)), 2))
+    both = [np.concatenate([folds[one], folds[other]]) for one, other in twos]
+    without = [[Pair(np.setdiff1d(everything, places), places)] for places in both]
+    candidates, *of_twos = try_candidates(task, head, [outer, *without], seed)
     inner = [[np.full_like(one.p, np.nan) for one in candidates] for _ in folds]
-    for (one, first), (other, second) in itertools.combinations(enumerate(folds), 2):
-        both = np.concatenate([first, second])
-        pair = Pair(np.setdiff1d(everything, both), both)
-        for place, found in enumerate(try_candidates(task, head, [pair], seed)):
-            inner[one][place][second] = found.p[second]
-            inner[other][place][first] = found.p[first]
+    for (one, other), alike in zip(twos, of_twos):
+        for place, found in enumerate(alike):
+            inner[one][place][folds[other]] = found.p[folds[other]]
+            inner[other][place][folds[one]] = found.p[folds[one]]
     compared = [
         [Candidate(one.parameters, one.rows, p) for one, p in zip(candidates, of_fold)]
         for of_fold in inner
@@ -197,12 +198,12 @@ def _nest_stopped(task: Task, head: Head, folds: Sequence[Places], seed: int) ->
     The fit is then kept as it is, so that K folds take K fits of each candidate.
     """
     everything = np.arange(len(task.dataset))
-    compared = [
-        try_candidates(
-            task, head, [Pair(np.setdiff1d(everything, np.concatenate([fold, after])), after)], seed
-        )
-        for fold, after in zip(folds, [*folds[1:], folds[0]])
+    following = [*folds[1:], folds[0]]
+    pairs = [
+        Pair(np.setdiff1d(everything, np.concatenate([fold, after])), after)
+        for fold, after in zip(folds, following)
     ]
+    compared = try_candidates(task, head, [[pair] for pair in pairs], seed)
     candidates = []
     for alike in zip(*compared):
         p = np.empty_like(alike[0].p)

@@ -81,20 +81,19 @@ class ViewedRows:
         """Turn positions of images into positions of rows."""
         return Fold(self.to_fit(fitted), self.to_judge(judged))
 
-    def of_images(self, p: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-        """Average what was said of rows over the views that an image is judged by.
+    def of_images(self, p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        """Average what was said of rows over the views that images are judged by.
 
         Parameters
         ----------
-        p : ndarray of float, shape (..., m, k)
+        p : ndarray of float64, shape (m, k)
+            Of the rows of `to_judge`.
 
         Returns
         -------
-        ndarray of float64, shape (..., n, k)
+        ndarray of float64, shape (n, k)
         """
-        times, count = self._judged_by, len(self.first)
-        by_view = p[..., : times * count, :].reshape(*p.shape[:-2], times, count, p.shape[-1])
-        mean: npt.NDArray[np.float64] = by_view.mean(axis=-3, dtype=np.float64)
+        mean: npt.NDArray[np.float64] = p.reshape(self._judged_by, -1, p.shape[-1]).mean(axis=0)
         return mean
 
     def probabilities(

@@ -3,17 +3,20 @@
 A head is a few steps that make each row ready by itself (pooling, length one, sparse), and a
 classifier. So the steps are taken once, for all candidates and folds that share them; where the
 classifier looks at inner products, these are computed once too, and folds are slices of them.
-Fits run in threads, which share all of this: there is no copy a worker.
+Fits run in threads, which share all of this: there is no copy a fit. Or they run elsewhere, where
+it was brought to before.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import issparse
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
@@ -21,12 +24,48 @@ from pipeline.errors import PipelineError
 from pipeline.heads import GramClassifier, Head
 from pipeline.heads.gram import fits_at_a_time, inner_products
 
+Floats = npt.NDArray[np.float64]
+
+Spread = Callable[..., AbstractContextManager[Sequence[Any]]]
+"""Brings what many fits share to where joblib makes them while the context lasts, and gives what to
+hand to each fit in its place: `pipeline.cluster.Cluster.spread`."""
+
 
 class Fold(NamedTuple):
     """Positions of the rows to fit on, and of those to judge on: two ndarrays of int64."""
 
     fitted: npt.NDArray[np.int64]
     judged: npt.NDArray[np.int64]
+
+
+class Material(NamedTuple):
+    """What a head's classifier is fitted on: rows, or their inner products.
+
+    Attributes
+    ----------
+    values : ndarray or csr_array, shape (n, d), or ndarray of float64, shape (n, n)
+        All of them; a fold takes its own.
+    width : int
+        Number of values of a row.
+    of_products : bool
+        Whether they are inner products.
+    """
+
+    values: Any
+    width: int
+    of_products: bool
+
+
+class Fit(NamedTuple):
+    """What one fit has for itself.
+
+    A tuple also since joblib, on a cluster, lays larger arguments down at one worker, with whose
+    death they would be lost; what is in a tuple goes with the task.
+    """
+
+    classifier: Any
+    fold: Fold
+    labels: npt.NDArray[np.int64]  # of the rows to fit on
 
 
 class Prepared:
@@ -58,6 +97,31 @@ class Prepared:
         self._ready: dict[str, Any] = {}
         self._products: dict[str, npt.NDArray[np.float64]] = {}
 
+    def of(self, estimator: Any) -> Material:
+        """Give what an estimator's last step is fitted on; a network takes rows as they are."""
+        if not isinstance(estimator, Pipeline):
+            return Material(self.rows, self.rows.shape[1], of_products=False)
+        steps, on_products = estimator[:-1], isinstance(estimator[-1], GramClassifier)
+        ready = self.ready(steps)
+        return Material(self.products(steps) if on_products else ready, ready.shape[1], on_products)
+
+    def fit(
+        self, estimator: Any, places: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]
+    ) -> None:
+        """Fit what a head built to the rows at some places, by what is ready of them."""
+        if not isinstance(estimator, Pipeline):
+            estimator.fit(self.rows[places], labels)
+            return
+        values, width, of_products = self.of(estimator)
+        steps, classifier = estimator[:-1], estimator[-1]
+        if of_products:
+            classifier.fit_products(values[np.ix_(places, places)], labels, width)
+            classifier.keep(self.ready(steps)[places])
+        else:
+            # A sparse head's vectors are too short for BLAS to gain by a second thread.
+            with threadpool_limits(1 if issparse(values) else None):
+                classifier.fit(values[places], labels)
+
     def ready(self, steps: Pipeline) -> Any:
         """Take steps that look at each row by itself; give the matrix that comes of them."""
         key = joblib.hash(steps)
@@ -79,6 +143,32 @@ def out_of_fold(
     labels: npt.NDArray[np.int64],
     folds: Sequence[Fold],
     *,
+    classes: int,
+    **options: Any,
+) -> Floats:
+    """Give each row's probabilities, for each candidate, by fits that never saw the row.
+
+    Parameters are those of `judge_folds`.
+
+    Returns
+    -------
+    ndarray of float64, shape (len(grid), n, classes)
+        NaN for rows that no fold judges; of a row that several judge, what the last one says.
+    """
+    said = judge_folds(head, rows, labels, folds, classes=classes, **options)
+    found = np.full((len(said), len(rows), classes), np.nan)
+    for of_candidate, of_folds in zip(found, said):
+        for fold, p in zip(folds, of_folds):
+            of_candidate[fold.judged] = p
+    return found
+
+
+def judge_folds(
+    head: Head,
+    rows: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64],
+    folds: Sequence[Fold],
+    *,
     grid: Sequence[Mapping[str, Any]] | None = None,
     classes: int,
     groups: npt.NDArray[np.int64] | None = None,
@@ -86,8 +176,9 @@ def out_of_fold(
     balanced: bool = False,
     prepared: Prepared | None = None,
     jobs: int = 1,
-) -> npt.NDArray[np.float64]:
-    """Give each row's probabilities, for each candidate, by fits that never saw the row.
+    spread: Spread | None = None,
+) -> list[list[Floats]]:
+    """Fit each candidate to each fold, and say what it thinks of the rows that the fold judges.
 
     The same, to 1e-6, as ``head.build(seed, **parameters)`` fitted on ``rows[fitted]`` and applied
     to ``rows[judged]``.
@@ -101,7 +192,7 @@ def out_of_fold(
     labels : ndarray of int64, shape (n,)
         Classes, 0 to `classes` - 1.
     folds : sequence of Fold
-        A row that several judge has the last one's probabilities.
+        Who is fitted to, and who is judged.
     grid : sequence of mapping, optional
         Candidates: parameters for ``head.build``. The default is ``head.grid``.
     classes : int
@@ -117,71 +208,58 @@ def out_of_fold(
         What other calls on the same rows have made ready.
     jobs : int
         How many fits at a time; fewer where those on inner products would not fit into memory.
+    spread : Spread, optional
+        Where fits are made, in place of threads here. Networks stay here.
 
     Returns
     -------
-    ndarray of float64, shape (len(grid), n, classes)
-        NaN for rows that no fold judges; 0 for a class that a fold has no rows of to fit on.
+    list of list of ndarray of float64, shape (len(judged), classes)
+        For each candidate, for each fold; 0 for a class that a fold has no rows of to fit on.
     """
     candidates = head.grid if grid is None else grid
     prepared = Prepared(rows) if prepared is None else prepared
-    found = np.full((len(candidates), len(rows), classes), np.nan)
+    materials = [prepared.of(head.build(seed, **parameters)) for parameters in candidates]
+    if any(one.of_products for one in materials):
+        jobs = fits_at_a_time(len(rows), jobs)
+    if head.early_stopping:  # TensorFlow uses all cores by itself
+        jobs, spread = 1, None
 
-    def judge(place: int, fold: Fold) -> None:
+    def fit_of(parameters: Mapping[str, Any], fold: Fold) -> Fit:
         options: dict[str, Any] = {"balanced": True} if balanced else {}
         if head.calibrated and groups is not None:
             options["groups"] = groups[fold.fitted]
-        estimator = head.build(seed, **options, **candidates[place])
-        proba, columns = _judge(estimator, prepared, labels, fold)
-        found[place, fold.judged] = 0
-        found[place][np.ix_(fold.judged, columns)] = proba
+        estimator = head.build(seed, **options, **parameters)
+        classifier = estimator[-1] if isinstance(estimator, Pipeline) else estimator
+        return Fit(classifier, fold, labels[fold.fitted])
 
-    tasks = [(place, fold) for place in range(len(candidates)) for fold in folds]
-    if jobs == 1 or head.early_stopping:  # TensorFlow uses all cores by itself
-        for place, fold in tasks:
-            judge(place, fold)
-    else:
-        estimators = [head.build(seed, **parameters) for parameters in candidates]
-        for estimator in estimators:
-            _prepare(estimator, prepared)
-        if any(map(_on_products, estimators)):
-            jobs = fits_at_a_time(len(rows), jobs)
-        with threadpool_limits(1):
-            joblib.Parallel(jobs, require="sharedmem")(
-                joblib.delayed(judge)(place, fold) for place, fold in tasks
-            )
-    return found
+    with (spread or _threads)(*(one.values for one in materials)) as values:
+        said = joblib.Parallel(jobs)(
+            joblib.delayed(_judge)(fit_of(parameters, fold), one._replace(values=there), classes)
+            for parameters, one, there in zip(candidates, materials, values)
+            for fold in folds
+        )
+    return [said[start : start + len(folds)] for start in range(0, len(said), len(folds))]
 
 
-def _on_products(estimator: Any) -> bool:
-    return isinstance(estimator, Pipeline) and isinstance(estimator[-1], GramClassifier)
+@contextmanager
+def _threads(*shared: Any) -> Iterator[Sequence[Any]]:
+    """Make fits in threads of this process, each on a core of its own."""
+    with threadpool_limits(1), joblib.parallel_config("threading"):
+        yield shared
 
 
-def _prepare(estimator: Any, prepared: Prepared) -> None:
-    """Make ready what threads would else make at the same time."""
-    if not isinstance(estimator, Pipeline):
-        return
-    if _on_products(estimator):
-        prepared.products(estimator[:-1])
-    else:
-        prepared.ready(estimator[:-1])
-
-
-def _judge(
-    estimator: Any, prepared: Prepared, labels: npt.NDArray[np.int64], fold: Fold
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """Fit on a fold; give probabilities of the rows to judge, and the classes they are for."""
-    fitted, judged = fold
-    if not isinstance(estimator, Pipeline):  # a network takes rows as they are
-        estimator.fit(prepared.rows[fitted], labels[fitted])
-        return estimator.predict_proba(prepared.rows[judged]), estimator.classes_
-    steps, classifier = estimator[:-1], estimator[-1]
-    rows = prepared.ready(steps)
-    if isinstance(classifier, GramClassifier):
-        products = prepared.products(steps)
-        classifier.fit_products(products[np.ix_(fitted, fitted)], labels[fitted], rows.shape[1])
-        squares = products[judged, judged]
-        proba = classifier.predict_products(products[np.ix_(judged, fitted)], squares)
-    else:
-        proba = classifier.fit(rows[fitted], labels[fitted]).predict_proba(rows[judged])
-    return proba, classifier.classes_
+def _judge(fit: Fit, material: Material, classes: int) -> Floats:
+    """Fit to a fold's rows, and give probabilities of those to judge."""
+    classifier, (fitted, judged), labels = fit
+    values = material.values
+    p = np.zeros((len(judged), classes))
+    with joblib.parallel_config("sequential"):  # a worker's threads are busy with other fits
+        if material.of_products:
+            of_fitted = values[np.ix_(fitted, fitted)]
+            classifier.fit_products(of_fitted, labels, material.width)
+            squares = values[judged, judged]
+            found = classifier.predict_products(values[np.ix_(judged, fitted)], squares)
+        else:
+            found = classifier.fit(values[fitted], labels).predict_proba(values[judged])
+    p[:, classifier.classes_] = found
+    return p

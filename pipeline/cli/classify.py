@@ -17,15 +17,17 @@ from pipeline.cli.options import (
     NameOption,
     Pool,
     RunsOption,
+    SchedulerOption,
     SeedOption,
     StrictOption,
     TtaOption,
     ViewsOption,
     WeightsOption,
+    WorkersOption,
     views_of,
     with_recipe,
 )
-from pipeline.cli.steps import called, figures_table, prepare, print_run
+from pipeline.cli.steps import called, figures_table, on_cluster, prepare, print_run
 from pipeline.cli.terminal import (
     SOME_FILES_UNUSABLE,
     err,
@@ -111,12 +113,14 @@ def classify(
     weights: WeightsOption = None,
     strict: StrictOption = False,
     seed: SeedOption = 0,
+    scheduler: SchedulerOption = None,
+    workers: WorkersOption = None,
 ) -> None:
     """Train classifiers on the features, and compare them; features that lack are made first.
 
     Example: pipeline classify photos/ --head logistic --head rbf-svm --search
     """
-    with reporting_errors():
+    with reporting_errors(), on_cluster(scheduler, workers) as cluster:
         from pipeline.classification import choose_heads, is_features_file
         from pipeline.classification import classify as run_classify
         from pipeline.protocol import Protocol
@@ -148,7 +152,7 @@ def classify(
             settled = plans[0].store.recipe
         stopped = None
         try:
-            with progress("rows") as on_progress, live_table(names) as on_result:
+            with progress("rows", cluster) as on_progress, live_table(names) as on_result:
                 run = run_classify(
                     dataset,
                     head or "all",
@@ -164,6 +168,7 @@ def classify(
                     strict=strict,
                     on_progress=on_progress,
                     on_result=on_result,
+                    cluster=cluster,
                 )
         except Interrupted as stop:
             run, stopped = stop.run, stop

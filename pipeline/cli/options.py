@@ -107,12 +107,13 @@ SchedulerOption = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="Let the workers of this Dask scheduler make the rows, as in tcp://10.0.0.1:8786.",
+        help="Let the workers of this Dask scheduler make the rows, as in tcp://10.0.0.1:8786, and "
+        "for classify try the candidates, too.",
     ),
 ]
 WorkersOption = Annotated[
     int | None,
-    typer.Option(min=1, help="Make the rows in so many processes, which share this machine."),
+    typer.Option(min=1, help="The same in so many processes, which share this machine."),
 ]
 NameOption = Annotated[str | None, typer.Option(help="Name of the run's folder.")]
 RunsOption = Annotated[

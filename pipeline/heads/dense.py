@@ -91,10 +91,12 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     epochs : int, default 30
         The most epochs.
-    batch_size : int, default 20
-        Rows a step. This, ``epochs``, ``units``, ``dropout`` and ``learning_rate`` are Chollet's.
-    learning_rate : float, default 2e-5
-        Of RMSprop.
+    batch_size : int, default 64
+        Rows a step.
+    learning_rate : float, default 6.4e-5
+        Of RMSprop. Chollet has 2e-5 for 20 rows, as for ``epochs``, ``units`` and ``dropout``; the
+        rate for a row is the same (P. Goyal et al., *Accurate, large minibatch SGD*, 2017). On the
+        demo this takes half the time, and gives no worse a loss.
     units, dropout : int and float, default 256 and 0.5
         See `build_dense`.
     patience : int, default 5
@@ -124,8 +126,8 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self,
         *,
         epochs: int = 30,
-        batch_size: int = 20,
-        learning_rate: float = 2e-5,
+        batch_size: int = 64,
+        learning_rate: float = 6.4e-5,
         units: int = 256,
         dropout: float = 0.5,
         patience: int = 5,

@@ -15,6 +15,8 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from pipeline.errors import PipelineError
 
+_CALIBRATION_FOLDS = 3
+
 Pooling = Literal["flatten", "average", "max"]
 POOLS: tuple[Pooling, ...] = ("flatten", "average", "max")
 """What can be done with the places of a picture: keep them apart, or take their mean or maximum."""
@@ -102,7 +104,11 @@ class Balanced(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
 
 class CalibrationFolds(BaseEstimator):  # type: ignore[misc]
-    """Stratified, shuffled folds: five, or as many as the smallest class has rows.
+    """Stratified, shuffled folds: three, or as many as the smallest class has rows.
+
+    Three are Platt's own (*Probabilistic outputs for support vector machines*, 1999). On the demo,
+    the best log losses with five differ by less than 0.0005, that of ``lda`` by 0.002; and a fit
+    takes half as long again.
 
     scikit-learn's own splitters want the number beforehand, and fail or warn for a smaller class.
 
@@ -139,9 +145,9 @@ class CalibrationFolds(BaseEstimator):  # type: ignore[misc]
     def get_n_splits(
         self, X: ArrayLike | None = None, y: ArrayLike | None = None, groups: object = None
     ) -> int:
-        """Give the number of folds for the labels ``y``: 2 to 5."""
+        """Give the number of folds for the labels ``y``: 2 or 3."""
         if y is None:
-            return 5
+            return _CALIBRATION_FOLDS
         names, labels = np.unique(y, return_inverse=True)
         units = np.arange(len(labels)) if self.groups is None else self.groups
         counts = np.bincount(np.unique(np.stack([units, labels]), axis=1)[1])
@@ -151,7 +157,7 @@ class CalibrationFolds(BaseEstimator):  # type: ignore[misc]
                 expected="two or more, to calibrate probabilities on rows not trained on.",
                 fix="add images of that class, or use the head 'logistic', which needs but one.",
             )
-        return int(min(5, counts.min()))
+        return int(min(_CALIBRATION_FOLDS, counts.min()))
 
 
 def at_least_two_classes(labels: NDArray[Any]) -> None:

@@ -111,8 +111,8 @@ class GramClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Make the kernel of inner products and of the squared lengths of their two sides."""
         return products
 
-    def _keep(self, rows: NDArray[Any]) -> None:
-        """Keep of the training rows what predicting needs."""
+    def keep(self, rows: NDArray[Any]) -> None:
+        """Keep of the training rows (n, d) what predicting needs, after `fit_products`."""
         self.support_ = np.arange(len(rows))
         self.kept_ = csr_array(rows, dtype=np.float64)
 
@@ -130,7 +130,7 @@ class GramClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         rows, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
         at_least_two_classes(labels)
         self.fit_products(inner_products(rows), labels, rows.shape[1])
-        self._keep(rows)
+        self.keep(rows)
         return self
 
     def fit_products(self, products: Matrix, labels: NDArray[Any], n_features: int) -> Self:
@@ -229,7 +229,8 @@ class RbfSVM(GramClassifier):
         kernel *= -self.gamma
         return np.exp(kernel, out=kernel)
 
-    def _keep(self, rows: NDArray[Any]) -> None:
+    def keep(self, rows: NDArray[Any]) -> None:
+        """Keep the support vectors."""
         self.support_ = self._fitted.support_
         self.kept_ = csr_array(rows[self.support_], dtype=np.float64)
 
@@ -294,7 +295,8 @@ class Ridge(GramClassifier):
     def _machine(self) -> DualRidge:
         return DualRidge(self.alpha)
 
-    def _keep(self, rows: NDArray[Any]) -> None:
+    def keep(self, rows: NDArray[Any]) -> None:
+        """Keep the weights."""
         _keep_weights(self, rows)
 
 
@@ -330,7 +332,8 @@ class DiscriminantAnalysis(GramClassifier):
     def _machine(self) -> DualDiscriminant:
         return DualDiscriminant(self.shrinkage, self.n_features_in_)
 
-    def _keep(self, rows: NDArray[Any]) -> None:
+    def keep(self, rows: NDArray[Any]) -> None:
+        """Keep the weights."""
         _keep_weights(self, rows)
 
 

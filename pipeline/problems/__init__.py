@@ -6,13 +6,14 @@ digests go in, and what to look at comes out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from pipeline.dataset import Dataset
 from pipeline.errors import PipelineError
@@ -78,6 +79,7 @@ __all__ = [
     "join_groups",
     "measure_leakage",
     "measure_learning_curve",
+    "nearest_rows",
     "out_of_fold",
 ]
 
@@ -197,6 +199,7 @@ def find_problems(
     predicted: npt.NDArray[np.int64] | None = None,
     groups: npt.NDArray[np.int64] | None = None,
     mirrored: Rows | None = None,
+    neighbours: Sequence[Neighbours] | None = None,
     alike: Alike = ALIKE,
     repeats: int = 2,
     seed: int = 0,
@@ -223,6 +226,8 @@ def find_problems(
         case.
     mirrored : ndarray of float32, shape (n, ...), optional
         Features of the mirrored images, to find mirrored copies too.
+    neighbours : sequence of Neighbours, optional
+        What `nearest_rows` gives of these rows, if that is there.
     alike : Alike
         What to call a near-duplicate.
     repeats : int
@@ -245,7 +250,7 @@ def find_problems(
     labels, splits, k = dataset.labels, dataset.splits, len(dataset.classes)
     logistic = get_head("logistic").build
     judge = build or (get_head("rbf-svm").build if len(rows) <= _SMALL else logistic)
-    nearest, of_class = find_neighbours(rows, NEAREST, among=(None, labels))
+    nearest, of_class = neighbours or nearest_rows(rows, labels)
     duplicates = find_duplicates(
         rows,
         dataset.digests,
@@ -261,8 +266,10 @@ def find_problems(
     if predicted is None:
         predicted = _predict_test(rows, labels, splits, judge, seed)
     if probabilities is None:
+        # The first step of this head, taken once and not for each fold.
+        taken = csr_array(rows.reshape(len(rows), -1)) if judge is logistic else rows
         with suppress(TooFewImagesError):
-            probabilities = out_of_fold(rows, labels, judge, classes=k, groups=together, seed=seed)
+            probabilities = out_of_fold(taken, labels, judge, classes=k, groups=together, seed=seed)
     curve = None
     if repeats:
         seen = dataset.where("train", "validation")
@@ -290,10 +297,21 @@ def find_problems(
     )
 
 
+def nearest_rows(rows: Rows, labels: npt.NDArray[np.int64]) -> list[Neighbours]:
+    """Find the neighbours that problems are found by: among all rows, and among their class."""
+    return find_neighbours(rows, NEAREST, among=(None, labels))
+
+
 def find_problems_quickly(
-    dataset: Dataset, rows: Rows, predicted: npt.NDArray[np.int64], *, seed: int = 0
+    dataset: Dataset,
+    rows: Rows,
+    predicted: npt.NDArray[np.int64],
+    *,
+    probabilities: npt.NDArray[np.float64] | None = None,
+    neighbours: Sequence[Neighbours] | None = None,
+    seed: int = 0,
 ) -> Problems | None:
-    """Find what takes two seconds on the demo: all but the learning curve, labels by ``logistic``.
+    """Find what takes 3 s on the demo: all but the learning curve, labels by ``logistic``.
 
     Parameters are those of `find_problems`. None above 20,000 images, as the time for comparing
     them grows with the square of their number.
@@ -301,7 +319,16 @@ def find_problems_quickly(
     if len(rows) > QUICK:
         return None
     logistic = get_head("logistic").build
-    return find_problems(dataset, rows, build=logistic, predicted=predicted, repeats=0, seed=seed)
+    return find_problems(
+        dataset,
+        rows,
+        build=logistic,
+        probabilities=probabilities,
+        predicted=predicted,
+        neighbours=neighbours,
+        repeats=0,
+        seed=seed,
+    )
 
 
 def _predict_test(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array, issparse
+from threadpoolctl import threadpool_limits
 
 from pipeline.errors import PipelineError
 from pipeline.heads import Classifier
@@ -101,7 +103,7 @@ def assign_folds(
 
 
 def out_of_fold(
-    rows: npt.NDArray[np.float32],
+    rows: npt.NDArray[np.float32] | csr_array,
     labels: npt.NDArray[np.int64],
     build: Build,
     *,
@@ -114,7 +116,7 @@ def out_of_fold(
 
     Parameters
     ----------
-    rows : ndarray of float32, shape (n, ...)
+    rows : ndarray of float32, shape (n, ...), or csr_array of shape (n, d)
         Features; a row is flattened.
     labels : ndarray of int64, shape (n,)
         Classes, 0 to `classes` - 1.
@@ -135,12 +137,14 @@ def out_of_fold(
     TooFewImagesError
         Some fold leaves fewer than two classes to learn from.
     """
-    flat = rows.reshape(len(rows), -1)
-    fold = assign_folds(labels, min(folds, max(len(rows), 1)), groups=groups, seed=seed)
-    found = np.zeros((len(rows), classes))
+    flat = rows if rows.ndim == 2 else rows.reshape(len(labels), -1)
+    fold = assign_folds(labels, min(folds, max(len(labels), 1)), groups=groups, seed=seed)
+    found = np.zeros((len(labels), classes))
     for one in np.unique(fold):
         judged = np.flatnonzero(fold == one)
-        fitted = learn(build(seed), flat, labels, np.flatnonzero(fold != one))
+        # A sparse head's vectors are too short for BLAS to gain by a second thread.
+        with threadpool_limits(1 if issparse(flat) else None):
+            fitted = learn(build(seed), flat, labels, np.flatnonzero(fold != one))
         columns = np.asarray(fitted.classes_, np.int64)
         found[np.ix_(judged, columns)] = fitted.predict_proba(flat[judged])
     return found
@@ -148,7 +152,7 @@ def out_of_fold(
 
 def learn(
     classifier: Classifier,
-    flat: npt.NDArray[np.float32],
+    flat: npt.NDArray[np.float32] | csr_array,
     labels: npt.NDArray[np.int64],
     places: npt.NDArray[np.int64],
 ) -> Classifier:

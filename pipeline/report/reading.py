@@ -44,6 +44,8 @@ class Head:
         Epoch whose weights were kept, for a network.
     unfrozen_after : sequence of int
         Epochs after which layers were unfrozen.
+    fold_accuracies : sequence of float
+        Of a cross-validation: the accuracy on each fold of each repeat.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Head:
     history: Mapping[str, Sequence[float]]
     best_epoch: int
     unfrozen_after: Sequence[int]
+    fold_accuracies: Sequence[float] = ()
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], classes: int) -> Head:
@@ -75,6 +78,7 @@ class Head:
             {str(name): list(map(float, curve)) for name, curve in fields["history"].items()},
             int(fields["best_epoch"]),
             [int(epoch) for epoch in fields.get("unfrozen_after", ())],
+            [float(accuracy) for accuracy in fields.get("fold_accuracies", ())],
         )
 
     @property

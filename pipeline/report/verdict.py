@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.evaluate.significance import NOISE, disagreement
+from pipeline.evaluate.significance import NOISE, corrected_t_test, disagreement
 from pipeline.report.reading import Head, Record
 from pipeline.report.words import p_value, percent
 
@@ -72,15 +72,29 @@ def learned_from(label: str) -> str:
 def against(  # noqa: PLR0917
     label: str, head: Head, other_label: str, other: Head, record: Record, other_record: Record
 ) -> str:
-    """Say whether a head differs from the runner-up on the same test images."""
+    """Say whether a head differs from the runner-up on the same test images.
+
+    Of cross-validations, by their accuracies on the folds: what is said of images of one fold comes
+    from one fit. Where the folds are not the same, as with other features that make other copies
+    known, they differ by more, and the test is the more cautious.
+    """
+    runner_up = (
+        f"The runner-up, {other_label}, gets {percent(other.test['accuracy'])}: the difference"
+    )
+    if head.fold_accuracies and other.fold_accuracies:
+        pairs = zip(head.fold_accuracies, other.fold_accuracies)
+        p = corrected_t_test([one - two for one, two in pairs], folds=record.protocol["cv"])
+        return f"{runner_up} {_noise(p)} (corrected resampled t test, {p_value(p)})."
     first, second = record.predictions[head.name], other_record.predictions[other.name]
     places = {path: place for place, path in enumerate(second.paths)}
     right = second.right[[places[path] for path in first.paths]]
     found = disagreement(first.right, right)
-    noise = "is within noise" if found.p >= NOISE else "is more than noise"
     return (
-        f"The runner-up, {other_label}, gets {percent(other.test['accuracy'])}: the difference "
-        f"{noise} (images that one gets right and the other wrong: {found.only_first:,} for "
-        f"{label}, {found.only_second:,} for {other_label}; McNemar's exact test, "
-        f"{p_value(found.p)})."
+        f"{runner_up} {_noise(found.p)} (images that one gets right and the other wrong: "
+        f"{found.only_first:,} for {label}, {found.only_second:,} for {other_label}; McNemar's "
+        f"exact test, {p_value(found.p)})."
     )
+
+
+def _noise(p: float) -> str:
+    return "is within noise" if p >= NOISE else "is more than noise"
