@@ -13,7 +13,8 @@ Key = tuple[bytes, int]
 """What names a row: the SHA-256 digest of the image file's bytes, and the view's number."""
 
 _KEYS_AT_ONCE = 4096
-_LONG = 2**18  # rows: a merge takes twice their memory for a moment
+_LONG = 2**16
+_MANY = 16
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: views of an image lie apart
 
 
@@ -101,9 +102,9 @@ class Index:
     """Which shard holds which row.
 
     Rows lie in sorted runs, to which others are merged until they are long: to merge them all
-    would take twice their memory for a moment. Keys are looked up in the order of their hashes, so
-    that each run is gone through from one end to the other: what is near in memory is at hand, and
-    a dozen runs cost little more than one.
+    would take three times their memory for a moment. Keys are looked up in the order of their
+    hashes, so that each run is gone through from one end to the other: what is near in memory is
+    at hand, and some dozens of runs cost little more than one.
     """
 
     def __init__(self) -> None:
@@ -134,7 +135,8 @@ class Index:
         run = _Run.of(Keys.joined([keys for _, keys in shards]), numbers)
         new = run.find(run.keys) == np.arange(len(run.keys))
         run = run.where(new & (self._numbers(run.keys) < 0))
-        while self._runs and len(self._runs[-1].keys) <= min(len(run.keys), _LONG):
+        long = max(_LONG, len(self) // _MANY)
+        while self._runs and len(self._runs[-1].keys) <= min(len(run.keys), long):
             last = self._runs.pop()
             both = Keys.joined([last.keys, run.keys])
             run = _Run.of(both, np.concatenate([last.shards, run.shards]))

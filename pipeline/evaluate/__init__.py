@@ -176,9 +176,9 @@ def evaluate(
     )
 
 
-def log_loss(truth: Labels, p: Floats) -> float:
+def log_loss(truth: Labels, p: Floats, weights: Floats | None = None) -> float:
     """Give the mean of ``-ln(probability of the true class)``: what candidates are chosen by."""
-    return float(np.mean(_surprise(truth, _summing_to_1(p))))
+    return float(np.average(_surprise(truth, _summing_to_1(p)), weights=weights))
 
 
 def _effective_count(hits: Floats, unit: Labels) -> float:
