@@ -238,7 +238,7 @@ def test_the_demo_names_its_source(photos, networks, monkeypatch):
 
 
 def test_progress_comes_in_lines_where_there_is_no_terminal(photos, networks, monkeypatch):
-    monkeypatch.setattr(terminal, "_LINE_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr(terminal, "LINE_EVERY_SECONDS", -1.0)
     monkeypatch.setattr(extraction, "_PIXELS_PER_BATCH", 10 * 64 * 64)
     result = run("features", photos, *SETTINGS)
     lines = re.findall(r"^(\d+) of 40 rows, [\d.]+/s, \d+ s left$", result.stderr, re.MULTILINE)

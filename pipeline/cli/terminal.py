@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SOME_FILES_UNUSABLE = 3
 
-_LINE_EVERY_SECONDS = 10.0
+LINE_EVERY_SECONDS = 10.0
 _SHOWN_FILES = 20
 
 out = Console(highlight=False, emoji=False)
@@ -114,7 +114,7 @@ def progress(
         if cluster and (rates := cluster.rates.values()):
             text += f" by {len(rates)} workers, {min(rates):.1f} to {max(rates):.1f}/s each"
         bar.update(task, completed=done, total=total, rate=text, visible=True)
-        if bar.disable and done and now - max(last_line, started) > _LINE_EVERY_SECONDS:
+        if bar.disable and done and now - max(last_line, started) > LINE_EVERY_SECONDS:
             last_line = now
             left = (total - done) / rate(done)
             err.print(f"{done:,} of {total:,} {unit}, {text}, {left:.0f} s left")

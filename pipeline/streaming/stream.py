@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -132,10 +133,11 @@ class Stream:
 
     def _shards(self, names: Iterable[str], splits: Sequence[str]) -> Iterator[tuple[Rows, Places]]:
         lacking = len(self.dataset.where(*splits))
+        width = math.prod(self.store.recipe.shape)  # of a shard that gives no rows, too
         for keys, rows in self.store.stream(names):
             which, places = self._places(keys, splits)
             lacking -= len(places)
-            yield rows.reshape(len(rows), -1)[which], places
+            yield rows.reshape(len(rows), width)[which], places
         if lacking:  # a shard was removed, or found damaged, since the stream was made
             raise _lacking(lacking, self.store, self.dataset)
 
