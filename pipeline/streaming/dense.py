@@ -67,6 +67,7 @@ def _fit(network: DenseHead, stream: Stream, report: Callable[[int], None]) -> F
 def _build(network: DenseHead, stream: Stream) -> None:
     _, keras = tensorflow.load()
     count = len(stream.dataset.classes)
+    first = int(np.random.SeedSequence(network.random_state).generate_state(2)[0])  # as in memory
     network.classes_ = np.arange(count)
     network.n_features_in_ = math.prod(stream.store.recipe.shape)
     network.model_ = build_dense(
@@ -74,7 +75,7 @@ def _build(network: DenseHead, stream: Stream) -> None:
         count,
         units=network.units,
         dropout=network.dropout,
-        seed=stream.seed,
+        seed=first,
     )
     network.model_.compile(
         keras.optimizers.RMSprop(network.learning_rate),
