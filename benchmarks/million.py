@@ -25,6 +25,7 @@ from pipeline.store import ROWS_PER_SHARD, FeatureStore
 TITLE = "A million rows"
 COUNTS = (1_000, 10_000, 100_000, 1_000_000)
 CHANNELS = 256
+TELLING = 16  # one channel of so many tells the classes apart, where any does
 READ = 10_000
 RECIPE = replace(vgg16_recipe(precision="float32"), shape=(1, 1, CHANNELS))
 
@@ -63,14 +64,29 @@ def digests(count: int) -> Iterator[bytes]:
     return (hashlib.sha256(b"%d" % number).digest() for number in range(count))
 
 
-def fill(cache: Path, count: int) -> None:
-    """Write a row for each image."""
+def listed(count: int) -> Dataset:
+    """List images that there are not."""
+    paths = (Path(f"photos/{'ab'[i % 2]}/{i // 1000:04}/{i:08}.jpg") for i in range(count))
+    return Dataset(
+        name="photos",
+        paths=PackedPaths(paths),
+        digests=PackedDigests(digests(count)),
+        labels=np.arange(count, dtype=np.int64) % 2,
+        splits=np.resize(np.array(["train", "validation", "test"], "<U10"), count),
+        classes=("a", "b"),
+    )
+
+
+def fill(cache: Path, count: int, *, apart: float = 0.0) -> None:
+    """Write a row for each image; on some channels the classes are so far apart."""
     store = FeatureStore(cache, RECIPE)
     rng = np.random.default_rng(0)
     wanted = list(digests(count))
     for start in range(0, count, ROWS_PER_SHARD):
         part = wanted[start : start + ROWS_PER_SHARD]
-        rows = np.maximum(rng.normal(-1, 1, (len(part), *RECIPE.shape)), 0).astype(np.float32)
+        rows = rng.normal(-1, 1, (len(part), *RECIPE.shape))
+        rows[1::2, ..., ::TELLING] += apart  # shards begin with an image of the first class
+        rows = np.maximum(rows, 0).astype(np.float32)
         store.write([(digest, 0) for digest in part], rows)
 
 
@@ -82,15 +98,7 @@ def in_process(mode: str, folder: str, count: int) -> dict:
 
 def look(cache: Path, count: int) -> dict:
     """Do with a store what stages one and two do."""
-    paths = (Path(f"photos/{'ab'[i % 2]}/{i // 1000:04}/{i:08}.jpg") for i in range(count))
-    dataset = Dataset(
-        name="photos",
-        paths=PackedPaths(paths),
-        digests=PackedDigests(digests(count)),
-        labels=np.arange(count, dtype=np.int64) % 2,
-        splits=np.resize(np.array(["train", "validation", "test"], "<U10"), count),
-        classes=("a", "b"),
-    )
+    dataset = listed(count)
     seconds = {}
     started = time.process_time()
 
@@ -114,9 +122,12 @@ def look(cache: Path, count: int) -> dict:
     took("read")
     assert sum(len(rows) for _, rows in plan.store.stream()) == count
     took("stream")
-    # getrusage would count the process that started this one, too.
-    peak = 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
-    return {**seconds, "peak": peak, "files": sum(1 for _ in plan.store.folder.iterdir())}
+    return {**seconds, "peak": peak_memory(), "files": sum(1 for _ in plan.store.folder.iterdir())}
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has had; getrusage counts its parent, too."""
+    return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 
 
 def plain(cache: Path, count: int) -> dict:

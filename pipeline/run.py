@@ -144,6 +144,8 @@ class Run:
         Heads that could not be fitted, and why.
     left_out : dict of str to str
         Which of `reference`, `problems` and `examples` could not be had, and why.
+    remarks : tuple of str
+        What else is to be known of it, in sentences.
     problems : Problems or None
         What is wrong with the data set, where that was looked for.
     examples : Examples or None
@@ -159,6 +161,7 @@ class Run:
     unfinished: tuple[str, ...] = ()
     failed: dict[str, str] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     problems: Problems | None = None
     examples: Examples | None = None
 
@@ -437,6 +440,7 @@ def _describe(run: Run, seed: int) -> dict[str, Any]:
         "unfinished": list(run.unfinished),
         "failed": run.failed,
         "left_out": run.left_out,
+        "remarks": list(run.remarks),
         "dataset": {
             "name": dataset.name,
             "classes": dataset.classes,

@@ -67,6 +67,7 @@ def notes(run: Run) -> list[str]:
         for result in run.results
         if result.model.threshold
     ]
+    found += run.remarks
     if run.unfinished:
         found.append(f"Stopped before these heads were done: {', '.join(run.unfinished)}")
     found += [f"{head} could not be fitted: {why}" for head, why in run.failed.items()]

@@ -110,7 +110,8 @@ def look_into(run: Run, rng: np.random.Generator) -> None:
     )
     estimator = get_head("logistic").build(0).fit(rows.reshape(len(rows), -1), data.labels)
     model = replace(best.model, estimator=estimator)
-    examples = find_examples(model, data, best.probabilities, rows.__getitem__, rows)
+    blocks = [(rows, np.arange(len(rows)))]
+    examples = find_examples(model, data, best.probabilities, rows.__getitem__, blocks)
     for name, found in (("problems", problems), ("examples", examples)):
         (run.folder / f"{name}.json").write_text(json.dumps(found.to_dict()))
 

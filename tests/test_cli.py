@@ -238,7 +238,7 @@ def test_the_demo_names_its_source(photos, networks, monkeypatch):
 
 
 def test_progress_comes_in_lines_where_there_is_no_terminal(photos, networks, monkeypatch):
-    monkeypatch.setattr(terminal, "_LINE_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr(terminal, "LINE_EVERY_SECONDS", -1.0)
     monkeypatch.setattr(extraction, "_PIXELS_PER_BATCH", 10 * 64 * 64)
     result = run("features", photos, *SETTINGS)
     lines = re.findall(r"^(\d+) of 40 rows, [\d.]+/s, \d+ s left$", result.stderr, re.MULTILINE)
@@ -365,6 +365,38 @@ def test_a_live_table_is_shown_on_a_terminal_only(photos, networks, monkeypatch)
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
     assert re.search(r"logistic +[\d.]+ +[\d.]+-[\d.]+ .*\n *knn +\d+ s", shown)
     assert "fitted in" not in shown
+
+
+def test_rows_can_be_read_shard_by_shard_and_the_model_is_one_like_any_other(
+    photos, networks, monkeypatch
+):
+    monkeypatch.setattr(sys.modules["pipeline.cli.classify"], "LINE_EVERY_SECONDS", -1.0)
+    settings = ["classify", photos, *SETTINGS, "--stream"]
+    done = run(*settings, "--head", "linear-svm", "--name", "mine")
+    assert done.exit_code == 0, done.output
+    assert "Rows are read shard by shard: as asked for" in done.stderr
+    assert "linear-svm: epoch 40 of 40" in done.stderr
+    assert "Heads were trained on rows that were read shard by shard" in done.stdout
+    predicted = run("predict", "runs/mine", photos / "red" / "000.png", "--json").stdout
+    assert json.loads(predicted)[0]["label"] == "red"
+    with_others = run(*settings, "--head", "linear-svm", "--head", "knn")
+    assert with_others.exit_code == 3
+    assert "knn could not be fitted: it takes rows in memory" in with_others.stdout
+    refused = run(*settings, "--search")
+    assert refused.exit_code == 1
+    assert "cannot be done with --search" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_the_live_table_shows_epochs_where_rows_are_streamed(monkeypatch):
+    module = sys.modules["pipeline.cli.classify"]
+    screen = io.StringIO()
+    terminal_like = Console(file=screen, force_terminal=True, width=80, legacy_windows=False)
+    monkeypatch.setattr(module, "err", terminal_like)
+    with module.live_table(["logistic", "knn"]) as live:
+        live.on_epoch("logistic", 3, 40)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    assert re.search(r"logistic +3/40 +\d+ s", shown)
 
 
 STOPPED = """

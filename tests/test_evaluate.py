@@ -205,6 +205,19 @@ def test_how_intervals_were_computed_is_named():
     assert set(none.intervals) == {"accuracy"}
 
 
+def test_many_rows_are_drawn_less_often_and_about_the_same_comes_of_it(monkeypatch):
+    truth, p = predictions(4000, 3)
+    often = evaluate(truth, p)
+    monkeypatch.setattr("pipeline.evaluate._MOST_DRAWN", 250 * 3 * 4000)
+    less = evaluate(truth, p)
+    assert "1,000 resamples" in often.interval_method
+    assert "250 resamples" in less.interval_method
+    monkeypatch.setattr("pipeline.evaluate._MOST_DRAWN", 0)
+    assert "200 resamples" in evaluate(truth, p).interval_method
+    for name, (low, high) in often.intervals.items():
+        assert less.intervals[name] == pytest.approx((low, high), abs=0.2 * (high - low))
+
+
 def test_a_class_absent_from_the_truth_keeps_its_row_and_leaves_auc_undefined(recwarn):
     p = np.array([[0.7, 0.2, 0.1], [0.1, 0.7, 0.2], [0.1, 0.3, 0.6]])
 

@@ -38,7 +38,8 @@ def fitted():
 
 def look(model, dataset, rows, **settings):
     p = model.probabilities(rows)
-    return find_examples(model, dataset, p, rows.__getitem__, settings.get("features", rows)), p
+    blocks = [(rows[some], some) for some in np.array_split(np.arange(300), 7)]
+    return find_examples(model, dataset, p, rows.__getitem__, settings.get("features", blocks)), p
 
 
 def test_the_surest_mistakes_come_first_then_two_right_ones_of_each_class(fitted):
@@ -62,7 +63,7 @@ def test_what_a_fold_called_an_image_decides_what_is_a_mistake_and_not_the_model
     p = model.probabilities(rows)
     called = dataset.labels.copy()
     called[[200, 250]] = (called[[200, 250]] + 1) % 3
-    found = find_examples(model, dataset, p, rows.__getitem__, rows, predicted=called)
+    found = find_examples(model, dataset, p, rows.__getitem__, predicted=called)
     assert {*found.places[:2]} == {200, 250}
     names = [one["predicted"] for one in found.to_dict()["images"]]
     assert names == [dataset.classes[called[place]] for place in found.places]
@@ -90,7 +91,7 @@ def test_without_training_images_an_image_is_still_no_neighbour_of_its_own(fitte
 
 
 def test_without_features_there_are_no_neighbours(fitted):
-    found, _ = look(*fitted, features=None)
+    found, _ = look(*fitted, features=())
     assert {len(near) for near in found.neighbours} == {0}
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.utils.class_weight import compute_class_weight
 
 from pipeline.backbone import vgg16_recipe
 from pipeline.dataset import Dataset
 from pipeline.errors import DataError, PipelineError, StoreError
+from pipeline.evaluate import log_loss
 from pipeline.heads import get_head
 from pipeline.store import FeatureStore
 from pipeline.streaming import Stream, fit_streamed
@@ -78,57 +80,123 @@ def test_copies_of_an_image_count_as_often_as_they_are_listed(tmp_path, narrow):
     assert len(seen) == len(dataset.where(split)) + 1
 
 
+def test_an_epoch_that_lacks_rows_is_an_error(tmp_path, narrow):
+    store, dataset, _ = make(tmp_path, narrow, 300)
+    stream = Stream(store, dataset)
+    (tmp_path / narrow.name / store.names[2]).unlink()
+    with pytest.raises(StoreError, match="of the images of photos have no row"):
+        list(stream.epoch(0, "train"))
+
+
+def test_other_views_of_an_image_are_not_given(tmp_path, narrow):
+    store, dataset, rows = make(tmp_path, narrow, 100)
+    store.write([(digest, 1) for digest in dataset.digests], np.zeros((100, 1, 1, 12), np.float32))
+    seen = np.concatenate([part for part, _ in Stream(store, dataset).once()])
+    assert len(seen) == 100
+    assert seen.sum() == pytest.approx(rows.sum(), rel=1e-5)
+
+
+def test_functions_are_applied_to_a_splits_images_in_their_order(tmp_path, narrow):
+    store, dataset, rows = make(tmp_path, narrow, 300)
+    stream = Stream(store, dataset)
+    first, sums = stream.apply([lambda x: x[:, :2], lambda x: x.sum(axis=1)], "test")
+    test = dataset.where("test")
+    assert np.array_equal(first, rows[test, :2])
+    assert np.array_equal(sums, rows[test].sum(axis=1))
+
+
+def test_balanced_classes_weigh_what_scikit_learn_gives_them(tmp_path, narrow):
+    store, dataset, _ = make(tmp_path, narrow, 100, classes=3)
+    labels = dataset.labels[dataset.where("train")]
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
+    stream = Stream(store, dataset)
+    assert stream.class_weights("train", balanced=True) == pytest.approx(expected)
+    assert stream.class_weights("train", balanced=False).tolist() == [1, 1, 1]
+
+
 @pytest.mark.parametrize(
-    ("head", "classes"),
+    ("name", "classes"),
     [("logistic", 2), ("logistic", 3), ("linear-svm", 2), ("linear-svm", 3), ("dense", 2)],
 )
-def test_a_streamed_head_is_about_as_good_as_one_in_memory(tmp_path, narrow, head, classes):
+def test_a_streamed_head_is_about_as_good_as_one_in_memory(tmp_path, narrow, name, classes):
     store, dataset, rows = make(tmp_path, narrow, 2000, classes)
-    if head == "dense":  # at the recipe's rate of learning, 30 epochs are too few for these rows
+    head = get_head(name)
+    if head.early_stopping:  # at the recipe's rate of learning, 30 epochs are too few otherwise
         rows *= 100
         store = FeatureStore(tmp_path / "larger", narrow)
         for start in range(0, 2000, 250):
             keys = [(digest, 0) for digest in dataset.digests[start : start + 250]]
             store.write(keys, rows[start : start + 250].reshape(-1, *narrow.shape))
-    streamed = fit_streamed(head, store, dataset)
+    done = []
+    fit = fit_streamed(head, Stream(store, dataset), on_epoch=lambda *epoch: done.append(epoch))
     train, test = dataset.where("train"), dataset.where("test")
     held_out = dataset.where("validation")
-    watched = (
-        {"validation_data": (rows[held_out], dataset.labels[held_out])} if head == "dense" else {}
-    )
-    whole = get_head(head).build(0).fit(rows[train], dataset.labels[train], **watched)
-    accuracy = [
-        (one.predict(rows[test]) == dataset.labels[test]).mean() for one in (streamed, whole)
-    ]
+    truth = dataset.labels
+    watched = {"validation_data": (rows[held_out], truth[held_out])} if head.early_stopping else {}
+    whole = head.build(0).fit(rows[train], truth[train], **watched)
+    accuracy = [(one.predict(rows[test]) == truth[test]).mean() for one in (fit.classifier, whole)]
     assert accuracy[0] > accuracy[1] - 0.04
     assert accuracy[1] > 1.3 / classes
-    probabilities = streamed.predict_proba(rows[test])
+    probabilities = fit.classifier.predict_proba(rows[test])
     assert probabilities.shape == (len(test), classes)
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+    assert [parameters for parameters, _ in fit.candidates] == list(head.grid)
+    losses = [loss for _, loss in fit.candidates]
+    assert fit.parameters == head.grid[int(np.argmin(losses))]
+    assert log_loss(truth[held_out], fit.held_out) == pytest.approx(min(losses))
+    assert [number for number, _ in done] == list(range(1, len(done) + 1))
+    assert done[-1][0] <= done[-1][1]
+
+
+def test_calibration_is_that_of_the_scores_of_images_not_learned_from(tmp_path, narrow):
+    store, dataset, rows = make(tmp_path, narrow, 600)
+    head = dataclasses.replace(get_head("linear-svm"), grid=({"C": 1.0},))
+    fit = fit_streamed(head, Stream(store, dataset))
+    held_out = dataset.where("validation")
+    seen_all = fit.classifier.predict_proba(rows[held_out])
+    assert not np.allclose(seen_all, fit.held_out)  # the final fit knows them
+    # Turning the labels of validation turns the sigmoid, so these decide it.
+    turned = dataset.labels.copy()
+    turned[held_out] = 1 - turned[held_out]
+    other = fit_streamed(head, Stream(store, dataclasses.replace(dataset, labels=turned)))
+    order = np.argsort(fit.held_out[:, 1])
+    assert np.all(np.diff(other.held_out[order, 1]) <= 1e-12)
+
+
+def test_a_class_without_images_to_calibrate_on_is_named(tmp_path, narrow):
+    store, dataset, _ = make(tmp_path, narrow, 300, classes=3)
+    splits = np.where(
+        (dataset.labels == 2) & (dataset.splits == "validation"), "train", dataset.splits
+    )
+    without = dataclasses.replace(dataset, splits=splits)
+    with pytest.raises(PipelineError, match="validation split has no image of the class c"):
+        fit_streamed(get_head("linear-svm"), Stream(store, without))
 
 
 def test_what_cannot_be_streamed_is_said_before_the_work(tmp_path, narrow):
     store, dataset, _ = make(tmp_path, narrow, 100)
     with pytest.raises(PipelineError, match="head knn cannot be trained on streamed rows"):
-        fit_streamed("knn", store, dataset)
+        fit_streamed(get_head("knn"), Stream(store, dataset))
     splits = np.where(dataset.splits == "validation", "train", dataset.splits)
     without = dataclasses.replace(dataset, splits=splits)
     with pytest.raises(DataError, match="the validation split of photos is empty"):
-        fit_streamed("logistic", store, without)
+        fit_streamed(get_head("logistic"), Stream(store, without))
     (tmp_path / narrow.name / store.names[0]).unlink()
     with pytest.raises(StoreError, match="64 of the images of photos have no row"):
-        fit_streamed("logistic", FeatureStore(tmp_path, narrow), dataset)
+        Stream(FeatureStore(tmp_path, narrow), dataset)
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipeline.streaming._EPOCHS", 1)
+    monkeypatch.setattr("pipeline.streaming.linear._EPOCHS", (1, 1))
     wide = dataclasses.replace(vgg16_recipe(precision="float32"), shape=(1, 1, 512))
     peaks = []
     for count in (4096, 16384):
         _, dataset, _ = make(tmp_path / str(count), wide, count, per_shard=256)
         tracemalloc.start()
         try:
-            fit_streamed("logistic", FeatureStore(tmp_path / str(count), wide), dataset)
+            stream = Stream(FeatureStore(tmp_path / str(count), wide), dataset)
+            fit = fit_streamed(get_head("logistic"), stream)
+            stream.apply([fit.classifier.predict_proba])
             peaks.append(tracemalloc.get_traced_memory()[1])
         finally:
             tracemalloc.stop()

@@ -3,32 +3,40 @@
 By default candidates are fitted on the training split and compared by their log loss on the
 validation split. The best is fitted again on both, or, where training itself stops by validation,
 kept as it is. The test split is looked at once, by what was chosen. Other ways: `Protocol`.
+
+Where rows do not fit into memory, heads that can be trained shard by shard are: see `size`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.classification.fitting import Task
+from pipeline.backbone import vgg16_recipe
+from pipeline.classification.fitting import Places, Task
 from pipeline.classification.judging import judge
 from pipeline.classification.rows import ViewedRows
+from pipeline.classification.size import why_stream
 from pipeline.dataset import Dataset, load_dataset
 from pipeline.errors import ClusterError, PipelineError, in_one_line
 from pipeline.examples import find_examples
 from pipeline.exchange import SUFFIXES, import_features
 from pipeline.extraction import CACHE, Extraction, Forward, Progress, Views, extract, keys
 from pipeline.heads import HEADS, Head, get_head
-from pipeline.problems import find_problems_quickly
+from pipeline.problems import QUICK, Problems, find_problems_quickly
 from pipeline.protocol import Protocol
 from pipeline.recipe import Recipe
 from pipeline.run import RUNS, Interrupted, Result, Run, run_folder, with_looks, write_run
 from pipeline.store import FeatureStore
+from pipeline.streaming import Stream
+
+Rows = npt.NDArray[np.float32]
 
 if TYPE_CHECKING:
     from pipeline.cluster import Cluster
@@ -47,6 +55,7 @@ def classify(
     positive: str | None = None,
     balanced: bool = False,
     pools: str | Sequence[str] = ("flatten",),
+    stream: bool | None = None,
     cache: str | Path = CACHE,
     runs: str | Path = RUNS,
     name: str | None = None,
@@ -55,6 +64,7 @@ def classify(
     strict: bool = False,
     on_progress: Progress | None = None,
     on_result: Callable[[Result], None] | None = None,
+    on_epoch: Callable[[str, int, int], None] | None = None,
     backbone: Forward | None = None,
     cluster: Cluster | None = None,
 ) -> Run:
@@ -77,6 +87,10 @@ def classify(
     pools : str or sequence of str
         What becomes of the places of a picture; see `pipeline.heads.POOLS`. Of several, each head
         has the one that was best.
+    stream : bool, optional
+        Whether to read rows shard by shard, several times, in place of holding them in memory; see
+        `pipeline.streaming`. Heads that cannot be trained so are in `Run.failed`. The default is
+        where rows need more memory than is free.
     runs : str or Path
         Folder that the run's own folder is made in.
     name : str, optional
@@ -88,6 +102,9 @@ def classify(
     cluster : Cluster, optional
         Workers that make rows and try candidates, in place of this process. What is chosen is
         fitted here, and so are networks.
+    on_epoch : callable, optional
+        Called with a head's name, the epochs that are done of it, and the most that there will be,
+        where rows are streamed.
 
     Returns
     -------
@@ -120,6 +137,11 @@ def classify(
         dataset, recipe, features = import_features(Path(data))
         if any(one.count > 1 for one in wanted):
             raise PipelineError(f"{data} holds no views of its images.", fix="leave --views away")
+        if stream:
+            raise PipelineError(
+                f"{data} is read into memory whole.", fix="leave --stream away, or name the images"
+            )
+        why, rows = None, None
         variants = [ViewedRows.plain(features)]
     else:
         dataset = (
@@ -127,6 +149,10 @@ def classify(
         )
         run_folder(Path(runs), name, dataset.name)  # a bad name is said before the work
         dataset = protocol.check(dataset)
+        recipe = recipe or vgg16_recipe()
+        why = why_stream(
+            dataset, recipe, heads=chosen, views=wanted, protocol=protocol, asked=stream
+        )
         extractions = []
         for one in wanted:
             done = extract(
@@ -143,14 +169,15 @@ def classify(
             extractions.append(done)
             dataset = done.dataset  # what could not be read is not tried again
         recipe = extractions[-1].store.recipe
-        variants = _read(extractions, dataset)
+        rows = Stream(extractions[-1].store, dataset, seed=seed) if why else None
+        variants = [] if why else _read(extractions, dataset)
     run_folder(Path(runs), name, dataset.name)
     dataset = protocol.check(dataset)
     if cv is not None:
         dataset = dataset.all_in("test")
-    _check_features(variants[0].first)
     spread = cluster.spread if cluster else None
-    task = Task(dataset, recipe, variants, protocol, seed, spread)
+    task = Task(dataset, recipe, variants, protocol, seed, spread, rows, why or "", on_epoch)
+    _check_features(task)
     chosen = [head.with_pools(pools, recipe.shape) for head in chosen]
     results, failed, stopped = _judge_all(task, chosen, on_result)
     run = Run(
@@ -161,6 +188,7 @@ def classify(
         protocol=protocol,
         unfinished=tuple(head.name for head in chosen[len(results) + len(failed) :]),
         failed=failed,
+        remarks=tuple(_remarks(task)),
     )
     if stopped is None:
         fitted = [head for head in chosen if head.name not in failed]
@@ -179,31 +207,58 @@ def look_into(
     That is what int8 cost, what may be wrong with the data, and some test images looked at
     closely. The heads are done by now, so that nothing that happens here may lose them.
     """
-    dataset, best, rows = run.dataset, run.best, task.variants[0].first
+    dataset, best = run.dataset, run.best
+    read, blocks = _rows_of(task)
     looks: dict[str, Callable[[], Any]] = {
         "reference": lambda: tuple(_judge_more_exact(task, heads, cache)),
-        "problems": lambda: find_problems_quickly(
-            dataset,
-            rows,
-            best.predicted,
-            # Of a cross-validation, each image's are by a fit without it and its copies.
-            probabilities=None if task.protocol.cv is None else best.probabilities,
-            neighbours=task.neighbours,
-            seed=task.seed,
-        ),
+        "problems": lambda: _find_problems(task, best),
         "examples": lambda: find_examples(
             best.model,
             dataset,
             best.probabilities,
-            rows.__getitem__,
-            rows,
+            read,
+            blocks,
             predicted=best.predicted,
         ),
     }
     return with_looks(run, looks)
 
 
-def _check_features(rows: npt.NDArray[np.float32]) -> None:
+def _find_problems(task: Task, best: Result) -> Problems | None:
+    if task.stream is not None:
+        return None
+    return find_problems_quickly(
+        task.dataset,
+        task.variants[0].first,
+        best.predicted,
+        # Of a cross-validation, each image's are by a fit without it and its copies.
+        probabilities=None if task.protocol.cv is None else best.probabilities,
+        neighbours=task.neighbours,
+        seed=task.seed,
+    )
+
+
+def _rows_of(
+    task: Task,
+) -> tuple[Callable[[Places], Rows], Iterable[tuple[Rows, Places]]]:
+    """Give the rows of images by position, and those of all images, some at a time."""
+    if task.stream is not None:
+        return task.stream.read, task.stream.once()
+    rows = task.variants[0].first
+    return rows.__getitem__, [(rows, np.arange(len(rows)))]
+
+
+def _remarks(task: Task) -> Iterator[str]:
+    if task.why:
+        yield f"Heads were trained on rows that were read shard by shard: {task.why}."
+    if task.stream is not None or len(task.dataset) > QUICK:
+        yield (
+            f"Copies, wrong labels and outliers were not looked for: of up to {QUICK:,} images "
+            "whose rows are in memory, they are."
+        )
+
+
+def _check_features(task: Task) -> None:
     """Refuse rows that there is nothing to learn from.
 
     Raises
@@ -211,10 +266,12 @@ def _check_features(rows: npt.NDArray[np.float32]) -> None:
     PipelineError
         They are all the same.
     """
-    flat = rows.reshape(len(rows), -1)
-    if all(np.array_equal(row, flat[0]) for row in flat[1:]):
+    _, blocks = _rows_of(task)
+    rows = (row for block, _ in blocks for row in block)
+    first = next(rows).ravel()
+    if all(np.array_equal(row.ravel(), first) for row in rows):
         raise PipelineError(
-            f"the features of all {len(flat)} images are the same.",
+            f"the features of all {len(task.dataset)} images are the same.",
             expected="images that differ, and features that tell them apart",
             fix="look at the images: are they all blank?",
         )
@@ -273,16 +330,19 @@ def _judge_all(
 
 def _judge_more_exact(task: Task, heads: Sequence[Head], cache: Path) -> list[Result]:
     """Judge heads on the features that int8 is to be held against, where they are there."""
-    if task.recipe.precision == "int8" and len(task.variants) == 1:  # like is compared with like
+    if task.recipe.precision == "int8" and len(task.variants) < 2:  # like is compared with like
         for precision in ("float32", "bfloat16"):
             exact = replace(
                 task.recipe, precision=precision, engine="tensorflow", calibration="none"
             )
             store = FeatureStore(cache, exact)
-            if not store.missing(keys(task.dataset)):
-                rows = ViewedRows.plain(store.read(keys(task.dataset)))
-                like = replace(task, recipe=exact, variants=[rows])
-                return [judge(like, head) for head in heads]
+            if not store.missing(zip(task.dataset.digests, repeat(0))):
+                if task.stream is not None:
+                    like = replace(task, stream=Stream(store, task.dataset, seed=task.seed))
+                else:
+                    rows = ViewedRows.plain(store.read(keys(task.dataset)))
+                    like = replace(task, variants=[rows])
+                return [judge(replace(like, recipe=exact), head) for head in heads]
     return []
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -20,6 +20,7 @@ from pipeline.heads import Classifier, Head
 from pipeline.problems import QUICK, Neighbours, nearest_rows
 from pipeline.protocol import Protocol, deal_folds, find_units, search_folds
 from pipeline.recipe import Recipe
+from pipeline.streaming import Stream
 
 Places = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -43,6 +44,13 @@ class Task:
         Decides folds, and what is random in heads.
     spread : Spread, optional
         Where candidates are fitted, in place of threads here.
+    stream : Stream, optional
+        Their rows, where these are not in memory; there are no variants then.
+    why : str
+        Why they are not.
+    on_epoch : callable, optional
+        Called with a head's name, the epochs of it that are done, and the most there will be, where
+        rows are streamed.
 
     Raises
     ------
@@ -56,6 +64,9 @@ class Task:
     protocol: Protocol
     seed: int
     spread: Spread | None = None
+    stream: Stream | None = None
+    why: str = ""
+    on_epoch: Callable[[str, int, int], None] | None = None
 
     def __post_init__(self) -> None:
         _ = self.folds  # what cannot be dealt out is said before the work
@@ -78,12 +89,12 @@ class Task:
     @cached_property
     def folds(self) -> list[list[Places]]:
         """Images of each fold, for each repeat; one repeat of a search; none with the splits."""
-        data, protocol, units = self.dataset, self.protocol, self.units
+        data, protocol = self.dataset, self.protocol
         if protocol.cv is not None:
             return [
                 deal_folds(
                     data.labels,
-                    units,
+                    self.units,
                     data.classes,
                     folds=protocol.cv,
                     seed=self.seed + repeat,
@@ -93,7 +104,8 @@ class Task:
             ]
         if protocol.search:
             seen = data.where("train", "validation")
-            dealt = search_folds(data.labels[seen], units[seen], data.classes, seed=self.seed)
+            units = self.units[seen]
+            dealt = search_folds(data.labels[seen], units, data.classes, seed=self.seed)
             return [[seen[fold] for fold in dealt]]
         return []
 

@@ -11,6 +11,7 @@ import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,11 +26,14 @@ from pipeline.classification.fitting import (
     fit,
     try_candidates,
 )
+from pipeline.errors import PipelineError
 from pipeline.evaluate import evaluate
 from pipeline.evaluate.threshold import Threshold, choose_threshold
+from pipeline.extraction import Views
 from pipeline.heads import Classifier, Head
 from pipeline.model import Model
 from pipeline.run import Result
+from pipeline.streaming import STREAMED, Stream, fit_streamed
 
 
 def judge(task: Task, head: Head) -> Result:
@@ -41,6 +45,8 @@ def judge(task: Task, head: Head) -> Result:
         The head cannot be fitted to these images.
     """
     started = time.perf_counter()
+    if task.stream is not None:
+        return _judge_streamed(task, task.stream, head, started)
     if task.protocol.cv is None:
         return _judge_on_test(task, head, started)
     return _judge_nested(task, head, started)
@@ -49,7 +55,7 @@ def judge(task: Task, head: Head) -> Result:
 def _judge_on_test(task: Task, head: Head, started: float) -> Result:
     """Choose on the validation split, or by a search; judge on the test split."""
     data, labels = task.dataset, task.dataset.labels
-    train, validation, test = (data.where(name) for name in ("train", "validation", "test"))
+    train, validation = data.where("train"), data.where("validation")
     seen = np.concatenate([train, validation])
     pairs = [Pair(np.setdiff1d(seen, fold), fold) for folds in task.folds for fold in folds]
     [candidates] = try_candidates(task, head, [pairs or [Pair(train, validation)]], task.seed)
@@ -60,25 +66,68 @@ def _judge_on_test(task: Task, head: Head, started: float) -> Result:
     else:
         estimator = fit(task, head, chosen, seen, task.seed)
     seconds = time.perf_counter() - started
-    judged = chosen.judged
-    threshold = _threshold(task, judged, chosen.p[judged])
-    p = apply(task, estimator, chosen.rows, np.arange(len(data)))
-    model = _model(task, head, chosen, estimator, threshold)
+    judged, said = chosen.judged, chosen.p[chosen.judged]
+    return _result(
+        task,
+        _model(task, head, chosen.rows.views, estimator, _threshold(task, judged, said)),
+        parameters=_described(task, chosen),
+        candidates=tuple((_described(task, one), loss) for one, loss in zip(candidates, losses)),
+        judged=judged,
+        said=said,
+        p=apply(task, estimator, chosen.rows, np.arange(len(data))),
+        seconds=seconds,
+    )
+
+
+def _judge_streamed(task: Task, stream: Stream, head: Head, started: float) -> Result:
+    """Do so where rows are read shard by shard; nothing but the splits can be chosen on."""
+    if head.name not in STREAMED:
+        raise PipelineError(f"it takes rows in memory; they are read shard by shard: {task.why}")
+    fitted = fit_streamed(
+        head,
+        stream,
+        balanced=task.protocol.balanced,
+        on_epoch=task.on_epoch and partial(task.on_epoch, head.name),
+    )
+    seconds = time.perf_counter() - started
+    judged = task.dataset.where("validation")
+    [p] = stream.apply([fitted.classifier.predict_proba])
+    threshold = _threshold(task, judged, fitted.held_out)
+    return _result(
+        task,
+        _model(task, head, Views(), fitted.classifier, threshold),
+        parameters=dict(fitted.parameters),
+        candidates=tuple((dict(tried), loss) for tried, loss in fitted.candidates),
+        judged=judged,
+        said=fitted.held_out,
+        p=p,
+        seconds=seconds,
+    )
+
+
+def _result(
+    task: Task,
+    model: Model,
+    *,
+    parameters: dict[str, Any],
+    candidates: tuple[tuple[dict[str, Any], float], ...],
+    judged: Places,
+    said: Floats,
+    p: Floats,
+    seconds: float,
+) -> Result:
+    """Judge on the test split; `said` was said of `judged` by fits that had not seen them."""
+    labels, test = task.dataset.labels, task.dataset.where("test")
     return Result(
         model,
-        _described(task, chosen),
-        tuple((_described(task, one), loss) for one, loss in zip(candidates, losses)),
-        evaluate(
-            labels[judged],
-            chosen.p[judged],
-            model.call(chosen.p[judged]),
-            groups=_resampled_by(task, judged),
-        ),
+        parameters,
+        candidates,
+        evaluate(labels[judged], said, model.call(said), groups=_resampled_by(task, judged)),
         evaluate(labels[test], p[test], model.call(p[test]), groups=_resampled_by(task, test)),
         seconds,
         p,
-        getattr(estimator, "history_", {}),
-        getattr(estimator, "best_epoch_", 0),
+        getattr(model.estimator, "history_", {}),
+        getattr(model.estimator, "best_epoch_", 0),
     )
 
 
@@ -96,7 +145,7 @@ def _judge_nested(task: Task, head: Head, started: float) -> Result:
     estimator = fit(task, head, chosen, everything, task.seed)
     seconds = time.perf_counter() - started
     return Result(
-        _model(task, head, chosen, estimator, _threshold(task, everything, chosen.p)),
+        _model(task, head, chosen.rows.views, estimator, _threshold(task, everything, chosen.p)),
         _described(task, chosen),
         tuple((_described(task, one), loss) for one, loss in zip(candidates, losses)),
         evaluate(
@@ -240,11 +289,10 @@ def _resampled_by(task: Task, places: Places) -> Places | None:
 def _model(
     task: Task,
     head: Head,
-    chosen: Candidate,
+    views: Views,
     estimator: Classifier,
     threshold: Threshold | None,
 ) -> Model:
-    views = chosen.rows.views
     return Model(
         task.recipe,
         head.name,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,6 +29,7 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.steps import called, figures_table, on_cluster, prepare, print_run
 from pipeline.cli.terminal import (
+    LINE_EVERY_SECONDS,
     SOME_FILES_UNUSABLE,
     err,
     exit_code,
@@ -103,6 +104,15 @@ def classify(
             metavar="CLASS", help="The positive class of --threshold.", show_default="the second"
         ),
     ] = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream",
+            help="Read rows from the cache shard by shard, several times, instead of holding them "
+            "in memory: logistic, linear-svm and dense only.",
+            show_default="where they need more memory than is free",
+        ),
+    ] = None,
     views: ViewsOption = 1,
     augmentation: AugmentationOption = None,
     tta: TtaOption = False,
@@ -123,10 +133,12 @@ def classify(
     with reporting_errors(), on_cluster(scheduler, workers) as cluster:
         from pipeline.classification import choose_heads, is_features_file
         from pipeline.classification import classify as run_classify
+        from pipeline.classification.size import why_stream
         from pipeline.protocol import Protocol
         from pipeline.run import Interrupted
 
-        names = [one.name for one in choose_heads(head or ["all"])]  # a slip is said first
+        heads = choose_heads(head or ["all"])  # a slip is said first
+        names = [one.name for one in heads]
         settings: dict[str, Any] = {
             "search": search,
             "cv": cv,
@@ -150,9 +162,14 @@ def classify(
                 protocol=protocol,
             )
             settled = plans[0].store.recipe
+            why = why_stream(
+                dataset, settled, heads=heads, views=wanted, protocol=protocol, asked=stream
+            )
+            if why:
+                err.print(f"Rows are read shard by shard: {why}", soft_wrap=True)
         stopped = None
         try:
-            with progress("rows", cluster) as on_progress, live_table(names) as on_result:
+            with progress("rows", cluster) as on_progress, live_table(names) as live:
                 run = run_classify(
                     dataset,
                     head or "all",
@@ -160,6 +177,7 @@ def classify(
                     views=wanted,
                     pools=[one.value for one in pool or [Pool.flatten]],
                     **settings,
+                    stream=stream,
                     cache=cache,
                     runs=runs,
                     name=name,
@@ -167,7 +185,8 @@ def classify(
                     weights=weights,
                     strict=strict,
                     on_progress=on_progress,
-                    on_result=on_result,
+                    on_result=live.on_result,
+                    on_epoch=live.on_epoch,
                     cluster=cluster,
                 )
         except Interrupted as stop:
@@ -187,33 +206,62 @@ def classify(
 
 
 @contextmanager
-def live_table(names: Sequence[str]) -> Iterator[Callable[[Result], None]]:
-    """Show heads as they are done: a table on a terminal, a line for each elsewhere."""
-    done: list[Result] = []
+def live_table(names: Sequence[str]) -> Iterator[_Lines]:
+    """Show heads as they are done: a table on a terminal, lines elsewhere."""
     if not err.is_terminal:
-        yield lambda result: err.print(f"{result.head}: fitted in {result.seconds:.1f} s")
+        yield _Lines()
         return
     from rich.live import Live
 
-    started = time.monotonic()
+    table = _Table(names)
+    with Live(get_renderable=table.render, console=err, transient=True):
+        yield table
 
-    def render() -> Table:
+
+class _Lines:
+    """A line for each head, and now and then one for its epochs, where rows are streamed."""
+
+    def __init__(self) -> None:
+        self._said = time.monotonic()
+
+    def on_result(self, result: Result) -> None:
+        err.print(f"{result.head}: fitted in {result.seconds:.1f} s")
+
+    def on_epoch(self, head: str, done: int, most: int) -> None:
+        if time.monotonic() - self._said > LINE_EVERY_SECONDS:
+            self._said = time.monotonic()
+            err.print(f"{head}: epoch {done} of {most}")
+
+
+class _Table(_Lines):
+    """The heads that are done, and below them the one that is under way."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._done: list[Result] = []
+        self._head = self._epoch = ""
+        self._started = time.monotonic()
+
+    def on_result(self, result: Result) -> None:
+        self._done.append(result)
+        self._head = self._epoch = ""
+        self._started = time.monotonic()
+
+    def on_epoch(self, head: str, done: int, most: int) -> None:
+        self._head, self._epoch = head, f"{done}/{most}"
+
+    def render(self) -> Table:
         table = figures_table("")
-        for result in done:
+        for result in self._done:
             table.add_row(*row(result))
-        under_way = names[names.index(done[-1].head) + 1 :] if done else []
+        under_way = self._head
+        if self._done and not under_way:
+            under_way = next(iter(self._names[self._names.index(self._done[-1].head) + 1 :]), "")
         if under_way:
-            seconds = f"{time.monotonic() - started:.0f} s"
-            table.add_row(under_way[0], *[""] * (len(table.columns) - 2), seconds, style="dim")
+            seconds = f"{time.monotonic() - self._started:.0f} s"
+            blank = [""] * (len(table.columns) - 3)
+            table.add_row(under_way, self._epoch, *blank, seconds, style="dim")
         return table
-
-    def on_result(result: Result) -> None:
-        nonlocal started
-        done.append(result)
-        started = time.monotonic()
-
-    with Live(get_renderable=render, console=err, transient=True):
-        yield on_result
 
 
 def print_reference(run: Run) -> None:

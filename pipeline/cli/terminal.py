@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SOME_FILES_UNUSABLE = 3
 
-_LINE_EVERY_SECONDS = 10.0
+LINE_EVERY_SECONDS = 10.0
 _SHOWN_FILES = 20
 
 out = Console(highlight=False, emoji=False)
@@ -60,7 +60,7 @@ def reporting_errors(kept: str = "Features made so far are") -> Iterator[None]:
     except MemoryError:
         err.print(
             "[red]Error:[/] there is too little memory. What was made so far is kept.\n"
-            "To do: ask for fewer --views, or leave out the head rbf-svm, which needs most",
+            "To do: ask for --stream, or for fewer --views, or leave out rbf-svm, which needs most",
             soft_wrap=True,
         )
         raise typer.Exit(1) from None
@@ -114,7 +114,7 @@ def progress(
         if cluster and (rates := cluster.rates.values()):
             text += f" by {len(rates)} workers, {min(rates):.1f} to {max(rates):.1f}/s each"
         bar.update(task, completed=done, total=total, rate=text, visible=True)
-        if bar.disable and done and now - max(last_line, started) > _LINE_EVERY_SECONDS:
+        if bar.disable and done and now - max(last_line, started) > LINE_EVERY_SECONDS:
             last_line = now
             left = (total - done) / rate(done)
             err.print(f"{done:,} of {total:,} {unit}, {text}, {left:.0f} s left")

@@ -21,10 +21,13 @@ from pipeline.errors import PipelineError
 RESAMPLES = 1000
 """Bootstrap resamples: with fewer, the ends of an interval move visibly from seed to seed."""
 
+_FEWEST_RESAMPLES = 200
+_MOST_DRAWN = 10**8  # rows, for each class that is ranked: some seconds
+
 _FEWEST_GROUPS = 10  # with fewer, resamples of groups are too much alike: intervals are too narrow
 _NORMAL = 1.959964  # 97.5 % of a normal distribution lie below
 
-_VALUES_AT_A_TIME = 2**22  # of weights: 32 MB
+_VALUES_AT_A_TIME = 2**20  # of weights: 8 MB, and ten times that for what is made of them
 _TINY = float(np.finfo(np.float64).eps)  # what scikit-learn's log loss takes for 0
 
 Floats = NDArray[np.float64]
@@ -98,7 +101,7 @@ def evaluate(
     predicted: ArrayLike | None = None,
     *,
     groups: ArrayLike | None = None,
-    resamples: int = RESAMPLES,
+    resamples: int | None = None,
     seed: int = 0,
 ) -> Metrics:
     """Compare probabilities with the truth.
@@ -122,8 +125,10 @@ def evaluate(
         What each row is called; the default is the likeliest class, the first of equals.
     groups : array-like of int, shape (n,), optional
         Rows with the same number belong together.
-    resamples : int
-        Number of bootstrap resamples; 0 leaves the intervals other than Wilson's out.
+    resamples : int, optional
+        Number of bootstrap resamples; 0 leaves the intervals other than Wilson's out. The default
+        is 1,000; of many rows 200 or more, so that they are drawn in seconds: intervals are narrow
+        there, and their ends' own error is a small part of that.
     seed : int
         Decides the resamples: the same for everything that is judged on the same rows.
 
@@ -146,6 +151,9 @@ def evaluate(
     figures = {name: float(found[0]) for name, found in _measure(judged, np.ones((1, n))).items()}
     unit = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
     enough = groups is None or unit.max() + 1 >= _FEWEST_GROUPS
+    if resamples is None:
+        ranked = n * sum(len(one.rankings) for one in judged)
+        resamples = min(max(_MOST_DRAWN // ranked, _FEWEST_RESAMPLES), RESAMPLES)
     bootstrap = _bootstrap(judged, unit, resamples, seed) if resamples and enough else {}
     intervals = {name: ends for name, ends in bootstrap.items() if np.isfinite(figures[name])}
     method, what, count = "Wilson for the accuracy", "images", float(n)
@@ -176,9 +184,9 @@ def evaluate(
     )
 
 
-def log_loss(truth: Labels, p: Floats) -> float:
+def log_loss(truth: Labels, p: Floats, weights: Floats | None = None) -> float:
     """Give the mean of ``-ln(probability of the true class)``: what candidates are chosen by."""
-    return float(np.mean(_surprise(truth, _summing_to_1(p))))
+    return float(np.average(_surprise(truth, _summing_to_1(p)), weights=weights))
 
 
 def _effective_count(hits: Floats, unit: Labels) -> float:

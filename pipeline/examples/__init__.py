@@ -5,7 +5,7 @@ The surest mistakes, and for comparison some that are right.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,8 +109,9 @@ def find_examples(
     dataset: Dataset,
     probabilities: npt.NDArray[np.float64],
     read: Callable[[Places], Rows],
-    features: Rows | None = None,
+    features: Iterable[tuple[Rows, Places]] = (),
     *,
+    read_features: Callable[[Places], Rows] | None = None,
     predicted: Places | None = None,
 ) -> Examples:
     """Look at the test images that a head was surest of.
@@ -125,8 +126,10 @@ def find_examples(
         What it says of each.
     read : callable
         Positions in, the rows that the head takes out.
-    features : ndarray of float32, shape (n, ...), optional
-        Features of all images, to find the most similar ones by.
+    features : iterable of (ndarray of float32, ndarray of int64), optional
+        Features of all images, some at a time, and their positions: to find the most similar by.
+    read_features : callable, optional
+        Positions in, features out, where the head takes other rows.
     predicted : ndarray of int64, shape (n,), optional
         What each image is called, where that is not for the model to say: in cross-validation a
         fit without the image, and its threshold, called it.
@@ -142,26 +145,46 @@ def find_examples(
         for place in surest[is_right & (predicted[surest] == label)][:2]
     ]
     places = np.array([*surest[~is_right][:MISTAKES], *right[:_RIGHT]], np.int64)
-    near: tuple[tuple[Neighbour, ...], ...] = ((),) * len(places)
-    if features is not None:
-        learned = dataset.where("train", "validation")
-        # In cross-validation every image is learned from in all folds but its own.
-        near = _nearest(features, places, learned if len(learned) else np.arange(len(dataset)))
-    maps = find_class_maps(model, read(places), predicted[places])
+    rows = read(places)
+    seen = read_features(places) if read_features else rows
+    learned = dataset.where("train", "validation")
+    # In cross-validation every image is learned from in all folds but its own.
+    near = _nearest(seen, places, learned if len(learned) else np.arange(len(dataset)), features)
+    maps = find_class_maps(model, rows, predicted[places])
     return Examples(dataset, model, probabilities[places], predicted[places], places, near, maps)
 
 
-def _nearest(features: Rows, places: Places, learned: Places) -> tuple[tuple[Neighbour, ...], ...]:
+def _nearest(
+    rows: Rows, places: Places, learned: Places, features: Iterable[tuple[Rows, Places]]
+) -> tuple[tuple[Neighbour, ...], ...]:
     """Find the most similar images that were learned from, without a copy of all features."""
-    flat = features.reshape(len(features), -1)
-    lengths = np.sqrt(np.einsum("ij,ij->i", flat, flat))
-    lengths[lengths == 0] = 1
-    found = []
-    similarities = flat[places] @ flat.T / lengths / lengths[places, None]
-    similarities[np.arange(len(places)), places] = -np.inf
-    for similarity in similarities[:, learned]:
-        best = np.argsort(-similarity, kind="stable")[:_NEAREST]
-        found.append(
-            tuple(Neighbour(int(learned[one]), min(float(similarity[one]), 1.0)) for one in best)
+    seen = _flat(rows)
+    similarities = np.full((len(places), _NEAREST), -np.inf)
+    found = np.zeros(similarities.shape, np.int64)
+    for others, at in features:
+        flat = _flat(others)
+        similar = seen @ flat.T / _lengths(flat) / _lengths(seen)[:, None]
+        similar[(places[:, None] == at) | ~np.isin(at, learned)] = -np.inf
+        similarities = np.concatenate([similarities, similar], axis=1)
+        found = np.concatenate([found, np.broadcast_to(at, similar.shape)], axis=1)
+        best = np.argsort(-similarities, axis=1, kind="stable")[:, :_NEAREST]
+        similarities = np.take_along_axis(similarities, best, axis=1)
+        found = np.take_along_axis(found, best, axis=1)
+    return tuple(
+        tuple(
+            Neighbour(int(place), min(float(similarity), 1.0))
+            for place, similarity in zip(*of_image)
+            if similarity > -np.inf
         )
-    return tuple(found)
+        for of_image in zip(found, similarities)
+    )
+
+
+def _flat(rows: Rows) -> Rows:
+    return rows.reshape(len(rows), -1)
+
+
+def _lengths(flat: Rows) -> Rows:
+    lengths: Rows = np.sqrt(np.einsum("ij,ij->i", flat, flat))
+    lengths[lengths == 0] = 1
+    return lengths

@@ -369,7 +369,11 @@ def _look_into(
         return find_problems_quickly(dataset, rows, result.predicted, seed=seed)
 
     def find_some() -> Examples:
-        return find_examples(result.model, dataset, result.probabilities, read, features())
+        called = (result.model, dataset, result.probabilities, read)
+        if (rows := features()) is None:
+            return find_examples(*called)
+        blocks = [(rows, np.arange(len(rows)))]
+        return find_examples(*called, blocks, read_features=rows.__getitem__)
 
     return with_looks(run, {"problems": find_problems, "examples": find_some})
 

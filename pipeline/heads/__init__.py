@@ -67,6 +67,7 @@ __all__ = [
     "DenseHead",
     "GramClassifier",
     "Head",
+    "Pool",
     "Pooling",
     "build_dense",
     "get_head",

@@ -13,7 +13,6 @@ from abc import ABC, abstractmethod
 from typing import Any, Self
 
 import numpy as np
-import psutil
 from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array
@@ -27,6 +26,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pipeline.errors import PipelineError
 from pipeline.heads.estimators import CalibrationFolds, at_least_two_classes
+from pipeline.memory import free_memory
 
 Matrix = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ def inner_products(rows: NDArray[Any]) -> Matrix:
         If the matrix, and those that fits make of it, do not fit into the memory that is free.
     """
     count = len(rows)
-    matrices, free = 1 + _OF_A_FIT, psutil.virtual_memory().available
+    matrices, free = 1 + _OF_A_FIT, free_memory()
     needed = matrices * 8 * count**2
     if needed > free:
         raise PipelineError(
@@ -75,7 +75,7 @@ def fits_at_a_time(count: int, jobs: int) -> int:
     int
         1 to `jobs`.
     """
-    room = psutil.virtual_memory().available // (_OF_A_FIT * 8 * count**2)
+    room = free_memory() // (_OF_A_FIT * 8 * count**2)
     return int(max(1, min(jobs, room)))
 
 

@@ -95,6 +95,7 @@ def _heads(records: Records) -> Mapping[str, Any]:
         ),
         "judged_on": _common((record.judged_on for record in records), "images judged"),
         "method": records[0].best.test.get("interval_method"),
+        "remarks": (),
         "failed": {},
         "chart": figures.draw_accuracies(
             [(_name(record), record.best, False) for record in records],

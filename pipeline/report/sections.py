@@ -57,6 +57,7 @@ def _heads(record: Record) -> Mapping[str, Any]:
         ),
         "judged_on": record.judged_on,
         "method": record.best.test.get("interval_method"),
+        "remarks": record.document.get("remarks", ()),
         "failed": {**record.document.get("failed", {}), **record.document.get("left_out", {})},
         "chart": figures.draw_accuracies(rows, guessing(record.best)[0]),
         "reference": [

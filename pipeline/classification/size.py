@@ -1,0 +1,73 @@
+"""Whether rows fit into memory, and whether heads can do without that."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from pipeline.dataset import Dataset
+from pipeline.errors import PipelineError
+from pipeline.extraction import Views
+from pipeline.heads import Head
+from pipeline.memory import free_memory
+from pipeline.protocol import Protocol
+from pipeline.recipe import Recipe
+from pipeline.streaming import STREAMED
+
+_TIMES = (
+    4  # what training takes, by what its rows take: 3.0 for logistic, 3.7 for dense (8,192 rows)
+)
+
+
+def why_stream(
+    dataset: Dataset,
+    recipe: Recipe,
+    *,
+    heads: Sequence[Head],
+    views: Sequence[Views],
+    protocol: Protocol,
+    asked: bool | None = None,
+) -> str | None:
+    """Tell why heads are to be trained shard by shard; None where rows can be held in memory.
+
+    Parameters
+    ----------
+    dataset, recipe, heads, views, protocol
+        What is to be trained on what, and how.
+    asked : bool, optional
+        True: in any case; False: in no case. The default is where rows need more memory than is
+        free.
+
+    Raises
+    ------
+    PipelineError
+        It cannot be done so with these views, this protocol, or any of these heads.
+    """
+    if asked is False:
+        return None
+    why = "as asked for" if asked else _too_large(dataset, recipe, views)
+    if why is None:
+        return None
+    hindered = {
+        "--views": any(one.count > 1 for one in views),
+        "--search": protocol.search,
+        "--cv": protocol.cv is not None,
+        f"the head {heads[0].name}": not any(head.name in STREAMED for head in heads),
+    }
+    if named := [name for name, is_so in hindered.items() if is_so]:
+        raise PipelineError(
+            f"training shard by shard ({why}) cannot be done with {' and '.join(named)}.",
+            expected=f"one of the heads {', '.join(STREAMED)}, chosen on the validation images",
+            fix="leave that away" + (", or --stream" if asked else ", or add memory"),
+        )
+    return why
+
+
+def _too_large(dataset: Dataset, recipe: Recipe, views: Sequence[Views]) -> str | None:
+    images, learned = len(dataset), len(dataset.where("train"))
+    more = [(one.count - 1) * (images if one.everywhere else learned) for one in views]
+    rows = sum(images + count for count in more if count) or images
+    needed, free = _TIMES * 4 * math.prod(recipe.shape) * rows, free_memory()
+    if needed <= free:
+        return None
+    return f"{rows:,} rows need about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"
