@@ -279,8 +279,6 @@ def list_dataset(
 
 
 def _list_entries(source: str | Path) -> _Listing:
-    if source == "demo":
-        return _Listing("demo", [_Entry(file, label) for file, label in demo_images()])
     path = locate(source)
     if isinstance(path, Url):
         if path.suffix.lower() == ".csv":
@@ -288,6 +286,8 @@ def _list_entries(source: str | Path) -> _Listing:
                 return _list_csv(path, file)
         return _list_bucket(path)
     try:
+        if source == "demo":
+            return _Listing("demo", [_Entry(file, label) for file, label in demo_images()])
         if path.is_dir():
             return _Listing(path.resolve().name, *_list_folder(path))
         if path.is_file():
