@@ -39,7 +39,16 @@ _VERSION = frozenset(
     {"size", "etag", "lastmodified", "mtime", "updated", "generation", "created", "modified"}
 )
 _OF_THE_LOGIN = frozenset(
-    {"ExpiredToken", "InvalidAccessKeyId", "SignatureDoesNotMatch", "RequestTimeTooSkewed"}
+    {
+        "AccountProblem",
+        "AllAccessDisabled",
+        "ExpiredToken",
+        "InvalidAccessKeyId",
+        "InvalidSecurity",
+        "NotSignedUp",
+        "RequestTimeTooSkewed",
+        "SignatureDoesNotMatch",
+    }
 )
 _UNREACHABLE_SECONDS = 10.0  # so long, nobody asks again where nobody answered
 
@@ -280,11 +289,16 @@ def _explanation(url: Url, error: Exception) -> PipelineError:
     text = " ".join(said.split())[:300] or type(error).__name__
     response = getattr(error.__cause__ or error, "response", None)  # botocore's
     code = response.get("Error", {}).get("Code") if isinstance(response, dict) else None
-    if code in ("InvalidRange", "416"):
+    status = getattr(error, "status", None) or getattr(error, "code", None)  # of HTTP
+    if code in ("InvalidRange", "416") or str(status) == "416":
         return ImageError("0 bytes")
     if isinstance(error, FileNotFoundError):
         return ImageError("cannot be read: it is not there")
-    forbidden = isinstance(error, PermissionError) or getattr(error, "status", 0) in (401, 403, 410)
+    forbidden = (
+        isinstance(error, PermissionError)
+        or str(status) in ("401", "403", "410")
+        or text.startswith("Forbidden:")  # gcsfs, of 403
+    )
     if forbidden and code not in _OF_THE_LOGIN:
         return ImageError(f"cannot be read: {text}")
     failure = PipelineError(
@@ -292,7 +306,7 @@ def _explanation(url: Url, error: Exception) -> PipelineError:
         expected="a server that answers, and credentials where the libraries behind fsspec look",
         fix="see docs/buckets.md, and run the same command again: what was made so far is kept",
     )
-    answered = response is not None or hasattr(error, "status")
+    answered = response is not None or status is not None
     with _opening:
         _file_system.cache_clear()  # next time, credentials are looked for again
         if not answered:

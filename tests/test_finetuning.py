@@ -15,7 +15,7 @@ from pipeline.augment import PRESETS
 from pipeline.backbone import vgg16_recipe
 from pipeline.classification import classify
 from pipeline.dataset import load_dataset
-from pipeline.errors import DataError, ModelError, PipelineError
+from pipeline.errors import DataError, ModelError, PipelineError, StoreError
 from pipeline.extraction import Views
 from pipeline.finetuning import PHASES, UNFREEZABLE, Finetuning, batches, finetune
 from pipeline.finetuning.training import Training
@@ -223,6 +223,26 @@ def test_what_may_be_wrong_with_the_data_is_told_by_the_base_as_it_was_before_tr
             [one["score"] for one in there["outliers"]],
             rtol=1e-3,
         )
+
+
+def test_where_nothing_was_looked_for_the_run_says_so(tune, monkeypatch):
+    monkeypatch.setattr(finetuning, "QUICK", 5)
+    run = tune()
+    assert run.problems is None
+    assert "not looked for" in str(run)
+    assert not (run.folder / "problems.json").exists()
+
+
+def test_features_that_cannot_be_read_cost_neighbours_and_no_more(tune, monkeypatch):
+    def fail(*_):
+        raise StoreError("a shard is gone")
+
+    monkeypatch.setattr(finetuning, "_features", fail)
+    run = tune()
+    assert run.left_out == {"problems": "a shard is gone"}
+    document = json.loads((run.folder / "examples.json").read_text())
+    assert document["images"]
+    assert not any(one["neighbours"] for one in document["images"])
 
 
 def test_ctrl_c_while_the_data_is_looked_at_keeps_the_run(tune, monkeypatch, tmp_path):

@@ -2,11 +2,14 @@
 
 import json
 import pickle
+import re
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import fsspec
 import pytest
@@ -19,7 +22,7 @@ from pipeline import cli, extraction, model, urls
 from pipeline.cluster import Cluster
 from pipeline.dataset import list_dataset, list_images, load_dataset
 from pipeline.digests import Digests, digest_files
-from pipeline.errors import DataError, PipelineError
+from pipeline.errors import DataError, ImageError, PipelineError
 from pipeline.extraction import extract
 from pipeline.packed import PackedPaths
 from pipeline.report.thumbnails import Picture
@@ -318,6 +321,33 @@ def test_an_empty_object_is_an_empty_file(bucket):
 
 
 # What goes wrong elsewhere
+
+
+class AnswerError(Exception):
+    """An answer as libraries of other schemes raise it."""
+
+    def __init__(self, message, **attributes):
+        super().__init__(message)
+        vars(self).update(attributes)
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "told"),
+    [
+        (AnswerError("Range Not Satisfiable", status=416), ImageError, "0 bytes"),  # aiohttp's
+        (AnswerError("Range Not Satisfiable", code=416), ImageError, "0 bytes"),  # gcsfs's
+        (AnswerError("Forbidden", code="403"), ImageError, "cannot be read: Forbidden"),
+        (OSError("Forbidden: https://storage"), ImageError, "cannot be read: Forbidden"),
+        (AnswerError("Bad Gateway", code=502), PipelineError, "cannot read gs://holiday/1.png"),
+        (OSError("broken pipe"), PipelineError, "cannot read gs://holiday/1.png: broken pipe"),
+    ],
+)
+def test_whose_fault_an_answer_is_does_not_hang_on_the_scheme(monkeypatch, answer, kind, told):
+    system = SimpleNamespace(_strip_protocol=str, cat_file=Mock(side_effect=answer))
+    monkeypatch.setattr(urls, "_opened", lambda url: (system, url))
+    with pytest.raises(PipelineError, match=re.escape(told)) as raised:
+        urls.read(Url("gs://holiday/1.png"))
+    assert type(raised.value) is kind
 
 
 @pytest.mark.parametrize("answer", ["500 InternalError", "403 ExpiredToken"])

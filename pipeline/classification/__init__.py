@@ -191,7 +191,8 @@ def classify(
         remarks=tuple(_remarks(task)),
     )
     if stopped is None:
-        fitted = [head for head in chosen if head.name not in failed]
+        judged = {result.head for result in results}
+        fitted = [head for head in chosen if head.name in judged]
         run, stopped = look_into(run, task, fitted, Path(cache))
     run = write_run(run, Path(runs), name, seed=seed)
     if stopped is not None:
@@ -337,12 +338,13 @@ def _judge_more_exact(task: Task, heads: Sequence[Head], cache: Path) -> list[Re
             )
             store = FeatureStore(cache, exact)
             if not store.missing(zip(task.dataset.digests, repeat(0))):
-                if task.stream is not None:
-                    like = replace(task, stream=Stream(store, task.dataset, seed=task.seed))
-                else:
-                    rows = ViewedRows.plain(store.read(keys(task.dataset)))
-                    like = replace(task, variants=[rows])
-                return [judge(replace(like, recipe=exact), head) for head in heads]
+                rows: dict[str, Any] = (
+                    {"variants": [ViewedRows.plain(store.read(keys(task.dataset)))]}
+                    if task.stream is None
+                    else {"stream": Stream(store, task.dataset, seed=task.seed)}
+                )
+                like = replace(task, recipe=exact, spread=None, **rows)  # a cluster may be gone
+                return [judge(like, head) for head in heads]
     return []
 
 

@@ -29,7 +29,16 @@ from pipeline.cli.options import (
     with_recipe,
 )
 from pipeline.cli.steps import prepare, print_dataset, print_run
-from pipeline.cli.terminal import err, exit_code, finish, out, progress, reporting_errors, shown
+from pipeline.cli.terminal import (
+    SOME_FILES_UNUSABLE,
+    err,
+    exit_code,
+    finish,
+    out,
+    progress,
+    reporting_errors,
+    shown,
+)
 from pipeline.errors import ImageError, PipelineError
 from pipeline.urls import locate
 
@@ -197,6 +206,8 @@ def finetune(
             err.print("Stopped. The trained model is kept.")
             raise typer.Exit(exit_code(stopped))
     finish(run.dataset.quarantined)
+    if run.left_out:
+        raise typer.Exit(SOME_FILES_UNUSABLE)
 
 
 def _print_network(network: Network) -> None:

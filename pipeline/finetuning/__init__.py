@@ -8,6 +8,7 @@ that is unfrozen, so that what is frozen is never run again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -61,6 +62,11 @@ UNFREEZABLE = tuple(layer for layer in LAYERS[1:] if "conv" in layer)
 
 SOURCES = ("cache", "images")
 PHASES = ("both", "frozen", "finetune")
+
+_NOT_LOOKED_FOR = (
+    "Copies, wrong labels and outliers were not looked for: they are where a training is from the "
+    f"cache, or the cache has features of block5_pool, of up to {QUICK:,} images."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -370,12 +376,18 @@ def _look_into(
 
     def find_some() -> Examples:
         called = (result.model, dataset, result.probabilities, read)
-        if (rows := features()) is None:
+        rows = None
+        with contextlib.suppress(Exception):  # `find_problems` has said why
+            rows = features()
+        if rows is None:
             return find_examples(*called)
         blocks = [(rows, np.arange(len(rows)))]
         return find_examples(*called, blocks, read_features=rows.__getitem__)
 
-    return with_looks(run, {"problems": find_problems, "examples": find_some})
+    run, stopped = with_looks(run, {"problems": find_problems, "examples": find_some})
+    if run.problems is None and not run.left_out and not stopped:
+        return replace(run, remarks=(_NOT_LOOKED_FOR,)), None
+    return run, stopped
 
 
 def _rows(source: Source, network: Network, places: npt.NDArray[np.int64]) -> Rows:
