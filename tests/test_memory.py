@@ -52,8 +52,15 @@ def test_stage_one_keeps_little_of_each_image(tmp_path, recipe, traced):
         for number in range(count):
             paint(tmp_path / folder / "ab"[number % 2] / f"{number}.png", (99, 99, 99), number, 4)
     peaks(traced, tmp_path / "first", tmp_path / "cache", recipe)
+    # Twice, and the lower: a thread that an earlier test left may take memory of its own meanwhile.
     few, many = (
-        peaks(traced, tmp_path / folder, tmp_path / f"{folder} cache", recipe)
+        np.min(
+            [
+                peaks(traced, tmp_path / folder, tmp_path / f"{folder} cache {attempt}", recipe)
+                for attempt in range(2)
+            ],
+            axis=0,
+        )
         for folder in ("few", "many")
     )
     listing, extracting = (many - few) / (MANY - FEW)
