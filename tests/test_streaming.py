@@ -96,6 +96,27 @@ def test_other_views_of_an_image_are_not_given(tmp_path, narrow):
     assert seen.sum() == pytest.approx(rows.sum(), rel=1e-5)
 
 
+def test_shards_of_other_images_are_read_once_and_mixed_with_nothing(tmp_path, narrow, monkeypatch):
+    store, dataset, _ = make(tmp_path, narrow, 1000)
+    for number in range(48):
+        store.write([(bytes([number] * 32), 0)], np.zeros((1, *narrow.shape), np.float32))
+    read = []
+    load = FeatureStore._load
+
+    def noted(self, name, *args):
+        read.append(name)
+        return load(self, name, *args)
+
+    monkeypatch.setattr(FeatureStore, "_load", noted)
+    stream = Stream(store, dataset)
+    for shards in (16 + 48, 16):
+        read.clear()
+        seen = [len(part) for part, _ in stream.epoch(0, "train")]
+        assert sum(seen) == len(dataset.where("train"))
+        assert len(seen) == 2  # 16 shards of ours, 8 mixed at a time
+        assert len(read) == shards
+
+
 def test_functions_are_applied_to_a_splits_images_in_their_order(tmp_path, narrow):
     store, dataset, rows = make(tmp_path, narrow, 300)
     stream = Stream(store, dataset)
@@ -187,6 +208,15 @@ def test_a_class_with_too_few_images_to_calibrate_on_is_named(tmp_path, narrow, 
     without = dataclasses.replace(dataset, splits=splits)
     with pytest.raises(PipelineError, match=f"validation split has {said} image of the class c"):
         fit_streamed(get_head("linear-svm"), Stream(store, without))
+
+
+def test_a_loss_that_is_no_number_is_said(tmp_path, narrow):
+    _, dataset, rows = make(tmp_path / "good", narrow, 100)
+    rows[dataset.where("train")[0]] = np.nan
+    store = FeatureStore(tmp_path / "bad", narrow)
+    store.write([(digest, 0) for digest in dataset.digests], rows.reshape(-1, *narrow.shape))
+    with pytest.raises(PipelineError, match="dense head's loss was nan in epoch 1"):
+        fit_streamed(get_head("dense"), Stream(store, dataset))
 
 
 def test_what_cannot_be_streamed_is_said_before_the_work(tmp_path, narrow):
