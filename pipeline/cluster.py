@@ -248,7 +248,8 @@ class Cluster:
         return distributed.LocalCluster(
             n_workers=self._workers,
             threads_per_worker=max(1, CPU_COUNT // (self._workers or 1)),
-            memory_limit=None,  # they keep nothing: Dask would end one for what the network needs
+            # What is shared must stay, and Dask would end one for what the network needs, too.
+            memory_limit=None,
             host="127.0.0.1",
             dashboard_address=None,
             scheduler_kwargs={

@@ -1,5 +1,6 @@
 """`classify` on rows that are read shard by shard: runs like any other, in bounded memory."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -70,6 +71,15 @@ def test_streamed_heads_are_judged_and_kept_as_any_head_is(place, monkeypatch):
         assert result.test.accuracy > 0.6
     assert {name for name, *_ in epochs} == {"logistic", "linear-svm"}
     assert epochs[0] == ("logistic", 1, 40)
+
+
+def test_figures_are_resampled_by_groups_where_there_are_any(place):
+    alone = place.data((60, 60, 60))
+    groups = tuple(str(number // 6) for number in range(len(alone)))
+    grouped = dataclasses.replace(alone, groups=groups)
+    figures = [place.classify(one, stream=True).best.test for one in (alone, grouped)]
+    assert figures[0].accuracy == figures[1].accuracy
+    assert figures[0].intervals != figures[1].intervals
 
 
 def test_the_page_says_that_rows_were_streamed_and_what_was_not_looked_for(place_with_pictures):
@@ -168,7 +178,9 @@ def test_what_cannot_be_done_shard_by_shard_is_said_before_the_work(
     with pytest.raises(PipelineError, match=f"as asked for.* cannot be done with {named}"):
         place.classify(data, heads, stream=True, **settings)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10))
-    with pytest.raises(PipelineError, match=r"(?s)GB are free.* cannot be done with .*add memory"):
+    with pytest.raises(
+        PipelineError, match=r"(?s)GB are free.* cannot be done with .*: --no-stream"
+    ):
         place.classify(data, heads, **settings)
     assert not place.runs.exists()
 

@@ -388,6 +388,16 @@ def test_rows_can_be_read_shard_by_shard_and_the_model_is_one_like_any_other(
     assert "Traceback" not in refused.stderr
 
 
+def test_rows_that_fitted_into_memory_at_first_are_not_streamed_without_a_word(
+    photos, networks, monkeypatch
+):
+    free = iter([10**12])
+    monkeypatch.setattr("pipeline.classification.size.free_memory", lambda: next(free, 0))
+    done = run("classify", photos, *SETTINGS, "--head", "knn")
+    assert done.exit_code == 0, done.output
+    assert "shard by shard" not in done.output
+
+
 def test_the_live_table_shows_epochs_where_rows_are_streamed(monkeypatch):
     module = sys.modules["pipeline.cli.classify"]
     screen = io.StringIO()

@@ -81,10 +81,9 @@ class Task:
     @cached_property
     def neighbours(self) -> list[Neighbours] | None:
         """What copies are known by, for folds; None for splits, or where it takes too long."""
-        rows = self.variants[0].first
-        if len(rows) > QUICK or not (self.protocol.search or self.protocol.cv):
+        if len(self.dataset) > QUICK or not (self.protocol.search or self.protocol.cv):
             return None
-        return nearest_rows(rows, self.dataset.labels)
+        return nearest_rows(self.variants[0].first, self.dataset.labels)
 
     @cached_property
     def folds(self) -> list[list[Places]]:

@@ -167,6 +167,8 @@ def classify(
             )
             if why:
                 err.print(f"Rows are read shard by shard: {why}", soft_wrap=True)
+            else:
+                stream = False  # less memory may be free once rows were made
         stopped = None
         try:
             with progress("rows", cluster) as on_progress, live_table(names) as live:

@@ -60,7 +60,8 @@ def reporting_errors(kept: str = "Features made so far are") -> Iterator[None]:
     except MemoryError:
         err.print(
             "[red]Error:[/] there is too little memory. What was made so far is kept.\n"
-            "To do: ask for --stream, or for fewer --views, or leave out rbf-svm, which needs most",
+            "To do: ask for fewer --views, or for classify --stream, or leave out rbf-svm, which "
+            "needs most",
             soft_wrap=True,
         )
         raise typer.Exit(1) from None

@@ -183,25 +183,9 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             held_out = (pool.transform(unseen), *self._codes_and_weights(self._codes(truth)))
 
         _, keras = tensorflow.load()
-
-        seeds = np.random.SeedSequence(self.random_state).generate_state(2)
-        self.model_ = build_dense(
-            rows.shape[1],
-            len(self.classes_),
-            units=self.units,
-            dropout=self.dropout,
-            seed=int(seeds[0]),
-        )
+        # An epoch is one call into TensorFlow: two and a half times as fast as a call a step.
         steps = math.ceil(len(rows) / self.batch_size)
-        self.model_.compile(
-            optimizer=keras.optimizers.RMSprop(self.learning_rate),
-            loss=f"{'binary' if len(self.classes_) == 2 else 'sparse_categorical'}_crossentropy",
-            metrics=["accuracy"],
-            # An epoch is one call into TensorFlow: two and a half times as fast as a call a step.
-            # Compiling by XLA would gain a fifth more, and cost that in compile time.
-            steps_per_execution=steps,
-            jit_compile=False,
-        )
+        self.model_ = self.build(rows.shape[1], len(self.classes_), steps_at_once=steps)
         callbacks: list[Any] = [_watch(self.epochs, on_epoch)]
         if held_out is not None:
             callbacks.append(
@@ -215,7 +199,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 *self._codes_and_weights(codes),
                 batch_size=self.batch_size,
                 epochs=self.epochs,
-                seed=int(seeds[1]),
+                seed=self._seeds()[1],
             ),
             steps_per_epoch=steps,
             shuffle=False,
@@ -248,6 +232,33 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels: NDArray[Any] = self.classes_[proba.argmax(axis=1)]
         return labels
 
+    def build(self, n_features: int, n_classes: int, *, steps_at_once: int) -> keras.Sequential:
+        """Build the network with fresh weights, compiled as it is trained.
+
+        Parameters
+        ----------
+        n_features, n_classes : int
+            As for `build_dense`; the features are those after pooling.
+        steps_at_once : int
+            Of training, in one call into TensorFlow.
+        """
+        _, keras = tensorflow.load()
+        network = build_dense(
+            n_features, n_classes, units=self.units, dropout=self.dropout, seed=self._seeds()[0]
+        )
+        network.compile(
+            optimizer=keras.optimizers.RMSprop(self.learning_rate),
+            loss=f"{'binary' if n_classes == 2 else 'sparse_categorical'}_crossentropy",
+            metrics=["accuracy"],
+            steps_per_execution=steps_at_once,
+            jit_compile=False,  # XLA would gain a fifth, and cost that in compile time
+        )
+        return network
+
+    def _seeds(self) -> list[int]:
+        """Give that of the network and that of the order of rows."""
+        return [int(s) for s in np.random.SeedSequence(self.random_state).generate_state(2)]
+
     def width(self, n_features: int) -> int:
         """Tell how many values the network sees of rows with so many."""
         return n_features if self.pool == "flatten" else self.shape[-1]
@@ -266,6 +277,23 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 fix="put images of every class into the training part.",
             )
         return np.searchsorted(self.classes_, labels)
+
+
+def require_finite(epoch: int, *losses: float) -> None:
+    """Refuse an epoch's losses, on training and validation rows, if any is no number or infinite.
+
+    Raises
+    ------
+    PipelineError
+        One is.
+    """
+    for loss in losses:
+        if not math.isfinite(loss):
+            raise PipelineError(
+                f"The dense head's loss was {loss} in epoch {epoch}.",
+                expected="a finite loss.",
+                fix="lower the learning rate; check the features for very large values.",
+            )
 
 
 def _shuffled_batches(
@@ -292,12 +320,7 @@ def _watch(epochs: int, on_epoch: Seen | None) -> Any:
     _, keras = tensorflow.load()
 
     def epoch_end(epoch: int, logs: Mapping[str, float]) -> None:
-        if not math.isfinite(logs["loss"]):
-            raise PipelineError(
-                f"The dense head's loss was {logs['loss']} in epoch {epoch + 1}.",
-                expected="a finite loss.",
-                fix="lower the learning rate; check the features for very large values.",
-            )
+        require_finite(epoch + 1, logs["loss"], logs.get("val_loss", 0.0))
         if on_epoch is not None:
             on_epoch(epoch + 1, epochs, dict(logs))
 

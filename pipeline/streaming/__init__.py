@@ -2,7 +2,8 @@
 
 Each epoch goes through the store's shards in an order of its own, and mixes the rows of a few of
 them. So memory holds some shards, whatever the number of images. The estimators are those that
-scikit-learn and Keras can train by parts, in place of the exact solvers of `pipeline.heads`.
+scikit-learn and Keras can train by parts, in place of the exact solvers of `pipeline.heads`. Of
+more than two classes, `logistic` learns each against the rest here, and all at once in memory.
 """
 
 from __future__ import annotations

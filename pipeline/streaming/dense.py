@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import tensorflow
-from pipeline.errors import PipelineError
 from pipeline.evaluate import log_loss
-from pipeline.heads import DenseHead, Head, Pool, build_dense
+from pipeline.heads import DenseHead, Head, Pool
+from pipeline.heads.dense import require_finite
 from pipeline.streaming.fit import Report, StreamedFit
 from pipeline.streaming.stream import Floats, Stream
 
@@ -40,17 +39,27 @@ def _report_after(report: Report, before: int, most: int, epoch: int) -> None:
 
 
 def _fit(network: DenseHead, stream: Stream, report: Callable[[int], None]) -> Floats:
-    """Train a network as `DenseHead.fit` does; give what it says of the validation images."""
+    """Train a network as `DenseHead.fit` does; give what it says of the validation images.
+
+    Raises
+    ------
+    PipelineError
+        A loss is not finite.
+    """
     data = stream.dataset
     truth = data.labels[data.where("validation")]
     held_out = stream.class_weights("validation", balanced=network.balanced)[truth]
-    _build(network, stream)
+    network.classes_ = np.arange(len(data.classes))
+    network.n_features_in_ = math.prod(stream.store.recipe.shape)
+    width = network.width(network.n_features_in_)
+    network.model_ = network.build(width, len(data.classes), steps_at_once=_STEPS_AT_ONCE)
     network.history_ = {name: [] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
     best_loss, best, best_said = math.inf, None, np.empty(0)
     for epoch in range(1, network.epochs + 1):
         loss, accuracy = _pass(network, stream, epoch)
         [said] = stream.apply([network.predict_proba], "validation")
         watched = log_loss(truth, said, held_out)
+        require_finite(epoch, loss, watched)
         figures = (loss, accuracy, watched, float(np.mean(said.argmax(axis=1) == truth)))
         for values, figure in zip(network.history_.values(), figures):
             values.append(figure)
@@ -64,36 +73,8 @@ def _fit(network: DenseHead, stream: Stream, report: Callable[[int], None]) -> F
     return best_said
 
 
-def _build(network: DenseHead, stream: Stream) -> None:
-    _, keras = tensorflow.load()
-    count = len(stream.dataset.classes)
-    first = int(np.random.SeedSequence(network.random_state).generate_state(2)[0])  # as in memory
-    network.classes_ = np.arange(count)
-    network.n_features_in_ = math.prod(stream.store.recipe.shape)
-    network.model_ = build_dense(
-        network.width(network.n_features_in_),
-        count,
-        units=network.units,
-        dropout=network.dropout,
-        seed=first,
-    )
-    network.model_.compile(
-        keras.optimizers.RMSprop(network.learning_rate),
-        f"{'binary' if count == 2 else 'sparse_categorical'}_crossentropy",
-        metrics=["accuracy"],
-        steps_per_execution=_STEPS_AT_ONCE,
-        jit_compile=False,
-    )
-
-
 def _pass(network: DenseHead, stream: Stream, epoch: int) -> tuple[float, float]:
-    """Train for an epoch; give the mean loss and accuracy.
-
-    Raises
-    ------
-    PipelineError
-        The loss is not finite.
-    """
+    """Train for an epoch; give the mean loss and accuracy."""
     pool = Pool(network.pool, network.shape)
     weights = stream.class_weights("train", balanced=network.balanced)
     sums, count = np.zeros(2), 0
@@ -109,10 +90,4 @@ def _pass(network: DenseHead, stream: Stream, epoch: int) -> tuple[float, float]
         sums += len(labels) * np.array([done["loss"][0], done["accuracy"][0]])
         count += len(labels)
     loss, accuracy = (sums / count).tolist()
-    if not math.isfinite(loss):
-        raise PipelineError(
-            f"the dense head's loss was {loss} in epoch {epoch}.",
-            expected="a finite loss",
-            fix="check the features for very large values",
-        )
     return loss, accuracy

@@ -26,7 +26,8 @@ class StreamedFit:
     candidates : tuple of (mapping, float)
         What was tried, and its log loss on validation.
     held_out : ndarray of float64, shape (m, k)
-        What was said of the validation images, in their order, before they were trained on.
+        What was said of the validation images, in their order, by fits that had not seen them; a
+        calibration, too, is fitted to others. But `dense` stops by them.
     """
 
     classifier: Classifier

@@ -17,15 +17,17 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from pipeline.errors import PipelineError
 from pipeline.evaluate import log_loss
 from pipeline.heads import Head
+from pipeline.heads.estimators import CalibrationFolds
 from pipeline.streaming.fit import Report, StreamedFit
 from pipeline.streaming.stream import Floats, Labels, Stream
 
 _STEPS = 10**6  # after which it has converged: scikit-learn's user guide, "Tips on practical use"
 _EPOCHS = (5, 20)  # fewest and most; at 40 the demo's accuracy was the same as at 20
-_LOSS = {"logistic": "log_loss", "linear-svm": "squared_hinge"}  # as in memory
+# As in memory, but for the squared hinge's slope, which grows without bound, and descent with it;
+# the modified Huber loss is the same up to a margin of -1, and straight beyond.
+_LOSS = {"logistic": "log_loss", "linear-svm": "modified_huber"}
 # Share of the steps before averaging begins: the first are long and lead astray where C is large.
-# Those of the squared hinge stay long, and are better averaged all.
-_UNAVERAGED = {"logistic": 0.5, "linear-svm": 0.0}
+_UNAVERAGED = 0.5
 
 Parameters = Mapping[str, Any]
 
@@ -41,8 +43,8 @@ def fit_linear(head: Head, stream: Stream, *, balanced: bool, report: Report) ->
     if head.calibrated:
         scores = stream.apply([one.decision_function for one in tried], "validation")
         weights = stream.class_weights("validation", balanced=balanced)[truth]
-        calibrated = [_calibrate(one, truth, weights, data.classes) for one in scores]
-        said = [one.predict_proba(_columns(of)) for one, of in zip(calibrated, scores)]
+        _require_two_of_each(truth, data.classes)
+        said = [_say(one, truth, weights, stream.seed) for one in scores]
     else:
         said = stream.apply([one.predict_proba for one in tried], "validation")
     losses = [log_loss(truth, one) for one in said]
@@ -51,7 +53,7 @@ def fit_linear(head: Head, stream: Stream, *, balanced: bool, report: Report) ->
     if head.calibrated:
         # Calibrated by what was said of images not seen, then trained on these, too: as
         # `ensemble=False` does it in memory.
-        machine, last = chosen[-1], calibrated[best]
+        machine, last = chosen[-1], _calibrate(scores[best], truth, weights)
         last.calibrated_classifiers_[0].estimator = last.estimator = machine
         chosen = make_pipeline(*_steps(chosen), last)
     return StreamedFit(chosen, grid[best], tuple(zip(grid, losses)), said[best])
@@ -97,7 +99,7 @@ class _Descent:
         machine = SGDClassifier(
             loss=_LOSS[self._head.name],
             alpha=1 / (parameters["C"] * self._images),  # the same objective, divided by C and n
-            average=1 + int(_UNAVERAGED[self._head.name] * self._images * self.epochs),
+            average=1 + int(_UNAVERAGED * self._images * self.epochs),
             class_weight=dict(enumerate(weights.tolist())),
             random_state=seed,
         )
@@ -129,17 +131,28 @@ def _columns(scores: Floats) -> Floats:
     return scores.reshape(len(scores), -1)
 
 
-def _calibrate(
-    scores: Floats, truth: Labels, weights: Floats, classes: Sequence[str]
-) -> CalibratedClassifierCV:
-    """Fit Platt's sigmoids to the scores of all validation images."""
+def _require_two_of_each(truth: Labels, classes: Sequence[str]) -> None:
     counts = np.bincount(truth, minlength=len(classes))
-    if not counts.all():
+    if counts.min() < 2:
         raise PipelineError(
-            f"the validation split has no image of the class {classes[int(counts.argmin())]}.",
-            expected="images of every class, to calibrate probabilities on",
+            f"the validation split has {'one' if counts.min() else 'no'} image of the class "
+            f"{classes[int(counts.argmin())]}.",
+            expected="two or more of every class, to calibrate probabilities on",
         )
+
+
+def _calibrate(scores: Floats, truth: Labels, weights: Floats) -> CalibratedClassifierCV:
+    """Fit Platt's sigmoids to scores."""
     everything = np.arange(len(truth))
     # One fold, which nothing is fitted on: the scores are of images that were not learned from.
     calibrated = CalibratedClassifierCV(_Scores(), cv=[(everything, everything)], ensemble=False)
     return calibrated.fit(_columns(scores), truth, sample_weight=weights)
+
+
+def _say(scores: Floats, truth: Labels, weights: Floats, seed: int) -> Floats:
+    """Give each image's probabilities by sigmoids that were fitted to the scores of others."""
+    said = np.empty((len(truth), truth.max() + 1))
+    for fitted, left_out in CalibrationFolds(seed).split(scores, truth):
+        calibrated = _calibrate(scores[fitted], truth[fitted], weights[fitted])
+        said[left_out] = calibrated.predict_proba(_columns(scores[left_out]))
+    return said

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -55,6 +54,7 @@ class Stream:
         self.store = store
         self.dataset = dataset
         self.seed = seed
+        self._idle: set[str] = set()  # shards of other data sets and views: read once at most
 
     def epoch(self, number: int, *splits: str) -> Iterator[tuple[Rows, Labels]]:
         """Give the rows of some splits in an order that follows from the epoch's number.
@@ -78,8 +78,7 @@ class Stream:
             mixed = rng.permutation(len(places))
             rows = np.concatenate([part for part, _ in some])[mixed]
             del some  # what is used now is all that memory holds
-            if len(rows):
-                yield rows, self.dataset.labels[places[mixed]]
+            yield rows, self.dataset.labels[places[mixed]]
 
     def once(self, *splits: str) -> Iterator[tuple[Rows, Places]]:
         """Give the rows of some splits, or of all, a shard at a time.
@@ -115,11 +114,10 @@ class Stream:
         wanted = self.dataset.where(*(splits or SPLITS))
         found: list[Floats] = []
         for rows, places in self.once(*splits):
-            if len(rows):
-                values = [np.asarray(function(rows), np.float64) for function in functions]
-                found = found or [np.empty((len(wanted), *one.shape[1:])) for one in values]
-                for whole, part in zip(found, values):
-                    whole[np.searchsorted(wanted, places)] = part
+            values = [np.asarray(function(rows), np.float64) for function in functions]
+            found = found or [np.empty((len(wanted), *one.shape[1:])) for one in values]
+            for whole, part in zip(found, values):
+                whole[np.searchsorted(wanted, places)] = part
         return found
 
     def class_weights(self, *splits: str, balanced: bool) -> Floats:
@@ -133,11 +131,16 @@ class Stream:
 
     def _shards(self, names: Iterable[str], splits: Sequence[str]) -> Iterator[tuple[Rows, Places]]:
         lacking = len(self.dataset.where(*splits))
-        width = math.prod(self.store.recipe.shape)  # of a shard that gives no rows, too
-        for keys, rows in self.store.stream(names):
-            which, places = self._places(keys, splits)
-            lacking -= len(places)
-            yield rows.reshape(len(rows), width)[which], places
+        for name in names:
+            if name in self._idle:
+                continue
+            for keys, rows in self.store.stream([name]):
+                if not len(self._places(keys, SPLITS)[0]):
+                    self._idle.add(name)
+                which, places = self._places(keys, splits)
+                lacking -= len(places)
+                if len(places):
+                    yield rows.reshape(len(rows), -1)[which], places
         if lacking:  # a shard was removed, or found damaged, since the stream was made
             raise _lacking(lacking, self.store, self.dataset)
 
