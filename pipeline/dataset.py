@@ -9,6 +9,8 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -19,7 +21,7 @@ from pipeline.demo import demo_images
 from pipeline.digests import Digests, digest_files
 from pipeline.errors import DataError, ImageError
 from pipeline.images import EXTENSIONS
-from pipeline.packed import PackedDigests, PackedPaths
+from pipeline.packed import PackedDigests, PackedPaths, packed
 from pipeline.urls import Location, Url, list_files, locate, looks_of, read
 
 SPLITS = ("train", "validation", "test")
@@ -89,12 +91,19 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.paths)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of all images' digests, labels and splits, whatever their order and names."""
-        rows = zip(self.digests, self.labels, self.splits)
-        lines = sorted(f"{d.hex()} {self.classes[label]} {split}" for d, label, split in rows)
-        return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
+        # Of lines, sorted: by images' digests, and those of one digest as a whole.
+        texts = np.ascontiguousarray(packed(self.digests)).view("S32").ravel()
+        found = hashlib.sha256()
+        separator = ""
+        for digest, same in groupby(np.argsort(texts), key=self.digests.__getitem__):
+            names = ((self.classes[self.labels[place]], self.splits[place]) for place in same)
+            for line in sorted(f"{digest.hex()} {name} {split}" for name, split in names):
+                found.update((separator + line).encode(errors="surrogateescape"))
+                separator = "\n"
+        return found.hexdigest()
 
     def where(self, *splits: str) -> npt.NDArray[np.int64]:
         """Return the positions of the images that are in one of `splits`."""
