@@ -21,6 +21,8 @@ COLUMNS = (
     "fit",
 )
 
+_FEW = 20  # the interval of an accuracy is then more than 30 points wide
+
 
 def row(result: Result, *, best: bool = False) -> tuple[str, ...]:
     """Write a head's figures, one for each of `COLUMNS`; the best head gets a star."""
@@ -40,6 +42,8 @@ def row(result: Result, *, best: bool = False) -> tuple[str, ...]:
 def title(run: Run) -> str:
     """Say what the figures are of."""
     n = run.results[0].test.n
+    if run.protocol.cv is None and n < _FEW:
+        return f"{n:,} test images, never seen in training: too few to judge by"
     if run.protocol.cv is None:
         return f"{n:,} test images, never seen in training"
     times = f", {run.protocol.repeats} times" if run.protocol.repeats > 1 else ""

@@ -156,7 +156,8 @@ def list_files(root: Url) -> dict[Url, bytes]:
     except ImageError as error:
         raise DataError(
             f"the folder {root} {error.found}.",
-            expected="a folder, as in s3://bucket/photos, and leave to list it",
+            expected="a bucket and a folder that are there, as in s3://bucket/photos, and leave to "
+            "list them",
         ) from error
     start = len(path.rstrip("/")) + 1
     files = {

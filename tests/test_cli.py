@@ -283,6 +283,24 @@ def test_classify_prints_a_table_with_a_line_for_each_head(photos, networks, tmp
     assert "logistic: fitted in" in result.stderr
 
 
+def test_a_runs_page_takes_no_problems_found_in_features_of_another_size(photos, networks):
+    run("classify", photos, *SETTINGS, "--head", "logistic", "--name", "mine")
+    page = Path("runs", "mine", "problems.json").read_bytes()
+    problems = ["problems", photos, "--precision", "float32", "--run", "runs/mine"]
+    refused = run(*problems)
+    assert refused.exit_code == 1
+    assert "has features made with --size 64" in refused.stderr
+    assert len(networks) == 1  # said before any row was made
+    assert Path("runs", "mine", "problems.json").read_bytes() == page
+    assert run(*problems, "--size", "64", "--no-learning-curve").exit_code == 0
+
+
+def test_few_test_images_are_said_to_be_few(photos, networks):
+    shown = run("classify", photos, *SETTINGS, "--head", "logistic").stdout
+    count = int(re.search(r"(\d+) test images", shown)[1])
+    assert ("too few to judge by" in shown) == (count < 20)
+
+
 def test_rows_that_lack_are_made_before_classifying_and_said(photos, networks):
     result = run("classify", photos, *SETTINGS, "--head", "logistic")
     assert "0 rows are there, 40 to make" in result.stderr

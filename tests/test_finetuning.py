@@ -229,7 +229,7 @@ def test_where_nothing_was_looked_for_the_run_says_so(tune, monkeypatch):
     monkeypatch.setattr(finetuning, "QUICK", 5)
     run = tune()
     assert run.problems is None
-    assert "not looked for" in str(run)
+    assert "did not look for" in str(run)
     assert not (run.folder / "problems.json").exists()
 
 

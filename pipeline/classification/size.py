@@ -58,8 +58,8 @@ def why_stream(
         raise PipelineError(
             f"training shard by shard ({why}) cannot be done with {' and '.join(named)}.",
             expected=f"one of the heads {', '.join(STREAMED)}, chosen on the validation images",
-            fix="leave that away"
-            + (", or --stream" if asked else ", or add memory, or try all the same: --no-stream"),
+            fix=f"leave out {' and '.join(named)}, or "
+            + ("--stream" if asked else "add memory, or try all the same with --no-stream"),
         )
     return why
 

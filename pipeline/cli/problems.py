@@ -21,9 +21,11 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.steps import prepare
 from pipeline.cli.terminal import err, finish, out, progress, reporting_errors, shown
+from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from pipeline.problems import Problems
+    from pipeline.recipe import Recipe
 
 _ROWS = 20
 
@@ -76,6 +78,8 @@ def problems(
             dataset, [plan] = prepare(
                 data, recipe, cache=cache, weights=weights, seed=seed, views=[Views()]
             )
+            if run:
+                _check_recipe(run, plan.store.recipe)
             with progress("rows") as on_progress:
                 extraction = extract(
                     dataset,
@@ -98,6 +102,20 @@ def problems(
         if run:
             err.print(f"On the page of the run: {shown(add_problems(run, found))}", soft_wrap=True)
     finish(dataset.quarantined)
+
+
+def _check_recipe(run: Path, recipe: Recipe) -> None:
+    """Refuse to put onto a run's page what was found in other rows than the run's."""
+    from pipeline.report import recipe_of
+
+    theirs = recipe_of(run)
+    ours = {name: getattr(recipe, name) for name in ("size", "scaling", "resize")}
+    if options := [f"--{name} {theirs[name]}" for name in ours if theirs[name] != ours[name]]:
+        raise PipelineError(
+            f"the run in {run} has features made with {' '.join(options)}.",
+            expected="the same here, where --run is given",
+            fix=f"add {' '.join(options)}",
+        )
 
 
 def _print(found: Problems) -> None:

@@ -34,7 +34,8 @@ def on_cluster(scheduler: str | None, workers: int | None) -> Iterator[Cluster |
     with Cluster(scheduler, workers) as cluster:
         yield cluster
         for worker, rate in cluster.rates.items():
-            err.print(f"{worker}: {rate:.1f} rows/s")
+            if rate:  # a worker may have tried candidates only
+                err.print(f"{worker}: {rate:.1f} rows/s")
 
 
 def prepare(

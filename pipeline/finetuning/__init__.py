@@ -43,7 +43,7 @@ from pipeline.finetuning.training import Progress, Training, train
 from pipeline.heads import POOLS, DenseHead
 from pipeline.model import Model
 from pipeline.network import Network, TunedClassifier
-from pipeline.problems import QUICK, Problems, find_problems_quickly
+from pipeline.problems import NOT_LOOKED_FOR, QUICK, Problems, find_problems_quickly
 from pipeline.recipe import Recipe
 from pipeline.run import (
     RUNS,
@@ -62,11 +62,6 @@ UNFREEZABLE = tuple(layer for layer in LAYERS[1:] if "conv" in layer)
 
 SOURCES = ("cache", "images")
 PHASES = ("both", "frozen", "finetune")
-
-_NOT_LOOKED_FOR = (
-    "Copies, wrong labels and outliers were not looked for: they are where a training is from the "
-    f"cache, or the cache has features of block5_pool, of up to {QUICK:,} images."
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -386,7 +381,7 @@ def _look_into(
 
     run, stopped = with_looks(run, {"problems": find_problems, "examples": find_some})
     if run.problems is None and not run.left_out and not stopped:
-        return replace(run, remarks=(_NOT_LOOKED_FOR,)), None
+        return replace(run, remarks=(NOT_LOOKED_FOR,)), None
     return run, stopped
 
 

@@ -52,6 +52,7 @@ from pipeline.problems.outliers import NEAREST, Outlier, find_outliers
 __all__ = [
     "ALIKE",
     "NEAREST",
+    "NOT_LOOKED_FOR",
     "Alike",
     "Build",
     "ClassCount",
@@ -88,6 +89,12 @@ SCHEMA = 1
 
 QUICK = 20_000
 """Images that are compared with each other in less than half a minute."""
+
+NOT_LOOKED_FOR = (
+    "This run did not look for copies, wrong labels and outliers: `pipeline problems DATA --run "
+    "RUN`, with the run's options, does, and puts them on its page."
+)
+"""What a run says where `find_problems_quickly` was not for it."""
 
 _SMALL = 5000  # images up to which a Gram matrix is cheap: 200 MB
 

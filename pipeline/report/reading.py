@@ -248,6 +248,11 @@ def digest_of(folder: Path) -> str:
     return str(read_run(folder).document["dataset"]["digest"])
 
 
+def recipe_of(folder: Path) -> dict[str, Any]:
+    """Tell how the images of a run became rows; errors as for `read_run`."""
+    return dict(read_run(folder).document["recipe"])
+
+
 def _not_understood(file: Path, error: Exception) -> PipelineError:
     return PipelineError(
         f"{file} cannot be understood: {type(error).__name__}: {error}.",
