@@ -179,7 +179,7 @@ def test_what_cannot_be_done_shard_by_shard_is_said_before_the_work(
         place.classify(data, heads, stream=True, **settings)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10))
     with pytest.raises(
-        PipelineError, match=r"(?s)GB are free.* cannot be done with .*: --no-stream"
+        PipelineError, match=r"(?s)GB are free.* cannot be done with .* --no-stream"
     ):
         place.classify(data, heads, **settings)
     assert not place.runs.exists()

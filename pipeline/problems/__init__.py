@@ -92,7 +92,7 @@ QUICK = 20_000
 
 NOT_LOOKED_FOR = (
     "This run did not look for copies, wrong labels and outliers: `pipeline problems DATA --run "
-    "RUN`, with the run's options, does, and puts them on its page."
+    "RUN`, with the same options, does, and puts them on its page."
 )
 """What a run says where `find_problems_quickly` was not for it."""
 
