@@ -36,10 +36,10 @@ from pipeline.run import RUNS, Interrupted, Result, Run, run_folder, with_looks,
 from pipeline.store import FeatureStore
 from pipeline.streaming import Stream
 
-Rows = npt.NDArray[np.float32]
-
 if TYPE_CHECKING:
     from pipeline.cluster import Cluster
+
+Rows = npt.NDArray[np.float32]
 
 
 def classify(

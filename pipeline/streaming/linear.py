@@ -123,7 +123,7 @@ class _Scores(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return scores[:, 0] if scores.shape[1] == 1 else scores
 
     def predict(self, scores: Floats) -> Labels:
-        """Refuse: a calibration does not ask for it, but that it can be asked."""
+        """Refuse: scikit-learn calibrates nothing without this method, and never calls it."""
         raise NotImplementedError
 
 
