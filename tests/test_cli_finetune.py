@@ -24,11 +24,10 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pipeline import cli, finetuning, network, report
+from pipeline import cli, finetuning, network, optimizers, report
 from pipeline.augment import PRESETS, Augmentation, apply, draw
 from pipeline.backbone import vgg16_recipe
 from pipeline.cli import terminal
-from pipeline.finetuning import training
 from pipeline.images import decode
 from pipeline.network import Network
 
@@ -136,7 +135,7 @@ def test_choices_and_defaults_are_those_of_the_code_beneath():
     assert tuple(commands.Source) == finetuning.SOURCES
     assert set(commands.Phase) == set(finetuning.PHASES)
     assert tuple(commands.Pool) == network.POOLS
-    assert tuple(commands.Optimizer) == training.OPTIMIZERS
+    assert tuple(commands.Optimizer) == optimizers.OPTIMIZERS
     shown = " ".join(run("finetune", "--help").stdout.split())
     settings = finetuning.Finetuning()
     for name, value in {

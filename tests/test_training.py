@@ -12,8 +12,9 @@ import pytest
 from pipeline import tensorflow
 from pipeline.errors import PipelineError
 from pipeline.finetuning import training
-from pipeline.finetuning.training import OPTIMIZERS, Training, train
+from pipeline.finetuning.training import Training, train
 from pipeline.heads import build_dense
+from pipeline.optimizers import OPTIMIZERS
 
 STEPS = 3  # of an epoch: 4, 4 and 2 images
 
@@ -132,7 +133,8 @@ def test_training_does_what_keras_does(n_classes, optimizer, checkpoint):
         if epoch + 1 == progress.best_epoch:
             best = weights_of(theirs)
     for one, other in zip(ours.get_weights(), best, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
+        # A step changes weights by up to 0.01; TensorFlow takes Adam's 1 - 0.999 in float32.
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
 
 
 def test_the_weights_of_the_best_epoch_are_kept_and_training_ends_when_it_was_long_ago(checkpoint):

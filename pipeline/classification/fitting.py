@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
 import numpy.typing as npt
 
+from pipeline import tensorflow
 from pipeline.classification.rows import ViewedRows
 from pipeline.classification.search import Spread, judge_folds
 from pipeline.dataset import Dataset
 from pipeline.evaluate import log_loss
 from pipeline.heads import Classifier, Head
+from pipeline.memory import free_memory
 from pipeline.problems import QUICK, Neighbours, nearest_rows
 from pipeline.protocol import Protocol, deal_folds, find_units, search_folds
 from pipeline.recipe import Recipe
@@ -24,6 +28,8 @@ from pipeline.streaming import Stream
 
 Places = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+
+_TIMES_OF_A_NETWORK = 3  # what fitting one takes, by what all rows take
 
 
 @dataclass(frozen=True)
@@ -173,13 +179,7 @@ def try_candidates(
         For each deal, for each of the task's variants, each of the head's grid.
     """
     if head.early_stopping:
-        return [
-            [
-                _try_stopped(task, head, pairs, seed, rows=rows, parameters=parameters)
-                for rows, parameters in itertools.product(task.variants, head.grid)
-            ]
-            for pairs in deals
-        ]
+        return _try_stopped(task, head, deals, seed)
     found: list[list[Candidate]] = [[] for _ in deals]
     for rows in task.variants:
         said = judge_folds(
@@ -210,21 +210,40 @@ def _nothing_said(task: Task) -> Floats:
 
 
 def _try_stopped(
-    task: Task,
-    head: Head,
-    pairs: Sequence[Pair],
-    seed: int,
-    *,
-    rows: ViewedRows,
-    parameters: Mapping[str, Any],
-) -> Candidate:
-    """Try a candidate whose training stops by the images that it is judged on."""
-    p = _nothing_said(task)
-    blank = Candidate(parameters, rows, p)
-    fitted = [fit(task, head, blank, pair.fitted, seed, stop_on=pair.judged) for pair in pairs]
-    for estimator, pair in zip(fitted, pairs):
-        p[pair.judged] = apply(task, estimator, rows, pair.judged)
-    return Candidate(parameters, rows, p, tuple(fitted))
+    task: Task, head: Head, deals: Sequence[Sequence[Pair]], seed: int
+) -> list[list[Candidate]]:
+    """Try candidates whose training stops by the images that they are judged on."""
+    found: list[list[Candidate]] = [[] for _ in deals]
+    for rows, parameters in itertools.product(task.variants, head.grid):
+        blank = Candidate(parameters, rows, _nothing_said(task))
+        left = iter(_fit_at_once(task, head, blank, list(itertools.chain(*deals)), seed))
+        for pairs, candidates in zip(deals, found):
+            fitted = tuple(itertools.islice(left, len(pairs)))
+            p = _nothing_said(task)
+            for estimator, pair in zip(fitted, pairs):
+                p[pair.judged] = apply(task, estimator, rows, pair.judged)
+            candidates.append(Candidate(parameters, rows, p, fitted))
+    return found
+
+
+def _fit_at_once(
+    task: Task, head: Head, candidate: Candidate, pairs: Sequence[Pair], seed: int
+) -> list[Classifier]:
+    """Fit networks side by side: a single one does not fill even two cores."""
+    room = free_memory() // (_TIMES_OF_A_NETWORK * candidate.rows.flat.nbytes)
+    at_once = max(1, min(joblib.cpu_count(), len(pairs), room))
+    tensorflow.load()  # once, and not in several threads
+    over = threading.Event()
+
+    def fit_pair(pair: Pair) -> Classifier:
+        return fit(task, head, candidate, pair.fitted, seed, stop_on=pair.judged, over=over)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            return list(pool.map(fit_pair, pairs))
+        except BaseException:  # Ctrl-C, too: threads are waited for
+            over.set()
+            raise
 
 
 def fit(
@@ -235,6 +254,7 @@ def fit(
     seed: int,
     *,
     stop_on: Places | None = None,
+    over: threading.Event | None = None,
 ) -> Classifier:
     """Fit a candidate to all views of some images.
 
@@ -243,6 +263,8 @@ def fit(
     stop_on : ndarray of int64, optional
         Images by which training stops, if the head's does. Without them it takes as many epochs
         as the candidate's fits did, on average.
+    over : Event, optional
+        Once it is set, training by `stop_on` ends with the epoch under way, by `CancelledError`.
     """
     labels, rows = task.dataset.labels, candidate.rows
     learned = rows.to_fit(places)
@@ -257,10 +279,20 @@ def fit(
     known = labels[rows.image[learned]]
     if stop_on is not None:
         watched = rows.flat[stop_on], labels[stop_on]
-        estimator.fit(rows.flat[learned], known, validation_data=watched)
+        estimator.fit(
+            rows.flat[learned],
+            known,
+            validation_data=watched,
+            on_epoch=partial(_end_when, over or threading.Event()),
+        )
     else:
         rows.prepared.fit(estimator, learned, known)
     return estimator
+
+
+def _end_when(over: threading.Event, *_: object) -> None:
+    if over.is_set():
+        raise CancelledError
 
 
 def apply(task: Task, estimator: Classifier, rows: ViewedRows, places: Places) -> Floats:

@@ -119,7 +119,10 @@ class Prepared:
             classifier.keep(self.ready(steps)[places])
         else:
             # A sparse head's vectors are too short for BLAS to gain by a second thread.
-            with threadpool_limits(1 if issparse(values) else None):
+            with (
+                threadpool_limits(1 if issparse(values) else None),
+                joblib.parallel_config("threading", n_jobs=joblib.cpu_count()),
+            ):
                 classifier.fit(values[places], labels)
 
     def ready(self, steps: Pipeline) -> Any:

@@ -18,9 +18,7 @@ import numpy.typing as npt
 
 from pipeline import tensorflow
 from pipeline.errors import PipelineError
-
-OPTIMIZERS = ("rmsprop", "adam")
-"""Names of the optimisers; the textbook recipe uses RMSprop."""
+from pipeline.optimizers import OPTIMIZERS, build_optimizer
 
 _CHECKPOINT_SECONDS = 60.0
 _CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into the checkpoints after short epochs
@@ -166,10 +164,8 @@ def train(
     PipelineError
         The loss is not finite, the checkpoint cannot be written, or is not of this training.
     """
-    tf, keras = tensorflow.load()
-    optimizer = {"rmsprop": keras.optimizers.RMSprop, "adam": keras.optimizers.Adam}[
-        training.optimizer
-    ](training.learning_rate)
+    tf, _ = tensorflow.load()
+    optimizer = build_optimizer(training.optimizer, training.learning_rate)
     optimizer.build(model.trainable_variables)
 
     @_for_any_batch_size

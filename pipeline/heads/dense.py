@@ -16,6 +16,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from pipeline import tensorflow
 from pipeline.errors import PipelineError
 from pipeline.heads.estimators import Pool, Pooling, at_least_two_classes
+from pipeline.optimizers import build_optimizer
 
 if TYPE_CHECKING:
     import keras
@@ -242,12 +243,11 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         steps_at_once : int
             Of training, in one call into TensorFlow.
         """
-        _, keras = tensorflow.load()
         network = build_dense(
             n_features, n_classes, units=self.units, dropout=self.dropout, seed=self._seeds()[0]
         )
         network.compile(
-            optimizer=keras.optimizers.RMSprop(self.learning_rate),
+            optimizer=build_optimizer("rmsprop", self.learning_rate),
             loss=f"{'binary' if n_classes == 2 else 'sparse_categorical'}_crossentropy",
             metrics=["accuracy"],
             steps_per_execution=steps_at_once,

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -129,15 +130,16 @@ class CalibrationFolds(BaseEstimator):  # type: ignore[misc]
         self, X: ArrayLike, y: ArrayLike, groups: object = None
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
         """Yield the indices of the rows to fit on and of the rows to score, fold by fold."""
-        settings = {"shuffle": True, "random_state": self.random_state}
         count, labels = self.get_n_splits(X, y), np.asarray(y)
-        folds = StratifiedKFold(count, **settings)
+        folds = StratifiedKFold(count, shuffle=True, random_state=self.random_state)
         if self.groups is None:
             yield from folds.split(X, y)
             return
         _, first, image = np.unique(self.groups, return_index=True, return_inverse=True)
         if np.any(labels != labels[first][image]):  # a group of several classes
-            yield from StratifiedGroupKFold(count, **settings).split(X, y, self.groups)
+            codes = np.unique(labels, return_inverse=True)[1].astype(np.int64)
+            numbers = image.astype(np.int64)
+            yield from _split_groups(count, self.random_state, codes.tobytes(), numbers.tobytes())
             return
         for fitted, scored in folds.split(first, labels[first]):
             yield np.flatnonzero(np.isin(image, fitted)), np.flatnonzero(np.isin(image, scored))
@@ -158,6 +160,16 @@ class CalibrationFolds(BaseEstimator):  # type: ignore[misc]
                 fix="add images of that class, or use the head 'logistic', which needs but one.",
             )
         return int(min(_CALIBRATION_FOLDS, counts.min()))
+
+
+@lru_cache(maxsize=16)
+def _split_groups(
+    count: int, seed: int, labels: bytes, groups: bytes
+) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """Split groups of several classes; once for all fits on the same rows: it takes 0.1 s each."""
+    y = np.frombuffer(labels, np.int64)
+    folds = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    return list(folds.split(y, y, np.frombuffer(groups, np.int64)))
 
 
 def at_least_two_classes(labels: NDArray[Any]) -> None:
