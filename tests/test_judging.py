@@ -1,6 +1,10 @@
 """A head judged by the splits, by a search, by nested cross-validation: who has a say in what."""
 
 import dataclasses
+import signal
+import threading
+import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,7 +47,7 @@ class Means:
         self.log, self.seed, self.sharpness, self.epochs = log, seed, sharpness, epochs
         self.options = options
 
-    def fit(self, rows, labels, validation_data=None):
+    def fit(self, rows, labels, validation_data=None, on_epoch=None):
         self.classes_ = np.unique(labels)
         self.means = np.stack([rows[labels == one].mean(axis=0) for one in self.classes_])
         self.best_epoch_, self.history_ = 4, {"loss": [1.0]}
@@ -130,6 +134,58 @@ def test_after_a_search_a_head_that_stops_by_validation_learns_from_all_for_as_l
     assert watched is None
     assert len(rows) == 90
     assert last.epochs == round(np.mean([one.best_epoch_ for one, *_ in searched]))
+
+
+@pytest.mark.parametrize("protocol", [{"search": True}, {"cv": 5}])
+def test_networks_fitted_side_by_side_are_those_fitted_one_after_the_other(
+    place, monkeypatch, protocol
+):
+    data, head = place.data(noise=0.6), get_head("dense")
+    quick = replace(head, build=lambda seed, **options: head.build(seed, **{"epochs": 3} | options))
+    at_once, found = [], []
+    pool = fitting.ThreadPoolExecutor
+
+    def counted(count):
+        at_once.append(count)
+        return pool(count)
+
+    monkeypatch.setattr(fitting, "ThreadPoolExecutor", counted)
+    for cores in (1, 8):
+        monkeypatch.setattr(fitting.joblib, "cpu_count", lambda cores=cores: cores)
+        found.append(judge(task_on(place, data, **protocol), quick))
+    one, other = found
+    assert at_once == [1, 5]
+    assert np.array_equal(one.probabilities, other.probabilities)
+    assert one.candidates == other.candidates
+    rows = rows_of(place, data)
+    monkeypatch.setattr(fitting, "free_memory", lambda: 7 * rows.nbytes)
+    judge(task_on(place, data, **protocol), quick)
+    assert at_once == [1, 5, 2]  # each takes three times what 120 rows do
+
+
+@pytest.mark.parametrize("stopped", [KeyboardInterrupt, ValueError])
+def test_when_a_fit_fails_or_is_interrupted_all_networks_end_with_their_epoch(
+    place, monkeypatch, stopped
+):
+    begun, went_on = threading.Barrier(5, timeout=30), []
+
+    class Endless(Means):
+        def fit(self, rows, labels, validation_data=None, on_epoch=None):
+            if begun.wait() == 4:  # the last to come
+                if stopped is ValueError:
+                    raise stopped
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+            for _ in range(2_000):
+                on_epoch(1, 2, {})
+                time.sleep(0.01)
+            went_on.append(self)
+
+    monkeypatch.setattr(fitting.joblib, "cpu_count", lambda: 5)
+    head = replace(means_head([], early_stopping=True), build=lambda seed: Endless([], seed))
+    with pytest.raises(stopped):
+        judge(task_on(place, place.data(), search=True), head)
+    assert not went_on
+    assert not [one for one in threading.enumerate() if "ThreadPoolExecutor" in one.name]
 
 
 def test_the_page_says_what_a_search_chose_by(place):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -239,11 +239,15 @@ def _fit_at_once(
         return fit(task, head, candidate, pair.fitted, seed, stop_on=pair.judged, over=over)
 
     with ThreadPoolExecutor(at_once) as pool:
+        fits = [pool.submit(fit_pair, pair) for pair in pairs]
         try:
-            return list(pool.map(fit_pair, pairs))
+            for one in as_completed(fits):
+                one.result()
         except BaseException:  # Ctrl-C, too: threads are waited for
             over.set()
+            pool.shutdown(wait=False, cancel_futures=True)
             raise
+    return [one.result() for one in fits]
 
 
 def fit(
