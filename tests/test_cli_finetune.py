@@ -102,6 +102,7 @@ def test_it_shows_data_plan_layers_epochs_and_the_result_in_this_order(photos):
     ]
     places = [re.search(line, result.stderr).start() for line in expected]
     assert places == sorted(places)
+    assert "random weights" not in result.stderr
     assert re.search(r"finetuned \* +[\d.]+", result.stdout)
     assert "runs/photos" in result.stdout
     assert (Path("runs") / "photos" / "models" / "finetuned" / "model.keras").exists()
@@ -119,7 +120,8 @@ def test_json_is_all_of_standard_output_and_is_that_of_the_run(photos):
 
 
 def test_a_finetuned_run_predicts_like_any_other(photos):
-    finetune(photos, "--phase", "finetune")
+    said = finetune(photos, "--phase", "finetune").stderr
+    assert "The head starts from random weights" in said
     result = run("predict", "runs/photos", photos / "red", "--json")
     assert result.exit_code == 0
     said = {item["path"]: item["probabilities"] for item in json.loads(result.stdout)}

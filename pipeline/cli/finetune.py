@@ -176,6 +176,11 @@ def finetune(
 
             dataset, settled = load_dataset(data, seed=seed), vgg16_recipe(**options)
             print_dataset(dataset)
+        if settings.phase == "finetune" and start is None:
+            err.print(
+                "The head starts from random weights: to train it on the frozen base first, leave out "
+                "--phase, or give one that is trained with --head."
+            )
         stopped = None
         try:
             with _Bars() as bars:
