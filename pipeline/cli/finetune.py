@@ -178,8 +178,8 @@ def finetune(
             print_dataset(dataset)
         if settings.phase == "finetune" and start is None:
             err.print(
-                "The head starts from random weights: to train it on the frozen base first, leave out "
-                "--phase, or give one that is trained with --head."
+                "The head starts from random weights: to train it on the frozen base first, leave "
+                "out --phase, or give one that is trained with --head."
             )
         stopped = None
         try:
