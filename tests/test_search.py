@@ -150,6 +150,20 @@ def test_inner_products_are_computed_once_for_all_heads_folds_and_candidates(mon
     assert calls == [60]
 
 
+@pytest.mark.parametrize("name", SKLEARN)
+def test_what_is_said_of_all_rows_is_what_each_estimator_says_by_itself(name):
+    rows, labels = rows_like_features(90, 3)
+    prepared, (head, [parameters, *_]) = Prepared(rows), grid_of(name)
+    first, last = head.build(0, **parameters), head.build(0, **parameters)
+    prepared.fit(first, np.arange(0, 60), labels[:60])
+    prepared.fit(last, np.arange(30, 90), labels[30:])
+    wanted = np.array([88, 3, 40])
+    for estimator in (last, first):
+        said = prepared.predict_proba(estimator, wanted)
+        np.testing.assert_allclose(said, estimator.predict_proba(rows[wanted]), atol=1e-12)
+    assert np.abs(first.predict_proba(rows) - last.predict_proba(rows)).max() > 0.01
+
+
 @pytest.mark.parametrize(
     ("name", "room", "expected"),
     [("ridge", 100, 4), ("ridge", 7, 2), ("ridge", 2, 1), ("mlp", 2, 4)],

@@ -303,5 +303,5 @@ def apply(task: Task, estimator: Classifier, rows: ViewedRows, places: Places) -
     """Give what a fit says of images, shape (len(places), k); 0 for a class that it never saw."""
     found = np.zeros((len(places), len(task.dataset.classes)))
     columns = np.asarray(estimator.classes_, np.int64)
-    found[:, columns] = rows.probabilities(estimator.predict_proba, places)
+    found[:, columns] = rows.probabilities(estimator, places)
     return found

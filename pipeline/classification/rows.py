@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from pipeline.classification.search import Fold, Prepared
 from pipeline.extraction import Extraction, Views
+from pipeline.heads import Classifier
 
 Places = npt.NDArray[np.int64]
 
@@ -96,13 +96,13 @@ class ViewedRows:
         mean: npt.NDArray[np.float64] = p.reshape(self._judged_by, -1, p.shape[-1]).mean(axis=0)
         return mean
 
-    def probabilities(
-        self, predict: Callable[[npt.NDArray[np.float32]], npt.NDArray[np.floating]], places: Places
-    ) -> npt.NDArray[np.float64]:
+    def probabilities(self, estimator: Classifier, places: Places) -> npt.NDArray[np.float64]:
         """Apply a head to images, shape (len(places), k)."""
         views = self.to_judge(places).reshape(-1, len(places))
         mean: npt.NDArray[np.float64] = np.mean(
-            [predict(self.flat[view]) for view in views], axis=0, dtype=np.float64
+            [self.prepared.predict_proba(estimator, view) for view in views],
+            axis=0,
+            dtype=np.float64,
         )
         return mean
 

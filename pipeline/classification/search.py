@@ -96,6 +96,7 @@ class Prepared:
         self.rows = rows
         self._ready: dict[str, Any] = {}
         self._products: dict[str, npt.NDArray[np.float64]] = {}
+        self._last: tuple[Any, Floats] | None = None  # fitted to products, and what it says of all
 
     def of(self, estimator: Any) -> Material:
         """Give what an estimator's last step is fitted on; a network takes rows as they are."""
@@ -116,6 +117,8 @@ class Prepared:
         steps, classifier = estimator[:-1], estimator[-1]
         if of_products:
             classifier.fit_products(values[np.ix_(places, places)], labels, width)
+            said = classifier.predict_products(values[:, places], values.diagonal())
+            self._last = estimator, said
             classifier.keep(self.ready(steps)[places])
         else:
             # A sparse head's vectors are too short for BLAS to gain by a second thread.
@@ -124,6 +127,17 @@ class Prepared:
                 joblib.parallel_config("threading", n_jobs=joblib.cpu_count()),
             ):
                 classifier.fit(values[places], labels)
+
+    def predict_proba(self, estimator: Any, places: npt.NDArray[np.int64]) -> Floats:
+        """Give what an estimator says of the rows at some places.
+
+        Of the one that `fit` fitted last this is known, if it was by inner products: made anew,
+        they would take as long as the fit.
+        """
+        if self._last is not None and self._last[0] is estimator:
+            return self._last[1][places]
+        found: Floats = estimator.predict_proba(self.rows[places])
+        return found
 
     def ready(self, steps: Pipeline) -> Any:
         """Take steps that look at each row by itself; give the matrix that comes of them."""
