@@ -120,7 +120,7 @@ def comparison(rows: np.ndarray, labels: np.ndarray) -> list[str]:
         row("all of them", "", totals, " | "),
         "",
         "The first head on inner products pays for these. `lda` is not compared: the textbook's takes a covariance of",
-        "8,192 x 8,192 for each fit, and would take hours. `dense` has nothing to search. The solvers of `logistic`",
+        "8,192 x 8,192 for each fit, and would take hours. `dense` has nothing to search, and is stopped by the images that it is judged on. The solvers of `logistic`",
         "and `linear-svm` stop near the minimum, not at it, `RidgeClassifier` computes in float32 on such rows, and `mlp` rounds",
         "otherwise: hence their differences.",
     ]

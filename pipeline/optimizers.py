@@ -37,7 +37,7 @@ def _classes() -> dict[str, type]:
     tf, keras = tensorflow.load()
 
     class RMSprop(keras.optimizers.RMSprop):  # type: ignore[misc, name-defined]
-        __module__ = keras.optimizers.RMSprop.__module__  # saved models name Keras's own
+        __module__ = "keras.optimizers"  # what is saved or pickled names Keras's own
 
         def build(self, variables: Any) -> None:
             super().build(variables)
@@ -58,7 +58,7 @@ def _classes() -> dict[str, type]:
             )
 
     class Adam(keras.optimizers.Adam):  # type: ignore[misc, name-defined]
-        __module__ = keras.optimizers.Adam.__module__
+        __module__ = "keras.optimizers"
 
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
             at = self._get_variable_index(variable)

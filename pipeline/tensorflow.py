@@ -6,12 +6,14 @@ import contextlib
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from functools import cache
 from types import ModuleType
 
+_LOADING = threading.Lock()
 
-@cache
+
 def load() -> tuple[ModuleType, ModuleType]:
     """Import TensorFlow, which takes seconds, and start its CPU device.
 
@@ -20,6 +22,12 @@ def load() -> tuple[ModuleType, ModuleType]:
     tuple of module
         ``tensorflow`` and ``keras``.
     """
+    with _LOADING:  # of several threads, one imports it, and the others wait
+        return _load()
+
+
+@cache
+def _load() -> tuple[ModuleType, ModuleType]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # without, the last bits of features are others
     with _silent_stderr():

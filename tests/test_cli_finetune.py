@@ -28,6 +28,7 @@ from pipeline import cli, finetuning, network, optimizers, report
 from pipeline.augment import PRESETS, Augmentation, apply, draw
 from pipeline.backbone import vgg16_recipe
 from pipeline.cli import terminal
+from pipeline.finetuning import training
 from pipeline.images import decode
 from pipeline.network import Network
 
@@ -138,6 +139,7 @@ def test_choices_and_defaults_are_those_of_the_code_beneath():
     assert set(commands.Phase) == set(finetuning.PHASES)
     assert tuple(commands.Pool) == network.POOLS
     assert tuple(commands.Optimizer) == optimizers.OPTIMIZERS
+    assert tuple(commands.Schedule) == training.SCHEDULES
     shown = " ".join(run("finetune", "--help").stdout.split())
     settings = finetuning.Finetuning()
     for name, value in {
@@ -153,6 +155,7 @@ def test_choices_and_defaults_are_those_of_the_code_beneath():
         "learning-rate": settings.joint.learning_rate,
         "frozen-learning-rate": settings.frozen.learning_rate,
         "optimizer": settings.joint.optimizer,
+        "schedule": settings.joint.schedule,
         "patience": settings.joint.patience,
     }.items():
         assert re.search(rf" --{name} <[^>]+> [^\[]*\[default: {value}\]", shown), name

@@ -39,7 +39,6 @@ MAY_IMPORT = {
         "run",
         "store",
         "streaming",
-        "tensorflow",
     },
     "table": set(),
     "quantised": set(),

@@ -13,7 +13,7 @@ from test_heads import NAMES, SKLEARN, rows_in_views, rows_like_features
 from pipeline.classification import search
 from pipeline.classification.search import Fold, Prepared, out_of_fold
 from pipeline.errors import PipelineError
-from pipeline.heads import HEADS, get_head
+from pipeline.heads import HEADS, GramClassifier, get_head
 from pipeline.heads.estimators import CalibrationFolds
 
 QUICK = {  # fewer of what takes long
@@ -151,7 +151,7 @@ def test_inner_products_are_computed_once_for_all_heads_folds_and_candidates(mon
 
 
 @pytest.mark.parametrize("name", SKLEARN)
-def test_what_is_said_of_all_rows_is_what_each_estimator_says_by_itself(name):
+def test_what_is_said_of_all_rows_is_what_each_estimator_says_by_itself(name, monkeypatch):
     rows, labels = rows_like_features(90, 3)
     prepared, (head, [parameters, *_]) = Prepared(rows), grid_of(name)
     first, last = head.build(0, **parameters), head.build(0, **parameters)
@@ -162,6 +162,12 @@ def test_what_is_said_of_all_rows_is_what_each_estimator_says_by_itself(name):
         said = prepared.predict_proba(estimator, wanted)
         np.testing.assert_allclose(said, estimator.predict_proba(rows[wanted]), atol=1e-12)
     assert np.abs(first.predict_proba(rows) - last.predict_proba(rows)).max() > 0.01
+    # Of the last fit on products it is known.
+    calls, kind = [], type(last[-1])
+    monkeypatch.setattr(kind, "predict_proba", lambda *_: calls.append(1) or np.zeros((3, 3)))
+    for estimator in (last, first):
+        prepared.predict_proba(estimator, wanted)
+    assert len(calls) == (1 if issubclass(kind, GramClassifier) else 2)
 
 
 @pytest.mark.parametrize(

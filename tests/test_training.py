@@ -12,7 +12,7 @@ import pytest
 from pipeline import tensorflow
 from pipeline.errors import PipelineError
 from pipeline.finetuning import training
-from pipeline.finetuning.training import Training, train
+from pipeline.finetuning.training import SCHEDULES, Training, train
 from pipeline.heads import build_dense
 from pipeline.optimizers import OPTIMIZERS
 
@@ -107,13 +107,14 @@ def often(monkeypatch):
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_training_does_what_keras_does(n_classes, optimizer, checkpoint):
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_training_does_what_keras_does(n_classes, optimizer, schedule, checkpoint):
     """Weights and learning curves, against `train_on_batch` and `evaluate`."""
     ours, theirs, rows = head(n_classes), head(n_classes), Rows(n_classes)
     progress = train(
         ours,
         rows,
-        Training(epochs=4, learning_rate=0.01, optimizer=optimizer, patience=4),
+        Training(epochs=4, learning_rate=0.01, optimizer=optimizer, schedule=schedule, patience=4),
         checkpoint=checkpoint,
     )
     _, keras = tensorflow.load()
@@ -125,7 +126,10 @@ def test_training_does_what_keras_does(n_classes, optimizer, checkpoint):
     )
     for epoch in range(4):
         sums = np.zeros(2)
-        for batch, labels in rows.epoch(epoch, 0):
+        for step, (batch, labels) in enumerate(rows.epoch(epoch, 0)):
+            if schedule == "cosine":
+                share = (10 * epoch + 4 * step) / 40  # of all images
+                theirs.optimizer.learning_rate = 0.01 * (1 + math.cos(math.pi * share)) / 2
             sums += len(labels) * np.array(theirs.train_on_batch(batch, labels[:, None]))
         on_validation = theirs.evaluate(rows.rows[10:], rows.labels[10:, None], verbose=0)
         figures = [progress.history[name][epoch] for name in progress.history]
@@ -195,7 +199,7 @@ def test_what_is_done_is_reported_from_the_start_to_the_end(checkpoint):
 # --- stopped and gone on with -----------------------------------------------------------------
 
 
-SETTINGS = Training(epochs=3, learning_rate=0.01, patience=3)
+SETTINGS = Training(epochs=3, learning_rate=0.01, patience=3, schedule="cosine")
 
 
 @pytest.fixture(scope="module")
@@ -460,6 +464,8 @@ def test_settings_that_make_no_sense_are_refused_with_what_would(options):
         Training(**options)
 
 
-def test_an_unknown_optimizer_is_refused_with_what_there_is():
-    with pytest.raises(PipelineError, match=r"(?s)'sgd'.*rmsprop, adam"):
+def test_an_unknown_optimizer_or_schedule_is_refused_with_what_there_is():
+    with pytest.raises(PipelineError, match=r"(?s)optimizer 'sgd'.*rmsprop, adam"):
         Training(optimizer="sgd")
+    with pytest.raises(PipelineError, match=r"(?s)schedule 'step'.*constant, cosine"):
+        Training(schedule="step")

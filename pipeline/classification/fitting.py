@@ -7,14 +7,13 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
 import numpy.typing as npt
 
-from pipeline import tensorflow
 from pipeline.classification.rows import ViewedRows
 from pipeline.classification.search import Spread, judge_folds
 from pipeline.dataset import Dataset
@@ -232,15 +231,19 @@ def _fit_at_once(
     """Fit networks side by side: a single one does not fill even two cores."""
     room = free_memory() // (_TIMES_OF_A_NETWORK * candidate.rows.flat.nbytes)
     at_once = max(1, min(joblib.cpu_count(), len(pairs), room))
-    tensorflow.load()  # once, and not in several threads
     over = threading.Event()
 
+    def epoch_end(*_: object) -> None:
+        if over.is_set():
+            raise CancelledError
+
     def fit_pair(pair: Pair) -> Classifier:
-        return fit(task, head, candidate, pair.fitted, seed, stop_on=pair.judged, over=over)
+        stop_on = pair.judged
+        return fit(task, head, candidate, pair.fitted, seed, stop_on=stop_on, on_epoch=epoch_end)
 
     with ThreadPoolExecutor(at_once) as pool:
-        fits = [pool.submit(fit_pair, pair) for pair in pairs]
         try:
+            fits = [pool.submit(fit_pair, pair) for pair in pairs]
             for one in as_completed(fits):
                 one.result()
         except BaseException:  # Ctrl-C, too: threads are waited for
@@ -258,7 +261,7 @@ def fit(
     seed: int,
     *,
     stop_on: Places | None = None,
-    over: threading.Event | None = None,
+    on_epoch: Callable[..., None] | None = None,
 ) -> Classifier:
     """Fit a candidate to all views of some images.
 
@@ -267,8 +270,8 @@ def fit(
     stop_on : ndarray of int64, optional
         Images by which training stops, if the head's does. Without them it takes as many epochs
         as the candidate's fits did, on average.
-    over : Event, optional
-        Once it is set, training by `stop_on` ends with the epoch under way, by `CancelledError`.
+    on_epoch : callable, optional
+        Called after each epoch of such a training.
     """
     labels, rows = task.dataset.labels, candidate.rows
     learned = rows.to_fit(places)
@@ -283,20 +286,10 @@ def fit(
     known = labels[rows.image[learned]]
     if stop_on is not None:
         watched = rows.flat[stop_on], labels[stop_on]
-        estimator.fit(
-            rows.flat[learned],
-            known,
-            validation_data=watched,
-            on_epoch=partial(_end_when, over or threading.Event()),
-        )
+        estimator.fit(rows.flat[learned], known, validation_data=watched, on_epoch=on_epoch)
     else:
         rows.prepared.fit(estimator, learned, known)
     return estimator
-
-
-def _end_when(over: threading.Event, *_: object) -> None:
-    if over.is_set():
-        raise CancelledError
 
 
 def apply(task: Task, estimator: Classifier, rows: ViewedRows, places: Places) -> Floats:

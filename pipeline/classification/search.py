@@ -120,13 +120,13 @@ class Prepared:
             said = classifier.predict_products(values[:, places], values.diagonal())
             self._last = estimator, said
             classifier.keep(self.ready(steps)[places])
-        else:
-            # A sparse head's vectors are too short for BLAS to gain by a second thread.
-            with (
-                threadpool_limits(1 if issparse(values) else None),
-                joblib.parallel_config("threading", n_jobs=joblib.cpu_count()),
-            ):
+        elif issparse(values):
+            # Vectors are too short for BLAS to gain by a second thread; forests and folds do.
+            parallel = joblib.parallel_config("threading", n_jobs=joblib.cpu_count())
+            with threadpool_limits(1), parallel:
                 classifier.fit(values[places], labels)
+        else:
+            classifier.fit(values[places], labels)
 
     def predict_proba(self, estimator: Any, places: npt.NDArray[np.int64]) -> Floats:
         """Give what an estimator says of the rows at some places.
@@ -238,7 +238,7 @@ def judge_folds(
     materials = [prepared.of(head.build(seed, **parameters)) for parameters in candidates]
     if any(one.of_products for one in materials):
         jobs = fits_at_a_time(len(rows), jobs)
-    if head.early_stopping:  # TensorFlow uses all cores by itself
+    if head.early_stopping:
         jobs, spread = 1, None
 
     def fit_of(parameters: Mapping[str, Any], fold: Fold) -> Fit:

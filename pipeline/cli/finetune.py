@@ -68,6 +68,13 @@ class Optimizer(StrEnum):
     adam = "adam"
 
 
+class Schedule(StrEnum):
+    """What becomes of the learning rate."""
+
+    constant = "constant"
+    cosine = "cosine"
+
+
 _PHASES = {"frozen": "frozen base", "finetune": "fine-tuning"}
 
 
@@ -101,6 +108,10 @@ def finetune(
         float, typer.Option(help="Dropout in the head; with --head, its own.")
     ] = 0.0,
     optimizer: Annotated[Optimizer, typer.Option(help="Optimiser.")] = Optimizer.rmsprop,
+    schedule: Annotated[
+        Schedule,
+        typer.Option(help="Learning rate: constant, or falling to 0 until the last epoch."),
+    ] = Schedule.constant,
     epochs: Annotated[int, typer.Option(help="The most epochs of the joint training.")] = 30,
     frozen_epochs: Annotated[int, typer.Option(help="The most epochs on the frozen base.")] = 30,
     learning_rate: Annotated[float, typer.Option(help="Of the joint training.")] = 1e-5,
@@ -147,12 +158,14 @@ def finetune(
                 epochs=frozen_epochs,
                 learning_rate=frozen_learning_rate,
                 optimizer=optimizer.value,
+                schedule=schedule.value,
                 patience=patience,
             ),
             joint=Training(
                 epochs=epochs,
                 learning_rate=learning_rate,
                 optimizer=optimizer.value,
+                schedule=schedule.value,
                 patience=patience,
             ),
             final=final,
@@ -178,8 +191,8 @@ def finetune(
             print_dataset(dataset)
         if settings.phase == "finetune" and start is None:
             err.print(
-                "The head starts from random weights: to train it on the frozen base first, leave "
-                "out --phase, or give one that is trained with --head."
+                "The head starts from random weights. To train it on the frozen base first, leave "
+                "out --phase; or name a run with a trained one by --head."
             )
         stopped = None
         try:

@@ -20,6 +20,9 @@ from pipeline import tensorflow
 from pipeline.errors import PipelineError
 from pipeline.optimizers import OPTIMIZERS, build_optimizer
 
+SCHEDULES = ("constant", "cosine")
+"""What can become of the learning rate."""
+
 _CHECKPOINT_SECONDS = 60.0
 _CHECKPOINT_SHARE = 0.05  # of the time, at most, goes into the checkpoints after short epochs
 
@@ -51,6 +54,9 @@ class Training:
         Of the optimiser.
     optimizer : {"rmsprop", "adam"}
         Keras's, with its defaults.
+    schedule : {"constant", "cosine"}
+        What becomes of the learning rate: nothing, or it falls to 0 along half a cosine until the
+        last epoch (I. Loshchilov, F. Hutter, *SGDR*, ICLR 2017). The textbook recipe has the first.
     patience : int
         Training ends when the validation loss has not fallen for so many epochs; the weights of
         the best epoch are kept.
@@ -59,13 +65,15 @@ class Training:
     epochs: int = 30
     learning_rate: float = 1e-5
     optimizer: str = "rmsprop"
+    schedule: str = "constant"
     patience: int = 5
 
     def __post_init__(self) -> None:
-        if self.optimizer not in OPTIMIZERS:
-            raise PipelineError(
-                f"unknown optimizer {self.optimizer!r}.", expected=f"one of {', '.join(OPTIMIZERS)}"
-            )
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
+            if (given := getattr(self, name)) not in known:
+                raise PipelineError(
+                    f"unknown {name} {given!r}.", expected=f"one of {', '.join(known)}"
+                )
         if self.epochs < 1 or self.patience < 1 or not 0 < self.learning_rate < math.inf:
             raise PipelineError(
                 f"{self.epochs} epochs, patience {self.patience}, learning rate "
@@ -187,10 +195,13 @@ def train(
     progress = state.restore()
     report = on_images or (lambda done, total: None)
     total = training.epochs * batches.images
-    report(progress.epoch * batches.images + progress.seen, total)
+    rate_after = _schedule(training, total)
+    done = progress.epoch * batches.images + progress.seen
+    report(done, total)
     while not _is_over(progress, training):
         begun = time.monotonic()
         for inputs, labels in batches.epoch(progress.epoch, progress.step):
+            optimizer.learning_rate = rate_after(done)
             loss, hits = step(inputs, labels)
             loss = float(loss)
             progress.step += 1
@@ -199,7 +210,8 @@ def train(
             progress.seen += len(labels)
             progress.loss += loss * len(labels)
             progress.hits += int(hits)
-            report(progress.epoch * batches.images + progress.seen, total)
+            done = progress.epoch * batches.images + progress.seen
+            report(done, total)
             state.save_now_and_then(progress)
         figures = progress.end_epoch(_validate(test, batches))
         if not math.isfinite(figures.get("val_loss", 0.0)):
@@ -214,6 +226,15 @@ def train(
             on_epoch(progress.epoch, figures)
     state.use_best()
     return progress
+
+
+def _schedule(training: Training, total: int) -> Callable[[int], float]:
+    """Give what tells the learning rate after so many of all images."""
+    if training.schedule == "constant":
+        return lambda done: training.learning_rate
+    _, keras = tensorflow.load()
+    cosine = keras.optimizers.schedules.CosineDecay(training.learning_rate, total)
+    return lambda done: float(cosine(done))
 
 
 def _for_any_batch_size(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:

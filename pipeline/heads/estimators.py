@@ -162,7 +162,7 @@ class CalibrationFolds(BaseEstimator):  # type: ignore[misc]
         return int(min(_CALIBRATION_FOLDS, counts.min()))
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=128)
 def _split_groups(
     count: int, seed: int, labels: bytes, groups: bytes
 ) -> list[tuple[NDArray[np.intp], NDArray[np.intp]]]:
