@@ -22,9 +22,8 @@ from scipy import stats
 TITLE = "Augmentation and fine-tuning: accuracy and cost"
 RECORDS = Path(__file__).parent / "accuracy.jsonl"
 CACHE = os.environ.get("PIPELINE_ACCURACY_CACHE", "cache")
-
-
 FEW = 3
+"""Seeds of a row that has no more."""
 
 
 @dataclass(frozen=True)

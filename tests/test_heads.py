@@ -16,7 +16,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression, RidgeClassifier
-from sklearn.model_selection import StratifiedKFold
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.svm import SVC, LinearSVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -293,6 +293,20 @@ def test_folds_of_images_with_one_row_each_are_scikit_learns():
         for pair, other in zip(ours, theirs, strict=True):
             np.testing.assert_array_equal(pair[0], other[0])
             np.testing.assert_array_equal(pair[1], other[1])
+
+
+def test_groups_of_several_classes_are_dealt_out_once_for_all_fits_on_the_same_rows(monkeypatch):
+    labels, groups = np.arange(40) % 2, np.arange(40) // 3
+    split, calls = StratifiedGroupKFold.split, []
+    monkeypatch.setattr(
+        StratifiedGroupKFold, "split", lambda *given: calls.append(1) or split(*given)
+    )
+    dealt = [list(CalibrationFolds(77, groups).split(labels, labels)) for _ in range(3)]
+    assert len(calls) == 1
+    assert len(dealt[0]) == 3
+    assert all(np.array_equal(one[2][1], dealt[0][2][1]) for one in dealt)
+    list(CalibrationFolds(78, groups).split(labels, labels))
+    assert len(calls) == 2
 
 
 def rows_in_views(n, k, views, d=128):
