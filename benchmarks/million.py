@@ -125,9 +125,19 @@ def look(cache: Path, count: int) -> dict:
     return {**seconds, "peak": peak_memory(), "files": sum(1 for _ in plan.store.folder.iterdir())}
 
 
+def memory(what: str = "VmRSS") -> int:
+    """Return the bytes that this process has."""
+    return 1024 * int(Path("/proc/self/status").read_text().split(f"{what}:")[1].split()[0])
+
+
 def peak_memory() -> int:
     """Return the most bytes that this process has had; getrusage counts its parent, too."""
-    return 1024 * int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+    return memory("VmHWM")
+
+
+def forget_peak() -> None:
+    """Let `peak_memory` count from now on."""
+    Path("/proc/self/clear_refs").write_text("5")
 
 
 def plain(cache: Path, count: int) -> dict:

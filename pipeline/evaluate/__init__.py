@@ -8,7 +8,7 @@ calling scikit-learn for each, whose figures these are, takes many minutes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -27,7 +27,9 @@ _MOST_DRAWN = 10**8  # rows, for each class that is ranked: some seconds
 _FEWEST_GROUPS = 10  # with fewer, resamples of groups are too much alike: intervals are too narrow
 _NORMAL = 1.959964  # 97.5 % of a normal distribution lie below
 
-_VALUES_AT_A_TIME = 2**20  # of weights: 8 MB, and ten times that for what is made of them
+_VALUES_AT_A_TIME = (
+    2**17
+)  # of weights: 1 MB, which caches hold, and some times that for what is made of them
 _TINY = float(np.finfo(np.float64).eps)  # what scikit-learn's log loss takes for 0
 
 Floats = NDArray[np.float64]
@@ -158,7 +160,7 @@ def evaluate(
     intervals = {name: ends for name, ends in bootstrap.items() if np.isfinite(figures[name])}
     method, what, count = "Wilson for the accuracy", "images", float(n)
     if groups is not None:
-        hits = np.mean([one.is_hit.sum(axis=1) for one in judged], axis=0)
+        hits = np.mean([one.truth == one.called for one in judged], axis=0)
         count, what = _effective_count(hits, unit), "groups of images"
         method += " of the effective number of images"
     intervals["accuracy"] = _wilson(figures["accuracy"], count)
@@ -186,7 +188,7 @@ def evaluate(
 
 def log_loss(truth: Labels, p: Floats, weights: Floats | None = None) -> float:
     """Give the mean of ``-ln(probability of the true class)``: what candidates are chosen by."""
-    return float(np.average(_surprise(truth, _summing_to_1(p)), weights=weights))
+    return float(np.average(_surprise(truth, p), weights=weights))
 
 
 def _effective_count(hits: Floats, unit: Labels) -> float:
@@ -216,13 +218,22 @@ def _defined(figure: float) -> float | None:
     return figure if np.isfinite(figure) else None
 
 
-def _summing_to_1(p: Floats) -> Floats:
-    exact: Floats = p / p.sum(axis=1, keepdims=True)
-    return exact
-
-
 def _surprise(truth: Labels, p: Floats) -> Floats:
-    found: Floats = -np.log(np.maximum(p[np.arange(len(truth)), truth], _TINY))
+    """Give ``-ln(probability of the true class)`` of each row, made to sum to 1."""
+    said = np.take_along_axis(p, truth[:, None], axis=1)[:, 0]
+    found: Floats = -np.log(np.maximum(said / p.sum(axis=1), _TINY))
+    return found
+
+
+def _squares(truth: Labels, p: Floats) -> Floats:
+    """Give the sum over the classes of the squared difference of probability and truth."""
+    found = np.empty(len(p))
+    step = max(1, _VALUES_AT_A_TIME // p.shape[1])
+    for start in range(0, len(p), step):  # a copy of all would double what memory holds
+        some = slice(start, start + step)
+        wrong = p[some] / p[some].sum(axis=1, keepdims=True)
+        wrong[np.arange(len(wrong)), truth[some]] -= 1
+        found[some] = (wrong**2).sum(axis=1)
     return found
 
 
@@ -283,35 +294,34 @@ def _cumulated(weights: Floats) -> Floats:
 class _Judged:
     """What one set of probabilities says of each row, ready to be weighted.
 
-    `is_true`, `is_called` and `is_hit` have a column for each class; `costs` has log loss and
+    `hit` is the class of a row that is called what it is, else `classes`. `costs` has log loss and
     Brier score.
     """
 
-    is_true: Floats
-    is_called: Floats
-    is_hit: Floats
+    truth: Labels
+    called: Labels
+    hit: Labels
+    classes: int
     costs: Floats
     rankings: tuple[_Ranking, ...]
 
     @classmethod
     def of(cls, truth: Labels, p: Floats, called: Labels) -> _Judged:
         k = p.shape[1]
-        is_true, is_called = np.eye(k)[truth], np.eye(k)[called]
-        exact = _summing_to_1(p)  # not for the ranking: it would part equals
-        squares = ((exact - is_true) ** 2).sum(axis=1)
         ranked = [1] if k == 2 else range(k)
         return cls(
-            is_true,
-            is_called,
-            is_true * is_called,
-            np.stack([_surprise(truth, exact), squares / 2 if k == 2 else squares], axis=1),
+            truth,
+            called,
+            np.where(truth == called, truth, k),
+            k,
+            np.stack([_surprise(truth, p), _squares(truth, p) / (2 if k == 2 else 1)], axis=1),
             tuple(_Ranking.of(truth == one, p[:, one]) for one in ranked),
         )
 
     def measure(self, weights: Floats) -> dict[str, Floats]:
         """Give each metric for each row of weights, shape (b, n); NaN where it is undefined."""
         total = weights.sum(axis=1)
-        true, called, hits = (weights @ one for one in (self.is_true, self.is_called, self.is_hit))
+        true, called, hits = map(self._by_class(weights), (self.truth, self.called, self.hit))
         with np.errstate(invalid="ignore", divide="ignore"):
             recalls = np.where(true > 0, hits / true, 0.0)
             f1 = np.where(true + called > 0, 2 * hits / (true + called), 0.0)
@@ -326,6 +336,11 @@ class _Judged:
             "log_loss": costs[:, 0],
             "brier": costs[:, 1],
         }
+
+    def _by_class(self, weights: Floats) -> Callable[[Labels], Floats]:
+        """Add up weights by the class of each row."""
+        k = self.classes
+        return lambda of: np.array([np.bincount(of, row, k + 1)[:k] for row in weights])
 
 
 def _measure(judged: list[_Judged], weights: Floats) -> dict[str, Floats]:
@@ -354,10 +369,9 @@ def _resampled(unit: Labels, resamples: int, seed: int) -> Iterator[Floats]:
     units = int(unit.max()) + 1
     at_a_time = max(1, _VALUES_AT_A_TIME // len(unit))
     for start in range(0, resamples, at_a_time):
-        count = min(at_a_time, resamples - start)
-        drawn = rng.integers(units, size=(count, units)) + units * np.arange(count)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=count * units).reshape(count, units)
-        yield times[:, unit].astype(np.float64)
+        drawn = (rng.integers(units, size=units) for _ in range(min(at_a_time, resamples - start)))
+        times = [np.bincount(one, minlength=units)[unit] for one in drawn]
+        yield np.array(times, np.float64)
 
 
 def _checked(y_true: ArrayLike, proba: ArrayLike) -> tuple[Labels, Floats]:

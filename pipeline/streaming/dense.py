@@ -9,37 +9,35 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.evaluate import log_loss
 from pipeline.heads import DenseHead, Head, Pool
 from pipeline.heads.dense import require_finite
-from pipeline.streaming.fit import Report, StreamedFit
-from pipeline.streaming.stream import Floats, Stream
+from pipeline.streaming.fit import Report, StreamedFit, watch
+from pipeline.streaming.stream import Stream
 
 _STEPS_AT_ONCE = 16  # in one call into TensorFlow; a block need not hold a multiple of it
 
 
 def fit_dense(head: Head, stream: Stream, *, balanced: bool, report: Report) -> StreamedFit:
     """Train a head's candidates, which stop by the loss on validation, and choose."""
-    data = stream.dataset
-    truth = data.labels[data.where("validation")]
     networks: list[DenseHead] = []
-    said: list[Floats] = []
+    losses: list[float] = []
     for parameters in head.grid:
         network: Any = head.build(stream.seed, balanced=balanced, **parameters)
         before, most = network.epochs * len(networks), network.epochs * len(head.grid)
-        said.append(_fit(network, stream, partial(_report_after, report, before, most)))
+        _fit(network, stream, partial(_report_after, report, before, most))
         networks.append(network)
-    losses = [log_loss(truth, one) for one in said]
+        losses.append(float(watch(stream, [network.predict_proba])[0, 0]))
     best = int(np.argmin(losses))
-    return StreamedFit(networks[best], head.grid[best], tuple(zip(head.grid, losses)), said[best])
+    [said] = stream.apply([networks[best].predict_proba], "validation")
+    return StreamedFit(networks[best], head.grid[best], tuple(zip(head.grid, losses)), said)
 
 
 def _report_after(report: Report, before: int, most: int, epoch: int) -> None:
     report(before + epoch, most)
 
 
-def _fit(network: DenseHead, stream: Stream, report: Callable[[int], None]) -> Floats:
-    """Train a network as `DenseHead.fit` does; give what it says of the validation images.
+def _fit(network: DenseHead, stream: Stream, report: Callable[[int], None]) -> None:
+    """Train a network as `DenseHead.fit` does.
 
     Raises
     ------
@@ -47,30 +45,27 @@ def _fit(network: DenseHead, stream: Stream, report: Callable[[int], None]) -> F
         A loss is not finite.
     """
     data = stream.dataset
-    truth = data.labels[data.where("validation")]
-    held_out = stream.class_weights("validation", balanced=network.balanced)[truth]
+    weights = stream.class_weights("validation", balanced=network.balanced)
     network.classes_ = np.arange(len(data.classes))
     network.n_features_in_ = math.prod(stream.store.recipe.shape)
     width = network.width(network.n_features_in_)
     network.model_ = network.build(width, len(data.classes), steps_at_once=_STEPS_AT_ONCE)
     network.history_ = {name: [] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
-    best_loss, best, best_said = math.inf, None, np.empty(0)
+    best_loss, best = math.inf, None
     for epoch in range(1, network.epochs + 1):
         loss, accuracy = _pass(network, stream, epoch)
-        [said] = stream.apply([network.predict_proba], "validation")
-        watched = log_loss(truth, said, held_out)
+        [(watched, right)] = watch(stream, [network.predict_proba], weights).tolist()
         require_finite(epoch, loss, watched)
-        figures = (loss, accuracy, watched, float(np.mean(said.argmax(axis=1) == truth)))
+        figures = (loss, accuracy, watched, right)
         for values, figure in zip(network.history_.values(), figures):
             values.append(figure)
         if watched < best_loss:
-            best_loss, best, best_said = watched, network.model_.get_weights(), said
+            best_loss, best = watched, network.model_.get_weights()
             network.best_epoch_ = epoch
         report(epoch)
         if epoch - network.best_epoch_ == network.patience:
             break
     network.model_.set_weights(best)
-    return best_said
 
 
 def _pass(network: DenseHead, stream: Stream, epoch: int) -> tuple[float, float]:

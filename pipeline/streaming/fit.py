@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.evaluate import log_loss
 from pipeline.heads import Classifier
-from pipeline.streaming.stream import Floats
+from pipeline.streaming.stream import Floats, Rows, Stream
 
 Report = Callable[[int, int], None]
 """Called with the number of epochs done, of all candidates, and the most that there will be."""
@@ -34,3 +38,39 @@ class StreamedFit:
     parameters: Mapping[str, Any]
     candidates: tuple[tuple[Mapping[str, Any], float], ...]
     held_out: Floats
+
+
+def watch(
+    stream: Stream,
+    heads: Sequence[Callable[[Rows], npt.NDArray[np.floating]]],
+    weights: Floats | None = None,
+) -> Floats:
+    """Judge what heads say of the validation images, without holding it for all of these.
+
+    Parameters
+    ----------
+    stream : Stream
+        The images.
+    heads : sequence of callable
+        Rows in, probabilities of shape (n, k) out.
+    weights : ndarray of float64, shape (k,), optional
+        What a class counts in the log loss; the default is 1.
+
+    Returns
+    -------
+    ndarray of float64, shape (len(heads), 2)
+        Log loss and accuracy of each.
+    """
+    data = stream.dataset
+    if weights is None:
+        weights = np.ones(len(data.classes))
+    sums, total = np.zeros((len(heads), 2)), np.zeros(2)
+    for rows, places in stream.once("validation"):
+        truth = data.labels[places]
+        of_rows = weights[truth]
+        total += of_rows.sum(), len(truth)
+        for place, say in enumerate(heads):
+            p = np.asarray(say(rows), np.float64)
+            right = np.count_nonzero(p.argmax(axis=1) == truth)
+            sums[place] += of_rows.sum() * log_loss(truth, p, of_rows), right
+    return sums / total

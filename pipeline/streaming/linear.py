@@ -18,7 +18,7 @@ from pipeline.errors import PipelineError
 from pipeline.evaluate import log_loss
 from pipeline.heads import Head
 from pipeline.heads.estimators import CalibrationFolds
-from pipeline.streaming.fit import Report, StreamedFit
+from pipeline.streaming.fit import Report, StreamedFit, watch
 from pipeline.streaming.stream import Floats, Labels, Stream
 
 _STEPS = 10**6  # after which it has converged: scikit-learn's user guide, "Tips on practical use"
@@ -44,11 +44,15 @@ def fit_linear(head: Head, stream: Stream, *, balanced: bool, report: Report) ->
         scores = stream.apply([one.decision_function for one in tried], "validation")
         weights = stream.class_weights("validation", balanced=balanced)[truth]
         _require_two_of_each(truth, data.classes)
-        said = [_say(one, truth, weights, stream.seed) for one in scores]
+        losses = [log_loss(truth, _say(one, truth, weights, stream.seed)) for one in scores]
     else:
-        said = stream.apply([one.predict_proba for one in tried], "validation")
-    losses = [log_loss(truth, one) for one in said]
+        losses = watch(stream, [one.predict_proba for one in tried])[:, 0].tolist()
     best = int(np.argmin(losses))
+    said = (
+        _say(scores[best], truth, weights, stream.seed)
+        if head.calibrated
+        else stream.apply([tried[best].predict_proba], "validation")[0]
+    )
     [chosen] = final.run([grid[best]], lambda done: report(choosing.epochs + done, most))
     if head.calibrated:
         # Calibrated by what was said of images not seen, then trained on these, too: as
@@ -56,7 +60,7 @@ def fit_linear(head: Head, stream: Stream, *, balanced: bool, report: Report) ->
         machine, last = chosen[-1], _calibrate(scores[best], truth, weights)
         last.calibrated_classifiers_[0].estimator = last.estimator = machine
         chosen = make_pipeline(*_steps(chosen), last)
-    return StreamedFit(chosen, grid[best], tuple(zip(grid, losses)), said[best])
+    return StreamedFit(chosen, grid[best], tuple(zip(grid, losses)), said)
 
 
 class _Descent:

@@ -48,9 +48,8 @@ class Stream:
         if lacking:
             raise _lacking(lacking, store, dataset)
         del images
-        texts = np.ascontiguousarray(digests).view("S32").ravel()
-        self._order = np.argsort(texts, kind="stable")
-        self._texts = texts[self._order]
+        self._texts = np.ascontiguousarray(digests).view("S32").ravel()
+        self._order = np.argsort(self._texts, kind="stable")
         self.store = store
         self.dataset = dataset
         self.seed = seed
@@ -149,8 +148,10 @@ class Stream:
     ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Tell which of some rows are of which images; copies of an image share one."""
         texts = np.ascontiguousarray(keys.digests).view("S32").ravel()
-        first = np.searchsorted(self._texts, texts, "left")
-        count = np.searchsorted(self._texts, texts, "right") - first
+        first, after = (
+            np.searchsorted(self._texts, texts, side, self._order) for side in ("left", "right")
+        )
+        count = after - first
         count[keys.views > 0] = 0
         which = np.repeat(np.arange(len(texts)), count)
         within = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
