@@ -87,13 +87,13 @@ def test_the_page_says_that_rows_were_streamed_and_what_was_not_looked_for(place
     data = place.data()
     rows = rows_in_shards(place, data)
     run = place.classify(data, stream=True)
-    streamed, skipped = run_json(run)["remarks"]
+    streamed, skipped, *small = run_json(run)["remarks"]
     assert streamed == "Heads were trained on rows that were read shard by shard: as asked for."
     assert "did not look for" in skipped
+    assert any("test images" in note for note in small)  # classes can be counted all the same
     assert run.problems is None
     for text in (str(run), write_report(run.folder).read_text()):
-        assert streamed in text
-        assert skipped in text
+        assert all(remark in text for remark in (streamed, skipped, *small))
     flat = rows.reshape(len(rows), -1)
     unit = flat / np.linalg.norm(flat, axis=1)[:, None]
     for at, near in zip(run.examples.places, run.examples.neighbours, strict=True):

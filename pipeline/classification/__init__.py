@@ -29,7 +29,7 @@ from pipeline.examples import find_examples
 from pipeline.exchange import SUFFIXES, import_features
 from pipeline.extraction import CACHE, Extraction, Forward, Progress, Views, extract, keys
 from pipeline.heads import HEADS, Head, get_head
-from pipeline.problems import NOT_LOOKED_FOR, QUICK, Problems, find_problems_quickly
+from pipeline.problems import QUICK, Problems, find_problems_quickly, not_looked_for
 from pipeline.protocol import Protocol
 from pipeline.recipe import Recipe
 from pipeline.run import RUNS, Interrupted, Result, Run, run_folder, with_looks, write_run
@@ -253,7 +253,7 @@ def _remarks(task: Task) -> Iterator[str]:
     if task.why:
         yield f"Heads were trained on rows that were read shard by shard: {task.why}."
     if task.stream is not None or len(task.dataset) > QUICK:
-        yield NOT_LOOKED_FOR
+        yield from not_looked_for(task.dataset)
 
 
 def _check_features(task: Task) -> None:

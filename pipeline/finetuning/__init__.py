@@ -43,7 +43,7 @@ from pipeline.finetuning.training import Progress, Training, train
 from pipeline.heads import POOLS, DenseHead
 from pipeline.model import Model
 from pipeline.network import Network, TunedClassifier
-from pipeline.problems import NOT_LOOKED_FOR, QUICK, Problems, find_problems_quickly
+from pipeline.problems import QUICK, Problems, find_problems_quickly, not_looked_for
 from pipeline.recipe import Recipe
 from pipeline.run import (
     RUNS,
@@ -381,7 +381,7 @@ def _look_into(
 
     run, stopped = with_looks(run, {"problems": find_problems, "examples": find_some})
     if run.problems is None and not run.left_out and not stopped:
-        return replace(run, remarks=(NOT_LOOKED_FOR,)), None
+        return replace(run, remarks=not_looked_for(run.dataset)), None
     return run, stopped
 
 

@@ -52,7 +52,6 @@ from pipeline.problems.outliers import NEAREST, Outlier, find_outliers
 __all__ = [
     "ALIKE",
     "NEAREST",
-    "NOT_LOOKED_FOR",
     "Alike",
     "Build",
     "ClassCount",
@@ -81,6 +80,7 @@ __all__ = [
     "measure_leakage",
     "measure_learning_curve",
     "nearest_rows",
+    "not_looked_for",
     "out_of_fold",
 ]
 
@@ -89,12 +89,6 @@ SCHEMA = 1
 
 QUICK = 20_000
 """Images that are compared with each other in less than half a minute."""
-
-NOT_LOOKED_FOR = (
-    "This run did not look for copies, wrong labels and outliers: `pipeline problems DATA --run "
-    "RUN`, with the same options, does, and puts them on its page."
-)
-"""What a run says where `find_problems_quickly` was not for it."""
 
 _SMALL = 5000  # images up to which a Gram matrix is cheap: 200 MB
 
@@ -336,6 +330,16 @@ def find_problems_quickly(
         repeats=0,
         seed=seed,
     )
+
+
+def not_looked_for(dataset: Dataset) -> tuple[str, ...]:
+    """Say what a run says in place of `find_problems_quickly`, in sentences."""
+    classes = find_class_problems(dataset.labels, dataset.splits, dataset.classes)
+    others = (
+        "This run did not look for copies, wrong labels and outliers: `pipeline problems DATA "
+        "--run RUN`, with the same options, does, and puts them on its page."
+    )
+    return (others, *classes.notes)
 
 
 def _predict_test(
