@@ -126,7 +126,7 @@ def look(cache: Path, count: int) -> dict:
 
 
 def memory(what: str = "VmRSS") -> int:
-    """Return the bytes that this process has."""
+    """Return one of the figures that the system has of this process's memory, in bytes."""
     return 1024 * int(Path("/proc/self/status").read_text().split(f"{what}:")[1].split()[0])
 
 

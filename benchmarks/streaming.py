@@ -1,4 +1,4 @@
-"""Heads trained shard by shard: as good as in memory, in memory that does not grow with the rows."""
+"""Heads trained shard by shard: as good as in memory, in memory that is the same for more rows."""
 
 from __future__ import annotations
 
@@ -114,8 +114,11 @@ def on_many_rows() -> str:
             cells += [text.format(one[name] / scale) if one else "" for one in (streamed, held)]
         whole.append(f"| {count:,} | {' | '.join(cells)} |")
     more = COUNTS[-1] - COUNTS[0]
-    grown = ", ".join(f"{(to - at) / more:.0f}" for at, to in zip(taken[0], taken[-1]))
-    alone += ["", f"It grows by {grown} bytes an image."]
+    grown = (
+        f"{(to - at) / more:.0f} bytes an image ({head})"
+        for head, at, to in zip(STREAMED, taken[0], taken[-1])
+    )
+    alone += ["", f"It grows by {', '.join(grown)}; what is read, by {4 * CHANNELS}."]
     whole += ["", f"Streamed, it grows by {(peaks[-1] - peaks[0]) / more:.0f} bytes an image."]
     return "\n".join([*alone, "", *whole])
 

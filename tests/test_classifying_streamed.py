@@ -13,6 +13,7 @@ from pipeline.classification import Interrupted
 from pipeline.errors import PipelineError
 from pipeline.exchange import export_features
 from pipeline.model import Model
+from pipeline.problems import find_class_problems, not_looked_for
 from pipeline.report.page import write_report
 from pipeline.store import FeatureStore
 
@@ -99,6 +100,20 @@ def test_the_page_says_that_rows_were_streamed_and_what_was_not_looked_for(place
     for at, near in zip(run.examples.places, run.examples.neighbours, strict=True):
         nearest = np.argsort(-unit[:90] @ unit[at])[:3]
         assert [one.place for one in near] == nearest.tolist()
+
+
+def test_of_many_small_classes_a_few_are_named(place):
+    data = place.data()
+    many = dataclasses.replace(
+        data,
+        labels=np.arange(len(data)) % 30,
+        classes=tuple(f"class {number:02}" for number in range(30)),
+    )
+    first, *named = not_looked_for(many)
+    assert len(named) == 5
+    found = find_class_problems(many.labels, many.splits, many.classes).notes
+    assert f"and {len(found) - 5} more notes like the following." in first
+    assert tuple(named) == found[:5]
 
 
 def test_test_labels_have_no_say(place):

@@ -276,6 +276,12 @@ def test_what_makes_no_sense_is_refused_with_what_was_found(truth, p, says):
         evaluate(truth, p)
 
 
+@pytest.mark.parametrize(("called", "says"), [([2, 1], "from 1 to 2"), ([0, -1], "from -1 to 0")])
+def test_what_rows_are_called_must_be_classes(called, says):
+    with pytest.raises(PipelineError, match=says):
+        evaluate([0, 1], [[0.5, 0.5], [0.5, 0.5]], called)
+
+
 def test_input_is_left_unchanged():
     p = np.array([[0.4, 0.60001], [0.3, 0.7]])
     kept = p.copy()

@@ -2,11 +2,13 @@
 
 import dataclasses
 import hashlib
+import string
 import tracemalloc
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.utils.class_weight import compute_class_weight
 
 from pipeline.backbone import vgg16_recipe
@@ -16,6 +18,7 @@ from pipeline.evaluate import log_loss
 from pipeline.heads import get_head
 from pipeline.store import FeatureStore
 from pipeline.streaming import Stream, fit_streamed
+from pipeline.streaming.fit import watch
 
 
 def make(folder, recipe, count, classes=2, per_shard=64):
@@ -35,7 +38,7 @@ def make(folder, recipe, count, classes=2, per_shard=64):
         digests=digests,
         labels=labels,
         splits=rng.choice(["train", "validation", "test"], count, p=[0.6, 0.2, 0.2]),
-        classes=tuple("abc"[:classes]),
+        classes=tuple(string.ascii_lowercase[:classes]),
     )
     return store, dataset, rows.reshape(count, -1)
 
@@ -232,16 +235,13 @@ def test_what_cannot_be_streamed_is_said_before_the_work(tmp_path, narrow):
         Stream(FeatureStore(tmp_path, narrow), dataset)
 
 
-@pytest.mark.parametrize("name", ["logistic", "linear-svm", "dense"])
-def test_training_takes_no_more_memory_of_more_rows(tmp_path, monkeypatch, name):
-    monkeypatch.setattr("pipeline.streaming.linear._EPOCHS", (1, 1))
-    wide = dataclasses.replace(vgg16_recipe(precision="float32"), shape=(1, 1, 256))
-    head = get_head(name)
-    if head.early_stopping:
-        head = dataclasses.replace(head, grid=({"epochs": 1},))
+def bytes_of_an_image(folder, head, channels, classes=2):
+    """How much the peak memory of training grows by an image."""
+    recipe = dataclasses.replace(vgg16_recipe(precision="float32"), shape=(1, 1, channels))
+    few, many = 1024, 4096
     peaks = []
-    for count in (512, 4096, 16384):  # the first is to load what loads late
-        store, dataset, _ = make(tmp_path / str(count), wide, count, per_shard=256)
+    for count in (512, few, many):  # the first is to load what loads late
+        store, dataset, _ = make(folder / str(count), recipe, count, classes, per_shard=32)
         tracemalloc.start()
         try:
             stream = Stream(store, dataset)
@@ -251,5 +251,42 @@ def test_training_takes_no_more_memory_of_more_rows(tmp_path, monkeypatch, name)
             peaks.append(tracemalloc.get_traced_memory()[1] - before)
         finally:
             tracemalloc.stop()
-    # What is said of the validation images, a fifth of all, and what that is made of.
-    assert (peaks[2] - peaks[1]) / (16384 - 4096) < 40
+    return (peaks[2] - peaks[1]) / (many - few)
+
+
+@pytest.mark.parametrize("name", ["logistic", "linear-svm", "dense"])
+def test_training_holds_no_more_rows_of_more_images(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("pipeline.streaming.linear._EPOCHS", (1, 1))
+    head = get_head(name)
+    if head.early_stopping:
+        head = dataclasses.replace(head, grid=({"epochs": 1},))
+    assert bytes_of_an_image(tmp_path, head, channels=256) < 4 * 256 / 10
+
+
+def test_training_does_not_hold_what_every_candidate_says(tmp_path, monkeypatch):
+    monkeypatch.setattr("pipeline.streaming.linear._EPOCHS", (1, 1))
+    said_by_one = 8 * 24 / 5  # a fifth are validation images
+    head = get_head("logistic")
+    assert len(head.grid) > 3
+    assert bytes_of_an_image(tmp_path, head, channels=24, classes=24) < 3 * said_by_one
+
+
+def test_heads_are_watched_as_if_all_was_said_at_once(tmp_path, narrow):
+    store, dataset, rows = make(tmp_path, narrow, 700, classes=3)  # the last shard is smaller
+    rng = np.random.default_rng(1)
+    heads = [lambda rows, at=at: softmax(rows @ at, axis=1) for at in rng.normal(size=(2, 12, 3))]
+    weights = np.array([0.5, 1, 4])
+    validation = dataset.where("validation")
+    truth = dataset.labels[validation]
+    expected = [
+        (
+            log_loss(truth, p),
+            log_loss(truth, p, weights[truth]),
+            np.mean(p.argmax(axis=1) == truth),
+        )
+        for p in (say(rows[validation]) for say in heads)
+    ]
+    assert expected[0][0] != pytest.approx(expected[0][1])
+    stream = Stream(store, dataset)
+    assert watch(stream, heads, weights) == pytest.approx(np.array(expected))
+    assert watch(stream, heads)[:, 1] == pytest.approx(np.array(expected)[:, 0])

@@ -8,7 +8,7 @@ calling scikit-learn for each, whose figures these are, takes many minutes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -149,6 +149,11 @@ def evaluate(
     called = np.broadcast_to(
         sets.argmax(axis=2) if predicted is None else np.asarray(predicted), sets.shape[:2]
     )
+    if called.min() < 0 or called.max() >= k:
+        raise PipelineError(
+            f"Rows are called classes from {called.min()} to {called.max()}.",
+            expected=f"integers from 0 to {k - 1}.",
+        )
     judged = [_Judged.of(truth, p, own) for p, own in zip(sets, called)]
     figures = {name: float(found[0]) for name, found in _measure(judged, np.ones((1, n))).items()}
     unit = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
@@ -321,7 +326,9 @@ class _Judged:
     def measure(self, weights: Floats) -> dict[str, Floats]:
         """Give each metric for each row of weights, shape (b, n); NaN where it is undefined."""
         total = weights.sum(axis=1)
-        true, called, hits = map(self._by_class(weights), (self.truth, self.called, self.hit))
+        true, called, hits = (
+            self._by_class(weights, of) for of in (self.truth, self.called, self.hit)
+        )
         with np.errstate(invalid="ignore", divide="ignore"):
             recalls = np.where(true > 0, hits / true, 0.0)
             f1 = np.where(true + called > 0, 2 * hits / (true + called), 0.0)
@@ -337,10 +344,10 @@ class _Judged:
             "brier": costs[:, 1],
         }
 
-    def _by_class(self, weights: Floats) -> Callable[[Labels], Floats]:
-        """Add up weights by the class of each row."""
+    def _by_class(self, weights: Floats, of: Labels) -> Floats:
+        """Add up weights by the class of each row, shape (b, k)."""
         k = self.classes
-        return lambda of: np.array([np.bincount(of, row, k + 1)[:k] for row in weights])
+        return np.array([np.bincount(of, row, k + 1)[:k] for row in weights])
 
 
 def _measure(judged: list[_Judged], weights: Floats) -> dict[str, Floats]:

@@ -90,6 +90,7 @@ SCHEMA = 1
 QUICK = 20_000
 """Images that are compared with each other in less than half a minute."""
 
+_NOTES = 5  # on classes, where there is no list of problems that they are on
 _SMALL = 5000  # images up to which a Gram matrix is cheap: 200 MB
 
 
@@ -334,12 +335,14 @@ def find_problems_quickly(
 
 def not_looked_for(dataset: Dataset) -> tuple[str, ...]:
     """Say what a run says in place of `find_problems_quickly`, in sentences."""
-    classes = find_class_problems(dataset.labels, dataset.splits, dataset.classes)
-    others = (
+    notes = find_class_problems(dataset.labels, dataset.splits, dataset.classes).notes
+    more = len(notes) - _NOTES
+    return (
         "This run did not look for copies, wrong labels and outliers: `pipeline problems DATA "
-        "--run RUN`, with the same options, does, and puts them on its page."
+        "--run RUN`, with the same options, does, and puts them on its page"
+        + (f", and {more:,} more notes like the following." if more > 0 else "."),
+        *notes[:_NOTES],
     )
-    return (others, *classes.notes)
 
 
 def _predict_test(

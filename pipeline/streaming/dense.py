@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import tensorflow
 from pipeline.heads import DenseHead, Head, Pool
 from pipeline.heads.dense import require_finite
 from pipeline.streaming.fit import Report, StreamedFit, watch
 from pipeline.streaming.stream import Stream
-
-_STEPS_AT_ONCE = 16  # in one call into TensorFlow; a block need not hold a multiple of it
 
 
 def fit_dense(head: Head, stream: Stream, *, balanced: bool, report: Report) -> StreamedFit:
@@ -24,9 +23,8 @@ def fit_dense(head: Head, stream: Stream, *, balanced: bool, report: Report) -> 
     for parameters in head.grid:
         network: Any = head.build(stream.seed, balanced=balanced, **parameters)
         before, most = network.epochs * len(networks), network.epochs * len(head.grid)
-        _fit(network, stream, partial(_report_after, report, before, most))
+        losses.append(_fit(network, stream, partial(_report_after, report, before, most)))
         networks.append(network)
-        losses.append(float(watch(stream, [network.predict_proba])[0, 0]))
     best = int(np.argmin(losses))
     [said] = stream.apply([networks[best].predict_proba], "validation")
     return StreamedFit(networks[best], head.grid[best], tuple(zip(head.grid, losses)), said)
@@ -36,8 +34,8 @@ def _report_after(report: Report, before: int, most: int, epoch: int) -> None:
     report(before + epoch, most)
 
 
-def _fit(network: DenseHead, stream: Stream, report: Callable[[int], None]) -> None:
-    """Train a network as `DenseHead.fit` does.
+def _fit(network: DenseHead, stream: Stream, report: Callable[[int], None]) -> float:
+    """Train a network as `DenseHead.fit` does; give its log loss on validation, without weights.
 
     Raises
     ------
@@ -49,40 +47,56 @@ def _fit(network: DenseHead, stream: Stream, report: Callable[[int], None]) -> N
     network.classes_ = np.arange(len(data.classes))
     network.n_features_in_ = math.prod(stream.store.recipe.shape)
     width = network.width(network.n_features_in_)
-    network.model_ = network.build(width, len(data.classes), steps_at_once=_STEPS_AT_ONCE)
+    network.model_ = network.build(width, len(data.classes), steps_at_once=1)
+    learn = _learner(network.model_, width, network.batch_size)
     network.history_ = {name: [] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
-    best_loss, best = math.inf, None
+    least, best_loss, best = math.inf, math.nan, None
     for epoch in range(1, network.epochs + 1):
-        loss, accuracy = _pass(network, stream, epoch)
-        [(watched, right)] = watch(stream, [network.predict_proba], weights).tolist()
+        loss, accuracy = _pass(network, stream, epoch, learn)
+        [(of_images, watched, right)] = watch(stream, [network.predict_proba], weights).tolist()
         require_finite(epoch, loss, watched)
         figures = (loss, accuracy, watched, right)
         for values, figure in zip(network.history_.values(), figures):
             values.append(figure)
-        if watched < best_loss:
-            best_loss, best = watched, network.model_.get_weights()
+        if watched < least:
+            least, best_loss, best = watched, of_images, network.model_.get_weights()
             network.best_epoch_ = epoch
         report(epoch)
         if epoch - network.best_epoch_ == network.patience:
             break
     network.model_.set_weights(best)
+    return best_loss
 
 
-def _pass(network: DenseHead, stream: Stream, epoch: int) -> tuple[float, float]:
+def _pass(
+    network: DenseHead, stream: Stream, epoch: int, learn: Callable[..., None]
+) -> tuple[float, float]:
     """Train for an epoch; give the mean loss and accuracy."""
     pool = Pool(network.pool, network.shape)
-    weights = stream.class_weights("train", balanced=network.balanced)
-    sums, count = np.zeros(2), 0
+    weights = stream.class_weights("train", balanced=network.balanced).astype(np.float32)
+    network.model_.reset_metrics()
     for rows, labels in stream.epoch(epoch, "train"):
-        done = network.model_.fit(
-            pool.transform(rows),
-            labels,
-            sample_weight=weights[labels].astype(np.float32),
-            batch_size=network.batch_size,
-            shuffle=False,
-            verbose=0,
-        ).history
-        sums += len(labels) * np.array([done["loss"][0], done["accuracy"][0]])
-        count += len(labels)
-    loss, accuracy = (sums / count).tolist()
-    return loss, accuracy
+        learn(pool.transform(rows), labels, weights[labels])
+    figures = network.model_.get_metrics_result()
+    return float(figures["loss"]), float(figures["accuracy"])
+
+
+def _learner(model: Any, width: int, batch_size: int) -> Callable[..., None]:
+    """Make what trains a network on the batches of a block: rows, labels and weights.
+
+    It is Keras's own step. Its `fit` would make a pipeline of data for each block, some of which it
+    never lets go of.
+    """
+    tf, _ = tensorflow.load()
+    model.optimizer.build(model.trainable_variables)
+    model.test_on_batch(np.zeros((1, width), np.float32), np.zeros(1))  # makes the metrics
+    columns = (((None, width), tf.float32), ((None,), tf.int64), ((None,), tf.float32))
+
+    @tf.function(input_signature=[tf.TensorSpec(*column) for column in columns])  # type: ignore[untyped-decorator]
+    def learn(rows: Any, labels: Any, weights: Any) -> None:
+        for start in tf.range(0, tf.shape(rows)[0], batch_size):
+            batch = slice(start, start + batch_size)
+            model.train_step((rows[batch], labels[batch], weights[batch]))
+
+    learner: Callable[..., None] = learn
+    return learner

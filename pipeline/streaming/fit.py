@@ -54,23 +54,24 @@ def watch(
     heads : sequence of callable
         Rows in, probabilities of shape (n, k) out.
     weights : ndarray of float64, shape (k,), optional
-        What a class counts in the log loss; the default is 1.
+        What a class counts; the default is 1.
 
     Returns
     -------
-    ndarray of float64, shape (len(heads), 2)
-        Log loss and accuracy of each.
+    ndarray of float64, shape (len(heads), 3)
+        Log loss, log loss with `weights`, and accuracy of each.
     """
     data = stream.dataset
     if weights is None:
         weights = np.ones(len(data.classes))
-    sums, total = np.zeros((len(heads), 2)), np.zeros(2)
+    sums, total = np.zeros((len(heads), 3)), np.zeros(3)
     for rows, places in stream.once("validation"):
         truth = data.labels[places]
         of_rows = weights[truth]
-        total += of_rows.sum(), len(truth)
+        counts = np.array([len(truth), of_rows.sum(), len(truth)])
+        total += counts
         for place, say in enumerate(heads):
             p = np.asarray(say(rows), np.float64)
-            right = np.count_nonzero(p.argmax(axis=1) == truth)
-            sums[place] += of_rows.sum() * log_loss(truth, p, of_rows), right
+            right = np.mean(p.argmax(axis=1) == truth)
+            sums[place] += counts * [log_loss(truth, p), log_loss(truth, p, of_rows), right]
     return sums / total

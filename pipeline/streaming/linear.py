@@ -34,33 +34,39 @@ Parameters = Mapping[str, Any]
 
 def fit_linear(head: Head, stream: Stream, *, balanced: bool, report: Report) -> StreamedFit:
     """Train a head's candidates side by side, choose, and train the best on validation too."""
-    data, grid = stream.dataset, head.grid
+    grid = head.grid
     choosing = _Descent(head, stream, ("train",), balanced=balanced)
     final = _Descent(head, stream, ("train", "validation"), balanced=balanced)
     most = choosing.epochs + final.epochs
     tried = choosing.run(grid, lambda done: report(done, most))
-    truth = data.labels[data.where("validation")]
     if head.calibrated:
-        scores = stream.apply([one.decision_function for one in tried], "validation")
-        weights = stream.class_weights("validation", balanced=balanced)[truth]
-        _require_two_of_each(truth, data.classes)
-        losses = [log_loss(truth, _say(one, truth, weights, stream.seed)) for one in scores]
+        losses, said, last = _judge_calibrated(tried, stream, balanced=balanced)
     else:
         losses = watch(stream, [one.predict_proba for one in tried])[:, 0].tolist()
+        [said] = stream.apply([tried[np.argmin(losses)].predict_proba], "validation")
+        last = None
     best = int(np.argmin(losses))
-    said = (
-        _say(scores[best], truth, weights, stream.seed)
-        if head.calibrated
-        else stream.apply([tried[best].predict_proba], "validation")[0]
-    )
     [chosen] = final.run([grid[best]], lambda done: report(choosing.epochs + done, most))
-    if head.calibrated:
+    if last is not None:
         # Calibrated by what was said of images not seen, then trained on these, too: as
         # `ensemble=False` does it in memory.
-        machine, last = chosen[-1], _calibrate(scores[best], truth, weights)
-        last.calibrated_classifiers_[0].estimator = last.estimator = machine
+        last.calibrated_classifiers_[0].estimator = last.estimator = chosen[-1]
         chosen = make_pipeline(*_steps(chosen), last)
     return StreamedFit(chosen, grid[best], tuple(zip(grid, losses)), said)
+
+
+def _judge_calibrated(
+    tried: Sequence[Pipeline], stream: Stream, *, balanced: bool
+) -> tuple[list[float], Floats, CalibratedClassifierCV]:
+    """Give log losses on validation, what the best says there, and that one's calibration."""
+    data = stream.dataset
+    truth = data.labels[data.where("validation")]
+    _require_two_of_each(truth, data.classes)
+    weights = stream.class_weights("validation", balanced=balanced)[truth]
+    scores = stream.apply([one.decision_function for one in tried], "validation")
+    losses = [log_loss(truth, _say(one, truth, weights, stream.seed)) for one in scores]
+    best = scores[np.argmin(losses)]
+    return losses, _say(best, truth, weights, stream.seed), _calibrate(best, truth, weights)
 
 
 class _Descent:
