@@ -54,6 +54,11 @@ SETTINGS = (
         seeds=8,
     ),
     Setting(
+        "the same at 300 pixels, 4 views, 12 epochs",
+        f"{FALLING} --size 300 --views 4 --tta --epochs 12 --final",
+        seeds=8,
+    ),
+    Setting(
         "with the constant rate, at 300 pixels, 4 views, 8 epochs",
         f"{TUNED} --size 300 --views 4 --tta --epochs 8 --final",
     ),
