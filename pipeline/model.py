@@ -293,6 +293,7 @@ def find_model(folder: Path, head: str | None = None) -> Path:
         raise ModelError(
             f"the run {folder} has no head {name!r}.",
             expected=f"one of {', '.join(heads_there)}",
+            fix=f"name another head or run, or train it: `pipeline classify DATA --head {name}`",
         )
     return folder / "models" / folder_name(str(name))
 

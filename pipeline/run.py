@@ -7,6 +7,7 @@ import importlib.metadata
 import itertools
 import json
 import math
+import os
 import platform
 import shutil
 import signal
@@ -34,7 +35,7 @@ from pipeline.evaluate.significance import (
 )
 from pipeline.examples import Examples
 from pipeline.model import Model, folder_name
-from pipeline.problems import Problems
+from pipeline.problems import Problems, not_looked_for
 from pipeline.protocol import Protocol, find_units
 from pipeline.recipe import Recipe
 
@@ -356,14 +357,25 @@ def add_problems(folder: Path, problems: Problems) -> Path:
             f"the run in {folder} was made from other images, labels or splits.",
             expected="the run's data set, with its --seed",
         )
+    document = json.loads((folder / "run.json").read_bytes())
+    said = not_looked_for(problems.dataset)  # what is no longer so, or is among the problems now
+    document["remarks"] = [one for one in document.get("remarks", ()) if one not in said]
     try:
         (folder / "problems.json").write_text(json.dumps(problems.to_dict(), indent=2) + "\n")
+        _replace(folder / "run.json", json.dumps(document, indent=2) + "\n")
     except OSError as error:
         raise PipelineError(
             f"cannot write into {folder}: {error.strerror}.",
             fix="see to the folder's permissions and free space",
         ) from error
     return report.write_report(folder)
+
+
+def _replace(file: Path, text: str) -> None:
+    """Write a file anew: whoever reads it meanwhile sees the old text or the new one."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(file)
 
 
 def _write_contents(run: Run, seed: int) -> None:

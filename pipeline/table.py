@@ -74,7 +74,9 @@ def notes(run: Run) -> list[str]:
     found += run.remarks
     if run.unfinished:
         found.append(f"Stopped before these heads were done: {', '.join(run.unfinished)}")
-    found += [f"{head} could not be fitted: {why}" for head, why in run.failed.items()]
+    for why in dict.fromkeys(run.failed.values()):
+        heads = ", ".join(head for head, own in run.failed.items() if own == why)
+        found.append(f"{heads} could not be fitted: {why}")
     found += [f"Left out of the run: {name}. {why}" for name, why in run.left_out.items()]
     return found
 

@@ -233,6 +233,22 @@ def test_where_nothing_was_looked_for_the_run_says_so(tune, monkeypatch):
     assert not (run.folder / "problems.json").exists()
 
 
+def test_a_run_says_which_weights_it_kept_and_when_fine_tuning_did_not_help(tune):
+    good = tune()
+    losses, best = good.best.history["val_loss"], good.best.best_epoch
+    [said] = good.remarks
+    assert said.startswith(f"Weights are those after epoch {best - 2} of fine-tuning: log loss ")
+    assert said.endswith(f" {losses[best - 1]:.3f} on validation.")
+    [bad] = tune(joint=Training(epochs=1, learning_rate=0.3, optimizer="adam")).remarks
+    frozen = min(losses[:2])
+    assert f"It was lower, {frozen:.3f}, on the frozen base after epoch" in bad
+    assert bad.endswith("so fine-tuning did not help here.")
+    [alone] = tune(phase="frozen").remarks
+    assert alone.startswith("Weights are those after epoch ")
+    assert "of fine-tuning" not in alone
+    assert tune(final=True).remarks == ()  # nothing was held out to tell it by
+
+
 def test_features_that_cannot_be_read_cost_neighbours_and_no_more(tune, monkeypatch):
     def fail(*_):
         raise StoreError("a shard is gone")

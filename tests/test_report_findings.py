@@ -201,6 +201,24 @@ def test_problems_can_be_put_onto_a_runs_page(experiment):
     assert found.summary()[0] in page.read_text()
 
 
+def test_what_a_run_did_not_look_for_is_not_said_any_more_when_it_was_found(
+    place_with_pictures, monkeypatch
+):
+    monkeypatch.setattr("pipeline.classification.QUICK", 119)
+    data = place_with_pictures.data()
+    run = place_with_pictures.classify(data, ["logistic"])
+    _, *small = run.remarks
+    assert small
+    rows = np.random.default_rng(0).random((120, 1, 1, 12), np.float32)
+    found = classification.find_problems_quickly(data, rows, data.labels)
+    assert document(run.folder, "run")["remarks"] == list(run.remarks)
+    page = add_problems(run.folder, found).read_text()
+    assert "did not look for" not in page
+    assert [page.count(note) for note in small] == [1] * len(small)  # among the problems
+    assert document(run.folder, "run")["remarks"] == []
+    assert not list(run.folder.glob(".*"))
+
+
 def test_problems_of_other_images_are_not_put_onto_a_runs_page(experiment, place_with_pictures):
     run, _ = experiment
     other = place_with_pictures.data(seed=1)

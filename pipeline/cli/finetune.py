@@ -110,7 +110,10 @@ def finetune(
     optimizer: Annotated[Optimizer, typer.Option(help="Optimiser.")] = Optimizer.rmsprop,
     schedule: Annotated[
         Schedule,
-        typer.Option(help="Learning rate: constant, or falling to 0 until the last epoch."),
+        typer.Option(
+            help="Learning rate: constant, or falling to 0 until the last of --epochs, so without "
+            "--final take --patience so large that it comes to that."
+        ),
     ] = Schedule.constant,
     epochs: Annotated[int, typer.Option(help="The most epochs of the joint training.")] = 30,
     frozen_epochs: Annotated[int, typer.Option(help="The most epochs on the frozen base.")] = 30,

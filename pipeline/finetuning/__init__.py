@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache as once
 from functools import partial
@@ -272,7 +272,7 @@ def finetune(
         best_epoch,
         phases,
     )
-    run = Run(Path(), dataset, recipe, (result,))
+    run = Run(Path(), dataset, recipe, (result,), remarks=tuple(_remarks(result)))
     features = once(partial(_features, source, dataset, recipe, Path(cache), weights))
     run, stopped = _look_into(run, features, partial(_rows, source, network), seed)
     run = write_run(run, runs, name, seed=seed)
@@ -381,8 +381,24 @@ def _look_into(
 
     run, stopped = with_looks(run, {"problems": find_problems, "examples": find_some})
     if run.problems is None and not run.left_out and not stopped:
-        return replace(run, remarks=not_looked_for(run.dataset)), None
+        return replace(run, remarks=(*run.remarks, *not_looked_for(run.dataset))), None
     return run, stopped
+
+
+def _remarks(result: Result) -> Iterator[str]:
+    """Say which weights were kept, and whether the last phase was worth it."""
+    losses = result.history.get("val_loss", ())
+    if not losses:
+        return
+    before = result.phases[-1] if result.phases else 0
+    kept, frozen = losses[result.best_epoch - 1], losses[:before]
+    found = f"Weights are those after epoch {result.best_epoch - before}"
+    found += f"{' of fine-tuning' if before else ''}: log loss {kept:.3f} on validation"
+    if before and min(frozen) < kept:
+        best = int(np.argmin(frozen))
+        found += f". It was lower, {frozen[best]:.3f}, on the frozen base after epoch {best + 1}"
+        found += ", so fine-tuning did not help here"
+    yield f"{found}."
 
 
 def _rows(source: Source, network: Network, places: npt.NDArray[np.int64]) -> Rows:
