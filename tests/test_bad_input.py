@@ -298,7 +298,7 @@ def test_a_bad_file_is_named_with_its_reason_and_the_others_are_used(
     assert "0 rows made; 12 images have features" in done.stdout
     shown = name.replace("\n", "\\n").replace("\x1b", "\\x1b")
     *_, title, line = done.stderr.splitlines()
-    assert title == "1 files took no part:"
+    assert title == "1 file took no part:"
     assert line.endswith(f"train/blue/{shown}: {line.split(': ', 1)[1]}")
     assert reason in line
     assert stored(cache) == before
@@ -419,6 +419,10 @@ def test_a_bad_image_is_named_by_predict_and_the_others_are_classified(run, phot
     assert bad["path"] == str(photos / "train" / "blue" / "1-text.png")
     assert bad["error"].startswith("not a known image format")
     assert "1-text.png: not a known image format" in done.stderr
+    alone = pipeline_here("predict", run, bad["path"])
+    assert alone.returncode == SOME_FILES_UNUSABLE
+    assert alone.stdout == ""  # no table without a line
+    assert "1 file took no part:" in alone.stderr
 
 
 def test_predict_without_any_image_is_refused(run, tmp_path, pipeline_here):

@@ -273,7 +273,7 @@ def test_an_image_that_cannot_be_used_is_listed_and_shows_in_the_exit_code(photo
     options = ["--from", source, "--phase", "frozen"]
     result = finetune(photos, *options)
     assert result.exit_code == cli.SOME_FILES_UNUSABLE
-    assert re.search(r"1 files took no part:\n +photos/red/bad\.png|.*red/bad\.png", result.stderr)
+    assert re.search(r"1 file took no part:\n +photos/red/bad\.png|.*red/bad\.png", result.stderr)
     assert "red/bad.png" in result.stderr
     strict = finetune(photos, *options, "--strict")
     assert strict.exit_code == 1

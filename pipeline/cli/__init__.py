@@ -170,7 +170,7 @@ def predict(
             typer.echo(json.dumps([_prediction_dict(item) for item in predictions], indent=2))
         elif as_csv:
             _print_predictions_csv(predictions, loaded.classes)
-        else:
+        elif any(item.label is not None for item in predictions):
             _print_predictions(predictions)
     finish([Quarantined(item.path, item.error) for item in predictions if item.error])
 
