@@ -7,7 +7,6 @@ import importlib.metadata
 import itertools
 import json
 import math
-import os
 import platform
 import shutil
 import signal
@@ -360,22 +359,9 @@ def add_problems(folder: Path, problems: Problems) -> Path:
     document = json.loads((folder / "run.json").read_bytes())
     said = not_looked_for(problems.dataset)  # what is no longer so, or is among the problems now
     document["remarks"] = [one for one in document.get("remarks", ()) if one not in said]
-    try:
-        (folder / "problems.json").write_text(json.dumps(problems.to_dict(), indent=2) + "\n")
-        _replace(folder / "run.json", json.dumps(document, indent=2) + "\n")
-    except OSError as error:
-        raise PipelineError(
-            f"cannot write into {folder}: {error.strerror}.",
-            fix="see to the folder's permissions and free space",
-        ) from error
+    for part, found in (("problems", problems.to_dict()), ("run", document)):
+        report.write_whole(json.dumps(found, indent=2) + "\n", folder / f"{part}.json")
     return report.write_report(folder)
-
-
-def _replace(file: Path, text: str) -> None:
-    """Write a file anew: whoever reads it meanwhile sees the old text or the new one."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(file)
 
 
 def _write_contents(run: Run, seed: int) -> None:

@@ -55,7 +55,7 @@ def write_report(folder: str | Path, name: str | None = None) -> Path:
         subtitle=f"run on {record.document['dataset']['name']}, {record.document['created'][:10]}",
         verdict=verdict(record),
     )
-    return _write(page, record.folder / FILE)
+    return write_whole(page, record.folder / FILE)
 
 
 def write_comparison(folders: Sequence[str | Path], file: str | Path) -> Path:
@@ -85,7 +85,7 @@ def write_comparison(folders: Sequence[str | Path], file: str | Path) -> Path:
         subtitle=", ".join(labels),
         verdict=comparison.verdict(records),
     )
-    return _write(page, Path(file))
+    return write_whole(page, Path(file))
 
 
 def _render(subject: Subject, parts: Sequence[Section[Subject]], **header: Any) -> str:
@@ -128,15 +128,21 @@ def _finish(value: object) -> object:
     return printable(str(value)) if is_text else value
 
 
-def _write(page: str, file: Path) -> Path:
-    """Write a page whole or not at all."""
+def write_whole(text: str, file: Path) -> Path:
+    """Write a file of text whole or not at all.
+
+    Raises
+    ------
+    PipelineError
+        It cannot be written.
+    """
     try:
         with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=file.parent, prefix=".page-", delete=False
+            "w", encoding="utf-8", dir=file.parent, prefix=f".{file.name}-", delete=False
         ) as stream:
             unfinished = Path(stream.name)
             try:
-                stream.write(page)
+                stream.write(text)
                 stream.close()
                 unfinished.chmod(0o644)
                 unfinished.replace(file)
