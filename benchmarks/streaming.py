@@ -1,4 +1,4 @@
-"""Heads trained shard by shard: as good as in memory, in memory that is the same for more rows."""
+"""Heads trained shard by shard: as good as in memory, in memory that hardly grows with the rows."""
 
 from __future__ import annotations
 
