@@ -26,7 +26,7 @@ def fit_dense(head: Head, stream: Stream, *, balanced: bool, report: Report) -> 
         losses.append(_fit(network, stream, partial(_report_after, report, before, most)))
         networks.append(network)
     best = int(np.argmin(losses))
-    [said] = stream.apply([networks[best].predict_proba], "validation")
+    [said] = stream.apply([networks[best].predict_proba], stream.dataset.where("validation"))
     return StreamedFit(networks[best], head.grid[best], tuple(zip(head.grid, losses)), said)
 
 

@@ -71,7 +71,8 @@ class Stream:
             Rows are no longer there.
         """
         rng = np.random.default_rng([self.seed, number])
-        shards = self._shards(rng.permutation(self.store.names).tolist(), splits)
+        names = rng.permutation(self.store.names).tolist()
+        shards = self._shards(names, self.dataset.where(*splits))
         while some := list(itertools.islice(shards, _SHARDS_MIXED)):
             places = np.concatenate([part for _, part in some])
             mixed = rng.permutation(len(places))
@@ -94,25 +95,35 @@ class Stream:
         StoreError
             Rows are no longer there.
         """
-        yield from self._shards(self.store.names, splits or SPLITS)
+        yield from self._shards(self.store.names, self.dataset.where(*(splits or SPLITS)))
 
     def read(self, places: Places) -> Rows:
         """Read the rows of some images, shape (n, height, width, channels)."""
         return self.store.read([(self.dataset.digests[place], 0) for place in places])
 
     def apply(
-        self, functions: Sequence[Callable[[Rows], npt.NDArray[Any]]], *splits: str
+        self,
+        functions: Sequence[Callable[[Rows], npt.NDArray[Any]]],
+        wanted: Places | None = None,
     ) -> list[Floats]:
-        """Apply functions of rows to some splits, or to all, in one pass.
+        """Apply functions of rows to some images, or to all, in one pass.
+
+        Parameters
+        ----------
+        functions : sequence of callable
+            Rows in, an array of as many values out.
+        wanted : ndarray of int64, shape (m,), optional
+            Positions of the images in the data set, ascending.
 
         Returns
         -------
         list of ndarray of float64, shape (m, ...)
             What each gives of the m images, in their order in the data set.
         """
-        wanted = self.dataset.where(*(splits or SPLITS))
+        if wanted is None:
+            wanted = self.dataset.where(*SPLITS)
         found: list[Floats] = []
-        for rows, places in self.once(*splits):
+        for rows, places in self._shards(self.store.names, wanted):
             values = [np.asarray(function(rows), np.float64) for function in functions]
             found = found or [np.empty((len(wanted), *one.shape[1:])) for one in values]
             for whole, part in zip(found, values):
@@ -128,24 +139,26 @@ class Stream:
         weights: Floats = counts.sum() / np.count_nonzero(counts) / np.maximum(counts, 1)
         return weights
 
-    def _shards(self, names: Iterable[str], splits: Sequence[str]) -> Iterator[tuple[Rows, Places]]:
-        lacking = len(self.dataset.where(*splits))
+    def _shards(self, names: Iterable[str], wanted: Places) -> Iterator[tuple[Rows, Places]]:
+        is_wanted = np.zeros(len(self.dataset), bool)
+        is_wanted[wanted] = True
+        lacking = len(wanted)
         for name in names:
             if name in self._idle:
                 continue
             for keys, rows in self.store.stream([name]):
-                if not len(self._places(keys, SPLITS)[0]):
+                which, places = self._places(keys)
+                if not len(places):
                     self._idle.add(name)
-                which, places = self._places(keys, splits)
+                chosen = is_wanted[places]
+                which, places = which[chosen], places[chosen]
                 lacking -= len(places)
                 if len(places):
                     yield rows.reshape(len(rows), -1)[which], places
         if lacking:  # a shard was removed, or found damaged, since the stream was made
             raise _lacking(lacking, self.store, self.dataset)
 
-    def _places(
-        self, keys: Keys, splits: Sequence[str]
-    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    def _places(self, keys: Keys) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Tell which of some rows are of which images; copies of an image share one."""
         texts = np.ascontiguousarray(keys.digests).view("S32").ravel()
         first, after = (
@@ -155,9 +168,7 @@ class Stream:
         count[keys.views > 0] = 0
         which = np.repeat(np.arange(len(texts)), count)
         within = np.arange(len(which)) - np.repeat(np.cumsum(count) - count, count)
-        places = self._order[np.repeat(first, count) + within]
-        wanted = np.isin(self.dataset.splits[places], splits)
-        return which[wanted], places[wanted]
+        return which, self._order[np.repeat(first, count) + within]
 
 
 def _lacking(count: int, store: FeatureStore, dataset: Dataset) -> StoreError:
