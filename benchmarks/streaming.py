@@ -133,8 +133,8 @@ def in_process(mode: str, folder: str, count: int, *more: str) -> dict:
 def train(cache: Path, count: int, head: str) -> dict:
     """Train a head on what is there, and do nothing else."""
     stream = Stream(FeatureStore(cache, RECIPE), listed(count))
-    before = memory()
     forget_peak()
+    before = memory()
     chosen = get_head(head)
     if chosen.early_stopping:
         chosen = replace(chosen, grid=({"epochs": EPOCHS},))

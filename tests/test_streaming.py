@@ -225,13 +225,39 @@ def test_a_calibration_on_a_sample_is_about_that_on_all_even_if_a_class_is_rare(
     calibrate = linear._calibrate
     monkeypatch.setattr(linear, "_calibrate", noted)
     sampled = fit_streamed(head, Stream(store, dataset))
-    assert max(taken) == 100 < len(truth) / 3
+    assert 100 <= max(taken) <= 102 < len(truth) / 3
     rare = [np.mean(one.held_out[:, 1]) for one in (sampled, whole)]
-    assert rare == pytest.approx([truth.mean()] * 2, abs=0.05)  # half of the sample is of it
+    assert rare == pytest.approx([truth.mean()] * 2, abs=0.05)  # it has more of the sample
     assert np.abs(sampled.held_out - whole.held_out).mean() < 0.05
     losses = [[loss for _, loss in one.candidates] for one in (sampled, whole)]
     assert losses[0] == pytest.approx(losses[1], abs=0.08)
     assert log_loss(truth, sampled.held_out) == pytest.approx(min(losses[1]), abs=0.02)
+
+
+def test_a_sample_is_all_or_some_of_every_class_drawn_from_all_of_it(tmp_path, narrow, monkeypatch):
+    store, dataset, _ = make(tmp_path, narrow, 1000)
+    labels = np.repeat(np.arange(12), [900, 80, *[2] * 10])
+    splits = np.repeat("validation", 1000)
+    labelled = dataclasses.replace(
+        dataset, labels=labels, splits=splits, classes=tuple(string.ascii_lowercase[:12])
+    )
+    stream = Stream(store, labelled)
+    monkeypatch.setattr(linear, "_CALIBRATED_ON", 1000)
+    places, stands_for = linear._Sample.of(stream)
+    assert places.tolist() == list(range(1000))
+    assert np.all(stands_for == 1)
+    for most in (300, 10):
+        monkeypatch.setattr(linear, "_CALIBRATED_ON", most)
+        places, stands_for = linear._Sample.of(stream)
+        assert np.all(np.diff(places) > 0)
+        taken = np.bincount(labels[places])
+        # Half for each class alike, half in proportion, and two of every class.
+        expected = [np.ceil(most / 2 * (1 / 12 + count / 1000)) for count in (900, 80)]
+        assert taken.tolist() == [*np.maximum(2, expected), *[2] * 10]
+        assert np.bincount(labels[places], stands_for) == pytest.approx(np.bincount(labels))
+    monkeypatch.setattr(linear, "_CALIBRATED_ON", 300)
+    places, _ = linear._Sample.of(stream)
+    assert places[labels[places] == 0].mean() == pytest.approx(450, abs=60)  # not the first ones
 
 
 @pytest.mark.parametrize(("left", "said"), [(0, "no"), (1, "one")])
@@ -240,8 +266,14 @@ def test_a_class_with_too_few_images_to_calibrate_on_is_named(tmp_path, narrow, 
     splits = dataset.splits.copy()
     splits[np.flatnonzero((dataset.labels == 2) & (splits == "validation"))[left:]] = "train"
     without = dataclasses.replace(dataset, splits=splits)
+    done = []
     with pytest.raises(PipelineError, match=f"validation split has {said} image of the class c"):
-        fit_streamed(get_head("linear-svm"), Stream(store, without))
+        fit_streamed(
+            get_head("linear-svm"),
+            Stream(store, without),
+            on_epoch=lambda *epoch: done.append(epoch),
+        )
+    assert not done
 
 
 def test_a_loss_that_is_no_number_is_said(tmp_path, narrow):
@@ -282,7 +314,7 @@ def bytes_of_an_image(folder, head, channels, classes=2):
             before, _ = tracemalloc.get_traced_memory()
             tracemalloc.reset_peak()
             fit_streamed(head, stream)
-            peaks.setdefault(count, []).append(tracemalloc.get_traced_memory()[1] - before)
+            peaks[count].append(tracemalloc.get_traced_memory()[1] - before)
         finally:
             tracemalloc.stop()
     return (min(peaks[many]) - min(peaks[few])) / (many - few)

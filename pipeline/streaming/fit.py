@@ -28,10 +28,12 @@ class StreamedFit:
     parameters : mapping
         What was chosen of the head's grid.
     candidates : tuple of (mapping, float)
-        What was tried, and its log loss on validation.
+        What was tried, and its log loss on validation; of `linear-svm`, where there are more than
+        50,000 such images, an estimate from about so many.
     held_out : ndarray of float64, shape (m, k)
         What was said of the validation images, in their order, by fits that had not seen them; a
-        calibration, too, is fitted to others. But `dense` stops by them.
+        calibration, too, is fitted to others (a copy may be among these). But `dense` stops by
+        them.
     """
 
     classifier: Classifier

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -28,8 +28,8 @@ _EPOCHS = (5, 20)  # fewest and most; at 40 the demo's accuracy was the same as 
 _LOSS = {"logistic": "log_loss", "linear-svm": "modified_huber"}
 # Share of the steps before averaging begins: the first are long and lead astray where C is large.
 _UNAVERAGED = 0.5
-# Images that calibrations are fitted to and candidates compared on, at most: 25,000 of each of two
-# classes tell a mean log loss of 0.5 to about 0.002, and that of two candidates' difference better.
+# Images, about, that calibrations are fitted to and candidates compared on, where there are more:
+# they tell a mean log loss of 0.5 to about 0.002, and the difference between candidates better.
 _CALIBRATED_ON = 50_000
 
 Parameters = Mapping[str, Any]
@@ -38,12 +38,13 @@ Parameters = Mapping[str, Any]
 def fit_linear(head: Head, stream: Stream, *, balanced: bool, report: Report) -> StreamedFit:
     """Train a head's candidates side by side, choose, and train the best on validation too."""
     grid = head.grid
+    sample = _Sample.of(stream) if head.calibrated else None
     choosing = _Descent(head, stream, ("train",), balanced=balanced)
     final = _Descent(head, stream, ("train", "validation"), balanced=balanced)
     most = choosing.epochs + final.epochs
     tried = choosing.run(grid, lambda done: report(done, most))
-    if head.calibrated:
-        losses, said, last = _judge_calibrated(tried, stream, balanced=balanced)
+    if sample is not None:
+        losses, said, last = _judge_calibrated(tried, stream, sample, balanced=balanced)
     else:
         losses = watch(stream, [one.predict_proba for one in tried])[:, 0].tolist()
         [said] = stream.apply(
@@ -60,50 +61,67 @@ def fit_linear(head: Head, stream: Stream, *, balanced: bool, report: Report) ->
     return StreamedFit(chosen, grid[best], tuple(zip(grid, losses)), said)
 
 
+class _Sample(NamedTuple):
+    """Validation images to calibrate on, in their order.
+
+    `places` are their positions among the validation images, and `stands_for` tells how many of
+    these each stands for.
+    """
+
+    places: Places
+    stands_for: Floats
+
+    @classmethod
+    def of(cls, stream: Stream) -> Self:
+        """Take all; of very many, half the same number of each class, half in proportion."""
+        data = stream.dataset
+        truth = data.labels[data.where("validation")]
+        counts = np.bincount(truth, minlength=len(data.classes))
+        if counts.min() < 2:
+            raise PipelineError(
+                f"the validation split has {'one' if counts.min() else 'no'} image of the class "
+                f"{data.classes[int(counts.argmin())]}.",
+                expected="two or more of every class, to calibrate probabilities on",
+            )
+        if len(truth) <= _CALIBRATED_ON:
+            return cls(np.arange(len(truth)), np.ones(len(truth)))
+        share = _CALIBRATED_ON / 2 * (1 / len(counts) + counts / len(truth))
+        taken = np.minimum(counts, np.maximum(2, np.ceil(share).astype(np.int64)))
+        rng = np.random.default_rng(stream.seed)
+        chosen = [
+            rng.choice(np.flatnonzero(truth == label), count, replace=False)
+            for label, count in enumerate(taken)
+        ]
+        places = np.sort(np.concatenate(chosen))
+        return cls(places, (counts / taken)[truth[places]])
+
+
 def _judge_calibrated(
-    tried: Sequence[Pipeline], stream: Stream, *, balanced: bool
+    tried: Sequence[Pipeline], stream: Stream, sample: _Sample, *, balanced: bool
 ) -> tuple[list[float], Floats, CalibratedClassifierCV]:
     """Give log losses on validation, what the best says there, and that one's calibration."""
     data = stream.dataset
     validation = data.where("validation")
-    sample, stands_for = _sample(data.labels[validation], data.classes, stream.seed)
-    places = validation[sample]
+    places = validation[sample.places]
     truth = data.labels[places]
-    weights = stands_for * stream.class_weights("validation", balanced=balanced)[truth]
+    weights = sample.stands_for * stream.class_weights("validation", balanced=balanced)[truth]
     scores = stream.apply([one.decision_function for one in tried], places)
-    losses = [log_loss(truth, _say(one, truth, weights, stream.seed), stands_for) for one in scores]
+    losses = [
+        log_loss(truth, _say(one, truth, weights, stream.seed), sample.stands_for) for one in scores
+    ]
     best = int(np.argmin(losses))
+    said = _say(scores[best], truth, weights, stream.seed)
     calibration = _calibrate(scores[best], truth, weights)
+    if len(places) == len(validation):
+        return losses, said, calibration
 
     def say(rows: Rows) -> Floats:
         p: Floats = calibration.predict_proba(_columns(tried[best].decision_function(rows)))
         return p
 
-    [said] = stream.apply([say], validation)
-    said[sample] = _say(scores[best], truth, weights, stream.seed)
-    return losses, said, calibration
-
-
-def _sample(truth: Labels, classes: Sequence[str], seed: int) -> tuple[Places, Floats]:
-    """Choose images to calibrate on, in their order, and tell how many each of them stands for.
-
-    Each class may have the same number of them: what a rare one has is worth more.
-    """
-    counts = np.bincount(truth, minlength=len(classes))
-    if counts.min() < 2:
-        raise PipelineError(
-            f"the validation split has {'one' if counts.min() else 'no'} image of the class "
-            f"{classes[int(counts.argmin())]}.",
-            expected="two or more of every class, to calibrate probabilities on",
-        )
-    taken = np.minimum(counts, max(2, _CALIBRATED_ON // len(classes)))
-    rng = np.random.default_rng(seed)
-    chosen = [
-        rng.choice(np.flatnonzero(truth == label), count, replace=False)
-        for label, count in enumerate(taken)
-    ]
-    sample = np.sort(np.concatenate(chosen))
-    return sample, (counts / taken)[truth[sample]]
+    [of_all] = stream.apply([say], validation)
+    of_all[sample.places] = said
+    return losses, of_all, calibration
 
 
 class _Descent:
@@ -119,7 +137,7 @@ class _Descent:
         self._head = head
         self._stream = stream
         self._splits = splits
-        self._balanced = balanced
+        self._weights = stream.class_weights(*splits, balanced=balanced)
         self._images = len(stream.dataset.where(*splits))
         fewest, most = _EPOCHS
         self.epochs = min(max(math.ceil(_STEPS / self._images), fewest), most)
@@ -142,12 +160,11 @@ class _Descent:
     def _start(self, parameters: Parameters) -> Pipeline:
         """Take the steps that the head begins with in memory, and what is to be trained."""
         seed = self._stream.seed
-        weights = self._stream.class_weights(*self._splits, balanced=self._balanced)
         machine = SGDClassifier(
             loss=_LOSS[self._head.name],
             alpha=1 / (parameters["C"] * self._images),  # the same objective, divided by C and n
             average=1 + int(_UNAVERAGED * self._images * self.epochs),
-            class_weight=dict(enumerate(weights.tolist())),
+            class_weight=dict(enumerate(self._weights.tolist())),
             random_state=seed,
         )
         return make_pipeline(*_steps(self._head.build(seed, **parameters)), machine)

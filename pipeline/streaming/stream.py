@@ -20,6 +20,7 @@ _SHARDS_MIXED = 8
 Rows = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int64]
 Places = npt.NDArray[np.int64]
+Which = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.float64]
 
 
@@ -72,7 +73,7 @@ class Stream:
         """
         rng = np.random.default_rng([self.seed, number])
         names = rng.permutation(self.store.names).tolist()
-        shards = self._shards(names, self.dataset.where(*splits))
+        shards = self._shards(names, self._which(splits))
         while some := list(itertools.islice(shards, _SHARDS_MIXED)):
             places = np.concatenate([part for _, part in some])
             mixed = rng.permutation(len(places))
@@ -95,7 +96,7 @@ class Stream:
         StoreError
             Rows are no longer there.
         """
-        yield from self._shards(self.store.names, self.dataset.where(*(splits or SPLITS)))
+        yield from self._shards(self.store.names, self._which(splits or SPLITS))
 
     def read(self, places: Places) -> Rows:
         """Read the rows of some images, shape (n, height, width, channels)."""
@@ -113,7 +114,7 @@ class Stream:
         functions : sequence of callable
             Rows in, an array of as many values out.
         wanted : ndarray of int64, shape (m,), optional
-            Positions of the images in the data set, ascending.
+            Positions of the images in the data set, ascending, each once; the default is all.
 
         Returns
         -------
@@ -121,9 +122,11 @@ class Stream:
             What each gives of the m images, in their order in the data set.
         """
         if wanted is None:
-            wanted = self.dataset.where(*SPLITS)
+            wanted = np.arange(len(self.dataset))
+        which = np.zeros(len(self.dataset), bool)
+        which[wanted] = True
         found: list[Floats] = []
-        for rows, places in self._shards(self.store.names, wanted):
+        for rows, places in self._shards(self.store.names, which):
             values = [np.asarray(function(rows), np.float64) for function in functions]
             found = found or [np.empty((len(wanted), *one.shape[1:])) for one in values]
             for whole, part in zip(found, values):
@@ -133,16 +136,17 @@ class Stream:
     def class_weights(self, *splits: str, balanced: bool) -> Floats:
         """Give each class's weight, shape (k,): 1, or what ``class_weight="balanced"`` means."""
         data = self.dataset
-        counts = np.bincount(data.labels[data.where(*splits)], minlength=len(data.classes))
+        counts = np.bincount(data.labels[self._which(splits)], minlength=len(data.classes))
         if not balanced:
             return np.ones(len(counts))
         weights: Floats = counts.sum() / np.count_nonzero(counts) / np.maximum(counts, 1)
         return weights
 
-    def _shards(self, names: Iterable[str], wanted: Places) -> Iterator[tuple[Rows, Places]]:
-        is_wanted = np.zeros(len(self.dataset), bool)
-        is_wanted[wanted] = True
-        lacking = len(wanted)
+    def _which(self, splits: Sequence[str]) -> Which:
+        return np.isin(self.dataset.splits, splits)
+
+    def _shards(self, names: Iterable[str], wanted: Which) -> Iterator[tuple[Rows, Places]]:
+        lacking = int(np.count_nonzero(wanted))
         for name in names:
             if name in self._idle:
                 continue
@@ -150,7 +154,7 @@ class Stream:
                 which, places = self._places(keys)
                 if not len(places):
                     self._idle.add(name)
-                chosen = is_wanted[places]
+                chosen = wanted[places]
                 which, places = which[chosen], places[chosen]
                 lacking -= len(places)
                 if len(places):
