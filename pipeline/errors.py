@@ -64,7 +64,7 @@ class ModelError(PipelineError):
     """A saved model cannot be read."""
 
 
-def in_one_line(error: Exception, classes: Sequence[str] = ()) -> str:
+def in_one_line(error: BaseException, classes: Sequence[str] = ()) -> str:
     """Give any error's text in one line; libraries know classes by number, people by name."""
     if isinstance(error, PipelineError):
         text = error.found

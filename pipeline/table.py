@@ -6,8 +6,6 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pipeline.evaluate import Metrics
-    from pipeline.evaluate.threshold import Threshold
     from pipeline.run import Result, Run
 
 COLUMNS = (
@@ -67,7 +65,7 @@ def notes(run: Run) -> list[str]:
     if protocol.cv is not None and protocol.threshold is not None:
         found.append("The figures are of thresholds chosen for each fold without it.")
     found += [
-        _threshold(result, result.model.threshold, classes)
+        f"{result.head}: {result.model.threshold.outcome(classes, result.test.confusion)}"
         for result in run.results
         if result.model.threshold
     ]
@@ -79,31 +77,6 @@ def notes(run: Run) -> list[str]:
         found.append(f"{heads} could not be fitted: {why}")
     found += [f"Left out of the run: {name}. {why}" for name, why in run.left_out.items()]
     return found
-
-
-def _threshold(result: Result, threshold: Threshold, classes: tuple[str, ...]) -> str:
-    name, positive = classes[threshold.positive], threshold.positive
-    precision, recall = _precision_and_recall(result.test, positive)
-    on_test = f"on test precision {precision}, recall {recall}"
-    if not threshold.reached:
-        return (
-            f"{result.head}: {threshold.aim} cannot be reached on validation, so the threshold "
-            f"stays {threshold.value:g}; {on_test}"
-        )
-    return (
-        f"{result.head}: {name} from a probability of {threshold.value:.3f} on "
-        f"({threshold.aim}); {on_test}"
-    )
-
-
-def _precision_and_recall(test: Metrics, positive: int) -> tuple[str, str]:
-    hits = test.confusion[positive][positive]
-    called = sum(of_class[positive] for of_class in test.confusion)
-    occurs = sum(test.confusion[positive])
-    return (
-        f"{hits / called:.3f}" if called else "undefined",
-        f"{hits / occurs:.3f}" if occurs else "undefined",
-    )
 
 
 def as_text(run: Run) -> str:

@@ -23,6 +23,8 @@ from pipeline.exchange import export_features
 from pipeline.extraction import Views
 from pipeline.heads import HEADS, Head
 from pipeline.model import Model, find_model
+from pipeline.report.reading import read_run
+from pipeline.report.verdict import verdict
 from pipeline.store import FeatureStore
 
 SKLEARN = [name for name in HEADS if name != "dense"]
@@ -399,6 +401,9 @@ def test_ctrl_c_keeps_the_heads_that_are_done(place, monkeypatch):
     assert document["best"] == "logistic"
     assert find_model(run.folder) == run.folder / "models" / "logistic"
     assert "Stopped before these heads were done: linear-svm, knn" in str(run)
+    said = " ".join(verdict(read_run(run.folder)))
+    assert "The run was stopped before these were done: linear-svm, knn." in said
+    assert "This run did not look for copies" in (run.folder / "report.html").read_text()
 
 
 def with_judge_failing(monkeypatch, errors):
@@ -415,13 +420,14 @@ def with_judge_failing(monkeypatch, errors):
 
 def test_a_head_that_cannot_be_fitted_costs_no_other(place, monkeypatch):
     small = PipelineError("Class 1 has a single training image.", fix="add images")
-    errors = {"linear-svm": ValueError("no\nsuch thing"), "ridge": small}
+    errors = {"linear-svm": ValueError("no\nsuch thing"), "ridge": small, "lda": SystemExit(5)}
     with_judge_failing(monkeypatch, errors)
-    run = place.classify(place.data(), ["linear-svm", "logistic", "ridge", "knn"])
+    run = place.classify(place.data(), ["linear-svm", "logistic", "ridge", "lda", "knn"])
     assert [result.head for result in run.results] == ["logistic", "knn"]
     failed = {
         "linear-svm": "ValueError: no such thing",
         "ridge": "Class red has a single training image.",
+        "lda": "SystemExit: 5",
     }
     assert run.failed == run_json(run)["failed"] == failed
     assert run_json(run)["unfinished"] == []

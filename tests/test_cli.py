@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,11 +25,12 @@ from pipeline import cli, extraction, images, model
 from pipeline.augment import PRESETS, get_augmentation
 from pipeline.backbone import vgg16_recipe
 from pipeline.cli import options, terminal
-from pipeline.cli.steps import called
+from pipeline.cli.steps import called, figures_table
 from pipeline.dataset import load_dataset
 from pipeline.errors import PipelineError
 from pipeline.heads import HEADS
 from pipeline.store import FeatureStore
+from pipeline.table import COLUMNS
 
 ROOT = Path(__file__).parent.parent
 
@@ -369,6 +371,35 @@ def test_predict_calls_images_by_the_threshold(photos, networks):
     for item in found:
         expected = "red" if item["probabilities"]["red"] >= value else "blue"
         assert item["label"] == expected
+        assert item["threshold"] == manifest["threshold"]
+    text = run("predict", "runs/mine", photos).stdout
+    assert f"red from a probability of {value:.3f} on (f1)" in text
+
+
+def test_classify_says_what_may_be_wrong_with_the_data(photos, networks, monkeypatch):
+    shutil.copy(photos / "red" / "000.png", photos / "blue" / "same.png")
+    settings = ["classify", photos, *SETTINGS, "--head", "logistic"]
+    said = [line for line in run(*settings).stdout.splitlines() if line.startswith("Data: ")]
+    assert any(
+        "pairs of copies with two labels: at most one of them is right" in one for one in said
+    )
+    *sentences, more = said
+    assert len(sentences) == 5
+    count = int(re.fullmatch(r"Data: (\d+) more on the page.", more)[1])
+    monkeypatch.setattr(sys.modules["pipeline.cli.steps"], "_SENTENCES", 1)
+    fewer = [line for line in run(*settings).stdout.splitlines() if line.startswith("Data: ")]
+    assert fewer == [sentences[0], f"Data: {count + 4} more on the page."]
+
+
+def test_figures_are_whole_where_a_heads_name_is_long_and_the_terminal_narrow():
+    screen = io.StringIO()
+    table = figures_table("")
+    figures = ["0.443", "0.443-0.712", "0.554", "0.681", "0.552", "0.201", "1.9 s"]
+    table.add_row("sklearn.ensemble:ExtraTreesClassifier *", *figures)
+    Console(file=screen, width=80).print(table)
+    shown = screen.getvalue()
+    assert all(name in shown for name in [*COLUMNS, *figures])
+    assert "…" not in shown
 
 
 def test_a_live_table_is_shown_on_a_terminal_only(photos, networks, monkeypatch):

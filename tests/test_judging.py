@@ -16,6 +16,7 @@ from pipeline.classification import fitting
 from pipeline.classification.fitting import Task
 from pipeline.classification.judging import judge
 from pipeline.classification.rows import ViewedRows
+from pipeline.errors import PipelineError
 from pipeline.evaluate import evaluate
 from pipeline.evaluate.threshold import Aim, choose_threshold
 from pipeline.heads import Head, get_head
@@ -24,6 +25,7 @@ from pipeline.model import Model, find_model
 from pipeline.problems.duplicates import measure_leakage
 from pipeline.protocol import Protocol
 from pipeline.report.reading import read_run
+from pipeline.report.sections import SECTIONS
 from pipeline.report.verdict import verdict
 from pipeline.store import FeatureStore
 
@@ -400,7 +402,53 @@ def test_a_threshold_is_chosen_on_validation_images_and_kept_with_the_model(plac
     assert run_json(run)["heads"][0]["threshold"] == found.to_dict()
     predictions = read_run(run.folder).predictions["logistic"]
     assert np.array_equal(predictions.predicted, said[90:])
-    assert f"blue from a probability of {found.value:.3f} on (recall=0.9)" in str(run)
+    rule = f"blue from a probability of {found.value:.3f} on (recall=0.9)"
+    (hits, missed), (alarms, _) = result.test.confusion
+    came_of_it = f"precision {hits / (hits + alarms):.3f}, recall {hits / (hits + missed):.3f}"
+    assert f"logistic: {rule}; on test {came_of_it}" in str(run)
+    record = read_run(run.folder)
+    assert f"By logistic's threshold: {rule}; on test {came_of_it}." in verdict(record)
+    assert f"{rule}; on test {came_of_it}" in (run.folder / "report.html").read_text()
+    # A run that was aimed at recall is not held against guessing the commonest class.
+    poor = {**record.best.test, "accuracy_low": 0.0}
+    heads = [dataclasses.replace(record.best, test=poor, threshold=one) for one in (found, None)]
+    guesses = [
+        any("guessing." in said for said in verdict(dataclasses.replace(record, heads=(head,))))
+        for head in heads
+    ]
+    assert guesses == [False, True]
+
+
+def test_the_page_says_by_what_protocol_heads_were_judged(place):
+    run = place.classify(place.data(), ["logistic"], cv=3, threshold="f1", balanced=True)
+    [settings] = [section for section in SECTIONS if section.key == "settings"]
+    groups = dict(settings.show(read_run(run.folder))["groups"])
+    assert groups["Protocol"] == [
+        ("search", "no"),
+        ("cv", "3"),
+        ("repeats", "1"),
+        ("threshold", "f1"),
+        ("positive", "none"),
+        ("balanced", "yes"),
+    ]
+    assert "thresholds chosen for each fold without it" in " ".join(verdict(read_run(run.folder)))
+
+
+@pytest.mark.parametrize("settings", [{}, {"search": True}, {"cv": 3}])
+@pytest.mark.parametrize("stops", [False, True])
+def test_probabilities_that_are_no_numbers_are_a_heads_failure(place, settings, stops):
+    class Unsure(Means):
+        def predict_proba(self, rows):
+            found = super().predict_proba(rows)
+            found[len(rows) // 2] = np.nan
+            return found
+
+    head = dataclasses.replace(
+        means_head([], early_stopping=stops),
+        build=lambda seed, **parameters: Unsure([], seed, **parameters),
+    )
+    with pytest.raises(PipelineError, match="probabilities are not finite for 1 of"):
+        judge(task_on(place, place.data(), **settings), head)
 
 
 def test_a_threshold_is_used_in_prediction(photos, recipe, backbone, tmp_path):

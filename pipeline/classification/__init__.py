@@ -188,7 +188,7 @@ def classify(
         protocol=protocol,
         unfinished=tuple(head.name for head in chosen[len(results) + len(failed) :]),
         failed=failed,
-        remarks=tuple(_remarks(task)),
+        remarks=tuple(_remarks(task, stopped=stopped is not None)),
     )
     if stopped is None:
         judged = {result.head for result in results}
@@ -249,10 +249,10 @@ def _rows_of(
     return rows.__getitem__, [(rows, np.arange(len(rows)))]
 
 
-def _remarks(task: Task) -> Iterator[str]:
+def _remarks(task: Task, *, stopped: bool) -> Iterator[str]:
     if task.why:
         yield f"Heads were trained on rows that were read shard by shard: {task.why}."
-    if task.stream is not None or len(task.dataset) > QUICK:
+    if stopped or task.stream is not None or len(task.dataset) > QUICK:
         yield from not_looked_for(task.dataset)
 
 
@@ -297,13 +297,13 @@ def _judge_all(
         None could be.
     """
     results: list[Result] = []
-    failed: dict[str, Exception] = {}
+    failed: dict[str, BaseException] = {}
     stopped = None
     try:
         for head in heads:
             try:
                 results.append(judge(task, head))
-            except Exception as error:  # noqa: BLE001 (any classifier)
+            except (Exception, SystemExit) as error:  # noqa: BLE001 (any classifier)
                 failed[head.name] = error
                 if isinstance(error, ClusterError):
                     break

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pipeline.classification.rows import ViewedRows
 from pipeline.classification.search import Spread, judge_folds
 from pipeline.dataset import Dataset
+from pipeline.errors import PipelineError
 from pipeline.evaluate import log_loss
 from pipeline.heads import Classifier, Head
 from pipeline.memory import free_memory
@@ -199,13 +200,24 @@ def try_candidates(
             for pairs, candidates in zip(deals, found):
                 p = _nothing_said(task)
                 for pair in pairs:
-                    p[pair.judged] = rows.of_images(next(left))
+                    p[pair.judged] = _numbers(rows.of_images(next(left)))
                 candidates.append(Candidate(parameters, rows, p))
     return found
 
 
 def _nothing_said(task: Task) -> Floats:
     return np.full((len(task.dataset), len(task.dataset.classes)), np.nan)
+
+
+def _numbers(p: Floats) -> Floats:
+    """Give probabilities back, if they are numbers: NaN would pass for an image not judged."""
+    lacking = np.count_nonzero(~np.isfinite(p).all(axis=1))
+    if lacking:
+        raise PipelineError(
+            f"its probabilities are not finite for {lacking:,} of {len(p):,} images.",
+            expected="numbers from 0 to 1",
+        )
+    return p
 
 
 def _try_stopped(
@@ -220,7 +232,7 @@ def _try_stopped(
             fitted = tuple(itertools.islice(left, len(pairs)))
             p = _nothing_said(task)
             for estimator, pair in zip(fitted, pairs):
-                p[pair.judged] = apply(task, estimator, rows, pair.judged)
+                p[pair.judged] = _numbers(apply(task, estimator, rows, pair.judged))
             candidates.append(Candidate(parameters, rows, p, fitted))
     return found
 

@@ -53,6 +53,7 @@ from pipeline.cli.terminal import (
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
+    from pipeline.evaluate.threshold import Threshold
     from pipeline.model import Prediction
 
 __all__ = ["SOME_FILES_UNUSABLE", "app", "main"]
@@ -167,11 +168,14 @@ def predict(
         with progress() as on_progress:
             predictions = list(loaded.predict(images, weights=weights, on_progress=on_progress))
         if as_json:
-            typer.echo(json.dumps([_prediction_dict(item) for item in predictions], indent=2))
+            found = [_prediction_dict(item, loaded.threshold) for item in predictions]
+            typer.echo(json.dumps(found, indent=2))
         elif as_csv:
             _print_predictions_csv(predictions, loaded.classes)
         elif any(item.label is not None for item in predictions):
             _print_predictions(predictions)
+            if loaded.threshold:
+                out.print(shown(loaded.threshold.rule(loaded.classes)), soft_wrap=True)
     finish([Quarantined(item.path, item.error) for item in predictions if item.error])
 
 
@@ -223,9 +227,14 @@ def main() -> None:
     app()
 
 
-def _prediction_dict(prediction: Prediction) -> dict[str, Any]:
-    fields = {"path": str(prediction.path), "label": prediction.label}
-    return {**fields, "probabilities": prediction.probabilities, "error": prediction.error}
+def _prediction_dict(prediction: Prediction, threshold: Threshold | None) -> dict[str, Any]:
+    return {
+        "path": str(prediction.path),
+        "label": prediction.label,
+        "probabilities": prediction.probabilities,
+        **({"threshold": threshold.to_dict()} if threshold else {}),
+        "error": prediction.error,
+    }
 
 
 def _print_predictions_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> None:

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     from pipeline.cluster import Cluster
     from pipeline.dataset import Dataset
     from pipeline.extraction import Plan, Views
+    from pipeline.problems import Problems
     from pipeline.protocol import Protocol
     from pipeline.run import Run
+
+_SENTENCES = 5  # on what may be wrong with the data: the page has all
 
 
 @contextlib.contextmanager
@@ -153,8 +156,24 @@ def figures_table(title: str) -> Table:
         pad_edge=False,
     )
     for column in COLUMNS:
-        table.add_column(column, justify="left" if column == "head" else "right", no_wrap=True)
+        if column == "head":  # what gives way where the terminal is narrow
+            table.add_column(column, overflow="fold")
+        else:
+            table.add_column(column, justify="right", no_wrap=True)
     return table
+
+
+def _print_problems(problems: Problems) -> None:
+    """Tell what may be wrong with the data; the run's page has the pictures."""
+    sentences = list(problems.summary())
+    if problems.leakage.total:  # else nothing is said of it
+        leakage = sentences.pop(0)
+        if problems.leakage.copied:
+            out.print(f"[yellow]Copies:[/] {leakage}", soft_wrap=True)
+    for sentence in sentences[:_SENTENCES]:
+        out.print(f"Data: {shown(sentence)}", soft_wrap=True)
+    if len(sentences) > _SENTENCES:
+        out.print(f"Data: {len(sentences) - _SENTENCES:,} more on the page.")
 
 
 def print_run(run: Run) -> None:
@@ -166,8 +185,8 @@ def print_run(run: Run) -> None:
     out.print(table)
     for note in notes(run):
         out.print(shown(note), soft_wrap=True)
-    if run.problems and run.problems.leakage.copied:
-        out.print(f"[yellow]Copies:[/] {run.problems.summary()[0]}", soft_wrap=True)
+    if run.problems:
+        _print_problems(run.problems)
     out.print(
         f"The run, with its pictures and models: {shown(run.folder)}\n"
         f"All of it on one page: {shown(run.folder / 'report.html')}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +81,24 @@ class Threshold:
         """Tell what rows are called, shape (n,), from probabilities of shape (n, 2)."""
         called = np.where(p[:, self.positive] >= self.value, self.positive, 1 - self.positive)
         return called.astype(np.int64)
+
+    def rule(self, classes: Sequence[str]) -> str:
+        """Say what is called what by it."""
+        if not self.reached:
+            return (
+                f"{self.aim} cannot be reached on validation, so the threshold stays {self.value:g}"
+            )
+        return f"{classes[self.positive]} from a probability of {self.value:.3f} on ({self.aim})"
+
+    def outcome(self, classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:
+        """Say the same, and what came of it on the images of ``confusion[truth][called]``."""
+        hits = confusion[self.positive][self.positive]
+        called = sum(of_class[self.positive] for of_class in confusion)
+        occurs = sum(confusion[self.positive])
+        precision, recall = (
+            f"{hits / count:.3f}" if count else "undefined" for count in (called, occurs)
+        )
+        return f"{self.rule(classes)}; on test precision {precision}, recall {recall}"
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain values, ready for JSON."""

@@ -221,7 +221,7 @@ def _training(head: Head, name: str) -> Plot:
         y_title=name,
         lines=lines,
         rules=rules,
-        note="Dots: as measured. Lines: smoothed.",
+        note="Dots: as measured. Lines: smoothed, so they lag behind.",
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import PipelineError
+from pipeline.evaluate.threshold import Threshold
 from pipeline.report.findings import Examples, Findings, read_examples, read_findings
 
 _SCHEMA = 1  # of run.json: the newest that is understood
@@ -46,6 +47,8 @@ class Head:
         Epochs after which layers were unfrozen.
     fold_accuracies : sequence of float
         Of a cross-validation: the accuracy on each fold of each repeat.
+    threshold : Threshold or None
+        From which probability on an image is called the positive one of two classes.
     """
 
     name: str
@@ -58,6 +61,7 @@ class Head:
     best_epoch: int
     unfrozen_after: Sequence[int]
     fold_accuracies: Sequence[float] = ()
+    threshold: Threshold | None = None
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], classes: int) -> Head:
@@ -79,6 +83,7 @@ class Head:
             int(fields["best_epoch"]),
             [int(epoch) for epoch in fields.get("unfrozen_after", ())],
             [float(accuracy) for accuracy in fields.get("fold_accuracies", ())],
+            Threshold.from_dict(threshold) if (threshold := fields.get("threshold")) else None,
         )
 
     @property

@@ -16,7 +16,7 @@ from pipeline.report import figures, tables
 from pipeline.report.mistakes import show_mistakes
 from pipeline.report.problems import show_problems
 from pipeline.report.reading import Record
-from pipeline.report.verdict import guessing
+from pipeline.report.verdict import called, guessing
 from pipeline.report.words import number
 
 _FILES = 200
@@ -57,7 +57,10 @@ def _heads(record: Record) -> Mapping[str, Any]:
         ),
         "judged_on": record.judged_on,
         "method": record.best.test.get("interval_method"),
-        "remarks": record.document.get("remarks", ()),
+        "remarks": [
+            *(said for head in record.heads[1:] if (said := called(head.name, head, record))),
+            *record.document.get("remarks", ()),
+        ],
         "failed": {**record.document.get("failed", {}), **record.document.get("left_out", {})},
         "chart": figures.draw_accuracies(rows, guessing(record.best)[0]),
         "reference": [
@@ -145,6 +148,7 @@ def _settings(record: Record) -> Mapping[str, Any]:
                     ("digest of the data", str(document["dataset"]["digest"])),
                 ],
             ),
+            *([("Protocol", list(tables.flattened(record.protocol)))] if record.protocol else []),
             ("Features", list(tables.flattened(document["recipe"]))),
             ("Versions", list(tables.flattened(document["versions"]))),
         ],

@@ -15,7 +15,9 @@ def verdict(record: Record) -> list[str]:
     nested = record.nested
     what = "images, each judged by a fit without it," if nested else record.judged_on
     sentences = [judged(best.name, best, record.classes, what)]
-    if best.test["accuracy_low"] <= guessing(best)[0]:
+    if best.threshold:
+        sentences.append(called(best.name, best, record))
+    elif best.test["accuracy_low"] <= guessing(best)[0]:
         sentences.append("That is not clearly better than guessing.")
     if nested:
         sentences.append("The models that are kept are fitted on all images.")
@@ -35,6 +37,8 @@ def verdict(record: Record) -> list[str]:
                 f"Whether it differs from the runner-up, {runner_up.name}, cannot be told: "
                 f"{record.problem}."
             )
+    if unfinished := record.document.get("unfinished"):
+        sentences.append(f"The run was stopped before these were done: {', '.join(unfinished)}.")
     if record.findings and record.findings.copied:
         sentences.append(record.findings.summary[0])
     return sentences
@@ -54,6 +58,15 @@ def judged(label: str, head: Head, classes: tuple[str, ...], what: str = "test i
         f"(95 % interval {percent(test['accuracy_low'])} to {percent(test['accuracy_high'])}); "
         f"always guessing the commonest class, {classes[commonest]}, gets {percent(share)}."
     )
+
+
+def called(label: str, head: Head, record: Record) -> str:
+    """Say what a head's threshold is, and what came of it; empty if it has none."""
+    if head.threshold is None:
+        return ""
+    how = " The figures are of thresholds chosen for each fold without it." if record.nested else ""
+    outcome = head.threshold.outcome(record.classes, head.test["confusion"])
+    return f"By {label}'s threshold: {outcome}.{how}"
 
 
 def chosen(among: str, record: Record) -> str:
