@@ -741,6 +741,8 @@ def test_one_run_alone_cannot_be_compared(folder, tmp_path):
     imitate(folder)
     with pytest.raises(PipelineError, match="one run to compare"):
         write_comparison([folder], tmp_path / "compare.html")
+    with pytest.raises(PipelineError, match="a run is named more than once"):
+        write_comparison([folder, folder / "models" / ".."], tmp_path / "compare.html")
     assert not (tmp_path / "compare.html").exists()
 
 

@@ -71,10 +71,15 @@ def write_comparison(folders: Sequence[str | Path], file: str | Path) -> Path:
     Raises
     ------
     PipelineError
-        Fewer than two runs are named, one cannot be read, or the page cannot be written.
+        Fewer than two runs are named, or one of them twice, one cannot be read, or the page cannot
+        be written.
     """
     if len(folders) < 2:
         raise PipelineError("there is one run to compare.", expected="the folders of two or more")
+    if len({Path(folder).resolve() for folder in folders}) < len(folders):
+        raise PipelineError(
+            "a run is named more than once.", expected="the folders of several runs"
+        )
     records = [read_run(Path(folder)) for folder in folders]
     labels = comparison.labelled([record.name for record in records], list(map(str, folders)))
     records = [replace(record, name=label) for record, label in zip(records, labels)]
