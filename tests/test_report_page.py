@@ -691,6 +691,21 @@ def test_runs_that_chose_in_different_ways_are_not_ranked(tmp_path, protocol):
     assert f"protocol: {key}" in names
 
 
+def test_thresholds_are_told_where_runs_and_heads_are_compared(tmp_path):
+    paths = tuple(Path(f"{number}.png") for number in range(120))
+    one, other = imitate(tmp_path / "one", paths=paths), imitate(tmp_path / "other", paths=paths)
+    threshold = {"positive": 1, "value": 0.25, "aim": "recall=0.9", "reached": True}
+    for run in (one, other):
+        heads = json.loads((run.folder / "run.json").read_text())["heads"]
+        assert len(heads) > 1
+        change(run.folder, heads=[{**head, "threshold": threshold} for head in heads])
+    rule = f"{one.dataset.classes[1]} from a probability of 0.250 on (recall=0.9); on test "
+    told = [said for said in compared(one.folder, other.folder).verdict if rule in said]
+    assert len(told) == 1
+    text = report(one.folder).section("heads").text
+    assert text.count(rule) == len(heads) - 1  # the best one's is in the verdict
+
+
 def test_runs_that_chose_on_other_numbers_of_images_are_not_ranked(tmp_path):
     one, other = imitate(tmp_path / "one"), imitate(tmp_path / "other", seed=1)
     heads = json.loads((other.folder / "run.json").read_text())["heads"]

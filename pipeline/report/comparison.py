@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.report import figures, tables
 from pipeline.report.reading import Record
 from pipeline.report.sections import Section
-from pipeline.report.verdict import against, called, chosen, guessing, judged, learned_from
+from pipeline.report.verdict import against, by_threshold, chosen, guessing, judged, learned_from
 
 Records = Sequence[Record]
 
@@ -40,7 +40,7 @@ def verdict(records: Records) -> list[str]:
         ]
     sentences = [
         judged(_name(first), first.best, first.classes, first.judged_on),
-        *filter(None, [called(_name(first), first.best, first)]),
+        *by_threshold(_name(first), first.best, first),
         chosen(f"the best heads of {len(records)} runs on the same images", first),
     ]
     if _same_test(first, second):

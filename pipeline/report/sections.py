@@ -16,7 +16,7 @@ from pipeline.report import figures, tables
 from pipeline.report.mistakes import show_mistakes
 from pipeline.report.problems import show_problems
 from pipeline.report.reading import Record
-from pipeline.report.verdict import called, guessing
+from pipeline.report.verdict import by_threshold, guessing
 from pipeline.report.words import number
 
 _FILES = 200
@@ -58,7 +58,7 @@ def _heads(record: Record) -> Mapping[str, Any]:
         "judged_on": record.judged_on,
         "method": record.best.test.get("interval_method"),
         "remarks": [
-            *(said for head in record.heads[1:] if (said := called(head.name, head, record))),
+            *(one for head in record.heads[1:] for one in by_threshold(head.name, head, record)),
             *record.document.get("remarks", ()),
         ],
         "failed": {**record.document.get("failed", {}), **record.document.get("left_out", {})},

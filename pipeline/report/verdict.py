@@ -15,9 +15,9 @@ def verdict(record: Record) -> list[str]:
     nested = record.nested
     what = "images, each judged by a fit without it," if nested else record.judged_on
     sentences = [judged(best.name, best, record.classes, what)]
-    if best.threshold:
-        sentences.append(called(best.name, best, record))
-    elif best.test["accuracy_low"] <= guessing(best)[0]:
+    sentences += by_threshold(best.name, best, record)
+    # A threshold gives accuracy up for something else, so it is not held against guessing.
+    if not best.threshold and best.test["accuracy_low"] <= guessing(best)[0]:
         sentences.append("That is not clearly better than guessing.")
     if nested:
         sentences.append("The models that are kept are fitted on all images.")
@@ -60,13 +60,13 @@ def judged(label: str, head: Head, classes: tuple[str, ...], what: str = "test i
     )
 
 
-def called(label: str, head: Head, record: Record) -> str:
-    """Say what a head's threshold is, and what came of it; empty if it has none."""
+def by_threshold(label: str, head: Head, record: Record) -> list[str]:
+    """Say what a head's threshold is, and what came of it; nothing if it has none."""
     if head.threshold is None:
-        return ""
+        return []
     how = " The figures are of thresholds chosen for each fold without it." if record.nested else ""
     outcome = head.threshold.outcome(record.classes, head.test["confusion"])
-    return f"By {label}'s threshold: {outcome}.{how}"
+    return [f"By {label}'s threshold: {outcome}.{how}"]
 
 
 def chosen(among: str, record: Record) -> str:
