@@ -11,10 +11,10 @@ from statistics import median
 import psutil
 
 from pipeline import extract, load_dataset, vgg16_recipe
-from pipeline.backbone import Backbone
-from pipeline.cluster import Cluster
-from pipeline.dataset import Quarantined
-from pipeline.store import ROWS_PER_SHARD, FeatureStore
+from pipeline.backbones.running import Backbone
+from pipeline.data.dataset import Quarantined
+from pipeline.features.cluster import Cluster
+from pipeline.features.store import ROWS_PER_SHARD, FeatureStore
 
 TITLE = "On a cluster of this machine's cores"
 WORKERS = 2

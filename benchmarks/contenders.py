@@ -82,7 +82,7 @@ def onnxruntime() -> Pass:
     import onnx
     import onnxruntime as ort
 
-    from pipeline.weights import packaged_weights
+    from pipeline.backbones.weights import packaged_weights
 
     keras, _ = keras_base()
     graph = onnx.load(packaged_weights())
@@ -117,7 +117,7 @@ def ours(precision: str, size: int = SIZE) -> Pass:
     run_network = our_backbone(precision, size)
 
     def run(files: list[Path], folder: Path) -> None:
-        from pipeline.extraction import extract_files
+        from pipeline.features.extractor import extract_files
 
         extract_files(files, our_recipe(precision, size), cache=folder, backbone=run_network)
 
@@ -126,8 +126,8 @@ def ours(precision: str, size: int = SIZE) -> Pass:
 
 def ours_decoding_fully(precision: str, size: int = SIZE) -> Pass:
     """Stage one of this project, but every pixel of a photograph is decoded."""
-    from pipeline import extraction
-    from pipeline.images import decode
+    from pipeline.data.images import decode
+    from pipeline.features import extractor as extraction
 
     extraction.decode = partial(decode, scaled=False)
     return ours(precision, size)
@@ -135,7 +135,7 @@ def ours_decoding_fully(precision: str, size: int = SIZE) -> Pass:
 
 def forward(precision: str) -> Pass:
     """Run the network alone, on pixels in memory: what no whole stage can surpass."""
-    from pipeline.images import decode
+    from pipeline.data.images import decode
 
     run_network = our_backbone(precision)
     pixels = None
@@ -170,8 +170,9 @@ CONTENDERS: dict[str, Callable[[], Pass]] = {
 
 def keras_base() -> tuple:
     """Return Keras, and its VGG16 without top."""
-    from pipeline import backbone, tensorflow
-    from pipeline.weights import load_weights
+    from pipeline.backbones import running as backbone
+    from pipeline.backbones.weights import load_weights
+    from pipeline.system import tensorflow
 
     _, keras = tensorflow.load()
     return keras, backbone.build_base(load_weights(), SIZE)
@@ -181,7 +182,7 @@ def keras_base() -> tuple:
 def our_recipe(precision: str, size: int = SIZE):
     """Return our recipe in that precision; int8 is calibrated on the demo."""
     from pipeline import load_dataset, vgg16_recipe
-    from pipeline.extraction import calibrated
+    from pipeline.features.calibration import calibrated
 
     with tempfile.TemporaryDirectory() as empty:
         recipe = vgg16_recipe(precision=precision, size=size)
@@ -190,7 +191,7 @@ def our_recipe(precision: str, size: int = SIZE):
 
 def our_backbone(precision: str, size: int = SIZE):
     """Return our network in that precision."""
-    from pipeline.backbone import Backbone
+    from pipeline.backbones.running import Backbone
 
     return Backbone(our_recipe(precision, size))
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline import Run, classify, cli, extract, load_dataset
+from pipeline import Run, classify, extract, load_dataset
+from pipeline.cli import main as cli
 
 TITLE = "The demo: 2,624 photographs of solar cells, 150 x 150 pixels"
 SEEDS = range(5)

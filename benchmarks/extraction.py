@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from benchmarks.race import race_files
-from pipeline.demo import demo_images
+from pipeline.data.demo import demo_images
 
 TITLE = "Stage one: from image files to stored features"
 IMAGES = 256

@@ -28,13 +28,14 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.accuracy import CACHE
 from pipeline import extract, load_dataset, vgg16_recipe
-from pipeline.classification.fitting import Pair, Task, try_candidates
+from pipeline.classification.fitting import try_candidates
 from pipeline.classification.rows import ViewedRows
 from pipeline.classification.search import Fold, Prepared, out_of_fold
-from pipeline.dataset import Dataset
-from pipeline.heads import HEADS, POOLS, get_head
-from pipeline.heads.estimators import CalibrationFolds, Pool
-from pipeline.protocol import Protocol
+from pipeline.classification.task import Pair, Task
+from pipeline.data.dataset import Dataset
+from pipeline.evaluation.protocol import Protocol
+from pipeline.heads.estimators import POOLS, CalibrationFolds, Pool
+from pipeline.heads.registry import HEADS, get_head
 
 TITLE = "Searching for each head's parameters"
 RECIPE = vgg16_recipe(precision="bfloat16")

@@ -17,11 +17,11 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pipeline.backbone import vgg16_recipe
-from pipeline.dataset import Dataset
-from pipeline.extraction import plan_extraction
-from pipeline.packed import PackedDigests, PackedPaths
-from pipeline.store import ROWS_PER_SHARD, FeatureStore
+from pipeline.backbones.registry import vgg16_recipe
+from pipeline.data.dataset import Dataset
+from pipeline.data.packed import PackedDigests, PackedPaths
+from pipeline.features.extractor import plan_extraction
+from pipeline.features.store import ROWS_PER_SHARD, FeatureStore
 
 TITLE = "A million rows"
 COUNTS = (1_000, 10_000, 100_000, 1_000_000)

@@ -11,8 +11,8 @@ from PIL import Image
 
 from benchmarks.contenders import our_backbone
 from benchmarks.race import race_files
-from pipeline.demo import demo_images
-from pipeline.images import decode
+from pipeline.data.demo import demo_images
+from pipeline.data.images import decode
 
 TITLE = "Photographs of 12 megapixels"
 PHOTOS = 48

@@ -12,19 +12,14 @@ from PIL import Image, ImageFilter, ImageOps
 
 from benchmarks.accuracy import CACHE
 from pipeline import Dataset, extract, load_dataset, vgg16_recipe
-from pipeline.backbone import Backbone
-from pipeline.heads import get_head
-from pipeline.images import decode
-from pipeline.problems import (
-    NEAREST,
-    Pair,
-    find_duplicates,
-    find_label_problems,
-    find_neighbours,
-    find_outliers,
-    find_problems,
-    out_of_fold,
-)
+from pipeline.analysis.duplicates import Pair, find_duplicates
+from pipeline.analysis.labels import find_label_problems, out_of_fold
+from pipeline.analysis.neighbours import find_neighbours
+from pipeline.analysis.outliers import NEAREST, find_outliers
+from pipeline.analysis.problems import find_problems
+from pipeline.backbones.running import Backbone
+from pipeline.data.images import decode
+from pipeline.heads.registry import get_head
 
 TITLE = "What is wrong with my data: what was planted in the demo, and what was found"
 RECIPE = vgg16_recipe(precision="bfloat16")

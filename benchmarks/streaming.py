@@ -22,9 +22,10 @@ from benchmarks.million import (
     peak_memory,
 )
 from pipeline import classify, extract, load_dataset
-from pipeline.heads import get_head
-from pipeline.store import FeatureStore
-from pipeline.streaming import STREAMED, Stream, fit_streamed
+from pipeline.classification.streaming.heads import STREAMED, fit_streamed
+from pipeline.classification.streaming.stream import Stream
+from pipeline.features.store import FeatureStore
+from pipeline.heads.registry import get_head
 
 TITLE = "Training on more than memory holds"
 SEEDS = 3
@@ -82,7 +83,7 @@ def on_many_rows() -> str:
     alone = [
         f"Rows from a stand-in for the network, {4 * CHANNELS} bytes each, a third in each split. "
         "Peak memory of training",
-        "(`pipeline.streaming.fit_streamed`), beyond that of the program with the list of images "
+        "(`pipeline.classification.streaming.heads.fit_streamed`), beyond that of the program with the list of images "
         "and the index, which were there before;",
         f"TensorFlow is in that of `dense`, which has {EPOCHS} epochs here:",
         "",

@@ -45,7 +45,7 @@ class Clock:
 def photographs(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return pixels, labels and the number of training images among `count` of the demo."""
     from pipeline import load_dataset
-    from pipeline.images import decode
+    from pipeline.data.images import decode
 
     dataset = load_dataset("demo")
     places = np.concatenate(
@@ -57,9 +57,9 @@ def photographs(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def keras_user(count: int, *, frozen: bool, **options: object) -> None:
     """Train as the book's readers do: `ImageDataGenerator`, base and head in one model, `fit`."""
-    from pipeline import tensorflow
-    from pipeline.backbone import build_base
-    from pipeline.weights import load_weights
+    from pipeline.backbones.running import build_base
+    from pipeline.backbones.weights import load_weights
+    from pipeline.system import tensorflow
 
     tf, keras = tensorflow.load()
     generator = tf.keras.preprocessing.image.ImageDataGenerator
@@ -105,10 +105,11 @@ def keras_user(count: int, *, frozen: bool, **options: object) -> None:
 
 def ours(count: int, *, source: str, precision: str) -> None:
     """Fine-tune with this project; rows, where they come from the cache, are made before."""
-    from pipeline.augment import PRESETS
-    from pipeline.extraction import Views, extract
-    from pipeline.finetuning import Finetuning
-    from pipeline.finetuning.batches import CachedRows, Images
+    from pipeline.data.augmentation import PRESETS
+    from pipeline.features.extractor import extract
+    from pipeline.features.views import Views
+    from pipeline.finetuning.settings import Finetuning
+    from pipeline.finetuning.sources import CachedRows, Images
 
     dataset, recipe = demo(count, Finetuning(), precision)
     views = Views(count=2, augmentation=PRESETS["recipe"])
@@ -125,10 +126,11 @@ def ours(count: int, *, source: str, precision: str) -> None:
 
 def ours_frozen(count: int, *, precision: str) -> None:
     """Train a head on eight cached views: making them is the first answer, 30 epochs the second."""
-    from pipeline.augment import PRESETS
-    from pipeline.extraction import Views, extract
-    from pipeline.finetuning import Finetuning
-    from pipeline.finetuning.batches import CachedRows
+    from pipeline.data.augmentation import PRESETS
+    from pipeline.features.extractor import extract
+    from pipeline.features.views import Views
+    from pipeline.finetuning.settings import Finetuning
+    from pipeline.finetuning.sources import CachedRows
 
     dataset, recipe = demo(count, Finetuning(phase="frozen"), precision)
     views = Views(count=8, augmentation=PRESETS["recipe"])
@@ -158,10 +160,10 @@ def our_epochs(
     phase: str, rows, dataset, recipe, *, folder: Path, clock: Clock | None, epochs: int
 ):
     """Train for some epochs; with a clock, each begins when it is asked for."""
+    from pipeline.backbones.weights import load_weights
     from pipeline.finetuning.batches import OrderedBatches
     from pipeline.finetuning.training import Training, train
-    from pipeline.network import Network
-    from pipeline.weights import load_weights
+    from pipeline.models.network import Network
 
     network = Network(recipe, CLASSES, weights=load_weights())
     network.freeze(upper=phase == "frozen")

@@ -12,37 +12,41 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.augment import get_augmentation
-    from pipeline.backbone import vgg16_recipe
-    from pipeline.classification import classify
-    from pipeline.dataset import Dataset, load_dataset
+    from pipeline.backbones.recipe import Recipe
+    from pipeline.backbones.registry import vgg16_recipe
+    from pipeline.classification.experiment import classify
+    from pipeline.data.augmentation import get_augmentation
+    from pipeline.data.dataset import Dataset
+    from pipeline.data.loading import load_dataset
     from pipeline.errors import PipelineError
-    from pipeline.extraction import Extraction, Views, extract
-    from pipeline.finetuning import Finetuning, finetune
-    from pipeline.model import Model, Prediction
-    from pipeline.recipe import Recipe
-    from pipeline.run import Run
-    from pipeline.store import FeatureStore
-    from pipeline.transformer import FeatureExtractor
+    from pipeline.features.extractor import Extraction, extract
+    from pipeline.features.store import FeatureStore
+    from pipeline.features.transformer import FeatureExtractor
+    from pipeline.features.views import Views
+    from pipeline.finetuning.experiment import finetune
+    from pipeline.finetuning.settings import Finetuning
+    from pipeline.models.model import Model, Prediction
+    from pipeline.runs.run import Run
+
 
 _HOME = {
-    "Dataset": "dataset",
-    "Extraction": "extraction",
-    "FeatureExtractor": "transformer",
-    "FeatureStore": "store",
-    "Finetuning": "finetuning",
-    "Model": "model",
+    "Dataset": "data.dataset",
+    "Extraction": "features.extractor",
+    "FeatureExtractor": "features.transformer",
+    "FeatureStore": "features.store",
+    "Finetuning": "finetuning.settings",
+    "Model": "models.model",
     "PipelineError": "errors",
-    "Prediction": "model",
-    "Recipe": "recipe",
-    "Run": "run",
-    "Views": "extraction",
-    "classify": "classification",
-    "extract": "extraction",
-    "finetune": "finetuning",
-    "get_augmentation": "augment",
-    "load_dataset": "dataset",
-    "vgg16_recipe": "backbone",
+    "Prediction": "models.model",
+    "Recipe": "backbones.recipe",
+    "Run": "runs.run",
+    "Views": "features.views",
+    "classify": "classification.experiment",
+    "extract": "features.extractor",
+    "finetune": "finetuning.experiment",
+    "get_augmentation": "data.augmentation",
+    "load_dataset": "data.loading",
+    "vgg16_recipe": "backbones.registry",
 }
 
 __all__ = [

@@ -1,5 +1,7 @@
 """`python -m pipeline` is the `pipeline` command."""
 
-from pipeline.cli import main
+from __future__ import annotations
+
+from pipeline.cli.main import main
 
 main()

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import classification, report
-from pipeline.backbone import vgg16_recipe
-from pipeline.classification import classify
-from pipeline.dataset import Dataset
-from pipeline.recipe import Recipe
-from pipeline.store import FeatureStore
+from pipeline import report
+from pipeline.backbones.recipe import Recipe
+from pipeline.backbones.registry import vgg16_recipe
+from pipeline.classification import experiment as classification
+from pipeline.classification.experiment import classify
+from pipeline.data.dataset import Dataset
+from pipeline.features.store import FeatureStore
 
 # What a shell starts in the background ignores Ctrl-C, and so do its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import run as run_module
-from pipeline.backbone import vgg16_recipe
-from pipeline.dataset import Dataset, Quarantined
-from pipeline.evaluate import evaluate
-from pipeline.examples import find_examples
-from pipeline.heads import get_head
-from pipeline.model import Model
-from pipeline.problems import find_problems
-from pipeline.run import Result, Run
+from pipeline.analysis.examples import find_examples
+from pipeline.analysis.problems import find_problems
+from pipeline.backbones.registry import vgg16_recipe
+from pipeline.data.dataset import Dataset, Quarantined
+from pipeline.evaluation.metrics import evaluate
+from pipeline.heads.registry import get_head
+from pipeline.models.model import Model
+from pipeline.runs import run as run_module
+from pipeline.runs.run import Result, Run
 
 HISTORY = {
     "loss": [0.9, 0.7, 0.55, 0.5, 0.42, 0.36],

@@ -222,7 +222,7 @@ def late():
     found = imports(source)
     assert found == {
         "keras",
-        "pipeline.tensorflow",
+        "pipeline.system.tensorflow",
         "pipeline.report",
         "typer",
         "pipeline.errors.ImageError",

@@ -30,12 +30,13 @@ from hostile import hostile_images
 from test_store import forge, put, replaced
 from torture_worker import RECIPE, REMOVALS, ROWS_PER_SHARD, SETTINGS, STEPS, Backbone, stand_in
 
-from pipeline import classification, extraction
-from pipeline import store as store_module
-from pipeline.dataset import load_dataset
+from pipeline.classification import experiment as classification
+from pipeline.data.images import decode
+from pipeline.data.loading import load_dataset
 from pipeline.errors import StoreError
-from pipeline.images import decode
-from pipeline.store import FeatureStore
+from pipeline.features import extractor as extraction
+from pipeline.features import store as store_module
+from pipeline.features.store import FeatureStore
 
 FULL = os.environ.get("TORTURE", "") not in ("", "0")
 ROOT = Path(__file__).parent.parent
@@ -106,7 +107,7 @@ def undisturbed(pictures, tmp_path_factory):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr("pipeline.store.ROWS_PER_SHARD", ROWS_PER_SHARD)
+    monkeypatch.setattr("pipeline.features.store.ROWS_PER_SHARD", ROWS_PER_SHARD)
     monkeypatch.setattr(extraction, "_PIXELS_PER_BATCH", ROWS_PER_SHARD * RECIPE.size**2)
 
 

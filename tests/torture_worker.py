@@ -25,10 +25,11 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline import extraction, store
-from pipeline.backbone import vgg16_recipe
+from pipeline.backbones.registry import vgg16_recipe
 from pipeline.errors import StoreError
-from pipeline.store import FeatureStore
+from pipeline.features import extractor as extraction
+from pipeline.features import store
+from pipeline.features.store import FeatureStore
 
 RECIPE = vgg16_recipe(size=32, precision="float32")
 SETTINGS = ["--size", "32", "--precision", "float32"]
@@ -232,7 +233,8 @@ def command(job) -> None:
     log_commits(job["log"])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be inherited as ignored
     extraction.Backbone = lambda recipe, weights: Backbone(job["seconds"])
-    from pipeline import cli, dataset
+    from pipeline.cli import main as cli
+    from pipeline.data import dataset
 
     load = dataset.load_dataset
 
@@ -249,7 +251,7 @@ def fill_disk(job) -> None:
     """Run out of space at many points, on a file system of our own or by failing writes."""
     from typer.testing import CliRunner
 
-    from pipeline.cli import app
+    from pipeline.cli.main import app
 
     small_shards()
     # Nobody is told beforehand that there is too little room: it goes while the work is done.

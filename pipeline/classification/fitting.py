@@ -7,124 +7,24 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import joblib
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.classification.rows import ViewedRows
-from pipeline.classification.search import Spread, judge_folds
-from pipeline.dataset import Dataset
+from pipeline.classification.search import judge_folds
+from pipeline.classification.task import Floats, Pair, Task
 from pipeline.errors import PipelineError
-from pipeline.evaluate import log_loss
-from pipeline.heads import Classifier, Head
-from pipeline.memory import free_memory
-from pipeline.problems import QUICK, Neighbours, nearest_rows
-from pipeline.protocol import Protocol, deal_folds, find_units, search_folds
-from pipeline.recipe import Recipe
-from pipeline.streaming import Stream
+from pipeline.evaluation.metrics import log_loss
+from pipeline.heads.estimators import Classifier
+from pipeline.heads.registry import Head
+from pipeline.system.machine import free_memory
 
 Places = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 
 _TIMES_OF_A_NETWORK = 3  # what fitting one takes, by what all rows take
-
-
-@dataclass(frozen=True)
-class Task:
-    """What all heads are judged on, and how.
-
-    Attributes
-    ----------
-    dataset : Dataset
-        The n images.
-    recipe : Recipe
-        How they became rows.
-    variants : sequence of ViewedRows
-        Their rows, in one augmentation or several to choose from.
-    protocol : Protocol
-        Who is fitted on what.
-    seed : int
-        Decides folds, and what is random in heads.
-    spread : Spread, optional
-        Where candidates are fitted, in place of threads here.
-    stream : Stream, optional
-        Their rows, where these are not in memory; there are no variants then.
-    why : str
-        Why they are not.
-    on_epoch : callable, optional
-        Called with a head's name, the epochs of it that are done, and the most there will be, where
-        rows are streamed.
-
-    Raises
-    ------
-    PipelineError
-        There are too few images of some class for the folds.
-    """
-
-    dataset: Dataset
-    recipe: Recipe
-    variants: Sequence[ViewedRows]
-    protocol: Protocol
-    seed: int
-    spread: Spread | None = None
-    stream: Stream | None = None
-    why: str = ""
-    on_epoch: Callable[[str, int, int], None] | None = None
-
-    def __post_init__(self) -> None:
-        _ = self.folds  # what cannot be dealt out is said before the work
-
-    @cached_property
-    def units(self) -> Places:
-        """Number of each image, shape (n,): those of the same number must not be parted."""
-        if self.neighbours is None:  # of copies across splits, the page warns
-            return find_units(self.dataset)
-        return find_units(self.dataset, self.variants[0].first, self.neighbours[0])
-
-    @cached_property
-    def neighbours(self) -> list[Neighbours] | None:
-        """What copies are known by, for folds; None for splits, or where it takes too long."""
-        if len(self.dataset) > QUICK or not (self.protocol.search or self.protocol.cv):
-            return None
-        return nearest_rows(self.variants[0].first, self.dataset.labels)
-
-    @cached_property
-    def folds(self) -> list[list[Places]]:
-        """Images of each fold, for each repeat; one repeat of a search; none with the splits."""
-        data, protocol = self.dataset, self.protocol
-        if protocol.cv is not None:
-            return [
-                deal_folds(
-                    data.labels,
-                    self.units,
-                    data.classes,
-                    folds=protocol.cv,
-                    seed=self.seed + repeat,
-                    nested=True,
-                )
-                for repeat in range(protocol.repeats)
-            ]
-        if protocol.search:
-            seen = data.where("train", "validation")
-            units = self.units[seen]
-            dealt = search_folds(data.labels[seen], units, data.classes, seed=self.seed)
-            return [[seen[fold] for fold in dealt]]
-        return []
-
-    def groups(self, image: Places) -> Places | None:
-        """Tell which rows belong together, from the image of each; None where all are alone."""
-        units = self.units[image]
-        return None if len(np.unique(units)) == len(units) else units
-
-
-class Pair(NamedTuple):
-    """Positions of the images to fit on, and of those to judge on."""
-
-    fitted: Places
-    judged: Places
 
 
 @dataclass(frozen=True)

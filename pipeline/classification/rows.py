@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.classification.search import Fold, Prepared
-from pipeline.extraction import Extraction, Views
-from pipeline.heads import Classifier
+from pipeline.features.extractor import Extraction
+from pipeline.features.views import Views
+from pipeline.heads.estimators import Classifier
 
 Places = npt.NDArray[np.int64]
 

@@ -21,14 +21,14 @@ from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from pipeline.errors import PipelineError
-from pipeline.heads import GramClassifier, Head
-from pipeline.heads.gram import fits_at_a_time, inner_products
+from pipeline.heads.products import GramClassifier, fits_at_a_time, inner_products
+from pipeline.heads.registry import Head
 
 Floats = npt.NDArray[np.float64]
 
 Spread = Callable[..., AbstractContextManager[Sequence[Any]]]
 """Brings what many fits share to where joblib makes them while the context lasts, and gives what to
-hand to each fit in its place: `pipeline.cluster.Cluster.spread`."""
+hand to each fit in its place: `pipeline.features.cluster.Cluster.spread`."""
 
 
 class Fold(NamedTuple):

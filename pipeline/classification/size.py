@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from pipeline.dataset import Dataset
+from pipeline.backbones.recipe import Recipe
+from pipeline.classification.streaming.heads import STREAMED
+from pipeline.data.dataset import Dataset
 from pipeline.errors import PipelineError
-from pipeline.extraction import Views
-from pipeline.heads import Head
-from pipeline.memory import free_memory
-from pipeline.protocol import Protocol
-from pipeline.recipe import Recipe
-from pipeline.streaming import STREAMED
+from pipeline.evaluation.protocol import Protocol
+from pipeline.features.views import Views
+from pipeline.heads.registry import Head
+from pipeline.system.machine import free_memory
 
 _TIMES = (
     4  # what training takes, by what its rows take: 3.0 for logistic, 3.7 for dense (8,192 rows)

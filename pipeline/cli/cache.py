@@ -26,7 +26,7 @@ def list_stores(cache: CacheOption = Path("cache")) -> None:
     Example: pipeline cache list
     """
     with reporting_errors():
-        from pipeline.store import open_stores
+        from pipeline.features.store import open_stores
 
         table = Table(box=box.SIMPLE, pad_edge=False)
         table.add_column("store", no_wrap=True)
@@ -59,7 +59,7 @@ def verify(cache: CacheOption = Path("cache")) -> None:
     Example: pipeline cache verify
     """
     with reporting_errors():
-        from pipeline.store import open_stores
+        from pipeline.features.store import open_stores
 
         damaged = 0
         for store in open_stores(cache):  # to open a store is to verify all of it
@@ -90,8 +90,8 @@ def prune(
     Example: pipeline cache prune photos/ more-photos/
     """
     with reporting_errors():
-        from pipeline.dataset import list_dataset
-        from pipeline.store import open_stores
+        from pipeline.data.loading import list_dataset
+        from pipeline.features.store import open_stores
 
         datasets = [list_dataset(source) for source in data]
         for dataset in datasets:
@@ -128,11 +128,13 @@ def export(
     Example: pipeline cache export photos/ features.h5
     """
     with reporting_errors():
-        from pipeline.backbone import vgg16_recipe
-        from pipeline.dataset import load_dataset
-        from pipeline.exchange import export_features
-        from pipeline.extraction import find_unreadable, keys, stored_calibration
-        from pipeline.store import FeatureStore
+        from pipeline.backbones.registry import vgg16_recipe
+        from pipeline.data.loading import load_dataset
+        from pipeline.features.calibration import stored_calibration
+        from pipeline.features.exchange import export_features
+        from pipeline.features.extractor import find_unreadable
+        from pipeline.features.keys import keys
+        from pipeline.features.store import FeatureStore
 
         dataset = load_dataset(data, seed=seed)
         settled = stored_calibration(dataset, vgg16_recipe(**recipe), cache=cache)

@@ -34,16 +34,13 @@ from pipeline.cli.terminal import (
     err,
     exit_code,
     finish,
-    out,
     progress,
     reporting_errors,
-    shown,
 )
-from pipeline.errors import ImageError, PipelineError
-from pipeline.urls import locate
+from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.network import Network
+    from pipeline.models.network import Network
 
 
 class Source(StrEnum):
@@ -143,11 +140,12 @@ def finetune(
     Example: pipeline finetune photos/ --views 4 --augmentation mild
     """
     with reporting_errors(kept="Features and the last minute's checkpoint are"):
-        from pipeline.finetuning import Finetuning
-        from pipeline.finetuning import finetune as run_finetune
+        from pipeline.finetuning.experiment import finetune as run_finetune
+        from pipeline.finetuning.settings import Finetuning
         from pipeline.finetuning.training import Training
-        from pipeline.model import Model, find_model
-        from pipeline.run import Interrupted
+        from pipeline.models.files import find_model
+        from pipeline.models.model import Model
+        from pipeline.runs.run import Interrupted
 
         settings = Finetuning(
             source=source.value,
@@ -187,8 +185,8 @@ def finetune(
             )
             settled = plans[0].store.recipe
         else:
-            from pipeline.backbone import vgg16_recipe
-            from pipeline.dataset import load_dataset
+            from pipeline.backbones.registry import vgg16_recipe
+            from pipeline.data.loading import load_dataset
 
             dataset, settled = load_dataset(data, seed=seed), vgg16_recipe(**options)
             print_dataset(dataset)
@@ -276,42 +274,3 @@ def _print_epoch(phase: str, epoch: int, figures: Mapping[str, float]) -> None:
         f"{figures['accuracy']:.3f}{held_out}",
         soft_wrap=True,
     )
-
-
-def augment(
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="An image file.")],
-    *,
-    views: Annotated[
-        int, typer.Option(min=1, max=100, help="Number of views, the image itself included.")
-    ] = 12,
-    augmentation: Annotated[
-        str, typer.Option(metavar="TEXT", help="recipe, mild, or settings as in mild,rotation=10.")
-    ] = "recipe",
-    size: Annotated[int, typer.Option(min=1, max=2000, help="Side of a view, in pixels.")] = 150,
-    file: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="A PNG file to write.")
-    ] = Path("sheet.png"),
-) -> None:
-    """Draw the views of an image on one sheet, to see what an augmentation does.
-
-    Example: pipeline augment photos/cats/001.jpg --augmentation mild --out sheet.png
-    """
-    if file.suffix.lower() != ".png":
-        raise typer.BadParameter(f"{file} is no name of a PNG file.", param_hint="--out")
-    where = locate(image)
-    if file.exists() and isinstance(where, Path) and where.exists() and file.samefile(where):
-        raise typer.BadParameter(f"{file} is the image itself.", param_hint="--out")
-    with reporting_errors():
-        from pipeline.augment import get_augmentation, views_of
-        from pipeline.digests import read_image
-        from pipeline.images import decode
-        from pipeline.report import draw_sheet
-
-        chosen = get_augmentation(augmentation)
-        try:
-            content, digest = read_image(where)
-            pixels = decode(content, size)
-        except ImageError as error:
-            raise PipelineError(f"{image}: {error.found}", fix=error.fix) from error
-        draw_sheet(views_of(pixels, chosen, digest, views), file)
-        out.print(f"{views} views in {shown(file)}; the first is the image itself")

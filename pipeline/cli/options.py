@@ -15,7 +15,7 @@ import typer
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.extraction import Views
+    from pipeline.features.views import Views
 
 
 class Scaling(StrEnum):
@@ -129,8 +129,8 @@ def views_of(
 
     Where they are made while training goes on (`endless`), their number is that to average over.
     """
-    from pipeline.augment import PRESETS, get_augmentation
-    from pipeline.extraction import Views
+    from pipeline.data.augmentation import PRESETS, get_augmentation
+    from pipeline.features.views import Views
 
     found = [get_augmentation(text) for text in augmentations or ["recipe"]]
     if endless:
@@ -185,4 +185,4 @@ def _recipe_options(
         Resize, typer.Option(help="Filter that brings pictures to size.")
     ] = Resize.bilinear,
 ) -> None:
-    """Carry the options of `pipeline.backbone.vgg16_recipe`."""
+    """Carry the options of `pipeline.backbones.registry.vgg16_recipe`."""

@@ -24,8 +24,9 @@ from pipeline.cli.terminal import err, finish, out, progress, reporting_errors, 
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.problems import Problems
-    from pipeline.recipe import Recipe
+    from pipeline.analysis.problems import Problems
+    from pipeline.backbones.recipe import Recipe
+
 
 _ROWS = 20
 
@@ -63,12 +64,13 @@ def problems(
     Example: pipeline problems photos/ --no-learning-curve
     """
     with reporting_errors():
-        from pipeline.classification import is_features_file
-        from pipeline.exchange import import_features
-        from pipeline.extraction import Views, extract
-        from pipeline.problems import find_problems
-        from pipeline.report import digest_of
-        from pipeline.run import add_problems
+        from pipeline.analysis.problems import find_problems
+        from pipeline.classification.experiment import is_features_file
+        from pipeline.features.exchange import import_features
+        from pipeline.features.extractor import extract
+        from pipeline.features.views import Views
+        from pipeline.runs.reading import digest_of
+        from pipeline.runs.writing import add_problems
 
         if run:
             digest_of(run)  # that there is none is said before the work
@@ -106,7 +108,7 @@ def problems(
 
 def _check_recipe(run: Path, recipe: Recipe) -> None:
     """Refuse to put onto a run's page what was found in other rows than the run's."""
-    from pipeline.report import recipe_of
+    from pipeline.runs.reading import recipe_of
 
     theirs = recipe_of(run)
     ours = {name: getattr(recipe, name) for name in ("size", "scaling", "resize")}

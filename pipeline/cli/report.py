@@ -18,7 +18,7 @@ def report(
     Example: pipeline report runs/photos
     """
     with reporting_errors():
-        from pipeline.report import write_report
+        from pipeline.report.page import write_report
 
         out.print(f"The page of the run: {shown(write_report(run))}", soft_wrap=True)
 
@@ -37,7 +37,7 @@ def compare(
     Example: pipeline compare runs/photos runs/photos-2 --out compare.html
     """
     with reporting_errors():
-        from pipeline.report import write_comparison
+        from pipeline.report.page import write_comparison
 
         page = write_comparison(runs, file)
         out.print(f"{len(runs)} runs side by side: {shown(page)}", soft_wrap=True)

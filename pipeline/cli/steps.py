@@ -13,15 +13,17 @@ from rich.table import Table
 
 from pipeline.cli.terminal import err, out, print_damaged, shown
 from pipeline.errors import PipelineError
-from pipeline.table import COLUMNS, notes, row, title
+from pipeline.runs.run import COLUMNS, notes, row, title
 
 if TYPE_CHECKING:
-    from pipeline.cluster import Cluster
-    from pipeline.dataset import Dataset
-    from pipeline.extraction import Plan, Views
-    from pipeline.problems import Problems
-    from pipeline.protocol import Protocol
-    from pipeline.run import Run
+    from pipeline.analysis.problems import Problems
+    from pipeline.data.dataset import Dataset
+    from pipeline.evaluation.protocol import Protocol
+    from pipeline.features.cluster import Cluster
+    from pipeline.features.extractor import Plan
+    from pipeline.features.views import Views
+    from pipeline.runs.run import Run
+
 
 _SENTENCES = 5  # on what may be wrong with the data: the page has all
 
@@ -32,7 +34,7 @@ def on_cluster(scheduler: str | None, workers: int | None) -> Iterator[Cluster |
     if scheduler is None and workers is None:
         yield None
         return
-    from pipeline.cluster import Cluster
+    from pipeline.features.cluster import Cluster
 
     with Cluster(scheduler, workers) as cluster:
         yield cluster
@@ -55,11 +57,12 @@ def prepare(
 
     For heads that are to be judged by a protocol, that must fit the data.
     """
-    from pipeline import demo
-    from pipeline.backbone import vgg16_recipe
-    from pipeline.dataset import load_dataset
-    from pipeline.digests import Digests
-    from pipeline.extraction import calibrated, check_space, plan_extraction
+    from pipeline.backbones.registry import vgg16_recipe
+    from pipeline.data import demo
+    from pipeline.data.digests import Digests
+    from pipeline.data.loading import load_dataset
+    from pipeline.features.calibration import calibrated
+    from pipeline.features.extractor import check_space, plan_extraction
 
     recipe = vgg16_recipe(**options)
     if data == "demo":
@@ -95,7 +98,7 @@ def prepare(
 
 def print_dataset(dataset: Dataset) -> None:
     """Show how many images of each class there are in each split, or in all where there is one."""
-    from pipeline.dataset import count_splits
+    from pipeline.data.dataset import count_splits
 
     table = Table(box=None, pad_edge=False)
     table.add_column(f"{len(dataset):,} images")
@@ -138,7 +141,7 @@ def _print_plans(plans: Sequence[Plan], views: Sequence[Views]) -> None:
 
 def called(augmentation: str) -> str:
     """Give an augmentation's name as somebody types it: that of the preset, or its settings."""
-    from pipeline.augment import PRESETS
+    from pipeline.data.augmentation import PRESETS
 
     presets = {preset.name: name for name, preset in PRESETS.items()}
     _, *settings = augmentation.split(" ")

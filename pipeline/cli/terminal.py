@@ -15,9 +15,10 @@ from rich.markup import escape
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.cluster import Cluster
-    from pipeline.dataset import Quarantined
-    from pipeline.store import FeatureStore
+    from pipeline.data.dataset import Quarantined
+    from pipeline.features.cluster import Cluster
+    from pipeline.features.store import FeatureStore
+
 
 SOME_FILES_UNUSABLE = 3
 

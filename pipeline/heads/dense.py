@@ -13,13 +13,14 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from pipeline import tensorflow
 from pipeline.errors import PipelineError
 from pipeline.heads.estimators import Pool, Pooling, at_least_two_classes
-from pipeline.optimizers import build_optimizer
+from pipeline.heads.optimizers import build_optimizer
+from pipeline.system import tensorflow
 
 if TYPE_CHECKING:
     import keras
+
 
 Seen = Callable[[int, int, Mapping[str, float]], None]
 """Called after each epoch with its number (from 1), the most there can be, and its figures."""

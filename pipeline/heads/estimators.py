@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Literal, Self
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,22 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 
 from pipeline.errors import PipelineError
+
+
+class Classifier(Protocol):
+    """What every head's estimator can do: scikit-learn's classifier interface."""
+
+    classes_: NDArray[Any]
+
+    def fit(self, *data: Any, **options: Any) -> Any:
+        """Learn from rows of shape (n, d) and their labels of shape (n,); give itself."""
+
+    def predict(self, X: NDArray[Any]) -> NDArray[Any]:
+        """Give the likeliest class of each row, shape (n,)."""
+
+    def predict_proba(self, X: NDArray[Any]) -> NDArray[Any]:
+        """Give the probability of each class for each row, shape (n, k)."""
+
 
 _CALIBRATION_FOLDS = 3
 

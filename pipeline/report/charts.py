@@ -10,10 +10,21 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
 from pipeline.report.words import shortened, width
+
+
+def smoothed(values: Sequence[float], factor: float = 0.8) -> list[float]:
+    """Smooth a curve: each value is `factor` of the one before and the rest of its own.
+
+    References
+    ----------
+    F. Chollet, *Deep Learning with Python* (Manning, 2018), section 5.3.2, ``smooth_curve``.
+    """
+    found: list[float] = []
+    for value in values:
+        found.append(factor * found[-1] + (1 - factor) * value if found else value)
+    return found
+
 
 STYLES = 8
 """Number of colours that the style sheet has for lines."""
@@ -21,11 +32,7 @@ STYLES = 8
 _WIDTH = 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 10, 10, 40
 _NEAR = 0.4  # points closer than this are one
-_MATRIX = 264
-_LARGEST_CELL, _NUMBERED_CELL = 80, 20
-_LABEL, _SLANTED_LABEL = 13, 19  # pixels from one to the next
-_LONGEST_CLASS, _LONGEST_ROW = 16, 22
-_SHADES = 10
+LONGEST_CLASS, _LONGEST_ROW = 16, 22
 _ROW = 26
 
 
@@ -188,102 +195,6 @@ def limits(values: Iterable[float], *, low: float | None = None) -> tuple[float,
     least, most = (min(there), max(there)) if there else (0.0, 1.0)
     room = 0.05 * ((most - least) or 1.0)
     return (least - room if low is None else low, most + room)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A number in a matrix, and where it stands."""
-
-    x: float
-    y: float
-    text: str
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A confusion matrix, drawn as shaded cells.
-
-    Attributes
-    ----------
-    shades : list of (int, str)
-        Paths that fill all cells of one shade, from 1 to 10.
-    """
-
-    title: str
-    summary: str
-    note: str
-    width: float
-    height: float
-    left: float
-    top: float
-    side: float
-    shades: list[tuple[int, str]]
-    numbers: list[Cell]
-    rows: list[Cell]
-    columns: list[Cell]
-    slanted: bool
-
-
-def matrix(
-    confusion: Sequence[Sequence[int]],
-    classes: Sequence[str],
-    *,
-    title: str,
-    summary: str,
-    note: str = "",
-) -> Matrix:
-    """Lay out a confusion matrix; cells are shaded by their share of the row."""
-    counts = np.asarray(confusion)
-    k = len(counts)
-    cell = min(_LARGEST_CELL, _MATRIX / k)
-    names = [shortened(name, _LONGEST_CLASS) for name in classes]
-    longest = max(map(width, names))
-    slanted = longest > cell - 4
-    left = 26 + longest
-    top = 6.0
-    below = 26 + (longest * 0.72 + 10 if slanted else 16)
-    numbered = cell >= max(_NUMBERED_CELL, width(f"{counts.max():,}") + 4)
-    middle = [round(cell * (place + 0.5), 1) for place in range(k)]
-    return Matrix(
-        title=title,
-        summary=summary,
-        note=note,
-        width=math.ceil(left + k * cell + 12),
-        height=math.ceil(top + k * cell + below),
-        left=round(left, 1),
-        top=top,
-        side=round(k * cell, 1),
-        shades=_shades(counts, cell),
-        numbers=[
-            Cell(middle[column], middle[row], f"{counts[row, column]:,}")
-            for row, column in np.ndindex(k, k)
-        ]
-        if numbered
-        else [],
-        rows=[
-            Cell(-6, middle[place], names[place]) for place in range(0, k, math.ceil(_LABEL / cell))
-        ],
-        columns=[
-            Cell(middle[place], round(k * cell, 1), names[place])
-            for place in range(0, k, math.ceil(_SLANTED_LABEL / cell) if slanted else 1)
-        ],
-        slanted=slanted,
-    )
-
-
-def _shades(counts: npt.NDArray[np.int64], cell: float) -> list[tuple[int, str]]:
-    """Gather the cells of each shade in one path: 100 classes have 10,000 cells."""
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    levels = np.ceil(shares * _SHADES).astype(int)
-    paths = []
-    for level in range(1, _SHADES + 1):
-        squares = [
-            f"M{column * cell:.4g} {row * cell:.4g}h{cell:.4g}v{cell:.4g}h-{cell:.4g}z"
-            for row, column in np.argwhere(levels == level)
-        ]
-        if squares:
-            paths.append((level, "".join(squares)))
-    return paths
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pipeline.report import figures, tables
-from pipeline.report.reading import Record
 from pipeline.report.sections import Section
 from pipeline.report.verdict import against, by_threshold, chosen, guessing, judged, learned_from
+from pipeline.runs.reading import Record
 
 Records = Sequence[Record]
 

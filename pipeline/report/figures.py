@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.report import charts, curves
-from pipeline.report.charts import Bar, Frame, Line, Matrix, Plot, Rule
-from pipeline.report.findings import CurvePoint
-from pipeline.report.pictures import smoothed
-from pipeline.report.reading import Head, Predictions
+from pipeline.report.charts import Bar, Frame, Line, Plot, Rule, smoothed
+from pipeline.report.matrix import Matrix, matrix
 from pipeline.report.words import number, shortened
+from pipeline.runs.findings import CurvePoint
+from pipeline.runs.reading import Head, Predictions
 
 _SPELLED_OUT = 4  # with more classes, a confusion matrix is not put into words
 _PAIRS = 8
@@ -160,7 +160,7 @@ def draw_confusion(head: Head, classes: Sequence[str], judged_on: str) -> Matrix
         f" Most often wrong: {pairs}." if pairs else ""
     )
     spoken = in_words if len(classes) <= _SPELLED_OUT else in_short
-    return charts.matrix(
+    return matrix(
         confusion,
         classes,
         title=head.name,

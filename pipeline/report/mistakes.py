@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.report.findings import Example, Neighbour
-from pipeline.report.reading import Record
 from pipeline.report.thumbnails import Picture, overlay, strongest
 from pipeline.report.words import common_folder
+from pipeline.runs.findings import Example, Neighbour
+from pipeline.runs.reading import Record
 
 MISTAKES = 24
 """Most mistakes that are shown."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +13,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.errors import PipelineError
 from pipeline.report import comparison, sections
-from pipeline.report.reading import read_run
 from pipeline.report.sections import Section
 from pipeline.report.verdict import verdict
 from pipeline.report.words import printable
+from pipeline.runs.reading import read_run
+from pipeline.system.files import write_whole
 
 FILE = "report.html"
 """Name of the page in a run's folder."""
@@ -131,32 +131,3 @@ def _finish(value: object) -> object:
     """Make names printable; what a template has made is so already."""
     is_text = isinstance(value, str) and not hasattr(value, "__html__")
     return printable(str(value)) if is_text else value
-
-
-def write_whole(text: str, file: Path) -> Path:
-    """Write a file of text whole or not at all.
-
-    Raises
-    ------
-    PipelineError
-        It cannot be written.
-    """
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=file.parent, prefix=f".{file.name}-", delete=False
-        ) as stream:
-            unfinished = Path(stream.name)
-            try:
-                stream.write(text)
-                stream.close()
-                unfinished.chmod(0o644)
-                unfinished.replace(file)
-            except BaseException:
-                unfinished.unlink(missing_ok=True)
-                raise
-    except OSError as error:
-        raise PipelineError(
-            f"cannot write {file}: {error.strerror or error}.",
-            fix="see to the folder's permissions and free space",
-        ) from error
-    return file

@@ -11,9 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import PipelineError
+from pipeline.report.charts import smoothed
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
 
 _DPI = 150
 _DARK_FROM = 0.5
@@ -94,19 +96,6 @@ def draw_history(
         axes.grid(alpha=0.3)
         axes.legend()
     _save(figure, file)
-
-
-def smoothed(values: Sequence[float], factor: float = 0.8) -> list[float]:
-    """Smooth a curve: each value is `factor` of the one before and the rest of its own.
-
-    References
-    ----------
-    F. Chollet, *Deep Learning with Python* (Manning, 2018), section 5.3.2, ``smooth_curve``.
-    """
-    found: list[float] = []
-    for value in values:
-        found.append(factor * found[-1] + (1 - factor) * value if found else value)
-    return found
 
 
 def draw_sheet(pictures: npt.NDArray[np.uint8], file: Path) -> None:

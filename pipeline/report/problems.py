@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.report import figures
-from pipeline.report.reading import Record
 from pipeline.report.tables import Cell, Column, Row, Table
 from pipeline.report.thumbnails import Picture
 from pipeline.report.words import common_folder
+from pipeline.runs.reading import Record
 
 _PAIRS = 12
 _PICTURES = 24

@@ -15,9 +15,9 @@ from typing import Any, Generic, TypeVar
 from pipeline.report import figures, tables
 from pipeline.report.mistakes import show_mistakes
 from pipeline.report.problems import show_problems
-from pipeline.report.reading import Record
 from pipeline.report.verdict import by_threshold, guessing
 from pipeline.report.words import number
+from pipeline.runs.reading import Record
 
 _FILES = 200
 _CLASSES = 100

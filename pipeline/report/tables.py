@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.report.reading import Head
 from pipeline.report.words import number
+from pipeline.runs.reading import Head
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.digests import read_image
+from pipeline.data.digests import read_image
+from pipeline.data.images import png, thumbnail
+from pipeline.data.urls import locate
 from pipeline.errors import PipelineError
-from pipeline.images import png, thumbnail
-from pipeline.urls import locate
 
 SIDE = 160
 """Longer side of a picture, in pixels."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.evaluate.significance import NOISE, corrected_t_test, disagreement
-from pipeline.report.reading import Head, Record
+from pipeline.evaluation.significance import NOISE, corrected_t_test, disagreement
 from pipeline.report.words import p_value, percent
+from pipeline.runs.reading import Head, Record
 
 
 def verdict(record: Record) -> list[str]:

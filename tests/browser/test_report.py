@@ -8,8 +8,8 @@ import pytest
 from conftest import paint
 from imitated import HISTORY, imitate
 
-from pipeline.dataset import Quarantined
-from pipeline.report import write_comparison, write_report
+from pipeline.data.dataset import Quarantined
+from pipeline.report.page import write_comparison, write_report
 
 REQUIRED = "BROWSER_REQUIRED" in os.environ  # `make test-browser` does not pass by skipping
 WIDTHS = (400, 1400)

@@ -1,0 +1,1 @@
+"""What features tell of the data: copies, wrong labels, outliers, neighbours, maps."""

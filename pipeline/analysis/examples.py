@@ -1,0 +1,145 @@
+"""Test images looked at one by one: what a head takes them for, why, and what they look like.
+
+The surest mistakes, and for comparison some that are right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.analysis.class_maps import ClassMaps, find_class_maps
+from pipeline.analysis.neighbours import Neighbour, Places, Rows, nearest_images
+from pipeline.data.dataset import Dataset
+from pipeline.models.model import Model
+
+SCHEMA = 1
+"""Version of ``examples.json``."""
+
+MISTAKES = 24
+"""Most mistakes that are looked at."""
+
+_RIGHT = 12  # most right ones, and two of a class
+_DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Test images, and what a head makes of them.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        What `places` are positions in.
+    model : Model
+        The head.
+    probabilities : ndarray of float64, shape (n, k)
+        What it says of them.
+    predicted : ndarray of int64, shape (n,)
+        What each is called.
+    places : ndarray of int64, shape (n,)
+        Which images: the mistakes, the surest first, then the right ones.
+    neighbours : tuple of tuple of Neighbour
+        For each the most similar images that were learned from, the nearest first; empty where
+        there were no features to compare.
+    maps : ClassMaps
+        For each what speaks for the class that it is taken for.
+    """
+
+    dataset: Dataset
+    model: Model
+    probabilities: npt.NDArray[np.float64]
+    predicted: Places
+    places: Places
+    neighbours: tuple[tuple[Neighbour, ...], ...]
+    maps: ClassMaps
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give all of it as plain values, ready for JSON: what ``examples.json`` holds."""
+        data = self.dataset
+        return {
+            "schema": SCHEMA,
+            "head": self.model.head,
+            "maps": self.maps.method,
+            "size": self.model.recipe.size,
+            "images": [
+                {
+                    "path": str(data.paths[place]),
+                    "label": data.classes[data.labels[place]],
+                    "predicted": data.classes[called],
+                    "probability": float(p.max()),
+                    "neighbours": [
+                        {
+                            "path": str(data.paths[one.place]),
+                            "label": data.classes[data.labels[one.place]],
+                            "similarity": one.similarity,
+                        }
+                        for one in near
+                    ],
+                    "map": [[float(f"{v:.{_DIGITS}g}") for v in line] for line in values],
+                }
+                for place, p, called, near, values in zip(
+                    self.places,
+                    self.probabilities,
+                    self.predicted,
+                    self.neighbours,
+                    self.maps.values,
+                )
+            ],
+        }
+
+
+def find_examples(
+    model: Model,
+    dataset: Dataset,
+    probabilities: npt.NDArray[np.float64],
+    read: Callable[[Places], Rows],
+    features: Iterable[tuple[Rows, Places]] = (),
+    *,
+    read_features: Callable[[Places], Rows] | None = None,
+    predicted: Places | None = None,
+) -> Examples:
+    """Look at the test images that a head was surest of.
+
+    Parameters
+    ----------
+    model : Model
+        The head.
+    dataset : Dataset
+        Its n images.
+    probabilities : ndarray of float64, shape (n, k)
+        What it says of each.
+    read : callable
+        Positions in, the rows that the head takes out.
+    features : iterable of (ndarray of float32, ndarray of int64), optional
+        Features of all images, some at a time, and their positions: to find the most similar by.
+    read_features : callable, optional
+        Positions in, features out, where the head takes other rows.
+    predicted : ndarray of int64, shape (n,), optional
+        What each image is called, where that is not for the model to say: in cross-validation a
+        fit without the image, and its threshold, called it.
+    """
+    if predicted is None:
+        predicted = model.call(probabilities)
+    test = dataset.where("test")
+    surest = test[np.argsort(-probabilities[test].max(axis=1), kind="stable")]
+    is_right = predicted[surest] == dataset.labels[surest]
+    right = [
+        place
+        for label in range(len(dataset.classes))
+        for place in surest[is_right & (predicted[surest] == label)][:2]
+    ]
+    places = np.array([*surest[~is_right][:MISTAKES], *right[:_RIGHT]], np.int64)
+    rows = read(places)
+    seen = read_features(places) if read_features else rows
+    learned = dataset.where("train", "validation")
+    # In cross-validation every image is learned from in all folds but its own.
+    near = nearest_images(
+        seen, places, learned if len(learned) else np.arange(len(dataset)), features
+    )
+    maps = find_class_maps(model, rows, predicted[places])
+    return Examples(dataset, model, probabilities[places], predicted[places], places, near, maps)

@@ -1,0 +1,1 @@
+"""Heads trained on rows that are read shard by shard."""

@@ -1,0 +1,50 @@
+"""The `pipeline` command: arguments, messages and exit codes. No logic.
+
+Results go to standard output, all else to standard error. Exit codes: 0 all went well; 1 an error;
+2 wrong usage; 3 done, but some files or heads could not be used; 130 or 143 stopped by Ctrl-C
+or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import gc
+import warnings
+
+import typer
+
+from pipeline.cli.augment import augment
+from pipeline.cli.cache import app as cache_app
+from pipeline.cli.classify import classify
+from pipeline.cli.finetune import finetune
+from pipeline.cli.problems import problems
+from pipeline.cli.report import compare, report
+from pipeline.cli.terminal import SOME_FILES_UNUSABLE
+
+__all__ = ["SOME_FILES_UNUSABLE", "app", "main"]
+
+app = typer.Typer(
+    help="Transfer learning on a laptop: images are looked at once, every experiment is cheap.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(cache_app, name="cache")
+app.command()(classify)
+app.command()(finetune)
+app.command()(augment)
+app.command()(problems)
+app.command()(report)
+app.command()(compare)
+
+
+def main() -> None:
+    """Run the command."""
+    # Importing makes many objects and no garbage: with the default of 700, looking for it takes a
+    # sixth of a run that has nothing to do.
+    gc.set_threshold(100_000)
+    # What is wrong with an image is said once, in the list of files that took no part.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    # The head mlp learns in batches of 64 images; that fewer images make smaller ones is no news.
+    warnings.filterwarnings("ignore", message="Got `batch_size` less than 1 or larger")
+    app()

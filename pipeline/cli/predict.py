@@ -1,0 +1,111 @@
+"""`pipeline predict`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich import box
+from rich.table import Table
+
+from pipeline.cli.main import app
+from pipeline.cli.options import JsonOption, WeightsOption
+from pipeline.cli.terminal import finish, out, progress, reporting_errors, shown
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.threshold import Threshold
+    from pipeline.models.model import Prediction
+
+
+@app.command()
+def predict(
+    model: Annotated[
+        Path, typer.Argument(metavar="MODEL", help="runs/NAME, or a model's own folder.")
+    ],
+    image: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE...", help="Image files, folders of them, or their URLs."),
+    ],
+    *,
+    head: Annotated[
+        str | None, typer.Option(help="Head of the run; the default is its best on validation.")
+    ] = None,
+    as_json: JsonOption = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
+    weights: WeightsOption = None,
+    trust: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="TYPE",
+            help="A type that a head given as module:factory holds, and whose code may run; may "
+            "be repeated.",
+        ),
+    ] = None,
+) -> None:
+    """Classify new images with a trained model.
+
+    Example: pipeline predict runs/photos new/picture.jpg
+    """
+    if as_json and as_csv:
+        raise typer.BadParameter("choose one of --json and --csv")
+    with reporting_errors():
+        from pipeline.data.dataset import Quarantined
+        from pipeline.data.listing import list_images
+        from pipeline.models.files import find_model
+        from pipeline.models.model import Model
+
+        loaded = Model.load(find_model(model, head), trusted=trust or ())
+        images = list_images(image)
+        if not images:
+            raise PipelineError("there are no images in the folders named.")
+        with progress() as on_progress:
+            predictions = list(loaded.predict(images, weights=weights, on_progress=on_progress))
+        if as_json:
+            found = [_prediction_dict(item, loaded.threshold) for item in predictions]
+            typer.echo(json.dumps(found, indent=2))
+        elif as_csv:
+            _print_predictions_csv(predictions, loaded.classes)
+        elif any(item.label is not None for item in predictions):
+            _print_predictions(predictions)
+            if loaded.threshold:
+                out.print(shown(loaded.threshold.rule(loaded.classes)), soft_wrap=True)
+    finish([Quarantined(item.path, item.error) for item in predictions if item.error])
+
+
+def _prediction_dict(prediction: Prediction, threshold: Threshold | None) -> dict[str, Any]:
+    return {
+        "path": str(prediction.path),
+        "label": prediction.label,
+        "probabilities": prediction.probabilities,
+        **({"threshold": threshold.to_dict()} if threshold else {}),
+        "error": prediction.error,
+    }
+
+
+def _print_predictions_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    probabilities = [f"probability of {name}" for name in classes]
+    writer.writerow(["path", "predicted", *probabilities, "error"])
+    for item in predictions:
+        values = [item.probabilities.get(name, "") for name in classes]
+        writer.writerow([item.path, item.label or "", *values, item.error or ""])
+    # Names of files are bytes to the system: what is no text comes out as it went in.
+    typer.echo(text.getvalue().encode("utf-8", "surrogateescape"), nl=False)
+
+
+def _print_predictions(predictions: Sequence[Prediction]) -> None:
+    table = Table(box=box.SIMPLE)
+    for column in ("image", "predicted", "probability"):
+        table.add_column(column, overflow="fold")
+    for item in predictions:
+        if item.label is not None:
+            probability = f"{item.probabilities[item.label]:.3f}"
+            table.add_row(shown(item.path), shown(item.label), probability)
+    out.print(table)

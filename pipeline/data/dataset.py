@@ -1,0 +1,166 @@
+"""Folders or a CSV to a `Dataset`: which images there are, their labels and their splits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.data.packed import PackedDigests, PackedPaths, packed
+from pipeline.data.urls import Location
+from pipeline.errors import DataError
+
+SPLITS = ("train", "validation", "test")
+"""The splits, from the least held-out to the most."""
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A file that takes no part, and why."""
+
+    path: Location
+    reason: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Images with labels and splits, in columns; entry i of each belongs to image i.
+
+    Attributes
+    ----------
+    name : str
+        What to call the data set.
+    paths : sequence of Path or Url
+        The image files.
+    digests : sequence of bytes
+        SHA-256 of each file's bytes, 32 bytes each.
+    labels : ndarray of int64, shape (n,)
+        Index into `classes`.
+    splits : ndarray of str, shape (n,)
+        ``"train"``, ``"validation"`` or ``"test"``.
+    classes : tuple of str
+        Class names, sorted.
+    quarantined : tuple of Quarantined
+        Files that take no part.
+    groups : tuple of str
+        Group of each image, empty where it has none. No entries at all where no image has one.
+    """
+
+    name: str
+    paths: Sequence[Location]
+    digests: Sequence[bytes]
+    labels: npt.NDArray[np.int64]
+    splits: npt.NDArray[np.str_]
+    classes: tuple[str, ...]
+    quarantined: tuple[Quarantined, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of all images' digests, labels and splits, whatever their order and names."""
+        # Of lines, sorted: by images' digests, and those of one digest as a whole.
+        texts = np.ascontiguousarray(packed(self.digests)).view("S32").ravel()
+        found = hashlib.sha256()
+        separator = ""
+        for digest, same in groupby(np.argsort(texts), key=self.digests.__getitem__):
+            names = ((self.classes[self.labels[place]], self.splits[place]) for place in same)
+            for line in sorted(f"{digest.hex()} {name} {split}" for name, split in names):
+                found.update((separator + line).encode(errors="surrogateescape"))
+                separator = "\n"
+        return found.hexdigest()
+
+    def where(self, *splits: str) -> npt.NDArray[np.int64]:
+        """Return the positions of the images that are in one of `splits`."""
+        return np.flatnonzero(np.isin(self.splits, splits))
+
+    def without(self, quarantined: Sequence[Quarantined]) -> Dataset:
+        """Return the data set less some files, which join its quarantine."""
+        if not quarantined:
+            return self
+        gone = {bad.path for bad in quarantined}
+        kept = [place for place, path in enumerate(self.paths) if path not in gone]
+        return replace(
+            self,
+            paths=PackedPaths(self.paths[place] for place in kept),
+            digests=PackedDigests(self.digests[place] for place in kept),
+            labels=self.labels[kept],
+            splits=self.splits[kept],
+            quarantined=(*self.quarantined, *quarantined),
+            groups=tuple(self.groups[place] for place in kept) if self.groups else (),
+        )
+
+    def all_in(self, split: str) -> Dataset:
+        """Return the data set with all images in one split, for cross-validation."""
+        return replace(self, splits=np.full(len(self), split, self.splits.dtype))
+
+    def check_learnable(self) -> None:
+        """Refuse a data set that no classifier can be trained on.
+
+        Raises
+        ------
+        DataError
+            No image can be used, or a class has fewer than two to train on.
+        """
+        reasons = listed(f"{bad.path}: {bad.reason}" for bad in self.quarantined)
+        if not self.paths:
+            raise DataError(
+                f"none of the {len(self.quarantined)} files of {self.name} can be used; {reasons}",
+                expected="images in one of the formats JPEG, PNG, WebP, BMP, GIF, TIFF",
+            )
+        unused = f"; {len(self.quarantined)} files take no part: {reasons}" if reasons else ""
+        counts = np.bincount(self.labels, minlength=len(self.classes))
+        if (few := np.flatnonzero(counts < 2)).size:
+            raise DataError(
+                "too few images of the class "
+                f"{listed(f'{self.classes[c]} ({counts[c]})' for c in few)}{unused}",
+                expected="at least two of each class: one to learn from, one to be tested on",
+                fix="add images of it, or leave the class out",
+            )
+        in_train = np.bincount(self.labels[self.where("train")], minlength=len(self.classes))
+        if (few := np.flatnonzero(in_train < 2)).size:
+            raise DataError(
+                "too few training images of the class "
+                f"{listed(f'{self.classes[c]} ({in_train[c]})' for c in few)}{unused}",
+                expected="at least two of each class in the training split",
+                fix="add images of it, give the splits yourself, or try another --seed",
+            )
+
+    def require_all_splits(self) -> None:
+        """Refuse a data set that lacks images to train on, to choose by or to be judged on.
+
+        Raises
+        ------
+        DataError
+            A split is empty.
+        """
+        for split in SPLITS:
+            if not self.where(split).size:
+                raise DataError(
+                    f"the {split} split of {self.name} is empty.",
+                    expected=f"images in all of {', '.join(SPLITS)}",
+                    fix="add images, give the splits yourself, or try another --seed",
+                )
+
+
+def count_splits(dataset: Dataset) -> dict[str, Counter[str]]:
+    """Count the images of each class in each split."""
+    return {
+        split: Counter(dataset.classes[label] for label in dataset.labels[dataset.where(split)])
+        for split in SPLITS
+    }
+
+
+def listed(items: Iterable[str]) -> str:
+    shown = list(items)
+    more = f" and {len(shown) - _SHOWN:,} more" if len(shown) > _SHOWN else ""
+    return ", ".join(shown[:_SHOWN]) + more

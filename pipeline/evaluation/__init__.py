@@ -1,0 +1,1 @@
+"""Truth and probabilities to metrics with intervals; protocol and folds."""

@@ -1,0 +1,1 @@
+"""Stage one: which rows are missing; compute them, keep them."""

@@ -1,0 +1,196 @@
+"""Features in one plain file, to be handed to someone without the pictures.
+
+`features` (n, height, width, channels) float32, `labels` (n,) int64, `paths`, `splits`, `classes`
+and, where there are any, `groups` as text, `digests` (n, 32) uint8, and the recipe as JSON: as
+HDF5, or as NumPy's .npz.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import uuid
+import zipfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.backbones.recipe import Recipe
+from pipeline.data.dataset import SPLITS, Dataset
+from pipeline.data.urls import locate
+from pipeline.errors import DataError
+
+SUFFIXES = (".h5", ".npz")
+"""What such a file's name ends in."""
+
+_BEST_COMPRESSION = 1100  # DEFLATE cannot shrink anything more than about 1,032 times
+_TEXTS = ("paths", "splits", "classes")
+_GROUPS = "groups"  # older files have none
+_ARRAYS = {"features": "f", "labels": "i", "digests": "u"}
+
+
+def export_features(
+    dataset: Dataset, recipe: Recipe, rows: npt.NDArray[np.float32], file: Path
+) -> None:
+    """Write features, with what is needed to train on them.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The images.
+    recipe : Recipe
+        How they became rows.
+    rows : ndarray of float32, shape (len(dataset), height, width, channels)
+        The features.
+    file : Path
+        A file to write, ending in ``.h5`` or ``.npz``.
+
+    Raises
+    ------
+    DataError
+        The file cannot be written, is there already, or ends in something else.
+    """
+    if file.suffix not in SUFFIXES:
+        raise DataError(f"cannot export to {file}.", expected=f"a name ending in {SUFFIXES}")
+    if file.exists():
+        raise DataError(f"{file} is there already.", fix="delete it, or choose another name")
+    arrays: dict[str, Any] = {
+        "features": rows,
+        "labels": dataset.labels,
+        "digests": np.frombuffer(b"".join(dataset.digests), np.uint8).reshape(-1, 32),
+        "paths": [os.fsencode(path).decode("utf-8", "backslashreplace") for path in dataset.paths],
+        "splits": dataset.splits.tolist(),
+        "classes": list(dataset.classes),
+        "recipe": json.dumps(asdict(recipe)),
+    }
+    if dataset.groups:
+        arrays[_GROUPS] = list(dataset.groups)
+    temporary = file.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("w+b") as stream:
+            if file.suffix == ".npz":
+                np.savez_compressed(stream, **arrays)
+            else:
+                _write_hdf5(stream, arrays)
+        temporary.rename(file)
+    except OSError as error:
+        raise DataError(f"cannot write {file}: {error.strerror or error}.") from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32]]:
+    """Read what `export_features` wrote.
+
+    Returns
+    -------
+    dataset : Dataset
+        The images, which need not be on this machine.
+    recipe : Recipe
+        How they became rows.
+    rows : ndarray of float32, shape (len(dataset), height, width, channels)
+        The features.
+
+    Raises
+    ------
+    DataError
+        The file cannot be read, or something in it is missing or does not fit.
+    """
+    if not file.is_file():
+        raise DataError(f"there is no file {file}.")
+    try:
+        arrays = _read_npz(file) if file.suffix == ".npz" else _read_hdf5(file)
+        recipe = Recipe.from_fields(json.loads(arrays["recipe"]))
+        rows = np.ascontiguousarray(arrays["features"], np.float32)
+        labels = arrays["labels"].astype(np.int64)
+        digests = arrays["digests"]
+        paths, splits, classes = ([str(text) for text in arrays[name]] for name in _TEXTS)
+        groups = tuple(str(text) for text in arrays.get(_GROUPS, ()))
+    except Exception as error:  # h5py, NumPy and zipfile raise many kinds for a damaged file
+        raise _unusable(file, f"it cannot be read ({error})") from error
+    count = len(rows)
+    if rows.ndim != 4 or rows.shape[1:] != recipe.shape or not count:
+        raise _unusable(file, f"features have the shape {rows.shape}, rows are {recipe.shape}")
+    if (
+        labels.ndim != 1
+        or not count == len(labels) == len(paths) == len(splits)
+        or digests.shape != (count, 32)
+        or len(groups) not in (0, count)
+    ):
+        raise _unusable(file, "its arrays are not equally long")
+    if labels.min() < 0 or labels.max() >= len(classes) or not set(splits) <= set(SPLITS):
+        raise _unusable(file, "a label or a split has no name")
+    if (bad := np.flatnonzero(~np.isfinite(rows).all(axis=(1, 2, 3)))).size:
+        raise _unusable(file, f"{len(bad)} rows are not finite, the first is {bad[0]}")
+    dataset = Dataset(
+        name=file.stem,
+        paths=tuple(locate(path) for path in paths),
+        digests=tuple(digest.tobytes() for digest in digests),
+        labels=labels,
+        splits=np.array(splits, dtype="<U10"),
+        classes=tuple(classes),
+        groups=groups,
+    )
+    dataset.check_learnable()
+    return dataset, recipe, rows
+
+
+def _write_hdf5(stream: Any, arrays: Mapping[str, Any]) -> None:
+    with h5py.File(stream, "w") as file:
+        for name in _ARRAYS:
+            compression = "gzip" if name == "features" else None
+            file.create_dataset(name, data=arrays[name], compression=compression)
+        for name in (*_TEXTS, *({_GROUPS} & arrays.keys())):
+            file.create_dataset(name, data=arrays[name], dtype=h5py.string_dtype())
+        file.attrs["recipe"] = arrays["recipe"]
+
+
+def _read_hdf5(file: Path) -> dict[str, Any]:
+    with h5py.File(file, "r") as content:
+        texts = (*_TEXTS, *({_GROUPS} & content.keys()))
+        for name in (*_ARRAYS, *texts):
+            linked = not isinstance(content.get(name, getlink=True), h5py.HardLink)
+            if linked or content[name].is_virtual or content[name].external:
+                raise ValueError(f"it has no {name} of its own")
+            _check_size(content[name], file.stat().st_size)
+        arrays: dict[str, Any] = {name: content[name][:] for name in _ARRAYS}
+        found = {name: content[name].asstr()[:].tolist() for name in texts}
+        return {**arrays, **found, "recipe": content.attrs["recipe"]}
+
+
+def _check_size(array: h5py.Dataset, file_bytes: int) -> None:
+    """Refuse what would fill memory, or be read as zeros since it was never written."""
+    if array.size * array.dtype.itemsize > _BEST_COMPRESSION * file_bytes:
+        raise ValueError(f"{array.name} declares more than the file can hold")
+    if array.chunks is None:
+        whole = array.id.get_offset() is not None
+    else:
+        chunks = (-(-side // part) for side, part in zip(array.shape, array.chunks))
+        whole = array.id.get_num_chunks() == math.prod(chunks)
+    if not whole:
+        raise ValueError(f"parts of {array.name} are missing")
+
+
+def _read_npz(file: Path) -> dict[str, Any]:
+    with zipfile.ZipFile(file) as archive:
+        if sum(part.file_size for part in archive.infolist()) > (
+            _BEST_COMPRESSION * file.stat().st_size
+        ):
+            raise ValueError("it declares more than the file can hold")
+    with np.load(file, allow_pickle=False) as content:
+        return {**content, "recipe": str(content["recipe"])}
+
+
+def _unusable(file: Path, reason: str) -> DataError:
+    return DataError(
+        f"{file} cannot be used as features: {reason}.",
+        expected="a file that `pipeline cache export` wrote",
+    )

@@ -1,0 +1,1 @@
+"""A fitted head with its recipe, on disk and back; predicting."""

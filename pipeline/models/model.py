@@ -1,0 +1,285 @@
+"""A fitted classifier on disk and back: one folder that can be handed to someone else.
+
+The folder holds `manifest.json` (recipe, classes, digests) and the head: `head.skops` for
+scikit-learn's, `head.weights.h5` for Keras's. Neither is a pickle: loading runs no code of theirs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.backbones.recipe import Recipe
+from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.running import Backbone
+from pipeline.data.augmentation import Augmentation
+from pipeline.data.urls import Location, locate
+from pipeline.errors import ImageError, ModelError, PipelineError
+from pipeline.evaluation.threshold import Threshold
+from pipeline.features.computing import Forward, Task, compute_rows
+from pipeline.features.views import Views
+from pipeline.heads.dense import DenseHead
+from pipeline.heads.estimators import Classifier
+from pipeline.models.files import (
+    KERAS_FILE,
+    KINDS,
+    MANIFEST,
+    SCHEMA,
+    SKLEARN_FILE,
+    damaged,
+    digest_of_manifest,
+    load_dense,
+    load_sklearn,
+    load_tuned,
+    read_checked,
+    read_manifest,
+)
+from pipeline.models.network import TunedClassifier
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one image.
+
+    Attributes
+    ----------
+    path : Path or Url
+        The image file.
+    label : str or None
+        What it is called: the likeliest class, or what the model's threshold says; None where the
+        image could not be read.
+    probabilities : dict of str to float
+        Probability of each class; empty where the image could not be read.
+    error : str or None
+        Why the image could not be read.
+    """
+
+    path: Location
+    label: str | None
+    probabilities: dict[str, float]
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """A fitted head, and all that is needed to apply it to an image file.
+
+    Attributes
+    ----------
+    recipe : Recipe
+        How an image becomes a row.
+    head : str
+        Name of the head.
+    classes : tuple of str
+        Class names, in the order of the head's probabilities.
+    estimator : Classifier or TunedClassifier
+        The fitted head, on flattened rows.
+    views : int
+        Number of views of an image whose probabilities are averaged, view 0 included.
+    augmentation : str
+        `pipeline.data.augmentation.Augmentation.name` of the views beyond view 0.
+    trained_on : str
+        `pipeline.data.dataset.Dataset.digest` of the images, labels and splits that it was trained on.
+    threshold : Threshold or None
+        From which probability on an image is called the positive one of two classes; None for the
+        likeliest class.
+    """
+
+    recipe: Recipe
+    head: str
+    classes: tuple[str, ...]
+    estimator: Classifier | TunedClassifier
+    views: int = 1
+    augmentation: str = "none"
+    trained_on: str = ""
+    threshold: Threshold | None = None
+
+    def call(self, p: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+        """Tell the class of each row, shape (n,), from probabilities of shape (n, k)."""
+        if self.threshold:
+            return self.threshold.apply(p)
+        likeliest: npt.NDArray[np.int64] = p.argmax(axis=1)
+        return likeliest
+
+    def probabilities(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+        """Apply the head to features.
+
+        Parameters
+        ----------
+        rows : ndarray of float32, shape (n, height, width, channels)
+
+        Returns
+        -------
+        ndarray of float64, shape (n, len(classes))
+        """
+        return np.asarray(self.estimator.predict_proba(rows.reshape(len(rows), -1)), np.float64)
+
+    def predict(
+        self,
+        paths: Sequence[str | Path],
+        *,
+        weights: Path | None = None,
+        on_progress: Callable[[int, int], None] | None = None,
+        backbone: Forward | None = None,
+    ) -> Iterator[Prediction]:
+        """Classify image files.
+
+        Parameters
+        ----------
+        paths : sequence of str or Path
+            The files.
+        weights : Path, optional
+            File with the backbone's weights; see `pipeline.backbones.weights.load_weights`.
+        on_progress : callable, optional
+            Called with the number of images done, and to do, after each batch.
+        backbone : callable, optional
+            What computes rows from pixels, in place of the recipe's backbone.
+
+        Yields
+        ------
+        Prediction
+            One for each file, in order.
+        """
+        files = [locate(path) for path in paths]
+        report = on_progress or (lambda done, total: None)
+        report(0, len(files))
+        forward = backbone or Backbone(self.recipe, weights)
+        done = 0
+        tasks = (Task(file, views=tuple(range(self.views))) for file in files)
+        recipe = replace(self.recipe, augmentation=self.augmentation)
+        for batch in compute_rows(tasks, recipe, forward):
+            rows = [row for _, found in batch if isinstance(found, list) for row in found]
+            values = iter(self.probabilities(np.stack(rows)) if rows else ())
+            for task, outcome in batch:
+                if isinstance(outcome, ImageError):
+                    yield Prediction(task.path, None, {}, outcome.found)
+                else:
+                    mean = np.mean([next(values) for _ in outcome], axis=0)
+                    label = self.classes[int(self.call(mean[None])[0])]
+                    yield Prediction(task.path, label, dict(zip(self.classes, mean.tolist())))
+            done += len(batch)
+            report(done, len(files))
+
+    def save(self, folder: Path) -> None:
+        """Write the model into a new folder.
+
+        Raises
+        ------
+        FileExistsError
+            The folder is there already.
+        """
+        folder.mkdir(parents=True)
+        parameters: dict[str, Any] = {}
+        if isinstance(self.estimator, TunedClassifier):
+            files = self.estimator.save(folder)
+            parameters = self.estimator.parameters
+        elif isinstance(self.estimator, DenseHead):
+            files = [folder / KERAS_FILE]
+            self.estimator.model_.save_weights(files[0])
+            parameters = self.estimator.get_params()
+        else:
+            import skops.io
+
+            files = [folder / SKLEARN_FILE]
+            skops.io.dump(self.estimator, files[0])
+        manifest = {
+            "schema": SCHEMA,
+            "head": self.head,
+            "classes": list(self.classes),
+            "parameters": parameters,
+            "recipe": asdict(self.recipe),
+            "views": self.views,
+            "augmentation": self.augmentation,
+            "trained_on": self.trained_on,
+            "threshold": self.threshold.to_dict() if self.threshold else None,
+            "files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
+        }
+        manifest["digest"] = digest_of_manifest(manifest)
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+
+    @classmethod
+    def load(cls, folder: Path, *, trusted: Sequence[str] = ()) -> Model:
+        """Read what `save` wrote, after checking every byte of it.
+
+        Parameters
+        ----------
+        folder : Path
+            The model's own folder.
+        trusted : sequence of str
+            Types that may be in it beside those of this program's own heads and those that skops
+            trusts, which are most of scikit-learn's: what a head that was given as
+            ``module:factory`` brings along. Loading them can run code of theirs.
+
+        Raises
+        ------
+        ModelError
+            There is no model, a file of it is missing or was changed, it is of a newer schema,
+            it holds types that are not to be trusted, or this installation makes other features
+            than those it was trained on.
+        """
+        manifest = read_manifest(folder)
+        try:
+            files = dict(manifest["files"])
+            recipe = Recipe.from_fields(manifest["recipe"])
+            head, classes = str(manifest["head"]), tuple(manifest["classes"])
+            parameters = dict(manifest["parameters"])
+            # Models that were saved before there were views do not name them.
+            views = int(manifest.get("views", 1))
+            augmentation = str(manifest.get("augmentation", "none"))
+            trained_on = str(manifest.get("trained_on", ""))
+            fields = manifest.get("threshold")
+            threshold = Threshold.from_dict(fields) if fields else None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise damaged(folder, f"{MANIFEST} is not a manifest") from error
+        kind = KINDS.get(tuple(files))
+        if kind is None:
+            named = " and ".join(files) or "no file"
+            raise damaged(folder, f"{MANIFEST} names {named}, which is not what a head consists of")
+        _require_same_features(recipe, views, augmentation, folder)
+        contents = {file: read_checked(folder, file, digest) for file, digest in files.items()}
+        estimator: Classifier | TunedClassifier
+        try:
+            if kind == "sklearn":
+                estimator = load_sklearn(contents[SKLEARN_FILE], trusted, folder)
+            elif kind == "dense":
+                estimator = load_dense(folder / KERAS_FILE, parameters, recipe, classes)
+            else:
+                estimator = load_tuned(folder / KERAS_FILE, parameters, recipe, classes)
+        except ModelError:
+            raise
+        except Exception as error:  # skops, Keras and h5py raise many kinds
+            raise ModelError(
+                f"the model in {folder} cannot be loaded: {error}",
+                expected="a head that this program saved, with its own types only",
+                fix="do not use it unless you know who made it; train the model again",
+            ) from error
+        return cls(recipe, head, classes, estimator, views, augmentation, trained_on, threshold)
+
+
+def _require_same_features(recipe: Recipe, views: int, augmentation: str, folder: Path) -> None:
+    """Refuse a model whose features this installation would make in another way."""
+    try:
+        Views(count=views, augmentation=Augmentation.from_name(augmentation))
+        same = recipe == vgg16_recipe(
+            layer=recipe.layer,
+            size=recipe.size,
+            scaling=recipe.scaling,
+            precision=recipe.precision,
+            resize=recipe.resize,
+            calibration=recipe.calibration,
+        )
+    except (PipelineError, TypeError, ValueError):
+        same = False
+    if not same:
+        raise ModelError(
+            f"the model in {folder} was trained on features that this installation cannot make.",
+            expected="a recipe that this version of cached-feature-pipeline knows",
+            fix="use the version that made it, or train the model again",
+        )

@@ -1,0 +1,200 @@
+"""The whole network: VGG16's base and a dense head, of which a part is trained.
+
+Cut at a layer, it is a frozen trunk from pixels to rows, and a tail from rows to probabilities.
+Both share their layers with the whole, so whoever trains the tail has trained the whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.backbones.recipe import Recipe
+from pipeline.backbones.running import build_base, preprocess
+from pipeline.backbones.vgg16 import LAYERS
+from pipeline.backbones.weights import load_weights
+from pipeline.errors import PipelineError
+from pipeline.heads.dense import build_dense
+from pipeline.heads.estimators import POOLS
+from pipeline.system import tensorflow
+
+
+class Network:
+    """VGG16's base with a dense head on top.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        Size, scaling and precision; its layer is where the network is cut.
+    n_classes : int
+        Number of classes, 2 or more.
+    weights : sequence of ndarray, or None
+        Of the whole base, as from `pipeline.backbones.weights.load_weights`; None where the tail's are to
+        be loaded: the trunk gets its own when `whole` needs them.
+    pool : {"flatten", "average", "max"}
+        What is between base and head; the textbook recipe flattens.
+    units, dropout, seed
+        As in `pipeline.heads.dense.build_dense`. The recipe's network for end-to-end training has no
+        dropout.
+
+    Attributes
+    ----------
+    base : keras.Model
+        Preprocessed pixels ``(n, size, size, 3)`` to ``block5_pool``.
+    trunk : keras.Model
+        The same up to the recipe's layer: pixels to rows.
+    upper : keras.Model or None
+        Rows to ``block5_pool``; None where the network is cut there.
+    head : keras.Model
+        ``block5_pool`` to probabilities: pooling and the dense head.
+    tail : keras.Model
+        Rows to probabilities.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        n_classes: int,
+        *,
+        weights: Sequence[npt.NDArray[np.float32]] | None,
+        pool: str = "flatten",
+        units: int = 256,
+        dropout: float = 0.0,
+        seed: int = 0,
+    ) -> None:
+        if pool not in POOLS:
+            raise PipelineError(f"unknown pool {pool!r}.", expected=f"one of {', '.join(POOLS)}")
+        _, keras = tensorflow.load()
+        precision = "bfloat16" if recipe.precision == "bfloat16" else "float32"
+        self.recipe = recipe
+        self._lacks_trunk = weights is None
+        self.base = build_base(weights, recipe.size, precision)
+        self.trunk = keras.Model(self.base.input, self.base.get_layer(recipe.layer).output)
+        self.upper = self._above(recipe.layer)
+        pooling = {
+            "flatten": keras.layers.Flatten,
+            "average": keras.layers.GlobalAveragePooling2D,
+            "max": keras.layers.GlobalMaxPooling2D,
+        }[pool](dtype="float32")
+        block5 = self.base.output.shape[1:]
+        features = int(np.prod(block5)) if pool == "flatten" else int(block5[-1])
+        self.dense = build_dense(features, n_classes, units=units, dropout=dropout, seed=seed)
+        inputs = keras.Input(block5)
+        self.head = keras.Model(inputs, self.dense(pooling(inputs)))
+        rows = keras.Input(recipe.shape)
+        self.tail = keras.Model(rows, self.head(self.upper(rows) if self.upper else rows))
+
+    def _above(self, layer: str) -> Any:
+        _, keras = tensorflow.load()
+        above = LAYERS[LAYERS.index(layer) + 1 :]
+        if not above:
+            return None
+        inputs = outputs = keras.Input(self.base.get_layer(layer).output.shape[1:])
+        for name in above:
+            outputs = self.base.get_layer(name)(outputs)
+        return keras.Model(inputs, outputs)
+
+    def freeze(self, *, upper: bool) -> None:
+        """Freeze the trunk and, if asked for, all of the base; the rest can be trained."""
+        for layer in self.base.layers:
+            layer.trainable = False
+        if self.upper is not None:
+            for layer in self.upper.layers:
+                layer.trainable = not upper
+
+    def frozen_digest(self) -> str:
+        """Return the SHA-256 of all weights of the base that cannot be trained."""
+        digest = hashlib.sha256()
+        for layer in self.base.layers:
+            if not layer.trainable:
+                for array in layer.get_weights():
+                    digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    def layers(self) -> list[tuple[str, tuple[int, ...], int, bool]]:
+        """List name, output shape, number of parameters and whether it is trained, layer by layer.
+
+        What has no parameters is not trained.
+        """
+        return [
+            (
+                layer.name,
+                tuple(layer.output.shape[1:]),
+                layer.count_params(),
+                bool(layer.trainable_variables),
+            )
+            for layer in [*self.base.layers[1:], *self.dense.layers]
+        ]
+
+    def whole(self) -> Any:
+        """Return one Keras model that takes pictures as they are.
+
+        Returns
+        -------
+        keras.Model
+            From RGB pixels, 0 to 255, ``(n, size, size, 3)``, to what `tail` gives.
+        """
+        _, keras = tensorflow.load()
+        if self._lacks_trunk:
+            self.trunk.set_weights(load_weights()[: len(self.trunk.weights)])
+            self._lacks_trunk = False
+        size = self.recipe.size
+        pixels = keras.Input((size, size, 3), name="pixels")
+        if self.recipe.scaling == "unit":
+            scaled = keras.layers.Rescaling(1 / 255.0, dtype="float32")(pixels)
+        else:  # as `pipeline.backbones.running.preprocess`, in layers that can be saved
+            flipped = keras.ops.flip(pixels, axis=-1)
+            offset = [-mean for mean in preprocess_mean()]
+            scaled = keras.layers.Rescaling(1.0, offset=offset, dtype="float32")(flipped)
+        return keras.Model(pixels, self.head(self.base(scaled)), name="whole")
+
+
+def preprocess_mean() -> tuple[float, ...]:
+    """Return what preprocessing subtracts from blue, green and red: asked of itself."""
+    black = np.zeros((1, 1, 1, 3), np.uint8)
+    return tuple(-float(value) for value in np.asarray(preprocess(black, "caffe")).ravel())
+
+
+class TunedClassifier:
+    """The trained tail as a classifier of flattened rows, as a saved model has it.
+
+    Parameters
+    ----------
+    network : Network
+        The trained network.
+    n_classes : int
+        Number of classes.
+    parameters : dict
+        What `Network` was built with: pool, units and dropout.
+    """
+
+    def __init__(self, network: Network, n_classes: int, parameters: dict[str, Any]) -> None:
+        self.network = network
+        self.parameters = parameters
+        self.classes_ = np.arange(n_classes)
+
+    def predict_proba(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Give the probability of each class for each flattened row, shape (n, k)."""
+        shaped = rows.reshape(len(rows), *self.network.recipe.shape)
+        parts = [
+            np.asarray(self.network.tail(shaped[start : start + 64], training=False))
+            for start in range(0, len(shaped), 64)
+        ]
+        return as_probabilities(np.concatenate(parts))
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write the tail's weights, and the whole network as one Keras model."""
+        files = [folder / "head.weights.h5", folder / "model.keras"]
+        self.network.tail.save_weights(files[0])
+        self.network.whole().save(files[1])
+        return files
+
+
+def as_probabilities(outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Turn a network's outputs, ``(n, 1)`` for two classes, into a column for each class."""
+    return np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs

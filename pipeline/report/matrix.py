@@ -1,0 +1,114 @@
+"""The geometry of a confusion matrix."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.report.charts import LONGEST_CLASS
+from pipeline.report.words import shortened, width
+
+_MATRIX = 264
+_LARGEST_CELL, _NUMBERED_CELL = 80, 20
+_LABEL, _SLANTED_LABEL = 13, 19  # pixels from one to the next
+_SHADES = 10
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number in a matrix, and where it stands."""
+
+    x: float
+    y: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A confusion matrix, drawn as shaded cells.
+
+    Attributes
+    ----------
+    shades : list of (int, str)
+        Paths that fill all cells of one shade, from 1 to 10.
+    """
+
+    title: str
+    summary: str
+    note: str
+    width: float
+    height: float
+    left: float
+    top: float
+    side: float
+    shades: list[tuple[int, str]]
+    numbers: list[Cell]
+    rows: list[Cell]
+    columns: list[Cell]
+    slanted: bool
+
+
+def matrix(
+    confusion: Sequence[Sequence[int]],
+    classes: Sequence[str],
+    *,
+    title: str,
+    summary: str,
+    note: str = "",
+) -> Matrix:
+    """Lay out a confusion matrix; cells are shaded by their share of the row."""
+    counts = np.asarray(confusion)
+    k = len(counts)
+    cell = min(_LARGEST_CELL, _MATRIX / k)
+    names = [shortened(name, LONGEST_CLASS) for name in classes]
+    longest = max(map(width, names))
+    slanted = longest > cell - 4
+    left = 26 + longest
+    top = 6.0
+    below = 26 + (longest * 0.72 + 10 if slanted else 16)
+    numbered = cell >= max(_NUMBERED_CELL, width(f"{counts.max():,}") + 4)
+    middle = [round(cell * (place + 0.5), 1) for place in range(k)]
+    return Matrix(
+        title=title,
+        summary=summary,
+        note=note,
+        width=math.ceil(left + k * cell + 12),
+        height=math.ceil(top + k * cell + below),
+        left=round(left, 1),
+        top=top,
+        side=round(k * cell, 1),
+        shades=_shades(counts, cell),
+        numbers=[
+            Cell(middle[column], middle[row], f"{counts[row, column]:,}")
+            for row, column in np.ndindex(k, k)
+        ]
+        if numbered
+        else [],
+        rows=[
+            Cell(-6, middle[place], names[place]) for place in range(0, k, math.ceil(_LABEL / cell))
+        ],
+        columns=[
+            Cell(middle[place], round(k * cell, 1), names[place])
+            for place in range(0, k, math.ceil(_SLANTED_LABEL / cell) if slanted else 1)
+        ],
+        slanted=slanted,
+    )
+
+
+def _shades(counts: npt.NDArray[np.int64], cell: float) -> list[tuple[int, str]]:
+    """Gather the cells of each shade in one path: 100 classes have 10,000 cells."""
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    levels = np.ceil(shares * _SHADES).astype(int)
+    paths = []
+    for level in range(1, _SHADES + 1):
+        squares = [
+            f"M{column * cell:.4g} {row * cell:.4g}h{cell:.4g}v{cell:.4g}h-{cell:.4g}z"
+            for row, column in np.argwhere(levels == level)
+        ]
+        if squares:
+            paths.append((level, "".join(squares)))
+    return paths

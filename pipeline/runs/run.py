@@ -1,0 +1,294 @@
+"""An experiment on disk: what was done, what came of it, and the folder that holds both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.analysis.examples import Examples
+from pipeline.analysis.problems import Problems
+from pipeline.backbones.recipe import Recipe
+from pipeline.data.dataset import Dataset
+from pipeline.errors import in_one_line
+from pipeline.evaluation.groups import find_units
+from pipeline.evaluation.metrics import Metrics
+from pipeline.evaluation.protocol import Protocol
+from pipeline.evaluation.significance import (
+    Comparison,
+    corrected_t_test,
+    disagreement,
+    sign_flip_test,
+)
+from pipeline.models.model import Model
+from pipeline.runs.table import TextTable
+
+
+@dataclass(frozen=True)
+class Result:
+    """One head, fitted and judged.
+
+    Attributes
+    ----------
+    model : Model
+        The fitted head.
+    parameters : dict
+        What was chosen on validation.
+    candidates : tuple of (dict, float)
+        What was tried: parameters, and their log loss on validation.
+    validation : Metrics
+        Of the chosen candidate, on images that it was not fitted on: the validation split, the
+        folds of a search, or the inner folds of a cross-validation; None where the validation
+        images were trained on.
+    test : Metrics
+        Of the final fit on the test split; of a cross-validation, of all images, each by a fit
+        that was chosen and made without it.
+    seconds : float
+        Time for all candidates and the final fit.
+    probabilities : ndarray of float64, shape (n, k)
+        For every image of the data set, in its order: by the final fit, or, of a
+        cross-validation, by a fit without the image, from the first repeat.
+    history : dict of list of float
+        Learning curves by epoch, for a network; else empty.
+    best_epoch : int
+        Epoch whose weights were kept, for a network; else 0.
+    phases : tuple of int
+        Epochs after which layers were unfrozen.
+    calls : ndarray of int64, shape (n,), optional
+        What each image is called, where that need not be the likeliest class.
+    fold_accuracies : tuple of float
+        Of a cross-validation: the accuracy on each fold of each repeat.
+    """
+
+    model: Model
+    parameters: dict[str, Any]
+    candidates: tuple[tuple[dict[str, Any], float], ...]
+    validation: Metrics | None
+    test: Metrics
+    seconds: float
+    probabilities: npt.NDArray[np.float64]
+    history: dict[str, list[float]]
+    best_epoch: int
+    phases: tuple[int, ...] = ()
+    calls: npt.NDArray[np.int64] | None = None
+    fold_accuracies: tuple[float, ...] = ()
+
+    @property
+    def head(self) -> str:
+        """Name of the head."""
+        return self.model.head
+
+    @property
+    def predicted(self) -> npt.NDArray[np.int64]:
+        """What each image is called, shape (n,)."""
+        return self.model.call(self.probabilities) if self.calls is None else self.calls
+
+
+@dataclass(frozen=True)
+class Run:
+    """One experiment: what was done and what came of it.
+
+    Attributes
+    ----------
+    folder : Path
+        Where it is kept.
+    dataset : Dataset
+        The data set, less the files that could not be read.
+    recipe : Recipe
+        How its images became rows.
+    results : tuple of Result
+        One for each head, in the order asked for.
+    reference : tuple of Result
+        For features in int8: the same heads on the same images' features in a higher precision,
+        where the cache holds these. Else empty.
+    protocol : Protocol
+        Who was fitted on what, chosen by what and judged on what.
+    unfinished : tuple of str
+        Heads that were asked for, and not done when the run was stopped.
+    failed : dict of str to str
+        Heads that could not be fitted, and why.
+    left_out : dict of str to str
+        Which of `reference`, `problems` and `examples` could not be had, and why.
+    remarks : tuple of str
+        What else is to be known of it, in sentences.
+    problems : Problems or None
+        What is wrong with the data set, where that was looked for.
+    examples : Examples or None
+        What the best head makes of some test images.
+    """
+
+    folder: Path
+    dataset: Dataset
+    recipe: Recipe
+    results: tuple[Result, ...]
+    reference: tuple[Result, ...] = ()
+    protocol: Protocol = field(default_factory=Protocol)
+    unfinished: tuple[str, ...] = ()
+    failed: dict[str, str] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    problems: Problems | None = None
+    examples: Examples | None = None
+
+    @property
+    def ranked(self) -> list[Result]:
+        """The heads from the lowest log loss on validation to the highest."""
+        return sorted(
+            self.results,
+            key=lambda result: result.validation.log_loss if result.validation else math.inf,
+        )
+
+    @property
+    def best(self) -> Result:
+        """The head with the lowest log loss on validation: the test split has no say."""
+        return self.ranked[0]
+
+    @property
+    def comparison(self) -> Comparison | None:
+        """The best head against the runner-up, on the same images; None where there is but one."""
+        if len(self.results) < 2:
+            return None
+        first, second = self.ranked[:2]
+        points = 100 * (first.test.accuracy - second.test.accuracy)
+        if self.protocol.cv is not None:
+            differences = np.subtract(first.fold_accuracies, second.fold_accuracies).tolist()
+            p = corrected_t_test(differences, folds=self.protocol.cv)
+            return Comparison(first.head, second.head, points, p, "corrected resampled t test")
+        test = self.dataset.where("test")
+        right, other = (one.predicted[test] == self.dataset.labels[test] for one in (first, second))
+        if self.dataset.groups:
+            p = sign_flip_test(right, other, find_units(self.dataset)[test])
+            return Comparison(first.head, second.head, points, p, "exact sign-flip test by group")
+        p = disagreement(right, other).p
+        return Comparison(first.head, second.head, points, p, "McNemar's exact test")
+
+    def __repr__(self) -> str:
+        return self._table().as_text()
+
+    def _repr_html_(self) -> str:
+        return self._table().as_html()
+
+    def _table(self) -> TextTable:
+        rows = [row(result, best=result is self.best) for result in self.results]
+        below = (*notes(self), f"Kept in {self.folder}")
+        return TextTable(title(self), COLUMNS, rows, self.results.index(self.best), below)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Work was stopped, and what was done is kept.
+
+    Attributes
+    ----------
+    run : Run
+        The heads that were done.
+    """
+
+    def __init__(self, run: Run) -> None:
+        super().__init__(f"stopped; {len(run.results)} heads are kept in {run.folder}")
+        self.run = run
+
+
+def with_looks(
+    run: Run, looks: Mapping[str, Callable[[], Any]]
+) -> tuple[Run, KeyboardInterrupt | None]:
+    """Add to a run what is not needed to use it, as far as that can be had.
+
+    Parameters
+    ----------
+    run : Run
+        Its heads are done, so nothing that happens here may lose them.
+    looks : mapping of str to callable
+        What makes `Run.reference`, `Run.problems` or `Run.examples`.
+
+    Returns
+    -------
+    run : Run
+        With what could be made; `Run.left_out` tells what could not, and why.
+    stop : KeyboardInterrupt or None
+        Ctrl-C, if it came; nothing more was made then.
+    """
+    for name, look in looks.items():
+        try:
+            run = replace(run, **{name: look()})
+        except KeyboardInterrupt as stop:
+            return run, stop
+        except Exception as error:  # noqa: BLE001 (any library below)
+            why = in_one_line(error, run.dataset.classes)
+            run = replace(run, left_out={**run.left_out, name: why})
+    return run, None
+
+
+COLUMNS = (
+    "head",
+    "accuracy",
+    "95 % interval",
+    "balanced",
+    "ROC AUC",
+    "log loss",
+    "Brier",
+    "fit",
+)
+
+_FEW = 20  # the interval of an accuracy is then more than 30 points wide
+
+
+def row(result: Result, *, best: bool = False) -> tuple[str, ...]:
+    """Write a head's figures, one for each of `COLUMNS`; the best head gets a star."""
+    test = result.test
+    return (
+        result.head + (" *" if best else ""),
+        f"{test.accuracy:.3f}",
+        f"{test.accuracy_low:.3f}-{test.accuracy_high:.3f}",
+        f"{test.balanced_accuracy:.3f}",
+        "-" if test.roc_auc is None else f"{test.roc_auc:.3f}",
+        f"{test.log_loss:.3f}",
+        f"{test.brier:.3f}",
+        f"{result.seconds:.1f} s",
+    )
+
+
+def title(run: Run) -> str:
+    """Say what the figures are of."""
+    n = run.results[0].test.n
+    if run.protocol.cv is None and n < _FEW:
+        return f"{n:,} test images, never seen in training: too few to judge by"
+    if run.protocol.cv is None:
+        return f"{n:,} test images, never seen in training"
+    times = f", {run.protocol.repeats} times" if run.protocol.repeats > 1 else ""
+    return f"{n:,} images, each judged by a fit without it ({run.protocol.cv} folds{times})"
+
+
+def notes(run: Run) -> list[str]:
+    """Say what the table does not."""
+    best, protocol, classes = run.best, run.protocol, run.dataset.classes
+    test = best.test
+    by = "by cross-validation on the training images" if protocol.search else "on validation"
+    if protocol.cv is not None:
+        by = "on the folds not tested on"
+    found = [f"Always guessing the commonest class: {max(map(sum, test.confusion)) / test.n:.3f}"]
+    if best.validation:
+        found[0] = f"* best {by}. {found[0]}"
+    if run.comparison:
+        found.append(run.comparison.sentence)
+    if protocol.cv is not None:
+        found.append("The models are fitted on all images; the figures are of fits without them.")
+    if protocol.cv is not None and protocol.threshold is not None:
+        found.append("The figures are of thresholds chosen for each fold without it.")
+    found += [
+        f"{result.head}: {result.model.threshold.outcome(classes, result.test.confusion)}"
+        for result in run.results
+        if result.model.threshold
+    ]
+    found += run.remarks
+    if run.unfinished:
+        found.append(f"Stopped before these heads were done: {', '.join(run.unfinished)}")
+    for why in dict.fromkeys(run.failed.values()):
+        heads = ", ".join(head for head, own in run.failed.items() if own == why)
+        found.append(f"{heads} could not be fitted: {why}")
+    found += [f"Left out of the run: {name}. {why}" for name, why in run.left_out.items()]
+    return found

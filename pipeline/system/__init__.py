@@ -1,0 +1,1 @@
+"""What differs between machines: TensorFlow, CPU and memory, writing files."""

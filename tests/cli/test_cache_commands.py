@@ -1,0 +1,397 @@
+"""`pipeline status` and `pipeline cache`, and handing features on."""
+
+import json
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import CountingBackbone, paint
+from typer.testing import CliRunner
+
+from pipeline.backbones.registry import vgg16_recipe
+from pipeline.classification.experiment import classify
+from pipeline.cli.main import app
+from pipeline.data.loading import load_dataset
+from pipeline.errors import DataError
+from pipeline.features import extractor as extraction
+from pipeline.features.exchange import export_features, import_features
+from pipeline.features.extractor import extract
+from pipeline.features.keys import keys
+from pipeline.features.store import FeatureStore, open_stores
+
+SETTINGS = ["--size", "64", "--precision", "float32", "--cache", "cache"]
+
+
+@pytest.fixture(autouse=True)
+def at_home(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(extraction, "Backbone", lambda recipe, weights: CountingBackbone(recipe))
+
+
+def pipeline(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def status(data, *options):
+    result = pipeline("status", data, *SETTINGS, "--json", *options)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    return {
+        kind: files if kind == "reused" else [os.path.basename(name) for name in files]  # noqa: PTH119
+        for kind, files in found.items()
+    }
+
+
+@pytest.fixture
+def stored(photos):
+    assert pipeline("features", photos, *SETTINGS).exit_code == 0
+    return photos
+
+
+def the_store():
+    (store,) = open_stores("cache")
+    return store
+
+
+def test_status_sorts_every_file_and_changes_nothing(photos):
+    assert status(photos)["reused"] == 0
+    assert len(status(photos)["new"]) == 40
+    assert not os.path.exists("cache")  # noqa: PTH110
+    pipeline("features", photos, *SETTINGS)
+    assert status(photos) == {
+        "reused": 40,
+        "new": [],
+        "changed": [],
+        "removed": [],
+        "unreadable": [],
+    }
+    paint(photos / "red" / "000.png", (1, 2, 3), seed=77)
+    paint(photos / "red" / "new.png", (1, 2, 3), seed=78)
+    (photos / "blue" / "005.png").unlink()
+    (photos / "blue" / "006.png").rename(photos / "red" / "moved.png")
+    (photos / "blue" / "empty.png").touch()
+    for _ in range(2):
+        assert status(photos) == {
+            "reused": 38,
+            "new": ["new.png"],
+            "changed": ["000.png"],
+            "removed": ["005.png", "006.png"],
+            "unreadable": ["empty.png"],
+        }
+    pipeline("features", photos, *SETTINGS)
+    assert status(photos)["reused"] == 40
+    assert status(photos)["removed"] == []
+
+
+def test_status_in_words_gives_examples(stored):
+    paint(stored / "red" / "new.png", (1, 2, 3), seed=78)
+    result = pipeline("status", stored, *SETTINGS)
+    assert "40 reused" in result.stdout
+    assert f"1 new: {stored}" in result.stdout.replace("\n", "")
+
+
+def test_list_names_every_store_with_its_rows(stored):
+    pipeline("features", stored, *SETTINGS, "--scaling", "unit")
+    result = pipeline("cache", "list", "--cache", "cache")
+    lines = {line.split()[0]: line for line in result.stdout.splitlines() if "vgg16" in line}
+    stores = list(open_stores("cache"))
+    assert lines.keys() == {store.recipe.name for store in stores}
+    for store in stores:
+        assert f"float32, {store.recipe.scaling}" in lines[store.recipe.name]
+        assert lines[store.recipe.name].split()[-3:-1] == ["40", "1"]
+
+
+def test_list_tells_stores_of_views_apart(photos):
+    for text in ("mild", "rotation=5,horizontal_flip=yes"):
+        pipeline("features", photos, *SETTINGS, "--views", "2", "--augmentation", text)
+    words = " ".join(pipeline("cache", "list", "--cache", "cache").stdout.split())
+    assert words.count("float32, caffe,") == 3
+    assert words.count("views:") == 2
+    assert "views: mild" in words
+    assert "rotation=5,horizontal_flip=yes" in words.replace(" ", "")
+
+
+def test_prune_keeps_all_views_of_the_images_that_are_listed_and_drops_those_of_others(photos):
+    options = [*SETTINGS, "--views", "3", "--augmentation", "mild"]
+    pipeline("features", photos, *options)
+    before = load_dataset(photos)
+    gone = before.where("train")[:4]
+    for place in gone:
+        before.paths[place].unlink()
+    rows = {store.folder.name: len(store) for store in the_stores()}
+    train = len(before.where("train"))
+    assert sorted(rows.values()) == sorted([40, 2 * train])
+    result = pipeline("cache", "prune", photos, "--cache", "cache")
+    assert "4 rows dropped, 36 stay" in " ".join(result.stdout.split())
+    assert f"8 rows dropped, {2 * train - 8} stay" in " ".join(result.stdout.split())
+    again = pipeline("features", photos, *options)
+    assert again.stdout.startswith("0 rows made; 36 images")
+
+
+def test_status_and_export_are_about_the_images_themselves(photos):
+    pipeline("features", photos, *SETTINGS, "--views", "2", "--augmentation", "mild")
+    assert status(photos)["reused"] == 40
+    assert pipeline("cache", "export", photos, "features.npz", *SETTINGS).exit_code == 0
+    _, recipe, rows = import_features(Path("features.npz"))
+    assert recipe == vgg16_recipe(size=64, precision="float32")
+    assert len(rows) == 40
+
+
+def test_verify_names_what_is_damaged_and_the_next_run_makes_it_again(stored):
+    assert pipeline("cache", "verify", "--cache", "cache").exit_code == 0
+    before = the_store().read(keys(load_dataset(stored)))
+    (shard,) = the_store().folder.glob("*.h5")
+    image = bytearray(shard.read_bytes())
+    image[len(image) // 3] ^= 4
+    shard.write_bytes(image)
+    result = pipeline("cache", "verify", "--cache", "cache")
+    assert result.exit_code == 1
+    assert shard.name in result.stderr
+    assert "1 shards or stores are damaged" in result.stderr
+    assert len(status(stored)["new"]) == 40
+    assert pipeline("features", stored, *SETTINGS).exit_code == 0
+    assert pipeline("cache", "verify", "--cache", "cache").exit_code == 0
+    assert np.array_equal(the_store().read(keys(load_dataset(stored))), before)
+
+
+def test_prune_drops_what_nobody_lists_and_keeps_the_rest_bit_for_bit(stored):
+    for number in range(3):
+        paint(stored / "red" / f"later {number}.png", (180, 70, 70), seed=300 + number)
+        pipeline("features", stored, *SETTINGS)
+    assert the_store().shards == 4
+    for name in ("000", "001", "002"):
+        (stored / "blue" / f"{name}.png").unlink()
+    left = load_dataset(stored)
+    before = the_store().read(keys(left))
+    result = pipeline("cache", "prune", stored, "--cache", "cache")
+    assert "3 rows dropped, 40 stay; 3 shards fewer" in " ".join(result.stdout.split())
+    assert (len(the_store()), the_store().shards) == (40, 1)
+    assert np.array_equal(the_store().read(keys(left)), before)
+    again = pipeline("cache", "prune", stored, "--cache", "cache")
+    assert "0 rows dropped, 40 stay; 0 shards fewer" in " ".join(again.stdout.split())
+
+
+def test_prune_interrupted_before_old_shards_are_gone_loses_no_row(stored, monkeypatch):
+    (stored / "red" / "003.png").unlink()
+    left = load_dataset(stored)
+    store = the_store()
+    before = store.read(keys(left))
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr("pipeline.features.store.Path.unlink", stop)
+        with pytest.raises(KeyboardInterrupt):
+            store.prune(set(left.digests))
+    assert np.array_equal(the_store().read(keys(left)), before)
+    assert the_store().prune(set(left.digests))[0] == 1
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz"])
+def test_an_exported_file_is_classified_as_the_images_were_without_them(stored, suffix):
+    from_images = classify(
+        load_dataset(stored), "logistic", recipe=the_store().recipe, cache="cache", name="a"
+    )
+    file = f"features{suffix}"
+    assert pipeline("cache", "export", stored, file, *SETTINGS).exit_code == 0
+    for path in stored.rglob("*.png"):
+        path.unlink()
+    from_file = classify(file, "logistic", name="b")
+    assert np.array_equal(from_file.best.probabilities, from_images.best.probabilities)
+    assert from_file.best.model.recipe == from_images.best.model.recipe
+    assert pipeline("classify", file, "--head", "knn", "--name", "c").exit_code == 0
+
+
+def test_an_exported_file_can_be_read_without_this_project(stored):
+    pipeline("cache", "export", stored, "features.h5", *SETTINGS)
+    dataset = load_dataset(stored)
+    with h5py.File("features.h5") as file:
+        assert np.array_equal(file["features"][:], the_store().read(keys(dataset)))
+        assert file["labels"][:].tolist() == dataset.labels.tolist()
+        assert file["classes"].asstr()[:].tolist() == ["blue", "red"]
+        assert file["paths"].asstr()[0] == str(dataset.paths[0])
+        assert file["splits"].asstr()[:].tolist() == dataset.splits.tolist()
+
+
+def test_export_does_not_write_over_a_file_nor_without_rows(stored):
+    (stored.parent / "features.h5").write_text("mine")
+    result = pipeline("cache", "export", stored, "features.h5", *SETTINGS)
+    assert result.exit_code == 1
+    assert "is there already" in result.stderr
+    paint(stored / "red" / "new.png", (1, 2, 3), seed=78)
+    result = pipeline("cache", "export", stored, "other.h5", *SETTINGS)
+    assert "1 of 41 images have no features" in result.stderr
+    result = pipeline("cache", "export", stored, "other.csv", *SETTINGS)
+    assert result.exit_code == 1
+    assert not (stored.parent / "other.csv").exists()
+
+
+def spoil(file, change):
+    with np.load(file) as content:
+        arrays = dict(content)
+    change(arrays)
+    np.savez(file, **arrays)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.pop("labels"), "labels"),
+        (lambda a: a.update(labels=a["labels"][:-1]), "not equally long"),
+        (lambda a: a.update(labels=a["labels"] + 7), "no name"),
+        (lambda a: a.update(features=a["features"][..., :-1]), "shape"),
+        (lambda a: a["features"].__setitem__((3, 0, 0, 0), np.nan), "1 rows are not finite"),
+        (lambda a: a.update(recipe=np.array("{}")), "cannot be read"),
+        (lambda a: a.update(paths=np.array([object()])), "cannot be read"),
+    ],
+)
+def test_a_features_file_that_does_not_fit_is_refused(photos, recipe, tmp_path, change, message):
+    backbone = CountingBackbone(recipe)
+    done = extract(load_dataset(photos), recipe, cache="cache", backbone=backbone)
+    file = tmp_path / "features.npz"
+    export_features(done.dataset, recipe, done.rows(), file)
+    import_features(file)
+    spoil(file, change)
+    with pytest.raises(DataError, match=message):
+        import_features(file)
+
+
+def test_a_features_file_that_is_none_is_one_clear_error(tmp_path):
+    for name in ("text.h5", "text.npz", "absent.h5"):
+        if "text" in name:
+            (tmp_path / name).write_text("not features")
+        result = pipeline("classify", name)
+        assert result.exit_code == 1
+        expected = "there is no file" if name == "absent.h5" else "cannot be used as features"
+        assert expected in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_hdf5_features_with_links_or_virtual_data_are_refused(stored, tmp_path):
+    pipeline("cache", "export", stored, "features.h5", *SETTINGS)
+    with h5py.File("features.h5", "r+") as file:
+        shape = file["features"].shape
+        del file["features"]
+        layout = h5py.VirtualLayout(shape, np.float32)
+        layout[:] = h5py.VirtualSource("absent.h5", "features", shape=shape)
+        file.create_virtual_dataset("features", layout)
+    with pytest.raises(DataError, match="no features of its own"):
+        import_features(tmp_path / "features.h5")
+
+
+def test_a_renamed_store_is_refused_by_name(stored, tmp_path):
+    folder = the_store().folder
+    folder.rename(folder.with_name("other"))
+    result = pipeline("cache", "verify", "--cache", "cache")
+    assert result.exit_code == 1
+    assert "was renamed" in result.stderr
+    assert FeatureStore(tmp_path / "cache", the_recipe(folder.with_name("other"))).shards == 0
+
+
+def the_recipe(folder):
+    from pipeline.backbones.recipe import Recipe
+
+    return Recipe.from_json((folder / "recipe.json").read_text(), source="here")
+
+
+def test_status_and_export_find_rows_in_int8(photos):
+    data = load_dataset(photos)
+    settled = vgg16_recipe(size=64, precision="int8", calibration=" ".join(["3"] * 12))
+    extract(data, settled, cache="cache", backbone=CountingBackbone(settled))
+    options = ["--size", "64", "--precision", "int8", "--cache", "cache"]
+    assert json.loads(pipeline("status", photos, *options, "--json").stdout)["reused"] == 40
+    assert pipeline("cache", "export", photos, "f.npz", *options).exit_code == 0
+    assert import_features(Path("f.npz"))[1] == settled
+
+
+def test_status_knows_files_by_whatever_way_leads_to_them(stored, monkeypatch):
+    (stored.parent / "elsewhere").mkdir()
+    monkeypatch.chdir(stored.parent / "elsewhere")
+    cache = ["--cache", str(stored.parent / "cache")]
+    result = pipeline("status", f"../{stored.name}", *SETTINGS[:-2], *cache, "--json")
+    found = json.loads(result.stdout)
+    assert (found["reused"], found["removed"]) == (40, [])
+
+
+def test_status_and_prune_take_data_that_nobody_could_learn_from(stored):
+    for path in [*(stored / "red").glob("*.png")][1:]:
+        path.unlink()
+    assert status(stored)["reused"] == 21
+    result = pipeline("cache", "prune", stored, "--cache", "cache")
+    assert "19 rows dropped, 21 stay" in " ".join(result.stdout.split())
+
+
+def test_prune_drops_nothing_while_a_file_cannot_be_read(stored, monkeypatch):
+    sick = stored / "red" / "004.png"
+    real = Path.read_bytes
+
+    def read_bytes(path):
+        if path == sick:
+            raise OSError(116, "Stale file handle")
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    result = pipeline("cache", "prune", stored, "--cache", "cache")
+    assert result.exit_code == 1
+    assert "004.png cannot be read: Stale file handle" in result.stderr
+    assert len(the_store()) == 40
+
+
+def test_one_bad_store_does_not_hide_the_others(stored):
+    bad = Path("cache/aaa")
+    bad.mkdir()
+    (bad / "recipe.json").write_text("{")
+    nameless = Path("cache/bbb")
+    nameless.mkdir()
+    (nameless / "0.h5").touch()
+    result = pipeline("cache", "verify", "--cache", "cache")
+    assert result.exit_code == 1
+    assert "aaa/recipe.json is damaged" in result.stderr.replace("\n", "")
+    assert "bbb" in result.stderr
+    assert "1 shards whole, 40 rows" in result.stdout
+    assert "40" in pipeline("cache", "list", "--cache", "cache").stdout
+    assert len(the_stores()) == 1
+
+
+def the_stores():
+    return [store for store in open_stores("cache") if isinstance(store, FeatureStore)]
+
+
+@pytest.mark.parametrize("suffix", [".h5", ".npz"])
+def test_a_features_file_that_was_damaged_is_one_clear_error(stored, suffix):
+    file = Path(f"features{suffix}")
+    pipeline("cache", "export", stored, file, *SETTINGS)
+    whole = file.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", whole[:100] + bytes(len(whole) - 100)):
+        file.write_bytes(content)
+        result = pipeline("classify", file)
+        assert result.exit_code == 1
+        assert "cannot be used as features" in result.stderr
+        assert result.exception is None or isinstance(result.exception, SystemExit)
+
+
+def test_hdf5_features_that_declare_terabytes_or_were_never_written_are_refused(stored):
+    pipeline("cache", "export", stored, "features.h5", *SETTINGS)
+    with h5py.File("features.h5", "r+") as file:
+        shape = file["features"].shape
+        del file["features"]
+        file.create_dataset("features", shape, "f4")
+    with pytest.raises(DataError, match="parts of /features are missing"):
+        import_features(Path("features.h5"))
+    with h5py.File("features.h5", "r+") as file:
+        del file["features"]
+        file.create_dataset("features", (2**36, *shape[1:]), "f4", chunks=(1, *shape[1:]))
+    with pytest.raises(DataError, match="declares more than the file can hold"):
+        import_features(Path("features.h5"))
+
+
+def test_export_leaves_out_what_cannot_be_decoded_and_lists_it(stored):
+    good = stored / "red" / "000.png"
+    (stored / "red" / "broken.png").write_bytes(good.read_bytes()[:-300])
+    result = pipeline("cache", "export", stored, "features.npz", *SETTINGS)
+    assert result.exit_code == 3
+    assert "broken.png: truncated" in result.stderr
+    assert len(import_features(Path("features.npz"))[0]) == 40

@@ -1,0 +1,190 @@
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CountingBackbone, paint
+from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer
+from sklearn.utils.validation import check_is_fitted
+
+from pipeline.backbones.registry import vgg16_recipe
+from pipeline.errors import ImageError, PipelineError
+from pipeline.features import extractor as extraction
+from pipeline.features.extractor import extract_files
+from pipeline.features.transformer import FeatureExtractor
+
+
+@pytest.fixture
+def networks(monkeypatch):
+    """Put the counting stand-in in the network's place; list those that were loaded."""
+    loaded = []
+
+    def load(recipe, weights):
+        loaded.append(CountingBackbone(recipe))
+        loaded[-1].weights = weights
+        return loaded[-1]
+
+    monkeypatch.setattr(extraction, "Backbone", load)
+    return loaded
+
+
+@pytest.fixture
+def extractor(tmp_path):
+    return FeatureExtractor(size=64, precision="float32", cache=str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def paths(photos):
+    return sorted(photos.glob("*/*.png"))
+
+
+def colours(paths):
+    return [path.parent.name for path in paths]
+
+
+def test_each_image_becomes_the_flattened_row_that_stage_one_makes(
+    extractor, paths, networks, recipe, tmp_path
+):
+    rows = extractor.fit_transform(paths[:5])
+    assert rows.shape == (5, 2 * 2 * 512)
+    assert rows.dtype == np.float32
+    store, keys, _ = extract_files(
+        paths[:5], recipe, cache=tmp_path / "other", backbone=CountingBackbone(recipe)
+    )
+    assert np.array_equal(rows, store.read(keys).reshape(5, -1))
+
+
+def test_the_network_sees_each_image_once_whatever_is_done_afterwards(extractor, paths, networks):
+    first = extractor.transform(paths)
+    assert [network.images for network in networks] == [len(paths)]
+    again = clone(extractor).transform(paths[::-1])
+    assert np.array_equal(again, first[::-1])
+    assert len(networks) == 1
+
+
+def test_only_images_that_are_new_are_shown_to_the_network(extractor, paths, networks):
+    extractor.transform(paths[:10])
+    extractor.transform(paths[5:14])
+    assert [network.images for network in networks] == [10, 4]
+
+
+def test_cross_validation_of_a_pipeline_shows_every_image_once(extractor, paths, networks):
+    classifier = make_pipeline(extractor, Normalizer(), LogisticRegression())
+    scores = cross_val_score(classifier, paths, colours(paths), cv=4, error_score="raise")
+    assert scores.tolist() == [1.0] * 4
+    assert sum(network.images for network in networks) == len(paths)
+
+
+def test_a_grid_search_can_choose_among_recipes(extractor, paths, networks):
+    search = GridSearchCV(
+        make_pipeline(extractor, Normalizer(), LogisticRegression()),
+        {"featureextractor__scaling": ["caffe", "unit"]},
+        cv=2,
+        error_score="raise",
+    ).fit(paths, colours(paths))
+    assert search.best_score_ == 1.0
+    assert len(list(Path(extractor.cache).iterdir())) == 2  # one store for each recipe
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        list,
+        tuple,
+        lambda paths: [str(path) for path in paths],
+        lambda paths: np.array([str(path) for path in paths]),
+        lambda paths: np.array(paths, dtype=object),
+        lambda paths: np.array([[str(path)] for path in paths]),
+    ],
+    ids=["list", "tuple", "strings", "array", "object array", "column"],
+)
+def test_paths_may_come_in_any_usual_form(extractor, paths, networks, form):
+    expected = extractor.transform(paths[:6])
+    assert np.array_equal(extractor.transform(form(paths[:6])), expected)
+
+
+def test_no_images_give_no_rows(extractor, networks):
+    assert extractor.transform([]).shape == (0, 2048)
+    assert networks == []
+
+
+def test_the_same_image_twice_gives_the_same_row_twice(extractor, paths, networks):
+    rows = extractor.transform([paths[0], paths[1], paths[0]])
+    assert np.array_equal(rows[0], rows[2])
+    assert not np.array_equal(rows[0], rows[1])
+    assert networks[0].images == 2
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no image"], ids=["missing", "empty", "text"])
+def test_an_unreadable_image_is_an_error_that_names_it(
+    extractor, paths, networks, tmp_path, content
+):
+    bad = tmp_path / "bad picture.png"
+    if content is not None:
+        bad.write_bytes(content)
+    with pytest.raises(ImageError, match=r"(?s)1 of 4 images.*bad picture\.png.*leave them out"):
+        extractor.transform([*paths[:2], bad, paths[2]])
+
+
+def test_an_unknown_setting_is_an_error_when_it_is_used_not_before(paths):
+    extractor = FeatureExtractor(layer="block9_pool")
+    with pytest.raises(PipelineError, match="block9_pool"):
+        extractor.transform(paths)
+
+
+def test_its_settings_are_those_of_a_recipe_and_its_defaults_too():
+    settings = FeatureExtractor().get_params()
+    assert settings.pop("cache") == str(extraction.CACHE)
+    assert settings.pop("weights") is None
+    assert vgg16_recipe(**settings) == vgg16_recipe()
+
+
+def test_cloning_keeps_every_setting(tmp_path):
+    settings = {
+        "layer": "block4_pool",
+        "size": 96,
+        "scaling": "unit",
+        "precision": "bfloat16",
+        "resize": "nearest",
+        "cache": "elsewhere",
+        "weights": "vgg16.onnx",
+    }
+    copy = clone(FeatureExtractor(**settings))
+    assert copy.get_params() == settings
+    assert copy.set_params(size=64).size == 64
+    assert pickle.loads(pickle.dumps(copy)).get_params() == {**settings, "size": 64}
+
+
+def test_every_setting_reaches_the_recipe_or_the_network(tmp_path, paths, networks):
+    settings = {
+        "layer": "block4_pool",
+        "size": 64,
+        "scaling": "unit",
+        "precision": "bfloat16",
+        "resize": "nearest",
+    }
+    extractor = FeatureExtractor(
+        **settings, cache=str(tmp_path / "cache"), weights=str(tmp_path / "w.onnx")
+    )
+    rows = extractor.transform(paths[:1])
+    recipe = vgg16_recipe(**settings)
+    assert rows.shape == (1, 4 * 4 * 512)
+    assert [file.name for file in (tmp_path / "cache").iterdir()] == [recipe.name]
+    assert networks[0].weights == tmp_path / "w.onnx"
+
+
+def test_it_needs_no_fitting(extractor):
+    check_is_fitted(extractor)
+    assert extractor.fit(["never opened.png"]) is extractor
+
+
+def test_a_changed_image_gets_a_new_row(extractor, networks, tmp_path):
+    picture = paint(tmp_path / "a.png", (200, 50, 50), seed=1)
+    before = extractor.transform([picture])
+    paint(picture, (50, 50, 200), seed=2)
+    assert not np.array_equal(extractor.transform([picture]), before)
+    assert sum(network.images for network in networks) == 2
