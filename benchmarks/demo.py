@@ -33,7 +33,7 @@ def measure() -> str:
         stored = sum(file.stat().st_size for file in extraction.store.folder.iterdir())
         raw = extraction.rows().nbytes
         recipe = extraction.store.recipe
-        labels = extraction.dataset.labels
+        labels = extraction.dataset.targets.labels
         majority = max((labels == label).mean() for label in set(labels))
         by_head: dict[str, list] = {}
         for seed in SEEDS:

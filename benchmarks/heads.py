@@ -81,7 +81,7 @@ def measure() -> str:
     """Search by both ways, on the same rows and folds; then by ours on the whole demo."""
     dataset = load_dataset("demo")
     features = extract(dataset, RECIPE, cache=CACHE).rows()
-    rows, labels = features.reshape(len(features), -1), dataset.labels
+    rows, labels = features.reshape(len(features), -1), dataset.targets.labels
     some = np.random.default_rng(0).choice(len(rows), COMPARED, replace=False)
     return "\n".join([*comparison(rows[some], labels[some]), "", *whole(dataset, features)])
 
@@ -144,7 +144,7 @@ def at_the_minimum(name: str, rows: np.ndarray, labels: np.ndarray, folds: list[
 
 def whole(dataset: Dataset, features: np.ndarray) -> list[str]:
     """Search all heads on all images; say what each reaches, by pooling."""
-    rows, labels = features.reshape(len(features), -1), dataset.labels
+    rows, labels = features.reshape(len(features), -1), dataset.targets.labels
     folds = folds_of(labels)
     lines = []
     seconds = np.zeros(2)

@@ -20,6 +20,7 @@ import numpy as np
 from pipeline.backbones.registry import vgg16_recipe
 from pipeline.data.dataset import Dataset
 from pipeline.data.packed import PackedDigests, PackedPaths
+from pipeline.data.targets import Targets
 from pipeline.features.extractor import plan_extraction
 from pipeline.features.store import ROWS_PER_SHARD, FeatureStore
 
@@ -72,9 +73,8 @@ def listed(count: int) -> Dataset:
         name="photos",
         paths=PackedPaths(paths),
         digests=PackedDigests(digests(count)),
-        labels=np.arange(count, dtype=np.int64) % 2,
+        targets=Targets(np.arange(count, dtype=np.int64) % 2, ("a", "b")),
         splits=np.resize(np.array(["train", "validation", "test"], "<U10"), count),
-        classes=("a", "b"),
     )
 
 

@@ -81,7 +81,7 @@ def flip(
     """Flip labels; give the shares found at the top, of the flipped and of the others, and time."""
     count = len(dataset)
     flipped = np.random.default_rng(seed).choice(count, round(FLIPPED * count), replace=False)
-    labels = dataset.labels.copy()
+    labels = dataset.targets.labels.copy()
     labels[flipped] = 1 - labels[flipped]
     started = time.perf_counter()
     p = out_of_fold(rows, labels, get_head(head).build, classes=2, seed=seed)
@@ -167,7 +167,7 @@ def plant_copies(
     everything = {
         "rows": np.concatenate([rows, more]),
         "digests": (*dataset.digests, *digests),
-        "labels": np.concatenate([dataset.labels, dataset.labels[planted]]),
+        "labels": np.concatenate([dataset.targets.labels, dataset.targets.labels[planted]]),
         "splits": np.concatenate([dataset.splits, np.repeat("train", len(planted))]),
     }
     plain = find_duplicates(**everything)
@@ -212,17 +212,19 @@ def outliers_section(backbone: Backbone, dataset: Dataset, rows: np.ndarray) -> 
         "noise": lambda image: Image.fromarray(rng.integers(0, 256, (300, 300)).astype(np.uint8)),
     }
     label = dataset.classes.index("functional")
-    labels = np.append(dataset.labels, [label] * len(makers))
+    labels = np.append(dataset.targets.labels, [label] * len(makers))
     named = dict.fromkeys(makers, 0)
-    for place in rng.choice(np.flatnonzero(dataset.labels == label), STRANGE, replace=False):
+    for place in rng.choice(
+        np.flatnonzero(dataset.targets.labels == label), STRANGE, replace=False
+    ):
         image = open_image(dataset.paths[place])
         more = features(backbone, [make(image) for make in makers.values()])
         [nearest] = find_neighbours(np.concatenate([rows, more]), NEAREST, among=[labels])
         found = {outlier.place for outlier in find_outliers(labels, nearest)}
         for number, kind in enumerate(makers):
             named[kind] += len(dataset) + number in found
-    [nearest] = find_neighbours(rows, NEAREST, among=[dataset.labels])
-    alone = find_outliers(dataset.labels, nearest)
+    [nearest] = find_neighbours(rows, NEAREST, among=[dataset.targets.labels])
+    alone = find_outliers(dataset.targets.labels, nearest)
     return [
         f"**Outliers.** Of the demo's own images {len(alone)} are named. Strange pictures among the functional",
         f"cells, {STRANGE} of each kind, are named as follows: "

@@ -52,7 +52,7 @@ def photographs(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         [dataset.where("train")[:count], dataset.where("validation")[: count // 4]]
     )
     pixels = np.stack([decode(dataset.paths[place].read_bytes(), SIZE) for place in places])
-    return pixels, dataset.labels[places], np.arange(len(places)) < count
+    return pixels, dataset.targets.labels[places], np.arange(len(places)) < count
 
 
 def keras_user(count: int, *, frozen: bool, **options: object) -> None:
@@ -182,15 +182,7 @@ def our_epochs(
 
 def some(dataset, places):
     """Return a data set of some images of another."""
-    from dataclasses import replace
-
-    return replace(
-        dataset,
-        paths=tuple(dataset.paths[place] for place in places),
-        digests=tuple(dataset.digests[place] for place in places),
-        labels=dataset.labels[places],
-        splits=dataset.splits[places],
-    )
+    return dataset.take(places)
 
 
 CONTENDERS: dict[str, Callable[[int], None]] = {

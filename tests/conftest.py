@@ -16,6 +16,7 @@ from pipeline.backbones.registry import vgg16_recipe
 from pipeline.classification import experiment as classification
 from pipeline.classification.experiment import classify
 from pipeline.data.dataset import Dataset
+from pipeline.data.targets import Targets
 from pipeline.features.store import FeatureStore
 
 # What a shell starts in the background ignores Ctrl-C, and so do its children.
@@ -103,9 +104,8 @@ class Workplace:
             name="photos",
             paths=tuple(Path(f"{number}.png") for number in range(total)),
             digests=tuple(digests),
-            labels=labels.astype(np.int64),
+            targets=Targets(labels.astype(np.int64), classes),
             splits=np.repeat(["train", "validation", "test"], counts).astype("<U10"),
-            classes=classes,
         )
 
     def classify(self, data, heads=("logistic",), **settings):
@@ -120,6 +120,11 @@ class Workplace:
                 **settings,
             },
         )
+
+
+def relabelled(dataset, labels, classes=None):
+    """The same images with other labels, and perhaps other classes."""
+    return dataclasses.replace(dataset, targets=Targets(labels, classes or dataset.classes))
 
 
 def no_network(pixels):

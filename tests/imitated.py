@@ -13,6 +13,7 @@ from pipeline.analysis.examples import find_examples
 from pipeline.analysis.problems import find_problems
 from pipeline.backbones.registry import vgg16_recipe
 from pipeline.data.dataset import Dataset, Quarantined
+from pipeline.data.targets import Targets
 from pipeline.evaluation.metrics import evaluate
 from pipeline.heads.registry import get_head
 from pipeline.models.model import Model
@@ -56,9 +57,8 @@ def imitate(
         digests=tuple(
             hashlib.sha256(b"%d %d" % (data_seed, number)).digest() for number in range(total)
         ),
-        labels=np.arange(total) % k,
+        targets=Targets(np.arange(total) % k, classes),
         splits=np.repeat(["train", "validation", "test"], counts).astype("<U10"),
-        classes=classes,
         quarantined=quarantined,
     )
     recipe = vgg16_recipe(size=64, precision="float32")
@@ -66,7 +66,7 @@ def imitate(
     results = []
     for place, name in enumerate(heads):
         scores = rng.normal(size=(total, k))
-        scores[np.arange(total), dataset.labels] += 2 * skill * 0.9**place
+        scores[np.arange(total), dataset.targets.labels] += 2 * skill * 0.9**place
         probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
         held_out, test = dataset.where("validation"), dataset.where("test")
         results.append(
@@ -74,8 +74,10 @@ def imitate(
                 Model(recipe, name, classes, None),
                 {"C": 1.0},
                 (({"C": 1.0}, 0.5), ({"C": 10.0}, 0.6)),
-                evaluate(dataset.labels[held_out], probabilities[held_out]) if validated else None,
-                evaluate(dataset.labels[test], probabilities[test]),
+                evaluate(dataset.targets.labels[held_out], probabilities[held_out])
+                if validated
+                else None,
+                evaluate(dataset.targets.labels[test], probabilities[test]),
                 1.5 + place,
                 probabilities,
                 history or {},
@@ -108,7 +110,7 @@ def look_into(run: Run, rng: np.random.Generator) -> None:
         predicted=best.probabilities.argmax(axis=1),
         repeats=1,
     )
-    estimator = get_head("logistic").build(0).fit(rows.reshape(len(rows), -1), data.labels)
+    estimator = get_head("logistic").build(0).fit(rows.reshape(len(rows), -1), data.targets.labels)
     model = replace(best.model, estimator=estimator)
     blocks = [(rows, np.arange(len(rows)))]
     examples = find_examples(model, data, best.probabilities, rows.__getitem__, blocks)

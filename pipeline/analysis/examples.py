@@ -69,13 +69,13 @@ class Examples:
             "images": [
                 {
                     "path": str(data.paths[place]),
-                    "label": data.classes[data.labels[place]],
+                    "label": data.targets.name(place),
                     "predicted": data.classes[called],
                     "probability": float(p.max()),
                     "neighbours": [
                         {
                             "path": str(data.paths[one.place]),
-                            "label": data.classes[data.labels[one.place]],
+                            "label": data.targets.name(one.place),
                             "similarity": one.similarity,
                         }
                         for one in near
@@ -127,7 +127,7 @@ def find_examples(
         predicted = model.call(probabilities)
     test = dataset.where("test")
     surest = test[np.argsort(-probabilities[test].max(axis=1), kind="stable")]
-    is_right = predicted[surest] == dataset.labels[surest]
+    is_right = dataset.targets.right(predicted[surest], surest)
     right = [
         place
         for label in range(len(dataset.classes))

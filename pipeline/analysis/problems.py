@@ -131,7 +131,7 @@ class Problems:
                         "kind": pair.kind,
                         "similarity": pair.similarity,
                         "splits": list(pair.splits),
-                        "labels": [name[data.labels[one]] for one in (pair.first, pair.second)],
+                        "labels": [data.targets.name(one) for one in (pair.first, pair.second)],
                     }
                     for pair in self.duplicates.pairs
                 ],
@@ -237,7 +237,7 @@ def find_problems(
             f"{len(rows)} rows of features and {len(dataset)} images do not fit.",
             expected="a row for each image.",
         )
-    labels, splits, k = dataset.labels, dataset.splits, len(dataset.classes)
+    labels, splits, k = dataset.targets.labels, dataset.splits, len(dataset.classes)
     logistic = get_head("logistic").build
     judge = build or (get_head("rbf-svm").build if len(rows) <= _SMALL else logistic)
     nearest, of_class = neighbours or nearest_rows(rows, labels)
@@ -323,7 +323,7 @@ def find_problems_quickly(
 
 def not_looked_for(dataset: Dataset) -> tuple[str, ...]:
     """Say what a run says in place of `find_problems_quickly`, in sentences."""
-    notes = find_class_problems(dataset.labels, dataset.splits, dataset.classes).notes
+    notes = find_class_problems(dataset.targets.labels, dataset.splits, dataset.classes).notes
     more = len(notes) - _NOTES
     return (
         "This run did not look for copies, wrong labels and outliers: `pipeline problems DATA "

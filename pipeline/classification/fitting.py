@@ -85,7 +85,7 @@ def try_candidates(
         said = judge_folds(
             head,
             rows.flat,
-            task.dataset.labels[rows.image],
+            task.dataset.targets.labels[rows.image],
             [rows.fold(*pair) for pair in itertools.chain(*deals)],
             classes=len(task.dataset.classes),
             groups=task.groups(rows.image),
@@ -185,7 +185,7 @@ def fit(
     on_epoch : callable, optional
         Called after each epoch of such a training.
     """
-    labels, rows = task.dataset.labels, candidate.rows
+    labels, rows = task.dataset.targets.labels, candidate.rows
     learned = rows.to_fit(places)
     options: dict[str, Any] = {"balanced": True} if task.protocol.balanced else {}
     groups = task.groups(rows.image[learned])

@@ -42,7 +42,7 @@ def judge(task: Task, head: Head) -> Result:
 
 def _judge_on_test(task: Task, head: Head, started: float) -> Result:
     """Choose on the validation split, or by a search; judge on the test split."""
-    data, labels = task.dataset, task.dataset.labels
+    data, labels = task.dataset, task.dataset.targets.labels
     train, validation = data.where("train"), data.where("validation")
     seen = np.concatenate([train, validation])
     pairs = [Pair(np.setdiff1d(seen, fold), fold) for folds in task.folds for fold in folds]

@@ -12,7 +12,6 @@ import numpy as np
 from pipeline.classification.fitting import Candidate, Places, apply, fit, try_candidates
 from pipeline.classification.results import (
     best_of,
-    called,
     described,
     model_of,
     resampled_by,
@@ -20,13 +19,14 @@ from pipeline.classification.results import (
 )
 from pipeline.classification.task import Floats, Pair, Task
 from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.threshold import call
 from pipeline.heads.registry import Head
 from pipeline.runs.run import Result
 
 
 def judge_nested(task: Task, head: Head, started: float) -> Result:
     """Judge on every fold what was chosen on the others; fit the best on all to all images."""
-    data, labels = task.dataset, task.dataset.labels
+    data, labels = task.dataset, task.dataset.targets.labels
     repeats = [_repeat(task, head, folds, task.seed + at) for at, folds in enumerate(task.folds)]
     by_repeat = [[one.log_loss(labels) for one in repeat.candidates] for repeat in repeats]
     losses = np.mean(by_repeat, axis=0).tolist()
@@ -86,7 +86,7 @@ class _Repeat:
 
 
 def _repeat(task: Task, head: Head, folds: Sequence[Places], seed: int) -> _Repeat:
-    labels, shape = task.dataset.labels, (len(task.dataset), len(task.dataset.classes))
+    labels, shape = task.dataset.targets.labels, (len(task.dataset), len(task.dataset.classes))
     nest = _nest_stopped if head.early_stopping else _nest
     compared, candidates = nest(task, head, folds, seed)
     p, calls = np.empty(shape), np.empty(shape[0], np.int64)
@@ -101,9 +101,9 @@ def _repeat(task: Task, head: Head, folds: Sequence[Places], seed: int) -> _Repe
         said = inner[place].p[judged]
         threshold = threshold_for(task, judged, said)
         p[fold] = candidates[place].p[fold]
-        calls[fold] = called(p[fold], threshold)
+        calls[fold] = call(p[fold], threshold)
         inner_p[times[judged], judged] = said
-        inner_calls[times[judged], judged] = called(said, threshold)
+        inner_calls[times[judged], judged] = call(said, threshold)
         times[judged] += 1
     often = times[0]  # as often as any other
     return _Repeat(candidates, p, calls, inner_p[:often], inner_calls[:often])

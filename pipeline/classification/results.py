@@ -28,7 +28,7 @@ def result_of(
     seconds: float,
 ) -> Result:
     """Judge on the test split; `said` was said of `judged` by fits that had not seen them."""
-    labels, test = task.dataset.labels, task.dataset.where("test")
+    labels, test = task.dataset.targets.labels, task.dataset.where("test")
     return Result(
         model,
         parameters,
@@ -52,12 +52,9 @@ def threshold_for(task: Task, places: Places, p: Floats) -> Threshold | None:
     aim, data = task.protocol.aim, task.dataset
     if aim is None:
         return None
-    return choose_threshold(data.labels[places], p, aim, task.protocol.positive_of(data.classes))
-
-
-def called(p: Floats, threshold: Threshold | None) -> Places:
-    likeliest: Places = p.argmax(axis=1)
-    return threshold.apply(p) if threshold else likeliest
+    return choose_threshold(
+        data.targets.labels[places], p, aim, task.protocol.positive_of(data.classes)
+    )
 
 
 def resampled_by(task: Task, places: Places) -> Places | None:

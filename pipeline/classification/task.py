@@ -30,7 +30,7 @@ def find_units_by_rows(dataset: Dataset, rows: Rows, neighbours: Neighbours) -> 
 
     Where more than ten images are alike, they are no copies of one.
     """
-    labels, splits = dataset.labels, dataset.splits
+    labels, splits = dataset.targets.labels, dataset.splits
     copies = find_duplicates(rows, dataset.digests, labels, splits, neighbours=neighbours).groups
     alone = len(rows) + np.arange(len(rows))
     _, copy, count = np.unique(copies, return_inverse=True, return_counts=True)
@@ -98,7 +98,7 @@ class Task:
         """What copies are known by, for folds; None for splits, or where it takes too long."""
         if len(self.dataset) > QUICK or not (self.protocol.search or self.protocol.cv):
             return None
-        return nearest_rows(self.variants[0].first, self.dataset.labels)
+        return nearest_rows(self.variants[0].first, self.dataset.targets.labels)
 
     @cached_property
     def folds(self) -> list[list[Places]]:
@@ -107,7 +107,7 @@ class Task:
         if protocol.cv is not None:
             return [
                 deal_folds(
-                    data.labels,
+                    data.targets.labels,
                     self.units,
                     data.classes,
                     folds=protocol.cv,
@@ -119,7 +119,7 @@ class Task:
         if protocol.search:
             seen = data.where("train", "validation")
             units = self.units[seen]
-            dealt = search_folds(data.labels[seen], units, data.classes, seed=self.seed)
+            dealt = search_folds(data.targets.labels[seen], units, data.classes, seed=self.seed)
             return [[seen[fold] for fold in dealt]]
         return []
 

@@ -138,7 +138,7 @@ def _print(found: Problems) -> None:
         return str(data.paths[place]).removeprefix(folder)
 
     def label(place: int) -> str:
-        return data.classes[int(data.labels[place])]
+        return data.targets.name(place)
 
     _print_table(
         "Copies, or nearly: those across splits first",

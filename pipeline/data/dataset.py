@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.data.packed import PackedDigests, PackedPaths, packed
+from pipeline.data.targets import Targets
 from pipeline.data.urls import Location
 from pipeline.errors import DataError
 
@@ -41,12 +42,10 @@ class Dataset:
         The image files.
     digests : sequence of bytes
         SHA-256 of each file's bytes, 32 bytes each.
-    labels : ndarray of int64, shape (n,)
-        Index into `classes`.
+    targets : Targets
+        What is to be learned: the class of each image.
     splits : ndarray of str, shape (n,)
         ``"train"``, ``"validation"`` or ``"test"``.
-    classes : tuple of str
-        Class names, sorted.
     quarantined : tuple of Quarantined
         Files that take no part.
     groups : tuple of str
@@ -56,14 +55,18 @@ class Dataset:
     name: str
     paths: Sequence[Location]
     digests: Sequence[bytes]
-    labels: npt.NDArray[np.int64]
+    targets: Targets
     splits: npt.NDArray[np.str_]
-    classes: tuple[str, ...]
     quarantined: tuple[Quarantined, ...] = ()
     groups: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, sorted."""
+        return self.targets.classes
 
     @cached_property
     def digest(self) -> str:
@@ -73,7 +76,7 @@ class Dataset:
         found = hashlib.sha256()
         separator = ""
         for digest, same in groupby(np.argsort(texts), key=self.digests.__getitem__):
-            names = ((self.classes[self.labels[place]], self.splits[place]) for place in same)
+            names = ((self.targets.name(place), self.splits[place]) for place in same)
             for line in sorted(f"{digest.hex()} {name} {split}" for name, split in names):
                 found.update((separator + line).encode(errors="surrogateescape"))
                 separator = "\n"
@@ -89,14 +92,17 @@ class Dataset:
             return self
         gone = {bad.path for bad in quarantined}
         kept = [place for place, path in enumerate(self.paths) if path not in gone]
+        return replace(self.take(kept), quarantined=(*self.quarantined, *quarantined))
+
+    def take(self, places: Sequence[int] | npt.NDArray[np.int64]) -> Dataset:
+        """Return a data set of some of the images, in this order."""
         return replace(
             self,
-            paths=PackedPaths(self.paths[place] for place in kept),
-            digests=PackedDigests(self.digests[place] for place in kept),
-            labels=self.labels[kept],
-            splits=self.splits[kept],
-            quarantined=(*self.quarantined, *quarantined),
-            groups=tuple(self.groups[place] for place in kept) if self.groups else (),
+            paths=PackedPaths(self.paths[place] for place in places),
+            digests=PackedDigests(self.digests[place] for place in places),
+            targets=self.targets.take(places),
+            splits=self.splits[places],
+            groups=tuple(self.groups[place] for place in places) if self.groups else (),
         )
 
     def all_in(self, split: str) -> Dataset:
@@ -118,7 +124,7 @@ class Dataset:
                 expected="images in one of the formats JPEG, PNG, WebP, BMP, GIF, TIFF",
             )
         unused = f"; {len(self.quarantined)} files take no part: {reasons}" if reasons else ""
-        counts = np.bincount(self.labels, minlength=len(self.classes))
+        counts = self.targets.counts()
         if (few := np.flatnonzero(counts < 2)).size:
             raise DataError(
                 "too few images of the class "
@@ -126,7 +132,7 @@ class Dataset:
                 expected="at least two of each class: one to learn from, one to be tested on",
                 fix="add images of it, or leave the class out",
             )
-        in_train = np.bincount(self.labels[self.where("train")], minlength=len(self.classes))
+        in_train = self.targets.counts(self.where("train"))
         if (few := np.flatnonzero(in_train < 2)).size:
             raise DataError(
                 "too few training images of the class "
@@ -155,7 +161,9 @@ class Dataset:
 def count_splits(dataset: Dataset) -> dict[str, Counter[str]]:
     """Count the images of each class in each split."""
     return {
-        split: Counter(dataset.classes[label] for label in dataset.labels[dataset.where(split)])
+        split: Counter(
+            dict(zip(dataset.classes, dataset.targets.counts(dataset.where(split)).tolist()))
+        )
         for split in SPLITS
     }
 

@@ -12,6 +12,7 @@ from pipeline.data.dataset import SPLITS, Dataset, Quarantined
 from pipeline.data.digests import Digests, digest_files
 from pipeline.data.listing import LAYOUTS, Entry, Listing, list_entries
 from pipeline.data.packed import PackedDigests, PackedPaths
+from pipeline.data.targets import Targets
 from pipeline.errors import DataError, ImageError
 
 
@@ -95,9 +96,8 @@ def list_dataset(
         name=listing.name,
         paths=PackedPaths(entry.path for entry in entries),
         digests=PackedDigests(digests),
-        labels=np.array([number[entry.label] for entry in entries], np.int64),
+        targets=Targets(np.array([number[entry.label] for entry in entries], np.int64), classes),
         splits=np.array(splits, dtype="<U10"),
-        classes=classes,
         quarantined=(*listing.quarantined, *unreadable),
         groups=groups if any(groups) else (),
     )

@@ -27,6 +27,7 @@ from pipeline.evaluation.bootstrap import (
     surprise,
 )
 from pipeline.evaluation.intervals import NORMAL_975, wilson_interval
+from pipeline.evaluation.threshold import call
 
 RESAMPLES = 1000
 """Bootstrap resamples: with fewer, the ends of an interval move visibly from seed to seed."""
@@ -148,7 +149,7 @@ def evaluate(
     truth, sets = _checked(y_true, proba)
     n, k = sets.shape[1:]
     called = np.broadcast_to(
-        sets.argmax(axis=2) if predicted is None else np.asarray(predicted), sets.shape[:2]
+        call(sets) if predicted is None else np.asarray(predicted), sets.shape[:2]
     )
     if called.min() < 0 or called.max() >= k:
         raise PipelineError(

@@ -119,6 +119,26 @@ class Threshold:
         return cls(positive, value, str(fields["aim"]), bool(fields["reached"]))
 
 
+def call(p: npt.NDArray[np.float64], threshold: Threshold | None = None) -> npt.NDArray[np.int64]:
+    """Tell what images are called: the likeliest class, or what a threshold says.
+
+    Parameters
+    ----------
+    p : ndarray of float64, shape (..., k)
+        Probability of each class; shape (n, 2) where there is a threshold.
+    threshold : Threshold, optional
+        Of two classes.
+
+    Returns
+    -------
+    ndarray of int64, shape (...)
+    """
+    if threshold:
+        return threshold.apply(p)
+    likeliest: npt.NDArray[np.int64] = p.argmax(axis=-1)
+    return likeliest
+
+
 def choose_threshold(
     truth: npt.NDArray[np.int64], p: npt.NDArray[np.float64], aim: Aim, positive: int = 1
 ) -> Threshold:

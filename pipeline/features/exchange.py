@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from pipeline.backbones.recipe import Recipe
 from pipeline.data.dataset import SPLITS, Dataset
+from pipeline.data.targets import Targets
 from pipeline.data.urls import locate
 from pipeline.errors import DataError
 
@@ -63,7 +64,7 @@ def export_features(
         raise DataError(f"{file} is there already.", fix="delete it, or choose another name")
     arrays: dict[str, Any] = {
         "features": rows,
-        "labels": dataset.labels,
+        "labels": dataset.targets.labels,
         "digests": np.frombuffer(b"".join(dataset.digests), np.uint8).reshape(-1, 32),
         "paths": [os.fsencode(path).decode("utf-8", "backslashreplace") for path in dataset.paths],
         "splits": dataset.splits.tolist(),
@@ -134,9 +135,8 @@ def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32
         name=file.stem,
         paths=tuple(locate(path) for path in paths),
         digests=tuple(digest.tobytes() for digest in digests),
-        labels=labels,
+        targets=Targets(labels, tuple(classes)),
         splits=np.array(splits, dtype="<U10"),
-        classes=tuple(classes),
         groups=groups,
     )
     dataset.check_learnable()

@@ -51,7 +51,7 @@ class OrderedBatches:
         final: bool = False,
     ) -> None:
         self._read, self.before = source.inputs(network, phase)
-        self._labels = dataset.labels
+        self._labels = dataset.targets.labels
         splits = ("train", "validation") if final else ("train",)
         by_digest = sorted(dataset.where(*splits), key=dataset.digests.__getitem__)
         self._training = np.array(by_digest, np.int64)

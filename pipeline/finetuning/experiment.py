@@ -185,8 +185,10 @@ def finetune(
         model,
         {**described, "frozen_weights": frozen},
         (),
-        None if settings.final else evaluate(dataset.labels[held_out], probabilities[held_out]),
-        evaluate(dataset.labels[test], probabilities[test]),
+        None
+        if settings.final
+        else evaluate(dataset.targets.labels[held_out], probabilities[held_out]),
+        evaluate(dataset.targets.labels[test], probabilities[test]),
         time.perf_counter() - started,
         probabilities,
         curves,

@@ -22,7 +22,7 @@ from pipeline.backbones.running import Backbone
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.urls import Location, locate
 from pipeline.errors import ImageError, ModelError, PipelineError
-from pipeline.evaluation.threshold import Threshold
+from pipeline.evaluation.threshold import Threshold, call
 from pipeline.features.computing import Forward, Task, compute_rows
 from pipeline.features.views import Views
 from pipeline.heads.dense import DenseHead
@@ -103,10 +103,7 @@ class Model:
 
     def call(self, p: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """Tell the class of each row, shape (n,), from probabilities of shape (n, k)."""
-        if self.threshold:
-            return self.threshold.apply(p)
-        likeliest: npt.NDArray[np.int64] = p.argmax(axis=1)
-        return likeliest
+        return call(p, self.threshold)
 
     def probabilities(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """Apply the head to features.

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.evaluation.threshold import call
+
 Floats = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 
@@ -120,7 +122,7 @@ def reliability(truth: Labels, p: Floats) -> Reliability:
     if p.shape[1] == 2:
         said, happened = p[:, 1], truth == 1
     else:
-        said, happened = p.max(axis=1), p.argmax(axis=1) == truth
+        said, happened = p.max(axis=1), call(p) == truth
     bins = np.minimum((said * BINS).astype(np.int64), BINS - 1)
     counts = np.bincount(bins, minlength=BINS)
     there = counts > 0

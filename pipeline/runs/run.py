@@ -160,7 +160,9 @@ class Run:
             p = corrected_t_test(differences, folds=self.protocol.cv)
             return Comparison(first.head, second.head, points, p, "corrected resampled t test")
         test = self.dataset.where("test")
-        right, other = (one.predicted[test] == self.dataset.labels[test] for one in (first, second))
+        right, other = (
+            self.dataset.targets.right(one.predicted[test], test) for one in (first, second)
+        )
         if self.dataset.groups:
             p = sign_flip_test(right, other, find_units(self.dataset)[test])
             return Comparison(first.head, second.head, points, p, "exact sign-flip test by group")

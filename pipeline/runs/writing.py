@@ -192,7 +192,7 @@ def _write_predictions(run: Run, file: Path) -> None:
         probabilities = (f"probability of {name}" for name in dataset.classes)
         writer.writerow(["path", "split", "label", "head", "predicted", *probabilities])
         for result in run.results:
-            columns = (dataset.paths, dataset.splits, dataset.labels, result.predicted)
+            columns = (dataset.paths, dataset.splits, dataset.targets.labels, result.predicted)
             for path, split, label, called, values in zip(*columns, result.probabilities):
                 predicted = dataset.classes[called]
                 row = [path, split, dataset.classes[label], result.head, predicted]

@@ -45,14 +45,14 @@ def look(model, dataset, rows, **settings):
 def test_the_surest_mistakes_come_first_then_two_right_ones_of_each_class(fitted):
     found, p = look(*fitted)
     dataset = fitted[1]
-    sure, right = p.max(axis=1), p.argmax(axis=1) == dataset.labels
+    sure, right = p.max(axis=1), p.argmax(axis=1) == dataset.targets.labels
     wrong = [place for place in np.argsort(-sure) if place >= 150 and not right[place]]
     assert len(wrong) > MISTAKES
     assert found.places[:MISTAKES].tolist() == wrong[:MISTAKES]
     rest = found.places[MISTAKES:]
-    assert dataset.labels[rest].tolist() == [0, 0, 1, 1, 2, 2]
+    assert dataset.targets.labels[rest].tolist() == [0, 0, 1, 1, 2, 2]
     for label in range(3):
-        of_class = (dataset.labels == label) & right & (np.arange(300) >= 150)
+        of_class = (dataset.targets.labels == label) & right & (np.arange(300) >= 150)
         assert set(rest[2 * label : 2 * label + 2]) == set(
             np.argsort(np.where(of_class, -sure, 0))[:2]
         )
@@ -61,7 +61,7 @@ def test_the_surest_mistakes_come_first_then_two_right_ones_of_each_class(fitted
 def test_what_a_fold_called_an_image_decides_what_is_a_mistake_and_not_the_model(fitted):
     model, dataset, rows = fitted
     p = model.probabilities(rows)
-    called = dataset.labels.copy()
+    called = dataset.targets.labels.copy()
     called[[200, 250]] = (called[[200, 250]] + 1) % 3
     found = find_examples(model, dataset, p, rows.__getitem__, predicted=called)
     assert {*found.places[:2]} == {200, 250}

@@ -28,6 +28,7 @@ from pipeline.analysis.neighbours import find_neighbours
 from pipeline.analysis.outliers import find_outliers
 from pipeline.analysis.problems import find_problems, find_problems_quickly
 from pipeline.data.dataset import Dataset
+from pipeline.data.targets import Targets
 from pipeline.evaluation.groups import join_groups
 from pipeline.heads.registry import get_head
 
@@ -289,7 +290,7 @@ def test_without_copies_nothing_leaks_and_with_copies_alone_nothing_is_known():
 def test_in_cross_validation_where_all_are_test_images_nothing_is_said_of_leakage(planted):
     dataset, rows = planted
     dataset = dataclasses.replace(dataset, splits=np.repeat("test", 240))
-    found = find_problems_quickly(dataset, rows, dataset.labels)
+    found = find_problems_quickly(dataset, rows, dataset.targets.labels)
     assert found.leakage.total == 0
     assert not any("test image" in sentence for sentence in found.summary())
     assert not any("training images" in sentence for sentence in found.summary())
@@ -301,7 +302,7 @@ def test_in_cross_validation_where_all_are_test_images_nothing_is_said_of_leakag
 
 def test_in_cross_validation_copies_are_in_no_split(planted):
     dataset, rows = planted
-    found = find_problems_quickly(dataset.all_in("test"), rows, dataset.labels)
+    found = find_problems_quickly(dataset.all_in("test"), rows, dataset.targets.labels)
     assert "2 pairs of copies, or nearly." in found.summary()
     rows[[12, 13]] = rows[[10, 11]]
     within = find_problems(dataset, rows, build=logistic, repeats=0).summary()
@@ -507,9 +508,8 @@ def planted():
         name="photos",
         paths=tuple(Path(f"{number}.png") for number in range(240)),
         digests=tuple(digests(240)),
-        labels=labels.astype(np.int64),
+        targets=Targets(labels.astype(np.int64), ("cat", "dog")),
         splits=where,
-        classes=("cat", "dog"),
     )
     return dataset, rows
 
@@ -519,8 +519,8 @@ def test_everything_is_found_at_once(planted):
     found = find_problems(dataset, rows, build=logistic, repeats=1)
     assert ends(found.duplicates.pairs) == [(10, 230), (11, 231)]
     flat = rows.reshape(240, -1)
-    told = logistic(0).fit(flat[:180], dataset.labels[:180]).predict(flat[180:])
-    right = np.delete(told == dataset.labels[180:], [50, 51])
+    told = logistic(0).fit(flat[:180], dataset.targets.labels[:180]).predict(flat[180:])
+    right = np.delete(told == dataset.targets.labels[180:], [50, 51])
     assert found.leakage.total == 60
     assert found.leakage.accuracy_of_rest == right.mean() < 1
     assert {suspect.place for suspect in found.labels.suspects[:2]} == {20, 200}
@@ -541,14 +541,14 @@ def test_what_is_given_is_not_computed_again(planted):
         raise AssertionError("nothing is to be fitted")
 
     p = np.full((240, 2), 0.5)
-    predicted = dataset.labels.copy()
+    predicted = dataset.targets.labels.copy()
     predicted[dataset.splits == "test"] = 0
     found = find_problems(
         dataset, rows, build=build, probabilities=p, predicted=predicted, repeats=0
     )
     assert found.curve is None
     assert found.labels.suspects == ()
-    wrong = (dataset.labels[180:] == 1) & ~np.isin(np.arange(180, 240), [230, 231])
+    wrong = (dataset.targets.labels[180:] == 1) & ~np.isin(np.arange(180, 240), [230, 231])
     assert found.leakage.accuracy_of_rest < 1 - wrong.sum() / 60 + 0.01
 
 
@@ -584,7 +584,7 @@ def test_groups_of_the_data_set_are_kept_together_in_folds_and_in_the_learning_c
     monkeypatch.setattr(problems, "measure_learning_curve", remember)
     grouped = dataclasses.replace(dataset, groups=tuple(groups))
     find_problems(grouped, rows, build=logistic, repeats=1)
-    find_problems_quickly(grouped, rows, dataset.labels)
+    find_problems_quickly(grouped, rows, dataset.targets.labels)
     of_labels, of_curve, quickly = seen
     for found in seen:
         assert len({*found[1:7]}) == 1
@@ -641,13 +641,15 @@ def test_the_summary_says_what_leaks_in_points(leakage, sentence):
 
 def test_quickly_is_everything_but_the_curve_and_only_for_so_many_images(planted, monkeypatch):
     dataset, rows = planted
-    found = find_problems_quickly(dataset, rows, dataset.labels, seed=3)
+    found = find_problems_quickly(dataset, rows, dataset.targets.labels, seed=3)
     logistic = get_head("logistic").build
-    same = find_problems(dataset, rows, build=logistic, predicted=dataset.labels, repeats=0, seed=3)
+    same = find_problems(
+        dataset, rows, build=logistic, predicted=dataset.targets.labels, repeats=0, seed=3
+    )
     assert found.to_dict() == same.to_dict()
     assert found.curve is None
     monkeypatch.setattr(problems, "QUICK", 239)
-    assert find_problems_quickly(dataset, rows, dataset.labels) is None
+    assert find_problems_quickly(dataset, rows, dataset.targets.labels) is None
 
 
 def test_a_data_set_too_small_to_judge_labels_by_has_the_rest_told():

@@ -173,13 +173,7 @@ def test_the_sample_is_of_training_images_and_does_not_depend_on_order(
     assert len(set(read)) == 8
     assert set(read) < training
     assert counts == [8]
-    backwards = replace(
-        photos,
-        paths=photos.paths[::-1],
-        labels=photos.labels[::-1],
-        digests=photos.digests[::-1],
-        splits=photos.splits[::-1],
-    )
+    backwards = photos.take(range(len(photos))[::-1])
     assert calibrated(backwards, small_recipe(), cache=tmp_path) == one
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import CountingBackbone, files_in, no_network, paint, run_json
+from conftest import CountingBackbone, files_in, no_network, paint, relabelled, run_json
 
 from pipeline.backbones.registry import vgg16_recipe
 from pipeline.classification import experiment as classification
@@ -88,10 +88,10 @@ def test_candidates_are_fitted_on_train_and_the_chosen_one_again_on_train_and_va
     assert {entry[2] for entry in fits} == {7}
     for entry in fits[:3]:
         assert np.array_equal(entry[3], rows[:60])
-        assert np.array_equal(entry[4], data.labels[:60])
+        assert np.array_equal(entry[4], data.targets.labels[:60])
         assert entry[5] == {}
     assert np.array_equal(fits[3][3], rows[:90])
-    assert np.array_equal(fits[3][4], data.labels[:90])
+    assert np.array_equal(fits[3][4], data.targets.labels[:90])
     # Before the last fit, nothing but validation rows was looked at.
     before = recorded["one"][: next(i for i, e in enumerate(recorded["one"]) if e is fits[3])]
     looked_at = [entry[3] for entry in before if entry[0] == "predict"]
@@ -118,7 +118,7 @@ def test_a_head_that_stops_by_validation_is_kept_as_it_is(place, recorded):
     rows, labels = fits[0][5]["validation_data"]
     assert len(fits[0][3]) == 60
     assert len(rows) == 30
-    assert np.array_equal(labels, data.labels[60:90])
+    assert np.array_equal(labels, data.targets.labels[60:90])
 
 
 def test_every_head_sees_the_same_rows_and_splits(place, recorded):
@@ -135,10 +135,10 @@ def test_every_head_sees_the_same_rows_and_splits(place, recorded):
 
 
 def with_labels_turned(data, split):
-    labels = data.labels.copy()
+    labels = data.targets.labels.copy()
     places = data.where(split)
     labels[places] = 1 - labels[places]
-    return dataclasses.replace(data, labels=labels)
+    return relabelled(data, labels)
 
 
 def test_test_labels_have_no_say_in_what_is_chosen_or_in_which_head_is_best(place):
@@ -173,7 +173,7 @@ def test_the_best_head_is_the_one_with_the_lowest_log_loss_on_validation(place):
 def test_test_figures_are_those_of_the_kept_probabilities_on_the_test_split(place):
     data = place.data()
     result = place.classify(data).results[0]
-    assert result.test == evaluate(data.labels[90:], result.probabilities[90:])
+    assert result.test == evaluate(data.targets.labels[90:], result.probabilities[90:])
     assert result.test.n == 30
     assert result.validation.n == 30
     flat = FeatureStore(place.folder / "cache", place.recipe).read(extraction.keys(data))
@@ -216,7 +216,7 @@ def test_three_classes_work_as_two_do(place):
 def test_a_class_without_validation_images_is_no_obstacle(place):
     data = place.data(classes=("blue", "green", "red"))
     splits = data.splits.copy()
-    splits[(data.labels == 2) & (splits == "validation")] = "train"
+    splits[(data.targets.labels == 2) & (splits == "validation")] = "train"
     result = place.classify(dataclasses.replace(data, splits=splits)).results[0]
     assert result.validation.roc_auc is None
     assert result.test.roc_auc is not None
@@ -265,13 +265,7 @@ def test_each_result_is_told_as_soon_as_it_is_there(place):
 
 def test_rows_that_are_missing_are_made_first_and_only_those(photos, recipe, backbone, tmp_path):
     data = load_dataset(photos)
-    half = dataclasses.replace(
-        data,
-        paths=data.paths[::2],
-        digests=data.digests[::2],
-        labels=data.labels[::2],
-        splits=data.splits[::2],
-    )
+    half = data.take(range(0, len(data), 2))
     where = {"recipe": recipe, "cache": tmp_path / "cache"}
     extraction.extract(half, backbone=backbone, **where)
     told = []
@@ -587,7 +581,7 @@ def test_too_few_images_of_a_class_for_a_cross_validation_are_refused(place, cou
     labels = np.zeros(120, np.int64)
     labels[:count] = 1
     with pytest.raises(DataError, match=says):
-        place.classify(dataclasses.replace(place.data(), labels=labels), cv=5)
+        place.classify(relabelled(place.data(), labels), cv=5)
     assert not place.runs.exists()
 
 
@@ -650,7 +644,7 @@ def store_views(place, data, views, noise=1.0, of_class=lambda label: label):
     """Put rows of views into the cache; give them by view and image."""
     rng = np.random.default_rng(8)
     found = rng.exponential(size=(views.count, len(data), *place.recipe.shape)) * noise
-    found[:, np.arange(len(data)), 0, 0, of_class(data.labels)] += 1
+    found[:, np.arange(len(data)), 0, 0, of_class(data.targets.labels)] += 1
     found[0] = FeatureStore(place.folder / "cache", place.recipe).read(extraction.keys(data))
     store = FeatureStore(place.folder / "cache", views.recipe(place.recipe))
     for view in range(1, views.count):
@@ -670,14 +664,14 @@ def test_heads_learn_from_all_views_of_training_images_and_of_no_others(
     assert len(fits) == 3 + 3 + 1  # with views, without for comparison, and the chosen one again
     for entry in fits[:3]:
         assert np.array_equal(entry[3], np.concatenate(rows[:, :60]))
-        assert np.array_equal(entry[4], np.tile(data.labels[:60], 3))
+        assert np.array_equal(entry[4], np.tile(data.targets.labels[:60], 3))
     for entry in fits[3:6]:
         assert np.array_equal(entry[3], rows[0, :60])
-        assert np.array_equal(entry[4], data.labels[:60])
+        assert np.array_equal(entry[4], data.targets.labels[:60])
     # Of validation images, there are more views only where they are asked for.
     last = rows[:, :90] if everywhere else [rows[0, :90], rows[1, :60], rows[2, :60]]
     assert np.array_equal(fits[6][3], np.concatenate(last))
-    labels = [data.labels[: len(part)] for part in last]
+    labels = [data.targets.labels[: len(part)] for part in last]
     assert np.array_equal(fits[6][4], np.concatenate(labels))
     # What is looked at before the choice is validation images alone.
     where = next(i for i, entry in enumerate(recorded["one"]) if entry is fits[6])
@@ -698,7 +692,7 @@ def test_a_head_that_stops_by_validation_watches_images_as_they_are(place, recor
     for entry in fits:
         watched, labels = entry[5]["validation_data"]
         assert np.array_equal(watched, rows[0, 60:90])
-        assert np.array_equal(labels, data.labels[60:90])
+        assert np.array_equal(labels, data.targets.labels[60:90])
 
 
 def test_views_of_one_image_are_never_parted_where_a_head_calibrates(place, recorded):
@@ -722,7 +716,7 @@ def test_tta_gives_the_mean_of_the_probabilities_of_all_views(place):
         by_view = np.array([result.model.probabilities(view) for view in rows])
         assert by_view.std(axis=0).max() > 0.01
         assert np.allclose(result.probabilities, by_view.mean(axis=0), rtol=0, atol=1e-12)
-        assert result.test == evaluate(data.labels[90:], result.probabilities[90:])
+        assert result.test == evaluate(data.targets.labels[90:], result.probabilities[90:])
         assert (result.model.views, result.model.augmentation) == (4, PRESETS["mild"].name)
         assert result.parameters["averaged_over_views"] is True
         averaged = [parameters["averaged_over_views"] for parameters, _ in result.candidates]

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import run_json
+from conftest import relabelled, run_json
 
 from pipeline import Views, get_augmentation
 from pipeline.analysis.classes import find_class_problems
@@ -106,14 +106,12 @@ def test_the_page_says_that_rows_were_streamed_and_what_was_not_looked_for(place
 
 def test_of_many_small_classes_a_few_are_named(place):
     data = place.data()
-    many = dataclasses.replace(
-        data,
-        labels=np.arange(len(data)) % 30,
-        classes=tuple(f"class {number:02}" for number in range(30)),
+    many = relabelled(
+        data, np.arange(len(data)) % 30, tuple(f"class {number:02}" for number in range(30))
     )
     first, *named = not_looked_for(many)
     assert len(named) == 5
-    found = find_class_problems(many.labels, many.splits, many.classes).notes
+    found = find_class_problems(many.targets.labels, many.splits, many.classes).notes
     assert f"and {len(found) - 5} more notes like the following." in first
     assert tuple(named) == found[:5]
 
@@ -121,7 +119,7 @@ def test_of_many_small_classes_a_few_are_named(place):
 def test_test_labels_have_no_say(place):
     data = place.data(noise=0.6)
     rows_in_shards(place, data)
-    turned = data.labels.copy()
+    turned = data.targets.labels.copy()
     turned[90:] = 1 - turned[90:]
     other = place.data(noise=0.6)
     object.__setattr__(other, "labels", turned)
@@ -139,12 +137,14 @@ def test_test_labels_have_no_say(place):
 def test_balanced_classes_count_the_same(place, head):
     data = place.data((600, 200, 200), noise=2.0)
     few = np.arange(len(data)) % 10 == 0  # one in ten is of the second class
-    kept = np.flatnonzero((data.labels == 0) | few | np.isin(np.arange(len(data)) % 10, [1]))
+    kept = np.flatnonzero(
+        (data.targets.labels == 0) | few | np.isin(np.arange(len(data)) % 10, [1])
+    )
     data = type(data)(
         data.name,
         tuple(data.paths[one] for one in kept),
         tuple(data.digests[one] for one in kept),
-        data.labels[kept],
+        data.targets.labels[kept],
         data.splits[kept],
         data.classes,
     )

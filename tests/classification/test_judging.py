@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import run_json
+from conftest import relabelled, run_json
 from sklearn.metrics import log_loss
 
 from pipeline.analysis import problems
@@ -98,26 +98,26 @@ def test_a_search_judges_candidates_on_folds_of_training_and_validation_images(p
         p = np.empty((90, 2))
         for fold in folds:
             others = np.setdiff1d(np.arange(90), fold)
-            fitted = head.build(0, **parameters).fit(flat[others], data.labels[others])
+            fitted = head.build(0, **parameters).fit(flat[others], data.targets.labels[others])
             p[fold] = fitted.predict_proba(flat[fold])
         p /= p.sum(axis=1, keepdims=True)  # float32 to float64
-        assert loss == pytest.approx(log_loss(data.labels[:90], p), abs=1e-6)
+        assert loss == pytest.approx(log_loss(data.targets.labels[:90], p), abs=1e-6)
     best = min(result.candidates, key=lambda one: one[1])
     assert result.parameters == best[0]
     assert result.validation.log_loss == pytest.approx(best[1])
     assert result.validation.n == 90
-    final = head.build(0, **best[0]).fit(flat[:90], data.labels[:90])
+    final = head.build(0, **best[0]).fit(flat[:90], data.targets.labels[:90])
     assert result.probabilities == pytest.approx(final.predict_proba(flat), abs=1e-6)
     assert result.test.n == 30
 
 
 def test_test_labels_have_no_say_in_a_search(place):
     data = place.data(noise=0.6)
-    turned = data.labels.copy()
+    turned = data.targets.labels.copy()
     turned[90:] = 1 - turned[90:]
     honest, other = (
         judge(task_on(place, one, search=True, threshold="f1"), get_head("rbf-svm"))
-        for one in (data, dataclasses.replace(data, labels=turned))
+        for one in (data, relabelled(data, turned))
     )
     assert other.parameters == honest.parameters
     assert other.candidates == honest.candidates
@@ -215,12 +215,12 @@ def test_labels_of_a_fold_have_no_say_in_what_is_said_of_it(place, monkeypatch, 
     )
 
     def judged(labels):
-        of_them = dataclasses.replace(data, labels=labels)
+        of_them = relabelled(data, labels)
         return judge(task_on(place, of_them, cv=5, threshold="youden"), head)
 
-    honest = judged(data.labels)
+    honest = judged(data.targets.labels)
     for fold in folds[:2]:
-        turned = data.labels.copy()
+        turned = data.targets.labels.copy()
         turned[fold] = 1 - turned[fold]
         other = judged(turned)
         assert np.array_equal(other.probabilities[fold], honest.probabilities[fold])
@@ -242,13 +242,15 @@ def test_parameters_are_chosen_by_fits_that_saw_neither_the_fold_tested_on_nor_t
             for judged in folds:
                 if judged is not tested:
                     learned = np.setdiff1d(np.arange(120), np.concatenate([tested, judged]))
-                    fitted = head.build(0, **parameters).fit(flat[learned], data.labels[learned])
+                    fitted = head.build(0, **parameters).fit(
+                        flat[learned], data.targets.labels[learned]
+                    )
                     p = fitted.predict_proba(flat[judged])
-                    surprise += [-np.log(p[np.arange(len(judged)), data.labels[judged]])]
+                    surprise += [-np.log(p[np.arange(len(judged)), data.targets.labels[judged]])]
             losses.append(np.mean(np.concatenate(surprise)))
         learned = np.setdiff1d(np.arange(120), tested)
         best = head.grid[int(np.argmin(losses))]
-        fitted = head.build(0, **best).fit(flat[learned], data.labels[learned])
+        fitted = head.build(0, **best).fit(flat[learned], data.targets.labels[learned])
         expected = fitted.predict_proba(flat[tested])
         assert result.probabilities[tested] == pytest.approx(expected, abs=1e-6)
 
@@ -333,9 +335,9 @@ def test_groups_of_several_classes_are_parted_neither_between_folds_nor_within_a
     data = place.data()
     group = np.arange(120) // 6  # three of each class
     data = dataclasses.replace(data, groups=tuple(map(str, group)))
-    for sides in CalibrationFolds(0, group).split(np.empty((120, 1)), data.labels):
+    for sides in CalibrationFolds(0, group).split(np.empty((120, 1)), data.targets.labels):
         assert not np.intersect1d(*(group[side] for side in sides)).size
-        assert all(np.bincount(data.labels[side]).min() > 0 for side in sides)
+        assert all(np.bincount(data.targets.labels[side]).min() > 0 for side in sides)
     for name in ("rbf-svm", "linear-svm"):
         result = judge(task_on(place, data, cv=4), get_head(name))
         assert result.test.accuracy > 0.7
@@ -392,15 +394,15 @@ def test_a_threshold_is_chosen_on_validation_images_and_kept_with_the_model(plac
     result = run.best
     flat = rows_of(place, data).reshape(120, -1)
     fitted = get_head("logistic").build(0, **result.parameters)
-    p = fitted.fit(flat[:60], data.labels[:60]).predict_proba(flat[60:90])
-    expected = choose_threshold(data.labels[60:90], p, Aim("recall", 0.9), 0)
+    p = fitted.fit(flat[:60], data.targets.labels[:60]).predict_proba(flat[60:90])
+    expected = choose_threshold(data.targets.labels[60:90], p, Aim("recall", 0.9), 0)
     found = result.model.threshold
     assert (found.positive, found.aim, found.reached) == (0, "recall=0.9", True)
     assert found.value == pytest.approx(expected.value, abs=1e-6)
     said = np.where(result.probabilities[:, 0] >= found.value, 0, 1)
     assert np.array_equal(result.predicted, said)
     assert not np.array_equal(said, result.probabilities.argmax(axis=1))
-    assert result.test == evaluate(data.labels[90:], result.probabilities[90:], said[90:])
+    assert result.test == evaluate(data.targets.labels[90:], result.probabilities[90:], said[90:])
     assert run_json(run)["heads"][0]["threshold"] == found.to_dict()
     predictions = read_run(run.folder).predictions["logistic"]
     assert np.array_equal(predictions.predicted, said[90:])

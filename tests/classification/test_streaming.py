@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import relabelled
 from scipy.special import softmax
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -18,6 +19,7 @@ from pipeline.classification.streaming.fit import watch
 from pipeline.classification.streaming.heads import fit_streamed
 from pipeline.classification.streaming.stream import Stream
 from pipeline.data.dataset import Dataset
+from pipeline.data.targets import Targets
 from pipeline.errors import DataError, PipelineError, StoreError
 from pipeline.evaluation.metrics import log_loss
 from pipeline.features.store import FeatureStore
@@ -39,9 +41,8 @@ def make(folder, recipe, count, classes=2, per_shard=64):
         name="photos",
         paths=[Path(f"{number}.png") for number in range(count)],
         digests=digests,
-        labels=labels,
+        targets=Targets(labels, tuple(string.ascii_lowercase[:classes])),
         splits=rng.choice(["train", "validation", "test"], count, p=[0.6, 0.2, 0.2]),
-        classes=tuple(string.ascii_lowercase[:classes]),
     )
     return store, dataset, rows.reshape(count, -1)
 
@@ -58,13 +59,15 @@ def test_an_epoch_gives_each_row_of_a_split_once_in_an_order_of_its_own(tmp_path
     seen = [np.concatenate([part for part, _ in epoch]) for epoch in epochs]
     labels = [np.concatenate([part for _, part in epoch]) for epoch in epochs]
     train = dataset.where("train")
-    known = {row.tobytes(): label for row, label in zip(rows[train], dataset.labels[train])}
+    known = {row.tobytes(): label for row, label in zip(rows[train], dataset.targets.labels[train])}
     assert np.array_equal(seen[0], seen[2])
     assert not np.array_equal(seen[0], seen[1])
     for given, truth in zip(seen, labels):
         assert len(given) == len(train)
         assert [known.pop(row.tobytes()) for row in given] == truth.tolist()
-        known = {row.tobytes(): label for row, label in zip(rows[train], dataset.labels[train])}
+        known = {
+            row.tobytes(): label for row, label in zip(rows[train], dataset.targets.labels[train])
+        }
     assert len(epochs[0]) == 2  # 16 shards, 8 mixed at a time
 
 
@@ -74,7 +77,9 @@ def test_copies_of_an_image_count_as_often_as_they_are_listed(tmp_path, narrow):
         dataset,
         paths=[*dataset.paths, Path("copy.png")],
         digests=[*dataset.digests, dataset.digests[7]],
-        labels=np.append(dataset.labels, 1 - dataset.labels[7]),
+        targets=Targets(
+            np.append(dataset.targets.labels, 1 - dataset.targets.labels[7]), dataset.classes
+        ),
         splits=np.append(dataset.splits, dataset.splits[7]),
     )
     split = dataset.splits[7]
@@ -134,7 +139,7 @@ def test_functions_are_applied_to_a_splits_images_in_their_order(tmp_path, narro
 
 def test_balanced_classes_weigh_what_scikit_learn_gives_them(tmp_path, narrow):
     store, dataset, _ = make(tmp_path, narrow, 100, classes=3)
-    labels = dataset.labels[dataset.where("train")]
+    labels = dataset.targets.labels[dataset.where("train")]
     expected = compute_class_weight("balanced", classes=np.arange(3), y=labels)
     stream = Stream(store, dataset)
     assert stream.class_weights("train", balanced=True) == pytest.approx(expected)
@@ -158,7 +163,7 @@ def test_a_streamed_head_is_about_as_good_as_one_in_memory(tmp_path, narrow, nam
     fit = fit_streamed(head, Stream(store, dataset), on_epoch=lambda *epoch: done.append(epoch))
     train, test = dataset.where("train"), dataset.where("test")
     held_out = dataset.where("validation")
-    truth = dataset.labels
+    truth = dataset.targets.labels
     watched = {"validation_data": (rows[held_out], truth[held_out])} if head.early_stopping else {}
     whole = head.build(0).fit(rows[train], truth[train], **watched)
     accuracy = [(one.predict(rows[test]) == truth[test]).mean() for one in (fit.classifier, whole)]
@@ -185,9 +190,9 @@ def test_calibration_is_that_of_the_scores_of_images_not_learned_from(tmp_path, 
     seen_all = fit.classifier.predict_proba(rows[held_out])
     assert not np.allclose(seen_all, fit.held_out)  # the final fit knows them
     # Turning the labels of validation turns the sigmoid, so these decide it.
-    turned = dataset.labels.copy()
+    turned = dataset.targets.labels.copy()
     turned[held_out] = 1 - turned[held_out]
-    other = fit_streamed(head, Stream(store, dataclasses.replace(dataset, labels=turned)))
+    other = fit_streamed(head, Stream(store, relabelled(dataset, turned)))
     assert np.corrcoef(fit.held_out[:, 1], other.held_out[:, 1])[0, 1] < -0.9
 
 
@@ -196,8 +201,8 @@ def test_what_is_said_of_an_image_is_by_a_calibration_that_has_not_seen_it(tmp_p
     head = dataclasses.replace(get_head("linear-svm"), grid=({"C": 1.0},))
     worse = []
     for seed in range(5):  # labels that rows tell nothing of
-        labels = np.random.default_rng(seed).permutation(dataset.labels)
-        guessed = dataclasses.replace(dataset, labels=labels)
+        labels = np.random.default_rng(seed).permutation(dataset.targets.labels)
+        guessed = relabelled(dataset, labels)
         fit = fit_streamed(head, Stream(store, guessed, seed=seed))
         truth = labels[dataset.where("validation")]
         shares = np.bincount(truth) / len(truth)
@@ -212,9 +217,9 @@ def test_a_calibration_on_a_sample_is_about_that_on_all_even_if_a_class_is_rare(
     store, dataset, _ = make(tmp_path, narrow, 3000)
     validation = dataset.where("validation")
     splits = dataset.splits.copy()
-    splits[validation[dataset.labels[validation] == 1][60:]] = "train"
+    splits[validation[dataset.targets.labels[validation] == 1][60:]] = "train"
     dataset = dataclasses.replace(dataset, splits=splits)
-    truth = dataset.labels[dataset.where("validation")]
+    truth = dataset.targets.labels[dataset.where("validation")]
     head = get_head("linear-svm")
     whole = fit_streamed(head, Stream(store, dataset))
     monkeypatch.setattr(linear, "_CALIBRATED_ON", 100)
@@ -240,8 +245,8 @@ def test_a_sample_is_all_or_some_of_every_class_drawn_from_all_of_it(tmp_path, n
     store, dataset, _ = make(tmp_path, narrow, 1000)
     labels = np.repeat(np.arange(12), [900, 80, *[2] * 10])
     splits = np.repeat("validation", 1000)
-    labelled = dataclasses.replace(
-        dataset, labels=labels, splits=splits, classes=tuple(string.ascii_lowercase[:12])
+    labelled = relabelled(
+        dataclasses.replace(dataset, splits=splits), labels, tuple(string.ascii_lowercase[:12])
     )
     stream = Stream(store, labelled)
     monkeypatch.setattr(linear, "_CALIBRATED_ON", 1000)
@@ -266,7 +271,9 @@ def test_a_sample_is_all_or_some_of_every_class_drawn_from_all_of_it(tmp_path, n
 def test_a_class_with_too_few_images_to_calibrate_on_is_named(tmp_path, narrow, left, said):
     store, dataset, _ = make(tmp_path, narrow, 300, classes=3)
     splits = dataset.splits.copy()
-    splits[np.flatnonzero((dataset.labels == 2) & (splits == "validation"))[left:]] = "train"
+    splits[np.flatnonzero((dataset.targets.labels == 2) & (splits == "validation"))[left:]] = (
+        "train"
+    )
     without = dataclasses.replace(dataset, splits=splits)
     done = []
     with pytest.raises(PipelineError, match=f"validation split has {said} image of the class c"):
@@ -348,7 +355,7 @@ def test_heads_are_watched_as_if_all_was_said_at_once(tmp_path, narrow):
     heads = [lambda rows, at=at: softmax(rows @ at, axis=1) for at in rng.normal(size=(2, 12, 3))]
     weights = np.array([0.5, 1, 4])
     validation = dataset.where("validation")
-    truth = dataset.labels[validation]
+    truth = dataset.targets.labels[validation]
     expected = [
         (
             log_loss(truth, p),

@@ -210,7 +210,7 @@ def test_an_exported_file_can_be_read_without_this_project(stored):
     dataset = load_dataset(stored)
     with h5py.File("features.h5") as file:
         assert np.array_equal(file["features"][:], the_store().read(keys(dataset)))
-        assert file["labels"][:].tolist() == dataset.labels.tolist()
+        assert file["labels"][:].tolist() == dataset.targets.labels.tolist()
         assert file["classes"].asstr()[:].tolist() == ["blue", "red"]
         assert file["paths"].asstr()[0] == str(dataset.paths[0])
         assert file["splits"].asstr()[:].tolist() == dataset.splits.tolist()

@@ -1,7 +1,6 @@
 """Which images there are, and that no image ever leaves its split: layouts, split rules, names."""
 
 import csv
-import dataclasses
 import hashlib
 import json
 import os
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CountingBackbone, paint_classes
+from conftest import CountingBackbone, paint_classes, relabelled
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -51,7 +50,9 @@ def images(dataset: Dataset, root: Path) -> dict[str, tuple[str, str]]:
     """Map each image's path below `root` to its label and split."""
     return {
         str(path.relative_to(root)): (dataset.classes[label], str(split))
-        for path, label, split in zip(dataset.paths, dataset.labels, dataset.splits, strict=True)
+        for path, label, split in zip(
+            dataset.paths, dataset.targets.labels, dataset.splits, strict=True
+        )
     }
 
 
@@ -313,7 +314,12 @@ def test_a_csv_may_name_files_relative_to_itself_or_anywhere(tmp_path, monkeypat
     dataset = load_dataset(file, **BLANK_SHARES)
     assert dataset.name == "pets"
     assert [path.read_text() for path in dataset.paths] == ["img/a.jpg", "b.jpg", "c.jpg", "d.jpg"]
-    assert [dataset.classes[label] for label in dataset.labels] == ["cat", "dog", "cat", "dog"]
+    assert [dataset.classes[label] for label in dataset.targets.labels] == [
+        "cat",
+        "dog",
+        "cat",
+        "dog",
+    ]
 
 
 def test_a_csv_may_be_as_excel_writes_it_and_have_more_columns(tmp_path):
@@ -699,9 +705,9 @@ def test_the_digest_of_a_data_set_ignores_order_and_names_and_nothing_else(pets,
         path.rename(path.with_name(f"x{random.random()}.jpg"))
     assert load_dataset(moved).digest == dataset.digest
     assert load_dataset(moved, seed=1).digest != dataset.digest
-    labels = dataset.labels.copy()
+    labels = dataset.targets.labels.copy()
     labels[0] = 1 - labels[0]
-    assert dataclasses.replace(dataset, labels=labels).digest != dataset.digest
+    assert relabelled(dataset, labels).digest != dataset.digest
     assert dataset.without([Quarantined(dataset.paths[0], "")]).digest != dataset.digest
 
 

@@ -105,13 +105,7 @@ def test_rows_are_the_same_in_one_go_interrupted_in_another_order_and_other_batc
     assert np.array_equal(resumed.rows(), whole)
 
     order = np.random.default_rng(5).permutation(len(dataset))
-    shuffled = replace(
-        dataset,
-        paths=tuple(dataset.paths[i] for i in order),
-        digests=tuple(dataset.digests[i] for i in order),
-        labels=dataset.labels[order],
-        splits=dataset.splits[order],
-    )
+    shuffled = dataset.take(order)
     monkeypatch.setattr(extraction, "_PIXELS_PER_BATCH", 11 * recipe.size**2)
     assert np.array_equal(run(shuffled, cache="shuffled").rows(), whole[order])
 

@@ -106,7 +106,7 @@ def test_an_epoch_is_every_training_image_once_with_its_own_label(dataset, recip
     pairs = list(ordered(source, dataset, network=network).epoch(3, 0))
     places = places_of(inputs_of(pairs), dataset, recipe)
     assert sorted(places) == dataset.where("train").tolist() != places
-    assert labels_of(pairs).tolist() == dataset.labels[places].tolist()
+    assert labels_of(pairs).tolist() == dataset.targets.labels[places].tolist()
     assert [len(labels) for _, labels in pairs[:-1]] == [4] * (len(pairs) - 1)
 
 
@@ -154,13 +154,7 @@ def test_the_order_follows_from_the_bytes_of_the_images_and_not_from_their_names
 ):
     """As the name of an unfinished training does, which another order must not go on with."""
     order = np.random.default_rng(0).permutation(len(dataset))
-    moved = dataclasses.replace(
-        dataset,
-        paths=tuple(dataset.paths[place] for place in order),
-        digests=tuple(dataset.digests[place] for place in order),
-        labels=dataset.labels[order],
-        splits=dataset.splits[order],
-    )
+    moved = dataset.take(order)
     assert moved.digest == dataset.digest
     one, other = (
         list(ordered(Images(data, recipe, Views()), data, network=network).epoch(0, 0))
@@ -205,7 +199,7 @@ def test_validation_is_the_images_themselves_in_their_order(cached, dataset, rec
     held_out = dataset.where("validation")
     expected = CountingBackbone(recipe)(plain(dataset, held_out, recipe))
     assert np.array_equal(inputs_of(pairs), expected)
-    assert labels_of(pairs).tolist() == dataset.labels[held_out].tolist()
+    assert labels_of(pairs).tolist() == dataset.targets.labels[held_out].tolist()
 
 
 def test_rows_in_bfloat16_take_half_the_space_and_lose_nothing(dataset, recipe, tmp_path):

@@ -349,7 +349,7 @@ def test_it_starts_from_the_very_head_that_classify_trained(tune, classified):
     assert dense.head == "dense"
     np.testing.assert_allclose(run.results[0].probabilities, dense.probabilities, atol=1e-5)
     held_out = run.dataset.where("validation")
-    likelihoods = dense.probabilities[held_out, run.dataset.labels[held_out]]
+    likelihoods = dense.probabilities[held_out, run.dataset.targets.labels[held_out]]
     [(phase, epoch, figures)] = seen
     assert (phase, epoch) == ("finetune", 1)
     assert figures["val_loss"] == pytest.approx(-np.log(likelihoods).mean(), abs=1e-5)

@@ -13,6 +13,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.data.demo import demo_images
 from pipeline.data.digests import read_image
 from pipeline.data.images import decode
+from pipeline.data.targets import Targets
 from pipeline.errors import PipelineError
 from pipeline.features.extractor import extract
 from pipeline.finetuning.batches import OrderedBatches
@@ -252,9 +253,8 @@ def demo():
         name="demo",
         paths=tuple(path for path, _ in images),
         digests=tuple(read_image(path)[1] for path, _ in images),
-        labels=np.array([classes.index(label) for _, label in images]),
+        targets=Targets(np.array([classes.index(label) for _, label in images]), classes),
         splits=np.repeat(["train", "validation", "test"], (50, 4, 4)),
-        classes=classes,
     )
 
 

@@ -364,14 +364,14 @@ def test_the_surest_mistakes_come_first_with_their_pictures_and_probabilities(fo
         (
             (-probabilities[place].max(), place)
             for place in data.where("test")
-            if probabilities[place].argmax() != data.labels[place]
+            if probabilities[place].argmax() != data.targets.labels[place]
         ),
     )[:MISTAKES]
     section = report(folder).section("mistakes")
     items = list(section.one("ul").all("li"))
     assert len(items) == len(expected) > 10
     for item, (minus_probability, place) in zip(items, expected):
-        label = data.labels[place]
+        label = data.targets.labels[place]
         assert item.attributes["data-key"] == str(label)
         truth, seen = data.classes[label], data.classes[1 - label]
         assert item.one("figcaption").text == (

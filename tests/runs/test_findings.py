@@ -195,7 +195,7 @@ def test_every_run_is_looked_into(experiment):
 def test_problems_can_be_put_onto_a_runs_page(experiment):
     run, data = experiment
     rows = np.random.default_rng(0).random((120, 1, 1, 12), np.float32)
-    found = classification.find_problems_quickly(data, rows, data.labels)
+    found = classification.find_problems_quickly(data, rows, data.targets.labels)
     page = add_problems(run.folder, found)
     assert document(run.folder, "problems") == json.loads(json.dumps(found.to_dict()))
     assert found.summary()[0] in page.read_text()
@@ -210,7 +210,7 @@ def test_what_a_run_did_not_look_for_is_not_said_any_more_when_it_was_found(
     _, *small = run.remarks
     assert small
     rows = np.random.default_rng(0).random((120, 1, 1, 12), np.float32)
-    found = classification.find_problems_quickly(data, rows, data.labels)
+    found = classification.find_problems_quickly(data, rows, data.targets.labels)
     assert document(run.folder, "run")["remarks"] == list(run.remarks)
     page = add_problems(run.folder, found).read_text()
     assert "did not look for" not in page
@@ -223,7 +223,7 @@ def test_problems_of_other_images_are_not_put_onto_a_runs_page(experiment, place
     run, _ = experiment
     other = place_with_pictures.data(seed=1)
     rows = np.random.default_rng(0).random((120, 1, 1, 12), np.float32)
-    found = classification.find_problems_quickly(other, rows, other.labels)
+    found = classification.find_problems_quickly(other, rows, other.targets.labels)
     before = (run.folder / "problems.json").read_bytes()
     with pytest.raises(PipelineError, match="made from other images"):
         add_problems(run.folder, found)
@@ -241,10 +241,12 @@ def exported(tmp_path):
     recipe = vgg16_recipe(size=64, precision="float32")
     rng = np.random.default_rng(0)
     rows = rng.exponential(size=(80, *recipe.shape)) * (rng.random((80, *recipe.shape)) < 0.1)
-    rows[..., 0] += dataset.labels[:, None, None]
+    rows[..., 0] += dataset.targets.labels[:, None, None]
     train, test = dataset.where("train"), dataset.where("test")
     rows[test[0]] = rows[train[0]]
-    other = next(place for place in test if dataset.labels[place] != dataset.labels[train[1]])
+    other = next(
+        place for place in test if dataset.targets.labels[place] != dataset.targets.labels[train[1]]
+    )
     rows[other] = rows[train[1]]
     file = tmp_path / "features.h5"
     export_features(dataset, recipe, rows.astype(np.float32), file)

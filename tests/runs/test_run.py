@@ -98,7 +98,7 @@ def test_predictions_csv_has_a_line_for_each_image_and_head(place):
         assert {line["head"] for line in block} == {result.head}
         assert [line["path"] for line in block] == [str(path) for path in data.paths]
         assert [line["split"] for line in block] == data.splits.tolist()
-        assert [line["label"] for line in block] == [data.classes[i] for i in data.labels]
+        assert [line["label"] for line in block] == [data.classes[i] for i in data.targets.labels]
         written = [[float(line[f"probability of {c}"]) for c in data.classes] for line in block]
         assert np.array_equal(written, result.probabilities)
         for line in block:
@@ -259,7 +259,9 @@ def test_the_best_two_heads_are_compared_on_the_same_test_images(place):
     best, second = sorted(run.results, key=lambda result: result.validation.log_loss)[:2]
     found = run.comparison
     assert (found.first, found.second) == (best.head, second.head)
-    right = [one.probabilities[90:].argmax(axis=1) == data.labels[90:] for one in (best, second)]
+    right = [
+        one.probabilities[90:].argmax(axis=1) == data.targets.labels[90:] for one in (best, second)
+    ]
     assert found.p == disagreement(*right).p
     assert found.points == pytest.approx(100 * (right[0].mean() - right[1].mean()))
     assert run_json(run)["comparison"] == found.to_dict()
@@ -271,7 +273,7 @@ def test_with_groups_the_best_two_heads_are_compared_by_group(place):
     data = dataclasses.replace(place.data(noise=0.8), groups=groups)
     run = place.classify(data, ["knn", "logistic"])
     best, second = run.ranked
-    right = [one.predicted[90:] == data.labels[90:] for one in (best, second)]
+    right = [one.predicted[90:] == data.targets.labels[90:] for one in (best, second)]
     assert run.comparison.p == sign_flip_test(*right, np.arange(30) // 5)
     assert "sign-flip test by group" in run_json(run)["comparison"]["sentence"]
     assert run.comparison.sentence in verdict(read_run(run.folder))

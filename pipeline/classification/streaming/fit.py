@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pipeline.classification.streaming.stream import Floats, Rows, Stream
 from pipeline.evaluation.metrics import log_loss
+from pipeline.evaluation.threshold import call
 from pipeline.heads.estimators import Classifier
 
 Report = Callable[[int, int], None]
@@ -68,12 +69,12 @@ def watch(
         weights = np.ones(len(data.classes))
     sums, total = np.zeros((len(heads), 3)), np.zeros(3)
     for rows, places in stream.once("validation"):
-        truth = data.labels[places]
+        truth = data.targets.labels[places]
         of_rows = weights[truth]
         counts = np.array([len(truth), of_rows.sum(), len(truth)])
         total += counts
         for place, say in enumerate(heads):
             p = np.asarray(say(rows), np.float64)
-            right = np.mean(p.argmax(axis=1) == truth)
+            right = np.mean(call(p) == truth)
             sums[place] += counts * [log_loss(truth, p), log_loss(truth, p, of_rows), right]
     return sums / total

@@ -75,8 +75,8 @@ class _Sample(NamedTuple):
     def of(cls, stream: Stream) -> Self:
         """Take all; of very many, half the same number of each class, half in proportion."""
         data = stream.dataset
-        truth = data.labels[data.where("validation")]
-        counts = np.bincount(truth, minlength=len(data.classes))
+        truth = data.targets.labels[data.where("validation")]
+        counts = data.targets.counts(data.where("validation"))
         if counts.min() < 2:
             raise PipelineError(
                 f"the validation split has {'one' if counts.min() else 'no'} image of the class "
@@ -103,7 +103,7 @@ def _judge_calibrated(
     data = stream.dataset
     validation = data.where("validation")
     places = validation[sample.places]
-    truth = data.labels[places]
+    truth = data.targets.labels[places]
     weights = sample.stands_for * stream.class_weights("validation", balanced=balanced)[truth]
     scores = stream.apply([one.decision_function for one in tried], places)
     losses = [

@@ -79,7 +79,7 @@ class Stream:
             mixed = rng.permutation(len(places))
             rows = np.concatenate([part for part, _ in some])[mixed]
             del some  # what is used now is all that memory holds
-            yield rows, self.dataset.labels[places[mixed]]
+            yield rows, self.dataset.targets.labels[places[mixed]]
 
     def once(self, *splits: str) -> Iterator[tuple[Rows, Places]]:
         """Give the rows of some splits, or of all, a shard at a time.
@@ -136,7 +136,7 @@ class Stream:
     def class_weights(self, *splits: str, balanced: bool) -> Floats:
         """Give each class's weight, shape (k,): 1, or what ``class_weight="balanced"`` means."""
         data = self.dataset
-        counts = np.bincount(data.labels[self._which(splits)], minlength=len(data.classes))
+        counts = data.targets.counts(np.flatnonzero(self._which(splits)))
         if not balanced:
             return np.ones(len(counts))
         weights: Floats = counts.sum() / np.count_nonzero(counts) / np.maximum(counts, 1)
