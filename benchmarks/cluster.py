@@ -10,8 +10,8 @@ from statistics import median
 
 import psutil
 
-from pipeline import extract, load_dataset, vgg16_recipe
-from pipeline.backbones.running import Backbone
+from pipeline import extract, load_dataset, make_recipe
+from pipeline.backbones.running import load_backbone
 from pipeline.data.dataset import Quarantined
 from pipeline.features.cluster import Cluster
 from pipeline.features.store import ROWS_PER_SHARD, FeatureStore
@@ -26,8 +26,8 @@ def measure() -> str:
     """Let both make the same rows, in turn, with their networks loaded, and compare the bytes."""
     demo = load_dataset("demo")
     dataset = demo.without([Quarantined(path, "not used") for path in demo.paths[IMAGES:]])
-    recipe = vgg16_recipe()
-    network = Backbone(recipe)
+    recipe = make_recipe()
+    network = load_backbone(recipe)
     with Cluster(workers=WORKERS) as cluster:
         ways = {
             "one process": lambda cache: extract(dataset, recipe, cache=cache, backbone=network),

@@ -82,10 +82,10 @@ def onnxruntime() -> Pass:
     import onnx
     import onnxruntime as ort
 
-    from pipeline.backbones.weights import packaged_weights
+    from pipeline.backbones.vgg16 import VGG16
 
     keras, _ = keras_base()
-    graph = onnx.load(packaged_weights())
+    graph = onnx.load(VGG16.published.packaged())
     for side in (1, 2):
         graph.graph.input[0].type.tensor_type.shape.dim[side].dim_value = SIZE
     last = next(i for i, n in reversed([*enumerate(graph.graph.node)]) if n.op_type == "MaxPool")
@@ -170,30 +170,29 @@ CONTENDERS: dict[str, Callable[[], Pass]] = {
 
 def keras_base() -> tuple:
     """Return Keras, and its VGG16 without top."""
-    from pipeline.backbones import running as backbone
-    from pipeline.backbones.weights import load_weights
+    from pipeline.backbones.vgg16 import VGG16
     from pipeline.system import tensorflow
 
     _, keras = tensorflow.load()
-    return keras, backbone.build_base(load_weights(), SIZE)
+    return keras, VGG16().build(SIZE, "float32", VGG16().load_weights())
 
 
 @cache
 def our_recipe(precision: str, size: int = SIZE):
     """Return our recipe in that precision; int8 is calibrated on the demo."""
-    from pipeline import load_dataset, vgg16_recipe
+    from pipeline import load_dataset, make_recipe
     from pipeline.features.calibration import calibrated
 
     with tempfile.TemporaryDirectory() as empty:
-        recipe = vgg16_recipe(precision=precision, size=size)
+        recipe = make_recipe(precision=precision, size=size)
         return calibrated(load_dataset("demo"), recipe, cache=empty)
 
 
 def our_backbone(precision: str, size: int = SIZE):
     """Return our network in that precision."""
-    from pipeline.backbones.running import Backbone
+    from pipeline.backbones.running import load_backbone
 
-    return Backbone(our_recipe(precision, size))
+    return load_backbone(our_recipe(precision, size))
 
 
 def serve(name: str, listing: str) -> None:

@@ -27,7 +27,7 @@ from sklearn.svm import SVC, LinearSVC
 from threadpoolctl import threadpool_limits
 
 from benchmarks.accuracy import CACHE
-from pipeline import extract, load_dataset, vgg16_recipe
+from pipeline import extract, load_dataset, make_recipe
 from pipeline.classification.fitting import try_candidates
 from pipeline.classification.rows import ViewedRows
 from pipeline.classification.search import Fold, Prepared, out_of_fold
@@ -38,7 +38,7 @@ from pipeline.heads.estimators import POOLS, CalibrationFolds, Pool
 from pipeline.heads.registry import HEADS, get_head
 
 TITLE = "Searching for each head's parameters"
-RECIPE = vgg16_recipe(precision="bfloat16")
+RECIPE = make_recipe(precision="bfloat16")
 FOLDS = 5
 COMPARED = 600  # images: on all of them, the textbook's rbf-svm alone takes most of an hour
 KERNEL = ("rbf-svm", "knn", "ridge")

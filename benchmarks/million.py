@@ -17,7 +17,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.data.dataset import Dataset
 from pipeline.data.packed import PackedDigests, PackedPaths
 from pipeline.data.targets import Targets
@@ -29,7 +29,7 @@ COUNTS = (1_000, 10_000, 100_000, 1_000_000)
 CHANNELS = 256
 TELLING = 16  # one channel of so many tells the classes apart, where any does
 READ = 10_000
-RECIPE = replace(vgg16_recipe(precision="float32"), shape=(1, 1, CHANNELS))
+RECIPE = replace(make_recipe(precision="float32"), shape=(1, 1, CHANNELS))
 
 
 def measure() -> str:

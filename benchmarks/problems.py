@@ -11,18 +11,18 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
 from benchmarks.accuracy import CACHE
-from pipeline import Dataset, extract, load_dataset, vgg16_recipe
+from pipeline import Dataset, extract, load_dataset, make_recipe
 from pipeline.analysis.duplicates import Pair, find_duplicates
 from pipeline.analysis.labels import find_label_problems, out_of_fold
 from pipeline.analysis.neighbours import find_neighbours
 from pipeline.analysis.outliers import NEAREST, find_outliers
 from pipeline.analysis.problems import find_problems
-from pipeline.backbones.running import Backbone
+from pipeline.backbones.running import Forward, load_backbone
 from pipeline.data.images import decode
 from pipeline.heads.registry import get_head
 
 TITLE = "What is wrong with my data: what was planted in the demo, and what was found"
-RECIPE = vgg16_recipe(precision="bfloat16")
+RECIPE = make_recipe(precision="bfloat16")
 FLIPPED, TOP = 0.03, 0.05
 LABEL_SEEDS, COPY_SEEDS = range(10), range(5)
 COPIES, STRANGE = 20, 5
@@ -30,7 +30,7 @@ COPIES, STRANGE = 20, 5
 
 def measure() -> str:
     """Plant wrong labels, copies and strange pictures, and count what is found."""
-    backbone = Backbone(RECIPE)
+    backbone = load_backbone(RECIPE)
     dataset = load_dataset("demo")
     rows = extract(dataset, RECIPE, cache=CACHE, backbone=backbone).rows()
     mirrored = features(backbone, [mirror(open_image(path)) for path in dataset.paths])
@@ -101,7 +101,7 @@ def flip(
 # Copies
 
 
-def copies_section(backbone: Backbone, rows: np.ndarray, mirrored: np.ndarray) -> list[str]:
+def copies_section(backbone: Forward, rows: np.ndarray, mirrored: np.ndarray) -> list[str]:
     """Put copies of test images into training, and see which are named."""
     with_mirrored = [plant_copies(backbone, rows, mirrored, seed) for seed in COPY_SEEDS]
     kinds = with_mirrored[0][0]
@@ -133,7 +133,7 @@ def copies_section(backbone: Backbone, rows: np.ndarray, mirrored: np.ndarray) -
 
 
 def plant_copies(
-    backbone: Backbone, rows: np.ndarray, mirrored: np.ndarray, seed: int
+    backbone: Forward, rows: np.ndarray, mirrored: np.ndarray, seed: int
 ) -> tuple[dict[str, int], dict[str, float]]:
     """Give how many copies of each kind were named, and which shares of the other images."""
     rng = np.random.default_rng(seed)
@@ -202,7 +202,7 @@ def share(pairs: tuple[Pair, ...], rest: np.ndarray) -> float:
 # Outliers
 
 
-def outliers_section(backbone: Backbone, dataset: Dataset, rows: np.ndarray) -> list[str]:
+def outliers_section(backbone: Forward, dataset: Dataset, rows: np.ndarray) -> list[str]:
     """Put strange pictures among the functional cells, and see which are named."""
     rng = np.random.default_rng(0)
     makers: dict[str, Callable[[Image.Image], Image.Image]] = {
@@ -236,7 +236,7 @@ def outliers_section(backbone: Backbone, dataset: Dataset, rows: np.ndarray) -> 
 # Pictures
 
 
-def features(backbone: Backbone, images: list[Image.Image]) -> np.ndarray:
+def features(backbone: Forward, images: list[Image.Image]) -> np.ndarray:
     """Run pictures through the network, as stage one would."""
     pixels = [decode(encoded(image), RECIPE.size) for image in images]
     batches = [np.stack(pixels[start : start + 64]) for start in range(0, len(pixels), 64)]

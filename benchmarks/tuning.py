@@ -57,8 +57,7 @@ def photographs(count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def keras_user(count: int, *, frozen: bool, **options: object) -> None:
     """Train as the book's readers do: `ImageDataGenerator`, base and head in one model, `fit`."""
-    from pipeline.backbones.running import build_base
-    from pipeline.backbones.weights import load_weights
+    from pipeline.backbones.vgg16 import VGG16
     from pipeline.system import tensorflow
 
     tf, keras = tensorflow.load()
@@ -74,7 +73,7 @@ def keras_user(count: int, *, frozen: bool, **options: object) -> None:
         horizontal_flip=True,
         preprocessing_function=preprocess,
     )
-    base = build_base(load_weights(), SIZE)
+    base = VGG16().build(SIZE, "float32", VGG16().load_weights())
     base.trainable = not frozen
     for layer in base.layers:
         layer.trainable = not frozen and layer.name.startswith("block5")
@@ -148,11 +147,11 @@ def ours_frozen(count: int, *, precision: str) -> None:
 
 def demo(count: int, settings, precision: str):
     """Return a part of the demo, and the recipe for its rows."""
-    from pipeline import load_dataset, vgg16_recipe
+    from pipeline import load_dataset, make_recipe
 
     dataset = load_dataset("demo")
     parts = dataset.where("train")[:count], dataset.where("validation")[: count // 4]
-    recipe = settings.recipe(vgg16_recipe(size=SIZE, precision=precision))
+    recipe = settings.recipe(make_recipe(size=SIZE, precision=precision))
     return some(dataset, np.concatenate(parts)), recipe
 
 
@@ -160,12 +159,12 @@ def our_epochs(
     phase: str, rows, dataset, recipe, *, folder: Path, clock: Clock | None, epochs: int
 ):
     """Train for some epochs; with a clock, each begins when it is asked for."""
-    from pipeline.backbones.weights import load_weights
+    from pipeline.backbones.vgg16 import VGG16
     from pipeline.finetuning.batches import OrderedBatches
     from pipeline.finetuning.training import Training, train
     from pipeline.models.network import Network
 
-    network = Network(recipe, CLASSES, weights=load_weights())
+    network = Network(recipe, CLASSES, weights=VGG16().load_weights())
     network.freeze(upper=phase == "frozen")
     batches = OrderedBatches(rows, network, phase, dataset, batch_size=BATCH, seed=0)
     if clock:

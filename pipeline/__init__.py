@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.backbones.recipe import Recipe
-    from pipeline.backbones.registry import vgg16_recipe
+    from pipeline.backbones.registry import make_recipe
     from pipeline.classification.experiment import classify
     from pipeline.data.augmentation import get_augmentation
     from pipeline.data.dataset import Dataset
@@ -46,7 +46,7 @@ _HOME = {
     "finetune": "finetuning.experiment",
     "get_augmentation": "data.augmentation",
     "load_dataset": "data.loading",
-    "vgg16_recipe": "backbones.registry",
+    "make_recipe": "backbones.registry",
 }
 
 __all__ = [
@@ -66,7 +66,7 @@ __all__ = [
     "finetune",
     "get_augmentation",
     "load_dataset",
-    "vgg16_recipe",
+    "make_recipe",
 ]
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipeline import report
 from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.classification import experiment as classification
 from pipeline.classification.experiment import classify
 from pipeline.data.dataset import Dataset
@@ -48,7 +48,7 @@ class CountingBackbone:
 
 @pytest.fixture
 def recipe():
-    return vgg16_recipe(size=64, precision="float32")
+    return make_recipe(size=64, precision="float32")
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.analysis.examples import find_examples
 from pipeline.analysis.problems import find_problems
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.data.dataset import Dataset, Quarantined
 from pipeline.data.targets import Targets
 from pipeline.evaluation.metrics import evaluate
@@ -61,7 +61,7 @@ def imitate(
         splits=np.repeat(["train", "validation", "test"], counts).astype("<U10"),
         quarantined=quarantined,
     )
-    recipe = vgg16_recipe(size=64, precision="float32")
+    recipe = make_recipe(size=64, precision="float32")
     rng = np.random.default_rng(seed)
     results = []
     for place, name in enumerate(heads):

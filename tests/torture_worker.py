@@ -25,13 +25,13 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.errors import StoreError
+from pipeline.features import computing, store
 from pipeline.features import extractor as extraction
-from pipeline.features import store
 from pipeline.features.store import FeatureStore
 
-RECIPE = vgg16_recipe(size=32, precision="float32")
+RECIPE = make_recipe(size=32, precision="float32")
 SETTINGS = ["--size", "32", "--precision", "float32"]
 ROWS_PER_SHARD = ROWS_PER_BATCH = 4
 
@@ -232,7 +232,7 @@ def command(job) -> None:
     small_shards()
     log_commits(job["log"])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be inherited as ignored
-    extraction.Backbone = lambda recipe, weights: Backbone(job["seconds"])
+    computing.load_backbone = lambda recipe, weights: Backbone(job["seconds"])
     from pipeline.cli import main as cli
     from pipeline.data import dataset
 
@@ -255,7 +255,7 @@ def fill_disk(job) -> None:
 
     small_shards()
     # Nobody is told beforehand that there is too little room: it goes while the work is done.
-    extraction.Backbone, extraction.Plan.free = lambda recipe, weights: Backbone(), None
+    computing.load_backbone, extraction.Plan.free = lambda recipe, weights: Backbone(), None
     log = job["log"]
     log_commits(log)
     root = Path(job["folder"])

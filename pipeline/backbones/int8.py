@@ -1,4 +1,4 @@
-"""A convolutional base in 8-bit integers, run by OpenVINO.
+"""A chain of convolutions and poolings in 8-bit integers, run by OpenVINO.
 
 Weights become 8-bit numbers with a scale for each output channel. What a convolution gives becomes
 8-bit numbers from 0 to its peak: the highest value that it gave on a sample of images. So weights
@@ -11,85 +11,113 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.vgg16 import IMAGENET_MEAN, layers_up_to
-from pipeline.backbones.weights import load_weights
+from pipeline.backbones.backbone import Step
+from pipeline.backbones.scaling import ScalingRule
 from pipeline.errors import PipelineError
 from pipeline.system.machine import CPU_HAS_INT8, cpu_flags
 
+_PICTURES_PER_CALL = 8
+_LEVELS = 256
+_HIGHEST_WEIGHT = 127
+_TELEMETRY = "openvino_telemetry"
+_limits: dict[str, int] = {}
 
-def calibrate(recipe: Recipe, pixels: npt.NDArray[np.uint8], weights: Path | None = None) -> Recipe:
-    """Measure how a recipe of precision ``"int8"`` is to round, on a sample of images.
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
 
-    Parameters
+
+@dataclass(frozen=True)
+class Chain:
+    """Convolutions, each followed by a ReLU, and poolings, one after the other, in float32.
+
+    Attributes
     ----------
-    recipe : Recipe
-        As from `vgg16_recipe`.
-    pixels : ndarray of uint8, shape (n, size, size, 3)
-        RGB pictures of the kind that the recipe is for; their order does not matter.
-    weights : Path, optional
-        File with the weights; see `pipeline.backbones.weights.load_weights`.
+    size : int
+        Side of the square input in pixels.
+    scaling : ScalingRule
+        What is done to pixels first.
+    steps : sequence of Step
+        What is done then: a pooling halves height and width.
+    weights : sequence of ndarray
+        Kernel ``(3, 3, in, out)`` and bias ``(out,)`` of each convolution.
+    """
 
-    Returns
-    -------
-    Recipe
-        The same with a calibration: the highest value of each layer, in words.
+    size: int
+    scaling: ScalingRule
+    steps: Sequence[Step]
+    weights: Sequence[Floats]
+
+
+def count_peaks(steps: Sequence[Step]) -> int:
+    """Return how many peaks a chain has: one for each convolution but the last."""
+    return steps.count("convolution") - 1
+
+
+def write_peaks(peaks: Sequence[float]) -> str:
+    """Write peaks as a recipe holds them."""
+    return " ".join(f"{peak:g}" for peak in peaks)
+
+
+def read_peaks(calibration: str, steps: Sequence[Step]) -> list[float]:
+    """Read what `write_peaks` wrote.
+
+    Raises
+    ------
+    PipelineError
+        These are no peaks of such a chain.
+    """
+    try:
+        peaks = [float(peak) for peak in calibration.split()]
+    except ValueError:
+        peaks = []
+    wanted = count_peaks(steps)
+    if len(peaks) != wanted or not all(0 < peak < math.inf for peak in peaks):
+        raise PipelineError(
+            f"the calibration {calibration!r} does not fit the network and its layer.",
+            expected=f"{wanted} positive numbers",
+            fix="let `classify` or `pipeline features` calibrate on a data set",
+        )
+    return peaks
+
+
+def measure_peaks(chain: Chain, pixels: Pixels) -> list[float]:
+    """Measure the highest value that each convolution but the last gives on a sample.
+
+    The order of the pictures does not matter. Values are rounded up to three digits, so that
+    machines which differ in the last bits agree.
 
     Raises
     ------
     PipelineError
         OpenVINO is not installed, or the CPU has no 8-bit instructions.
-    WeightsError
-        The weights are not to be had.
     """
-    _require_int8()
-    peaks = measure_peaks(_base_for_openvino(recipe, weights), pixels)
-    return replace(recipe, calibration=" ".join(f"{peak:g}" for peak in peaks))
+    run = _compile(chain, None)
+    highest = np.max([outputs[1:] for outputs in run(pixels)], axis=0)
+    return [_rounded_up(peak) for peak in highest.tolist()]
 
 
-def run_in_openvino(
-    recipe: Recipe, weights: Path | None
-) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]:
-    _require_int8()
-    peaks = read_peaks(recipe.layer, recipe.precision, recipe.calibration)
-    return QuantisedBase(_base_for_openvino(recipe, weights), peaks)
+def load_chain(chain: Chain, peaks: Sequence[float]) -> Callable[[Pixels], Floats]:
+    """Compile a chain in 8 bits; the result takes at least one picture.
+
+    Raises
+    ------
+    PipelineError
+        OpenVINO is not installed, or the CPU has no 8-bit instructions.
+    """
+    run = _compile(chain, peaks)
+    return lambda pixels: np.concatenate([outputs[0] for outputs in run(pixels)])
 
 
-def _base_for_openvino(recipe: Recipe, weights: Path | None) -> Base:
-    """Describe the base up to the recipe's layer, and what `preprocess` does."""
-    arrays = load_weights(weights)
-    if recipe.scaling == "caffe":  # its pixels are blue, green, red; here the kernel is turned
-        arrays[0] = arrays[0][:, :, ::-1]
-        mean, divisor = IMAGENET_MEAN, 1.0
-    else:
-        mean, divisor = (0.0, 0.0, 0.0), 255.0
-    pairs = iter(zip(arrays[::2], arrays[1::2]))
-    steps = [next(pairs) if "conv" in layer else None for layer in layers_up_to(recipe.layer)]
-    return Base(recipe.size, mean, divisor, steps)
-
-
-def read_peaks(layer: str, precision: str, calibration: str) -> list[float]:
-    """Read what `calibrate` wrote: one peak for each convolution but the last."""
-    wanted = sum("conv" in name for name in layers_up_to(layer)) - 1
-    try:
-        peaks = [float(peak) for peak in calibration.split()]
-    except ValueError:
-        peaks = []
-    if precision != "int8" or len(peaks) != wanted or not all(0 < p < math.inf for p in peaks):
-        raise PipelineError(
-            f"the calibration {calibration!r} does not fit {precision} up to {layer}.",
-            expected=f"{wanted} positive numbers, for precision int8 only",
-            fix="let `extract`, `classify` or `pipeline features` calibrate on a data set",
-        )
-    return peaks
+def limit_threads(count: int) -> None:
+    """Use so many threads in this process, for chains that are compiled from now on."""
+    _limits["INFERENCE_NUM_THREADS"] = count
 
 
 def _require_int8() -> None:
@@ -103,117 +131,14 @@ def _require_int8() -> None:
         )
 
 
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
-
-_PICTURES_PER_CALL = 8
-_LEVELS = 256
-_HIGHEST_WEIGHT = 127
-_TELEMETRY = "openvino_telemetry"
-_limits: dict[str, int] = {}
-
-
-@dataclass(frozen=True)
-class Base:
-    """Convolutions, each followed by a ReLU, and poolings, one after the other, in float32.
-
-    Attributes
-    ----------
-    size : int
-        Side of the square input in pixels.
-    mean : tuple of float
-        Subtracted from the pixels first, by channel.
-    divisor : float
-        What they are divided by then.
-    steps : sequence of (ndarray, ndarray) or None
-        Kernel ``(3, 3, in, out)`` and bias ``(out,)`` of a convolution, or None for a pooling that
-        halves height and width.
-    """
-
-    size: int
-    mean: tuple[float, float, float]
-    divisor: float
-    steps: Sequence[tuple[Floats, Floats] | None]
-
-    @property
-    def peaks(self) -> int:
-        """How many peaks there are: one for each convolution but the last."""
-        return sum(step is not None for step in self.steps) - 1
-
-
-def measure_peaks(base: Base, pixels: Pixels) -> list[float]:
-    """Find the highest value that each convolution but the last gives on a sample.
-
-    Parameters
-    ----------
-    base : Base
-        The network.
-    pixels : ndarray of uint8, shape (n, size, size, 3)
-        RGB pictures of the kind that the network will be shown. Their order does not matter.
-
-    Returns
-    -------
-    list of float
-        Rounded up to three digits, so that machines which differ in the last bits agree.
-
-    Raises
-    ------
-    PipelineError
-        OpenVINO is not installed.
-    """
-    run = _compile(base, None)
-    highest = np.max([outputs[1:] for outputs in run(pixels)], axis=0)
-    return [_rounded_up(peak) for peak in highest.tolist()]
-
-
-class QuantisedBase:
-    """A base in 8 bits, ready to run.
-
-    Parameters
-    ----------
-    base : Base
-        The network.
-    peaks : sequence of float
-        As from `measure_peaks`.
-
-    Raises
-    ------
-    PipelineError
-        OpenVINO is not installed.
-    """
-
-    def __init__(self, base: Base, peaks: Sequence[float]) -> None:
-        self._run = _compile(base, peaks)
-
-    def __call__(self, pixels: Pixels) -> Floats:
-        """Compute features.
-
-        Parameters
-        ----------
-        pixels : ndarray of uint8, shape (n, size, size, 3)
-            RGB pictures, 0 to 255; at least one.
-
-        Returns
-        -------
-        ndarray of float32, shape (n, height, width, channels)
-            Row i depends on picture i alone, not on the batch it is in.
-        """
-        return np.concatenate([outputs[0] for outputs in self._run(pixels)])
-
-
-def limit_threads(count: int) -> None:
-    """Compute in so many threads, in this process, with networks that are loaded from now on."""
-    _limits["INFERENCE_NUM_THREADS"] = count
-
-
 @cache
 def _openvino() -> Any:
-    """Import OpenVINO without its telemetry, which tells Intel of every import, over the network.
+    """Import OpenVINO without its telemetry, which reports every import to Intel's server.
 
-    OpenVINO goes without where that package is not to be had; it has no other switch for a process.
+    OpenVINO runs without that package; it has no other switch for one process.
     """
-    there = _TELEMETRY in sys.modules
-    if not there:
+    loaded = _TELEMETRY in sys.modules
+    if not loaded:
         sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
         import openvino
@@ -223,22 +148,23 @@ def _openvino() -> Any:
             fix="pip install 'cached-feature-pipeline[openvino]'",
         ) from error
     finally:
-        if not there:
+        if not loaded:
             del sys.modules[_TELEMETRY]
     return openvino
 
 
-def _compile(base: Base, peaks: Sequence[float] | None) -> Callable[[Pixels], list[list[Floats]]]:
-    """Give what runs pictures, a few at a time, and lists the outputs for each few."""
+def _compile(chain: Chain, peaks: Sequence[float] | None) -> Callable[[Pixels], list[list[Floats]]]:
+    """Return a function that runs pictures, a few at a time, and lists the outputs of each few."""
+    _require_int8()
     ov = _openvino()
     settings = {
-        # What is not in 8 bits would else be computed in bfloat16 where the CPU has that.
+        # Without this, what is not in 8 bits is computed in bfloat16 where the CPU has that.
         "INFERENCE_PRECISION_HINT": "f32",
-        # Each core has pictures of its own: they never wait for each other.
+        # Each core works on its own pictures: they never wait for each other.
         "PERFORMANCE_HINT": "THROUGHPUT",
         **_limits,
     }
-    queue = ov.AsyncInferQueue(ov.Core().compile_model(_network(base, peaks), "CPU", settings))
+    queue = ov.AsyncInferQueue(ov.Core().compile_model(_network(chain, peaks), "CPU", settings))
 
     def run(pixels: Pixels) -> list[list[Floats]]:
         starts = range(0, len(pixels), _PICTURES_PER_CALL)
@@ -256,27 +182,29 @@ def _compile(base: Base, peaks: Sequence[float] | None) -> Callable[[Pixels], li
     return run
 
 
-def _network(base: Base, peaks: Sequence[float] | None) -> Any:
+def _network(chain: Chain, peaks: Sequence[float] | None) -> Any:
     """Build the network: in 8 bits, or in float32 with the peaks as further outputs."""
     ov = _openvino()
     op = ov.opset13
-    pixels = op.parameter([-1, base.size, base.size, 3], ov.Type.u8)
+    pixels = op.parameter([-1, chain.size, chain.size, 3], ov.Type.u8)
     values = op.transpose(op.convert(pixels, "f32"), np.array([0, 3, 1, 2]))
-    values = op.subtract(values, np.array(base.mean, np.float32).reshape(1, 3, 1, 1))
-    values = op.divide(values, np.float32(base.divisor))
+    values = op.subtract(values, np.array(chain.scaling.mean, np.float32).reshape(1, 3, 1, 1))
+    values = op.divide(values, np.float32(chain.scaling.divisor))
     further = []
     done = 0
-    for step in base.steps:
-        if step is None:
+    for step in chain.steps:
+        if step == "pooling":
             pooled = op.max_pool(values, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2])
             values = pooled.output(0)
             continue
-        kernel, bias = step
+        kernel, bias = chain.weights[2 * done : 2 * done + 2]
+        if chain.scaling.reverse and done == 0:  # turning the kernel spares turning the picture
+            kernel = kernel[:, :, ::-1]
         kernel = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
         weights = op.constant(kernel) if peaks is None or done == 0 else _in_8_bits(op, kernel)
         values = op.convolution(values, weights, [1, 1], [1, 1], [1, 1], [1, 1])
         values = op.relu(op.add(values, bias.reshape(1, -1, 1, 1)))
-        if done < base.peaks:
+        if done < count_peaks(chain.steps):
             if peaks is None:
                 further.append(op.reduce_max(values, np.array([0, 1, 2, 3])))
             else:

@@ -6,9 +6,12 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 from pipeline.errors import StoreError
+
+Precision = Literal["auto", "float32", "bfloat16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 SCHEMA = 1
 """Version of what is written to disk: recipe files and shards."""
@@ -68,6 +71,11 @@ class Recipe:
         """SHA-256 of the recipe in canonical JSON, as 64 hexadecimal digits."""
         canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether a calibration has to be measured before rows can be computed."""
+        return self.precision == "int8" and self.calibration == "none"
 
     @property
     def name(self) -> str:

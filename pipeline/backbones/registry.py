@@ -1,69 +1,96 @@
-"""Recipes of backbones, by name."""
+"""Networks by name, and recipes for their features."""
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.int8 import read_peaks
-from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.vgg16 import IMAGENET_WEIGHTS, LAYERS, feature_shape
+from pipeline.backbones.recipe import PRECISIONS, Recipe
+from pipeline.backbones.vgg16 import VGG16
 from pipeline.data import images
 from pipeline.errors import PipelineError
 from pipeline.system.machine import native_precision
 
-_MIN_SIZE = 32  # what keras.applications accepts: five poolings leave one pixel
+BACKBONES: Mapping[str, Backbone] = MappingProxyType(
+    {backbone.name: backbone for backbone in (VGG16(),)}
+)
+DEFAULT = "vgg16"
 
-SCALINGS = ("caffe", "unit")
-PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+
+def get_backbone(name: str) -> Backbone:
+    """Return a network by name.
+
+    Raises
+    ------
+    PipelineError
+        There is no such network.
+    """
+    _check_known("backbone", name, tuple(BACKBONES))
+    return BACKBONES[name]
 
 
-def vgg16_recipe(
+def make_recipe(
+    backbone: str = DEFAULT,
     *,
-    layer: str = "block5_pool",
-    size: int = 150,
-    scaling: str = "caffe",
+    layer: str | None = None,
+    size: int | None = None,
+    scaling: str | None = None,
     precision: str = "auto",
     resize: str = "bilinear",
     calibration: str = "none",
 ) -> Recipe:
-    """Make the recipe for features of VGG16 with ImageNet weights.
+    """Make the recipe for features of a network with its published weights.
 
     Parameters
     ----------
-    layer : str
-        Where the base is cut: one of `LAYERS`.
-    size : int
-        Side of the square input in pixels, at least 32. 150 is the textbook recipe's.
-    scaling : {"caffe", "unit"}
-        VGG16's own preprocessing (BGR, ImageNet's mean subtracted), or the textbook
-        recipe's division by 255.
+    backbone : str
+        A name in `BACKBONES`.
+    layer : str, optional
+        Where the network is cut: one of `Backbone.layers`. The default is the network's own, as
+        for `size` and `scaling`.
+    size : int, optional
+        Side of the square input in pixels.
+    scaling : str, optional
+        What is done to pixels: ``"caffe"`` (BGR, ImageNet's mean subtracted) or ``"unit"``
+        (divided by 255, the textbook's way).
     precision : {"auto", "float32", "bfloat16", "int8"}
         ``"auto"`` is bfloat16 where this CPU computes in it natively, else float32.
     resize : str
         One of `pipeline.data.images.FILTERS`.
     calibration : str
-        For ``"int8"``: what `calibrate` measured, or ``"none"`` where it has still to.
+        For ``"int8"``: what `pipeline.backbones.running.calibrate` measured, or ``"none"`` before.
 
     Raises
     ------
     PipelineError
         A value is not one of these.
     """
-    for name, value, known in (
-        ("layer", layer, LAYERS),
-        ("scaling", scaling, SCALINGS),
-        ("precision", precision, PRECISIONS),
-        ("resize", resize, tuple(images.FILTERS)),
-    ):
-        if value not in known:
-            raise PipelineError(f"unknown {name} {value!r}.", expected=f"one of {', '.join(known)}")
-    if size < _MIN_SIZE:
-        raise PipelineError(f"size {size} is too small.", expected=f"at least {_MIN_SIZE} pixels")
+    network = get_backbone(backbone)
+    layer = network.default_layer if layer is None else layer
+    size = network.default_size if size is None else size
+    scaling = network.scalings[0] if scaling is None else scaling
+    _check_known("layer", layer, network.layers)
+    _check_known("scaling", scaling, network.scalings)
+    _check_known("precision", precision, PRECISIONS)
+    _check_known("resize", resize, tuple(images.FILTERS))
+    if size < network.least_size:
+        raise PipelineError(
+            f"size {size} is too small for {network.title}.",
+            expected=f"at least {network.least_size} pixels",
+        )
+    steps = network.steps(layer) if precision == "int8" else ()
+    if calibration != "none" and not steps:
+        raise PipelineError(f"a calibration is for precision int8 only, not for {precision}.")
     if calibration != "none":
-        read_peaks(layer, precision, calibration)
+        read_peaks(calibration, steps)
     return Recipe(
-        backbone="vgg16",
-        weights=IMAGENET_WEIGHTS,
+        backbone=backbone,
+        weights=network.weights_digest,
         layer=layer,
-        shape=feature_shape(layer, size),
+        shape=network.shape(layer, size),
         size=size,
         decoding=images.DECODING,
         resize=resize,
@@ -74,6 +101,30 @@ def vgg16_recipe(
     )
 
 
-def needs_calibration(recipe: Recipe) -> bool:
-    """Tell whether `calibrate` has to come before rows can be computed."""
-    return recipe.precision == "int8" and recipe.calibration == "none"
+def remake_recipe(
+    recipe: Recipe, *, layer: str | None = None, precision: str | None = None
+) -> Recipe:
+    """Make a recipe again as this installation would, perhaps with another layer or precision.
+
+    A calibration is kept only if it still fits.
+    """
+    same = layer in (None, recipe.layer) and precision in (None, recipe.precision)
+    return make_recipe(
+        recipe.backbone,
+        layer=layer or recipe.layer,
+        size=recipe.size,
+        scaling=recipe.scaling,
+        precision=precision or recipe.precision,
+        resize=recipe.resize,
+        calibration=recipe.calibration if same else "none",
+    )
+
+
+def _check_known(what: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        near = difflib.get_close_matches(str(value), known, 1)
+        raise PipelineError(
+            f"unknown {what} {value!r}.",
+            expected=f"one of {', '.join(known)}",
+            fix=f"did you mean {near[0]}?" if near else "",
+        )

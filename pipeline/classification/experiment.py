@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
+from pipeline.backbones.running import Forward
 from pipeline.classification.extras import look_into, remarks_on, rows_of
 from pipeline.classification.judging import judge
 from pipeline.classification.rows import ViewedRows
@@ -28,7 +29,6 @@ from pipeline.data.dataset import Dataset
 from pipeline.data.loading import load_dataset
 from pipeline.errors import ClusterError, PipelineError, in_one_line
 from pipeline.evaluation.protocol import Protocol
-from pipeline.features.computing import Forward
 from pipeline.features.exchange import SUFFIXES, import_features
 from pipeline.features.extractor import Extraction, Progress, extract
 from pipeline.features.store import CACHE
@@ -148,7 +148,7 @@ def classify(
         )
         run_folder(Path(runs), name, dataset.name)  # a bad name is said before the work
         dataset = protocol.check(dataset)
-        recipe = recipe or vgg16_recipe()
+        recipe = recipe or make_recipe()
         why = why_stream(
             dataset, recipe, heads=chosen, views=wanted, protocol=protocol, asked=stream
         )

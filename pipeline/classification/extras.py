@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from pipeline.analysis.examples import find_examples
 from pipeline.analysis.problems import QUICK, Problems, find_problems_quickly, not_looked_for
+from pipeline.backbones.registry import remake_recipe
 from pipeline.classification.fitting import Places
 from pipeline.classification.judging import judge
 from pipeline.classification.rows import ViewedRows
@@ -86,9 +87,7 @@ def _judge_more_exact(task: Task, heads: Sequence[Head], cache: Path) -> list[Re
     """Judge heads on the features that int8 is to be held against, where they are there."""
     if task.recipe.precision == "int8" and len(task.variants) < 2:  # like is compared with like
         for precision in ("float32", "bfloat16"):
-            exact = replace(
-                task.recipe, precision=precision, engine="tensorflow", calibration="none"
-            )
+            exact = remake_recipe(task.recipe, precision=precision)
             store = FeatureStore(cache, exact)
             if not store.missing(zip(task.dataset.digests, repeat(0))):
                 rows: dict[str, Any] = (

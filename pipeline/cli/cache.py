@@ -128,7 +128,7 @@ def export(
     Example: pipeline cache export photos/ features.h5
     """
     with reporting_errors():
-        from pipeline.backbones.registry import vgg16_recipe
+        from pipeline.backbones.registry import make_recipe
         from pipeline.data.loading import load_dataset
         from pipeline.features.calibration import stored_calibration
         from pipeline.features.exchange import export_features
@@ -137,7 +137,7 @@ def export(
         from pipeline.features.store import FeatureStore
 
         dataset = load_dataset(data, seed=seed)
-        settled = stored_calibration(dataset, vgg16_recipe(**recipe), cache=cache)
+        settled = stored_calibration(dataset, make_recipe(**recipe), cache=cache)
         store = FeatureStore(cache, settled)
         print_damaged(store)
         dataset = dataset.without(find_unreadable(dataset, store))

@@ -94,10 +94,10 @@ def status(
     Example: pipeline status photos/
     """
     with reporting_errors():
-        from pipeline.backbones.registry import vgg16_recipe
+        from pipeline.backbones.registry import make_recipe
         from pipeline.features.status import status as find_status
 
-        found = find_status(data, vgg16_recipe(**recipe), cache=cache)
+        found = find_status(data, make_recipe(**recipe), cache=cache)
         lists = {
             "new": found.new,
             "changed": found.changed,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from pipeline.backbones.registry import DEFAULT, get_backbone, make_recipe
 from pipeline.cli.options import (
     AugmentationOption,
     CacheOption,
@@ -88,8 +89,12 @@ def finetune(
         Phase, typer.Option(help="Train the head on the frozen base, both jointly, or one by one.")
     ] = Phase.both,
     unfreeze: Annotated[
-        str, typer.Option(help="First layer that is trained jointly with the head.")
-    ] = "block5_conv1",
+        str | None,
+        typer.Option(
+            help="First layer that is trained jointly with the head.",
+            show_default=get_backbone(DEFAULT).default_cut,
+        ),
+    ] = None,
     head: Annotated[
         Path | None,
         typer.Option(help="Run, or model, with a dense head to start from.", metavar="MODEL"),
@@ -178,17 +183,16 @@ def finetune(
         if head:
             of_run = (head / "run.json").exists()
             start = Model.load(find_model(head, "dense" if of_run else None))
-        options = {**recipe, "layer": settings.layer}
+        options = {**recipe, "layer": settings.recipe(make_recipe(**recipe)).layer}
         if source is Source.cache:
             dataset, plans = prepare(
                 data, options, cache=cache, weights=weights, seed=seed, views=wanted
             )
             settled = plans[0].store.recipe
         else:
-            from pipeline.backbones.registry import vgg16_recipe
             from pipeline.data.loading import load_dataset
 
-            dataset, settled = load_dataset(data, seed=seed), vgg16_recipe(**options)
+            dataset, settled = load_dataset(data, seed=seed), make_recipe(**options)
             print_dataset(dataset)
         if settings.phase == "finetune" and start is None:
             err.print(

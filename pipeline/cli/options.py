@@ -12,34 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pipeline.backbones.recipe import Precision
+from pipeline.backbones.registry import DEFAULT, get_backbone
+from pipeline.backbones.scaling import Scaling
+from pipeline.data.images import Resize
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from pipeline.features.views import Views
 
 
-class Scaling(StrEnum):
-    """Preprocessing."""
-
-    caffe = "caffe"
-    unit = "unit"
-
-
-class Precision(StrEnum):
-    """Number format."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    int8 = "int8"
-
-
-class Resize(StrEnum):
-    """Resize filter."""
-
-    bilinear = "bilinear"
-    nearest = "nearest"
-    bicubic = "bicubic"
+_BACKBONE = get_backbone(DEFAULT)
 
 
 class Pool(StrEnum):
@@ -72,7 +55,7 @@ CacheOption = Annotated[
 WeightsOption = Annotated[
     Path | None,
     typer.Option(
-        help="VGG16's ImageNet weights: .h5, .weights.h5, .keras or .onnx.", metavar="FILE"
+        help="The network's ImageNet weights: .h5, .weights.h5, .keras or .onnx.", metavar="FILE"
     ),
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Fail if any file cannot be used.")]
@@ -169,20 +152,35 @@ def with_recipe(command: Callable[..., None], *, but: Sequence[str] = ()) -> Cal
 
 def _recipe_options(
     *,
-    size: Annotated[int, typer.Option(help="Side of the network's input, in pixels.")] = 150,
-    layer: Annotated[str, typer.Option(help="Layer that the network is cut at.")] = "block5_pool",
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side of the network's input, in pixels.",
+            show_default=str(_BACKBONE.default_size),
+        ),
+    ] = None,
+    layer: Annotated[
+        str | None,
+        typer.Option(
+            help="Layer that the network is cut at.", show_default=_BACKBONE.default_layer
+        ),
+    ] = None,
     scaling: Annotated[
-        Scaling, typer.Option(help="VGG16's own preprocessing, or the recipe's division by 255.")
-    ] = Scaling.caffe,
+        Scaling | None,
+        typer.Option(
+            help="The network's own preprocessing, or the textbook's division by 255 (unit).",
+            show_default=_BACKBONE.scalings[0],
+        ),
+    ] = None,
     precision: Annotated[
         Precision,
         typer.Option(
             help="What to compute in; auto is bfloat16 where the CPU has it, else float32; int8 "
             "is the fastest, and needs the extra openvino."
         ),
-    ] = Precision.auto,
+    ] = "auto",
     resize: Annotated[
         Resize, typer.Option(help="Filter that brings pictures to size.")
-    ] = Resize.bilinear,
+    ] = "bilinear",
 ) -> None:
-    """Carry the options of `pipeline.backbones.registry.vgg16_recipe`."""
+    """Carry the options of `pipeline.backbones.registry.make_recipe`."""

@@ -57,14 +57,14 @@ def prepare(
 
     For heads that are to be judged by a protocol, that must fit the data.
     """
-    from pipeline.backbones.registry import vgg16_recipe
+    from pipeline.backbones.registry import make_recipe
     from pipeline.data import demo
     from pipeline.data.digests import Digests
     from pipeline.data.loading import load_dataset
     from pipeline.features.calibration import calibrated
     from pipeline.features.extractor import check_space, plan_extraction
 
-    recipe = vgg16_recipe(**options)
+    recipe = make_recipe(**options)
     if data == "demo":
         err.print(demo.SOURCE)
     with Digests(cache) as remembered:

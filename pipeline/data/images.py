@@ -11,7 +11,7 @@ import io
 import logging
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ EXTENSIONS: frozenset[str] = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 )
 """Suffixes, in lower case, of the files that are taken for images."""
+
+Resize = Literal["bilinear", "nearest", "bicubic"]
 
 FILTERS: dict[str, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,

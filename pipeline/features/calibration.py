@@ -9,9 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.backbones.int8 import calibrate
 from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.registry import needs_calibration
+from pipeline.backbones.running import calibrate
 from pipeline.data.dataset import Dataset
 from pipeline.data.digests import read_image
 from pipeline.data.images import decode
@@ -49,14 +48,14 @@ def calibrated(
         OpenVINO is not installed, or the cache, the weights or the images cannot be read.
     """
     found = stored_calibration(dataset, recipe, cache=cache)
-    if not needs_calibration(found):
+    if not found.needs_calibration:
         return found
     return _calibrate(dataset, recipe, weights, on_calibration or (lambda count: None))
 
 
 def stored_calibration(dataset: Dataset, recipe: Recipe, *, cache: str | Path = CACHE) -> Recipe:
     """Return the recipe with the calibration that most of the images' stored rows have, if any."""
-    if not needs_calibration(recipe):
+    if not recipe.needs_calibration:
         return recipe
     wanted = keys(dataset)
     most, found = 0, recipe

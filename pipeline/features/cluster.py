@@ -18,8 +18,9 @@ from typing import Any, Self
 
 import joblib
 
+from pipeline.backbones.running import Forward
 from pipeline.errors import ClusterError, ImageError, PipelineError, StoreError
-from pipeline.features.computing import Forward, Task, grouped
+from pipeline.features.computing import Task, grouped
 from pipeline.features.store import FeatureStore
 from pipeline.features.worker import (
     Job,

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.running import Backbone
+from pipeline.backbones.running import Forward, Pixels, load_backbone
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.digests import read_image
 from pipeline.data.images import decode
@@ -25,9 +25,7 @@ from pipeline.errors import ImageError
 from pipeline.features.keys import Key
 from pipeline.features.store import FeatureStore
 
-Pixels = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]
-Forward = Callable[[Pixels], Rows]
 Commit = Callable[
     [FeatureStore, Iterable["Task"], Forward], Generator[list[tuple["Task", ImageError | None]]]
 ]
@@ -195,4 +193,4 @@ class LateBackbone:
 
     @cached_property
     def _loaded(self) -> Forward:
-        return Backbone(self.recipe, self.weights)
+        return load_backbone(self.recipe, self.weights)

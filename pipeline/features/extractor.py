@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
+from pipeline.backbones.running import Forward
 from pipeline.data.dataset import Dataset, Quarantined
 from pipeline.data.digests import digest_files, read_image
 from pipeline.data.images import decode
@@ -22,7 +23,7 @@ from pipeline.data.packed import distinct, packed
 from pipeline.data.urls import Location
 from pipeline.errors import DataError, ImageError, StoreError
 from pipeline.features.calibration import calibrated
-from pipeline.features.computing import Commit, Forward, LateBackbone, Rows, Task, commit_rows
+from pipeline.features.computing import Commit, LateBackbone, Rows, Task, commit_rows
 from pipeline.features.keys import Key, Keys, keys
 from pipeline.features.store import CACHE, FeatureStore
 from pipeline.features.views import Views
@@ -213,13 +214,13 @@ def extract(
     dataset : Dataset
         The images.
     recipe : Recipe, optional
-        How images become rows; the default is that of `pipeline.backbones.registry.vgg16_recipe`.
+        How images become rows; the default is that of `pipeline.backbones.registry.make_recipe`.
     views : Views, optional
         Which views of the images; the default is view 0, the image itself.
     cache : str or Path
         The cache folder.
     weights : Path, optional
-        File with the backbone's weights; see `pipeline.backbones.weights.load_weights`.
+        File with the backbone's weights; see `pipeline.backbones.backbone.Backbone.load_weights`.
     strict : bool
         Fail if any file of the data set cannot be used.
     on_progress : callable, optional
@@ -240,7 +241,7 @@ def extract(
     DataError
         No usable images are left, or `strict` and there is an unusable one.
     """
-    recipe = recipe or vgg16_recipe()
+    recipe = recipe or make_recipe()
     views = views or Views()
     if strict:
         _refuse(dataset.quarantined)
@@ -287,7 +288,7 @@ def extract_files(
     refused : list of Quarantined
         The files that could not be read.
     """
-    recipe = recipe or vgg16_recipe()
+    recipe = recipe or make_recipe()
     store = FeatureStore(Path(cache), recipe)
     digests = digest_files(paths)
     images = [(path, found) for path, found in zip(paths, digests) if isinstance(found, bytes)]

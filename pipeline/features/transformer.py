@@ -13,23 +13,23 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.data.urls import locate
 from pipeline.errors import ImageError
 from pipeline.features.extractor import extract_files
 
 
 class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
-    """Turn image paths into VGG16 features, computed once and then read from the cache.
+    """Turn image paths into features, computed once and then read from the cache.
 
     Parameters
     ----------
     layer, size, scaling, precision, resize
-        As in `pipeline.backbones.registry.vgg16_recipe`.
+        As in `pipeline.backbones.registry.make_recipe`.
     cache : str
         The cache folder.
     weights : str, optional
-        File with the backbone's weights; see `pipeline.backbones.weights.load_weights`.
+        File with the backbone's weights; see `pipeline.backbones.backbone.Backbone.load_weights`.
 
     Examples
     --------
@@ -41,9 +41,9 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         *,
-        layer: str = "block5_pool",
-        size: int = 150,
-        scaling: str = "caffe",
+        layer: str | None = None,
+        size: int | None = None,
+        scaling: str | None = None,
         precision: str = "auto",
         resize: str = "bilinear",
         cache: str = "cache",
@@ -79,7 +79,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         ImageError
             A file cannot be read. A transformer may not leave samples out.
         """
-        recipe = vgg16_recipe(
+        recipe = make_recipe(
             layer=self.layer,
             size=self.size,
             scaling=self.scaling,

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.running import limit_threads
+from pipeline.backbones.running import Forward, Pixels, limit_threads
 from pipeline.data.urls import Location, Url, read
 from pipeline.errors import ClusterError, ImageError, PipelineError, StoreError
-from pipeline.features.computing import Forward, Pixels, Rows, Task, commit_rows
+from pipeline.features.computing import Rows, Task, commit_rows
 from pipeline.features.store import FeatureStore
 
 

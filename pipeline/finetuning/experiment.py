@@ -1,6 +1,6 @@
 """Fine-tuning: a head on the frozen base first, then the last layers of the base jointly with it.
 
-The textbook recipe's five steps: add a head to a trained base; freeze the base; train the head;
+The textbook's five steps: add a head to a trained base; freeze the base; train the head;
 unfreeze some layers; train both jointly. Two sources give the same batches in the same order: the
 images, through the whole network (end to end), or the cached rows at the layer below the first
 that is unfrozen, so that what is frozen is never run again.
@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.registry import vgg16_recipe
-from pipeline.backbones.weights import load_weights
+from pipeline.backbones.registry import get_backbone, make_recipe
 from pipeline.data.dataset import Dataset
 from pipeline.data.loading import load_dataset
 from pipeline.errors import DataError, ModelError, PipelineError
@@ -66,7 +65,7 @@ def finetune(
     on_images: Callable[[str, int, int], None] | None = None,
     on_epoch: Callable[[str, int, Mapping[str, float]], None] | None = None,
 ) -> Run:
-    """Train a dense head, and the last layers of VGG16 jointly with it.
+    """Train a dense head, and the last layers of the backbone jointly with it.
 
     Killed at any moment and called again with the same arguments, it goes on where it was.
 
@@ -109,7 +108,7 @@ def finetune(
     dataset = data if isinstance(data, Dataset) else load_dataset(data, seed=seed)
     run_folder(runs, name, dataset.name)  # a bad name is said before the work
     dataset.require_all_splits()
-    recipe = settings.recipe(recipe or vgg16_recipe())
+    recipe = settings.recipe(recipe or make_recipe())
     if head is not None:
         check_head(head, dataset, recipe)
     if settings.source == "images" and recipe.precision == "int8":
@@ -140,7 +139,7 @@ def finetune(
     network = Network(
         recipe,
         len(dataset.classes),
-        weights=load_weights(weights),
+        weights=get_backbone(recipe.backbone).load_weights(weights),
         pool=settings.pool,
         units=settings.units,
         dropout=settings.dropout,
@@ -151,7 +150,7 @@ def finetune(
     network.freeze(upper=settings.phase == "frozen")
     if on_network:
         on_network(network)
-    described = describe(settings, views)
+    described = describe(settings, views, recipe)
     unfinished = _unfinished(runs, [dataset.digest, recipe.fingerprint, described, seed], head)
     source: Source = (
         CachedRows(extraction, unfinished) if extraction else Images(dataset, recipe, views)

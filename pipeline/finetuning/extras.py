@@ -13,8 +13,7 @@ import numpy.typing as npt
 from pipeline.analysis.examples import Examples, find_examples
 from pipeline.analysis.problems import QUICK, Problems, find_problems_quickly, not_looked_for
 from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.vgg16 import LAYERS, feature_shape
-from pipeline.backbones.weights import load_weights
+from pipeline.backbones.registry import get_backbone, remake_recipe
 from pipeline.data.dataset import Dataset
 from pipeline.features.computing import Rows
 from pipeline.features.keys import keys
@@ -33,13 +32,13 @@ def features_of(
     """
     if len(dataset) > QUICK:
         return None
-    whole = replace(recipe, layer=LAYERS[-1], shape=feature_shape(LAYERS[-1], recipe.size))
-    store = FeatureStore(cache, whole)
+    backbone = get_backbone(recipe.backbone)
+    store = FeatureStore(cache, remake_recipe(recipe, layer=backbone.top))
     if not store.missing(keys(dataset)):
         return store.read(keys(dataset))
     if not isinstance(source, CachedRows):
         return None
-    before = Network(recipe, len(dataset.classes), weights=load_weights(weights))
+    before = Network(recipe, len(dataset.classes), weights=backbone.load_weights(weights))
     return source.features(before.upper)
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.vgg16 import LAYERS, feature_shape
+from pipeline.backbones.registry import get_backbone, remake_recipe
 from pipeline.data.dataset import Dataset
 from pipeline.errors import ModelError, PipelineError
 from pipeline.features.views import Views
@@ -14,9 +14,6 @@ from pipeline.finetuning.training import Training
 from pipeline.heads.dense import DenseHead
 from pipeline.heads.estimators import POOLS
 from pipeline.models.model import Model
-
-UNFREEZABLE = tuple(layer for layer in LAYERS[1:] if "conv" in layer)
-"""Layers that may be the first one to be trained; below each lies one to cut at."""
 
 SOURCES = ("cache", "images")
 PHASES = ("both", "frozen", "finetune")
@@ -32,8 +29,9 @@ class Finetuning:
         Cached rows, or the images through the whole network.
     phase : {"both", "frozen", "finetune"}
         The head on a frozen base, both jointly, or one after the other.
-    unfreeze : str
-        The first layer that is trained jointly with the head: one of `UNFREEZABLE`.
+    unfreeze : str, optional
+        The first layer that is trained jointly with the head: one of the backbone's `cuts`. The
+        default is the backbone's own.
     pool, units, dropout
         Of the head; see `pipeline.models.network.Network`.
     batch_size : int
@@ -48,7 +46,7 @@ class Finetuning:
 
     source: str = "cache"
     phase: str = "both"
-    unfreeze: str = "block5_conv1"
+    unfreeze: str | None = None
     pool: str = "flatten"
     units: int = 256
     dropout: float = 0.0
@@ -61,7 +59,6 @@ class Finetuning:
         for name, known in (
             ("source", SOURCES),
             ("phase", PHASES),
-            ("unfreeze", UNFREEZABLE),
             ("pool", POOLS),
         ):
             if getattr(self, name) not in known:
@@ -75,14 +72,11 @@ class Finetuning:
                 expected="at least 1 image, at least 1 unit, and dropout from 0 to below 1",
             )
 
-    @property
-    def layer(self) -> str:
-        """The layer that rows are taken from: the last that is not trained."""
-        return LAYERS[-1] if self.phase == "frozen" else LAYERS[LAYERS.index(self.unfreeze) - 1]
-
     def recipe(self, recipe: Recipe) -> Recipe:
-        """Return a recipe with its network cut at `layer`."""
-        return replace(recipe, layer=self.layer, shape=feature_shape(self.layer, recipe.size))
+        """Return a recipe with its network cut at the last layer that is not trained."""
+        backbone = get_backbone(recipe.backbone)
+        below = backbone.below(self.unfreeze or backbone.default_cut)
+        return remake_recipe(recipe, layer=backbone.top if self.phase == "frozen" else below)
 
 
 def dense_of(head: Model) -> DenseHead:
@@ -117,7 +111,7 @@ def check_head(head: Model, dataset: Dataset, recipe: Recipe) -> None:
         )
     there, wanted = (
         f"{one.layer} at {one.size} pixels, scaling {one.scaling}, resized by {one.resize}"
-        for one in (head.recipe, replace(recipe, layer=LAYERS[-1]))
+        for one in (head.recipe, replace(recipe, layer=get_backbone(recipe.backbone).top))
     )
     if there != wanted:
         raise ModelError(
@@ -142,9 +136,10 @@ def check_views(source: str, views: Views) -> None:
         )
 
 
-def describe(settings: Finetuning, views: Views) -> dict[str, Any]:
+def describe(settings: Finetuning, views: Views, recipe: Recipe) -> dict[str, Any]:
     return {
         **asdict(settings),
+        "unfreeze": settings.unfreeze or get_backbone(recipe.backbone).default_cut,
         "views": views.count,
         "augmentation": views.augmentation.name,
         "averaged_over_views": views.everywhere,

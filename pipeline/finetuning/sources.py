@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.running import preprocess
 from pipeline.data.augmentation import PRESETS
 from pipeline.data.dataset import Dataset
 from pipeline.data.digests import read_image
@@ -154,7 +153,7 @@ class Images:
     def inputs(self, network: Network, phase: str) -> tuple[Read, Before]:
         """Give pixels, and the frozen part of the network."""
         frozen = network.base if phase == "frozen" else network.trunk
-        scaling = self._recipe.scaling
+        scaling, preprocess = self._recipe.scaling, network.backbone.preprocess
         return self._read, lambda pixels: frozen(preprocess(pixels, scaling), training=False)
 
     def probabilities(self, network: Network) -> npt.NDArray[np.float64]:

@@ -136,7 +136,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         random_state: int = 0,
         balanced: bool = False,
         pool: Pooling = "flatten",
-        shape: tuple[int, int, int] = (4, 4, 512),
+        shape: tuple[int, int, int] | None = None,
     ) -> None:
         self.epochs = epochs
         self.batch_size = batch_size
@@ -262,7 +262,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def width(self, n_features: int) -> int:
         """Tell how many values the network sees of rows with so many."""
-        return n_features if self.pool == "flatten" else self.shape[-1]
+        return n_features if self.shape is None or self.pool == "flatten" else self.shape[-1]
 
     def _codes_and_weights(self, codes: NDArray[np.intp]) -> tuple[NDArray[Any], ...]:
         if not self.balanced:

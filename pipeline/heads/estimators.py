@@ -46,12 +46,12 @@ class Pool(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     ----------
     kind : str, default "average"
         ``"average"`` or ``"max"``; ``"flatten"`` gives rows as they are.
-    shape : tuple of int, default (4, 4, 512)
-        Height, width and channels of what was flattened.
+    shape : tuple of int, optional
+        Height, width and channels of what was flattened; ``"flatten"`` does not need it.
     """
 
     def __init__(
-        self, kind: Pooling = "average", shape: tuple[int, int, int] = (4, 4, 512)
+        self, kind: Pooling = "average", shape: tuple[int, int, int] | None = None
     ) -> None:
         self.kind = kind
         self.shape = shape
@@ -71,6 +71,8 @@ class Pool(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         rows = np.asarray(X, np.float32)
         if self.kind == "flatten":
             return rows
+        if self.shape is None:
+            raise PipelineError(f"pooling {self.kind!r} needs the shape of a row.")
         height, width, channels = self.shape
         if rows.ndim != 2 or rows.shape[1] != height * width * channels:
             raise PipelineError(

@@ -1,16 +1,15 @@
 # ruff: noqa: N803 -- X, C and unused arguments are scikit-learn's interface
 """The classifiers ("heads") that are trained on cached features, by name.
 
-Rows come in as a ``(n, d)`` float32 matrix, one row an image: ``d = 8192`` for the flattened
-``(4, 4, 512)`` block VGG16 makes of a 150 x 150 picture. About 93 % of the values are zeros, none
-is negative, and there are fewer rows than columns. What follows from that, measured on 2,624
+Rows come in as a ``(n, d)`` float32 matrix, one flattened row an image; ``d = 8192`` by default.
+About 93 % of the values are zeros, none is negative, and there are fewer rows than columns. What follows from that, measured on 2,624
 photographs of solar cells (three seeded splits, judged on validation):
 
 * Every scikit-learn head first brings each row to length one. Raw values, square roots and
   per-column scaling (``MaxAbsScaler``, ``StandardScaler(with_mean=False)``) were each worse on at
   least one split, by 1 to 4 points; this was about 1 point from the best at worst. It needs no
-  fitting, and makes ``C`` and ``gamma`` mean the same whether features were made with VGG16's own
-  preprocessing or with the recipe's 1/255.
+  fitting, and makes ``C`` and ``gamma`` mean the same whether features were made with the
+  network's own preprocessing or with the textbook's 1/255.
 * ``logistic``, ``linear-svm``, ``random-forest`` and ``mlp`` get sparse rows (logistic regression:
   6 times as fast, forests twice). ``ridge``, ``lda``, ``rbf-svm`` and ``knn`` need the rows' inner
   products only, which BLAS computes once: see `pipeline.heads.gram`.

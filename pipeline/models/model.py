@@ -17,13 +17,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.registry import vgg16_recipe
-from pipeline.backbones.running import Backbone
+from pipeline.backbones.registry import remake_recipe
+from pipeline.backbones.running import Forward, load_backbone
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.urls import Location, locate
 from pipeline.errors import ImageError, ModelError, PipelineError
 from pipeline.evaluation.threshold import Threshold, call
-from pipeline.features.computing import Forward, Task, compute_rows
+from pipeline.features.computing import Task, compute_rows
 from pipeline.features.views import Views
 from pipeline.heads.dense import DenseHead
 from pipeline.heads.estimators import Classifier
@@ -133,7 +133,7 @@ class Model:
         paths : sequence of str or Path
             The files.
         weights : Path, optional
-            File with the backbone's weights; see `pipeline.backbones.weights.load_weights`.
+            File with the backbone's weights; see `pipeline.backbones.backbone.Backbone.load_weights`.
         on_progress : callable, optional
             Called with the number of images done, and to do, after each batch.
         backbone : callable, optional
@@ -147,7 +147,7 @@ class Model:
         files = [locate(path) for path in paths]
         report = on_progress or (lambda done, total: None)
         report(0, len(files))
-        forward = backbone or Backbone(self.recipe, weights)
+        forward = backbone or load_backbone(self.recipe, weights)
         done = 0
         tasks = (Task(file, views=tuple(range(self.views))) for file in files)
         recipe = replace(self.recipe, augmentation=self.augmentation)
@@ -264,14 +264,7 @@ def _require_same_features(recipe: Recipe, views: int, augmentation: str, folder
     """Refuse a model whose features this installation would make in another way."""
     try:
         Views(count=views, augmentation=Augmentation.from_name(augmentation))
-        same = recipe == vgg16_recipe(
-            layer=recipe.layer,
-            size=recipe.size,
-            scaling=recipe.scaling,
-            precision=recipe.precision,
-            resize=recipe.resize,
-            calibration=recipe.calibration,
-        )
+        same = recipe == remake_recipe(recipe)
     except (PipelineError, TypeError, ValueError):
         same = False
     if not same:

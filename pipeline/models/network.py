@@ -1,4 +1,4 @@
-"""The whole network: VGG16's base and a dense head, of which a part is trained.
+"""The whole network: a backbone and a dense head, of which a part is trained.
 
 Cut at a layer, it is a frozen trunk from pixels to rows, and a tail from rows to probabilities.
 Both share their layers with the whole, so whoever trains the tail has trained the whole.
@@ -15,9 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.running import build_base, preprocess
-from pipeline.backbones.vgg16 import LAYERS
-from pipeline.backbones.weights import load_weights
+from pipeline.backbones.registry import get_backbone
 from pipeline.errors import PipelineError
 from pipeline.heads.dense import build_dense
 from pipeline.heads.estimators import POOLS
@@ -25,7 +23,7 @@ from pipeline.system import tensorflow
 
 
 class Network:
-    """VGG16's base with a dense head on top.
+    """A backbone with a dense head on top.
 
     Parameters
     ----------
@@ -34,24 +32,24 @@ class Network:
     n_classes : int
         Number of classes, 2 or more.
     weights : sequence of ndarray, or None
-        Of the whole base, as from `pipeline.backbones.weights.load_weights`; None where the tail's are to
-        be loaded: the trunk gets its own when `whole` needs them.
+        Of the whole base, as from `pipeline.backbones.backbone.Backbone.load_weights`; None where
+        the tail's are to be loaded: the trunk gets its own when `whole` needs them.
     pool : {"flatten", "average", "max"}
-        What is between base and head; the textbook recipe flattens.
+        What is between base and head; the textbook flattens.
     units, dropout, seed
-        As in `pipeline.heads.dense.build_dense`. The recipe's network for end-to-end training has no
+        As in `pipeline.heads.dense.build_dense`. The textbook's network for end-to-end training has no
         dropout.
 
     Attributes
     ----------
     base : keras.Model
-        Preprocessed pixels ``(n, size, size, 3)`` to ``block5_pool``.
+        Preprocessed pixels ``(n, size, size, 3)`` to the base's last layer.
     trunk : keras.Model
         The same up to the recipe's layer: pixels to rows.
     upper : keras.Model or None
-        Rows to ``block5_pool``; None where the network is cut there.
+        Rows to the base's last layer; None where the network is cut there.
     head : keras.Model
-        ``block5_pool`` to probabilities: pooling and the dense head.
+        The base's last layer to probabilities: pooling and the dense head.
     tail : keras.Model
         Rows to probabilities.
     """
@@ -73,31 +71,28 @@ class Network:
         precision = "bfloat16" if recipe.precision == "bfloat16" else "float32"
         self.recipe = recipe
         self._lacks_trunk = weights is None
-        self.base = build_base(weights, recipe.size, precision)
+        self.backbone = get_backbone(recipe.backbone)
+        self.base = self.backbone.build(recipe.size, precision, weights)
         self.trunk = keras.Model(self.base.input, self.base.get_layer(recipe.layer).output)
-        self.upper = self._above(recipe.layer)
+        self.upper = self._upper()
         pooling = {
             "flatten": keras.layers.Flatten,
             "average": keras.layers.GlobalAveragePooling2D,
             "max": keras.layers.GlobalMaxPooling2D,
         }[pool](dtype="float32")
-        block5 = self.base.output.shape[1:]
-        features = int(np.prod(block5)) if pool == "flatten" else int(block5[-1])
+        top = self.base.output.shape[1:]
+        features = int(np.prod(top)) if pool == "flatten" else int(top[-1])
         self.dense = build_dense(features, n_classes, units=units, dropout=dropout, seed=seed)
-        inputs = keras.Input(block5)
+        inputs = keras.Input(top)
         self.head = keras.Model(inputs, self.dense(pooling(inputs)))
         rows = keras.Input(recipe.shape)
         self.tail = keras.Model(rows, self.head(self.upper(rows) if self.upper else rows))
 
-    def _above(self, layer: str) -> Any:
-        _, keras = tensorflow.load()
-        above = LAYERS[LAYERS.index(layer) + 1 :]
-        if not above:
+    def _upper(self) -> Any:
+        if self.recipe.layer == self.backbone.top:
             return None
-        inputs = outputs = keras.Input(self.base.get_layer(layer).output.shape[1:])
-        for name in above:
-            outputs = self.base.get_layer(name)(outputs)
-        return keras.Model(inputs, outputs)
+        _, keras = tensorflow.load()
+        return keras.Model(self.trunk.output, self.base.output)
 
     def freeze(self, *, upper: bool) -> None:
         """Freeze the trunk and, if asked for, all of the base; the rest can be trained."""
@@ -141,23 +136,15 @@ class Network:
         """
         _, keras = tensorflow.load()
         if self._lacks_trunk:
-            self.trunk.set_weights(load_weights()[: len(self.trunk.weights)])
+            trunk = {id(variable) for variable in self.trunk.weights}
+            for variable, array in zip(self.base.weights, self.backbone.load_weights()):
+                if id(variable) in trunk:
+                    variable.assign(array)
             self._lacks_trunk = False
         size = self.recipe.size
         pixels = keras.Input((size, size, 3), name="pixels")
-        if self.recipe.scaling == "unit":
-            scaled = keras.layers.Rescaling(1 / 255.0, dtype="float32")(pixels)
-        else:  # as `pipeline.backbones.running.preprocess`, in layers that can be saved
-            flipped = keras.ops.flip(pixels, axis=-1)
-            offset = [-mean for mean in preprocess_mean()]
-            scaled = keras.layers.Rescaling(1.0, offset=offset, dtype="float32")(flipped)
+        scaled = self.backbone.preprocess(pixels, self.recipe.scaling)
         return keras.Model(pixels, self.head(self.base(scaled)), name="whole")
-
-
-def preprocess_mean() -> tuple[float, ...]:
-    """Return what preprocessing subtracts from blue, green and red: asked of itself."""
-    black = np.zeros((1, 1, 1, 3), np.uint8)
-    return tuple(-float(value) for value in np.asarray(preprocess(black, "caffe")).ravel())
 
 
 class TunedClassifier:

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from pipeline.report.thumbnails import Picture, overlay, strongest
+from pipeline.backbones.registry import get_backbone
+from pipeline.report.thumbnails import Centres, Picture, overlay, strongest
 from pipeline.report.words import common_folder
 from pipeline.runs.findings import Example, Neighbour
 from pipeline.runs.reading import Record
@@ -44,15 +46,21 @@ class Seen:
 
     @classmethod
     def of(
-        cls, path: str, names: tuple[int, str, str], p: float, example: Example | None, size: int
+        cls,
+        path: str,
+        names: tuple[int, str, str],
+        p: float,
+        example: Example | None,
+        centres: Centres,
     ) -> Seen:
         """Make the pictures of an image, with a map and neighbours where it was looked at."""
         picture = Picture.of(path)
         if example is None or example.predicted != names[2]:
             return cls(picture, *names, p)
         near = [(Picture.of(one.path), one) for one in example.neighbours]
-        drawn = overlay(example.map, size) if picture.source else ""
-        return cls(picture, *names, p, drawn, strongest(example.map, size) if drawn else "", near)
+        drawn = overlay(example.map, centres) if picture.source else ""
+        where = strongest(example.map, centres) if drawn else ""
+        return cls(picture, *names, p, drawn, where, near)
 
 
 def show_mistakes(record: Record) -> Mapping[str, Any]:
@@ -67,15 +75,24 @@ def show_mistakes(record: Record) -> Mapping[str, Any]:
     if looked and looked.head != record.best.name:
         looked = None
     closely = dict(looked.images) if looked else {}
-    size = looked.size if looked else 0
+    size, backbone = (
+        looked.size if looked else 1,
+        get_backbone(record.document["recipe"]["backbone"]),
+    )
+
+    def centres(cells: int) -> npt.NDArray[np.float64]:
+        return backbone.cell_centres(cells, size) / size
+
     mistakes = []
     for place in order:
         truth, predicted = predictions.truth[place], predictions.predicted[place]
         path = predictions.paths[place]
         names = (int(truth), classes[truth], classes[predicted])
-        mistakes.append(Seen.of(path, names, float(sureness[place]), closely.pop(path, None), size))
+        mistakes.append(
+            Seen.of(path, names, float(sureness[place]), closely.pop(path, None), centres)
+        )
     right = [
-        Seen.of(path, (0, one.label, one.predicted), one.probability, one, size)
+        Seen.of(path, (0, one.label, one.predicted), one.probability, one, centres)
         for path, one in closely.items()
         if one.label == one.predicted
     ]

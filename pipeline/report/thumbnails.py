@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,19 +50,22 @@ class Picture:
         return cls(path, _uri("jpeg", small), "")
 
 
-def overlay(values: npt.NDArray[np.float64], size: int) -> str:
+Centres = Callable[[int], npt.NDArray[np.float64]]
+"""Number of cells along a side to their middles, as shares of the side."""
+
+
+def overlay(values: npt.NDArray[np.float64], centres: Centres) -> str:
     """Draw a map of what speaks for something (orange) and against it (blue).
 
-    Each value is drawn where the network's cells lie, which is not quite the whole picture: of 150
-    pixels, four cells of ``block5_pool`` take in the first 128. Between their middles it is
-    interpolated. The largest value of the map, of either sign, has the strongest colour.
+    Each value is drawn where the network's cell lies, and interpolated between. The largest value
+    of the map, of either sign, has the strongest colour.
 
     Parameters
     ----------
     values : ndarray of float64, shape (height, width)
         The map.
-    size : int
-        Side of the picture that the network saw, in pixels.
+    centres : callable
+        Where cells lie.
 
     Returns
     -------
@@ -71,9 +75,9 @@ def overlay(values: npt.NDArray[np.float64], size: int) -> str:
     largest = np.abs(values).max()
     if not largest:
         return ""
-    at = (np.arange(_MAP_SIDE) + 0.5) * size / _MAP_SIDE
+    at = (np.arange(_MAP_SIDE) + 0.5) / _MAP_SIDE
     for axis in (0, 1):
-        middles = _middles(values.shape[axis], size)
+        middles = centres(values.shape[axis])
         values = np.apply_along_axis(lambda line, x=middles: np.interp(at, x, line), axis, values)
     pixels = np.empty((_MAP_SIDE, _MAP_SIDE, 4), np.uint8)
     pixels[..., :3] = np.where(values[..., None] > 0, _FOR, _AGAINST)
@@ -81,19 +85,12 @@ def overlay(values: npt.NDArray[np.float64], size: int) -> str:
     return _uri("png", png(pixels))
 
 
-def strongest(values: npt.NDArray[np.float64], size: int) -> str:
+def strongest(values: npt.NDArray[np.float64], centres: Centres) -> str:
     """Say where a map's largest value lies."""
     down, across = np.unravel_index(values.argmax(), values.shape)
-    vertical = _third(_middles(values.shape[0], size)[down] / size, ("top", "middle", "bottom"))
-    horizontal = _third(_middles(values.shape[1], size)[across] / size, ("left", "centre", "right"))
+    vertical = _third(centres(values.shape[0])[down], ("top", "middle", "bottom"))
+    horizontal = _third(centres(values.shape[1])[across], ("left", "centre", "right"))
     return f"{vertical} {horizontal}"
-
-
-def _middles(count: int, size: int) -> npt.NDArray[np.float64]:
-    """Find the middles of the network's cells: each pooling halves, and drops an odd pixel."""
-    stride = 2 ** int(np.log2(size / count))
-    middles: npt.NDArray[np.float64] = (np.arange(count) + 0.5) * stride
-    return middles
 
 
 def _third(share: float, names: tuple[str, str, str]) -> str:

@@ -10,14 +10,14 @@ import pytest
 from sklearn.svm import SVC
 
 from pipeline.analysis.class_maps import find_class_maps
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.heads.dense import DenseHead
 from pipeline.heads.registry import get_head
 from pipeline.models.model import Model
 from pipeline.models.network import Network, TunedClassifier
 
 SHAPE = (3, 3, 6)
-RECIPE = dataclasses.replace(vgg16_recipe(size=100, precision="float32"), shape=SHAPE)
+RECIPE = dataclasses.replace(make_recipe(size=100, precision="float32"), shape=SHAPE)
 
 
 def examples(count=90, classes=2, seed=0):
@@ -128,7 +128,7 @@ def test_a_dense_heads_map_is_how_its_score_grows_with_the_features_of_a_positio
 
 @pytest.mark.parametrize("pool", ["flatten", "average"])
 def test_a_tuned_networks_map_is_by_the_features_of_block5(pool):
-    recipe = vgg16_recipe(size=64, precision="float32", layer="block5_conv2")
+    recipe = make_recipe(size=64, precision="float32", layer="block5_conv2")
     rng = np.random.default_rng(0)
     base = Network(recipe, 2, weights=random_weights(), pool=pool, units=8)
     tuned = TunedClassifier(base, 2, {"pool": pool, "units": 8, "dropout": 0.0})

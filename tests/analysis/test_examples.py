@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from pipeline.analysis.examples import MISTAKES, find_examples
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.data.dataset import Dataset
 from pipeline.heads.registry import get_head
 from pipeline.models.model import Model
 
-RECIPE = dataclasses.replace(vgg16_recipe(size=64, precision="float32"), shape=(2, 2, 6))
+RECIPE = dataclasses.replace(make_recipe(size=64, precision="float32"), shape=(2, 2, 6))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from pipeline.backbones import int8 as quantised
 from pipeline.backbones import running as backbone
 from pipeline.backbones.int8 import calibrate
 from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.backbones.running import Backbone
 from pipeline.backbones.weights import load_weights
 from pipeline.data.demo import demo_images
@@ -33,7 +33,7 @@ def real_pixels(count, size=150, start=0):
 
 @pytest.fixture(scope="module")
 def settled():
-    return calibrate(vgg16_recipe(precision="int8"), real_pixels(24))
+    return calibrate(make_recipe(precision="int8"), real_pixels(24))
 
 
 @pytest.fixture(scope="module")
@@ -47,14 +47,14 @@ def photos(tmp_path):
 
 
 def small_recipe(**changes):
-    return replace(vgg16_recipe(size=64, layer="block2_pool", precision="int8"), **changes)
+    return replace(make_recipe(size=64, layer="block2_pool", precision="int8"), **changes)
 
 
 @pytest.mark.parametrize("scaling", ["caffe", "unit"])
 def test_features_are_near_those_in_float32(scaling):
-    short = calibrate(vgg16_recipe(precision="int8", scaling=scaling), real_pixels(64))
+    short = calibrate(make_recipe(precision="int8", scaling=scaling), real_pixels(64))
     pixels = real_pixels(32, start=1)
-    exact = Backbone(vgg16_recipe(precision="float32", scaling=scaling))(pixels).reshape(32, -1)
+    exact = Backbone(make_recipe(precision="float32", scaling=scaling))(pixels).reshape(32, -1)
     rounded = Backbone(short)(pixels).reshape(32, -1)
     assert 0 < np.linalg.norm(exact - rounded) / np.linalg.norm(exact) < 0.08
     lengths = np.linalg.norm(exact, axis=1) * np.linalg.norm(rounded, axis=1)
@@ -70,7 +70,7 @@ def test_before_rounding_the_network_is_tensorflows(scaling):
     convolutions = [layer.output for layer in base.layers if "conv" in layer.name]
     theirs = keras.Model(base.input, convolutions)(backbone.preprocess(pixels, scaling))
     highest = [float(np.max(layer)) for layer in theirs[:-1]]
-    recipe = vgg16_recipe(size=64, scaling=scaling, precision="int8")
+    recipe = make_recipe(size=64, scaling=scaling, precision="int8")
     ours = [float(peak) for peak in calibrate(recipe, pixels).calibration.split()]
     assert (np.array(ours) >= np.array(highest) * (1 - 1e-5)).all()
     np.testing.assert_allclose(ours, highest, rtol=0.0101)
@@ -79,8 +79,8 @@ def test_before_rounding_the_network_is_tensorflows(scaling):
 @pytest.mark.parametrize("layer", ["block1_conv1", "block1_pool", "block4_pool", "block5_conv3"])
 def test_the_network_can_be_cut_anywhere(layer):
     pixels = real_pixels(2, 64)
-    recipe = calibrate(vgg16_recipe(size=64, layer=layer, precision="int8"), pixels)
-    exact = Backbone(replace(vgg16_recipe(size=64, layer=layer, precision="float32")))(pixels)
+    recipe = calibrate(make_recipe(size=64, layer=layer, precision="int8"), pixels)
+    exact = Backbone(replace(make_recipe(size=64, layer=layer, precision="float32")))(pixels)
     rounded = Backbone(recipe)(pixels)
     assert rounded.shape == exact.shape == (2, *recipe.shape)
     assert np.linalg.norm(exact - rounded) / np.linalg.norm(exact) < 0.08
@@ -101,9 +101,9 @@ sent = ("socket.connect", "socket.getaddrinfo", "os.fork", "subprocess.Popen")
 events = []
 sys.addaudithook(lambda event, _: events.append(event) if event in sent else None)
 import numpy as np
-from pipeline.backbone import Backbone, vgg16_recipe
+from pipeline.backbone import Backbone, make_recipe
 pixels, rows, calibration = sys.argv[1:]
-run = Backbone(vgg16_recipe(precision="int8", calibration=calibration))
+run = Backbone(make_recipe(precision="int8", calibration=calibration))
 np.save(rows, run(np.load(pixels)))
 assert "openvino" in sys.modules
 assert "tensorflow" not in sys.modules
@@ -123,12 +123,12 @@ def test_a_row_does_not_depend_on_threads_and_nothing_is_printed_or_sent(run, se
 
 def test_calibration_does_not_depend_on_the_samples_order(settled):
     pixels = real_pixels(24)
-    assert calibrate(vgg16_recipe(precision="int8"), pixels[::-1]) == settled
+    assert calibrate(make_recipe(precision="int8"), pixels[::-1]) == settled
     assert len(settled.calibration.split()) == 12
 
 
 def test_another_calibration_is_another_store(settled):
-    other = calibrate(vgg16_recipe(precision="int8"), real_pixels(4))
+    other = calibrate(make_recipe(precision="int8"), real_pixels(4))
     assert other.calibration != settled.calibration
     assert other.name != settled.name
 
@@ -191,12 +191,12 @@ def test_a_calibration_that_was_changed_on_disk_is_refused(photos, tmp_path):
 )
 def test_a_calibration_of_another_network_is_refused(calibration):
     with pytest.raises(PipelineError, match="3 positive numbers"):
-        vgg16_recipe(layer="block2_pool", precision="int8", calibration=calibration)
+        make_recipe(layer="block2_pool", precision="int8", calibration=calibration)
 
 
 def test_a_calibration_fits_int8_only():
     with pytest.raises(PipelineError, match="int8 only"):
-        vgg16_recipe(layer="block2_pool", precision="float32", calibration="1 2 3")
+        make_recipe(layer="block2_pool", precision="float32", calibration="1 2 3")
 
 
 def test_a_recipe_that_is_not_calibrated_computes_nothing():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.backbones import running as backbone
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.backbones.running import Backbone
 from pipeline.backbones.vgg16 import LAYERS
 from pipeline.backbones.weights import load_weights, packaged_weights
@@ -70,7 +70,7 @@ def test_features_equal_those_of_another_engine_on_the_same_graph(packaged):
 
     pixels = real_pixels(6, 240)
     theirs = session.run(None, {"input": np.asarray(backbone.preprocess(pixels, "caffe"))})[0]
-    recipe = vgg16_recipe(size=240, precision="float32")
+    recipe = make_recipe(size=240, precision="float32")
     ours = Backbone(recipe, packaged)(pixels)
 
     assert ours.shape == (6, *recipe.shape) == (6, 7, 7, 512)
@@ -80,7 +80,7 @@ def test_features_equal_those_of_another_engine_on_the_same_graph(packaged):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_row_does_not_depend_on_its_batch(packaged, precision):
-    run = Backbone(vgg16_recipe(precision=precision), packaged)
+    run = Backbone(make_recipe(precision=precision), packaged)
     pixels = real_pixels(9, 150)
     together = run(pixels)
     alone = np.concatenate([run(pixels[i : i + 1]) for i in range(9)])
@@ -93,10 +93,10 @@ _SAVE_ROWS = """
 import sys
 from pathlib import Path
 import numpy as np
-from pipeline.backbone import Backbone, vgg16_recipe
+from pipeline.backbone import Backbone, make_recipe
 weights, pixels, folder = map(Path, sys.argv[1:])
 for precision in ("float32", "bfloat16"):
-    run = Backbone(vgg16_recipe(precision=precision), weights)
+    run = Backbone(make_recipe(precision=precision), weights)
     np.save(folder / f"{precision}.npy", run(np.load(pixels)))
 """
 
@@ -118,7 +118,7 @@ def test_a_row_does_not_depend_on_the_number_of_threads(packaged, tmp_path):
 def test_bfloat16_is_near_float32(packaged):
     pixels = real_pixels(12, 150)
     exact, short = (
-        Backbone(vgg16_recipe(precision=precision), packaged)(pixels)
+        Backbone(make_recipe(precision=precision), packaged)(pixels)
         for precision in ("float32", "bfloat16")
     )
     assert 0 < np.linalg.norm(exact - short) / np.linalg.norm(exact) < 0.015
@@ -151,8 +151,8 @@ def test_the_shape_of_a_row_is_what_the_network_gives(base):
 )
 def test_a_recipe_of_unknown_parts_is_refused_with_what_there_is(options, message):
     with pytest.raises(PipelineError, match=message):
-        vgg16_recipe(**options)
+        make_recipe(**options)
 
 
 def test_automatic_precision_is_settled_when_the_recipe_is_made():
-    assert vgg16_recipe().precision == backbone.native_precision() in ("float32", "bfloat16")
+    assert make_recipe().precision == backbone.native_precision() in ("float32", "bfloat16")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from conftest import CountingBackbone, files_in, no_network, paint, relabelled, run_json
 
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.classification import experiment as classification
 from pipeline.classification import fitting
 from pipeline.classification.experiment import classify
@@ -532,8 +532,8 @@ def test_stage_two_never_changes_the_features(photos, recipe, tmp_path):
 
 def test_int8_is_held_against_the_same_images_in_a_higher_precision(photos, tmp_path, capsys):
     data = load_dataset(photos)
-    exact = vgg16_recipe(size=64, precision="float32")
-    rounded = vgg16_recipe(size=64, precision="int8", calibration=" ".join(["1"] * 12))
+    exact = make_recipe(size=64, precision="float32")
+    rounded = make_recipe(size=64, precision="int8", calibration=" ".join(["1"] * 12))
     where = {"cache": tmp_path / "cache", "runs": tmp_path / "runs"}
 
     def rounding(pixels):
@@ -908,8 +908,8 @@ def test_heads_that_learned_from_views_are_not_held_against_others_without(
 ):
     data = load_dataset(photos)
     where = {"cache": tmp_path / "cache", "runs": tmp_path / "runs"}
-    exact = vgg16_recipe(size=64, precision="float32")
-    rounded = vgg16_recipe(size=64, precision="int8", calibration=" ".join(["1"] * 12))
+    exact = make_recipe(size=64, precision="float32")
+    rounded = make_recipe(size=64, precision="int8", calibration=" ".join(["1"] * 12))
     extraction.extract(data, exact, cache=where["cache"], backbone=CountingBackbone(exact))
     settings = {"recipe": rounded, "backbone": CountingBackbone(rounded), **where}
     run = classify(data, ["knn"], views=some_views(2), **settings)

@@ -13,7 +13,7 @@ from conftest import relabelled
 from scipy.special import softmax
 from sklearn.utils.class_weight import compute_class_weight
 
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.classification.streaming import linear
 from pipeline.classification.streaming.fit import watch
 from pipeline.classification.streaming.heads import fit_streamed
@@ -309,7 +309,7 @@ def test_what_cannot_be_streamed_is_said_before_the_work(tmp_path, narrow):
 
 def bytes_of_an_image(folder, head, channels, classes=2):
     """How much the peak memory of training grows by an image."""
-    recipe = dataclasses.replace(vgg16_recipe(precision="float32"), shape=(1, 1, channels))
+    recipe = dataclasses.replace(make_recipe(precision="float32"), shape=(1, 1, channels))
     few, many = 1536, 4608
     peaks = {few: [], many: []}
     # The first is to load what loads late. Then twice, and the lower: a thread that an earlier test

@@ -22,7 +22,7 @@ from conftest import CountingBackbone, paint
 from hostile import bombs, encode, picture
 from typer.testing import CliRunner
 
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.cli.main import app
 from pipeline.cli.terminal import SOME_FILES_UNUSABLE
 from pipeline.data.loading import load_dataset
@@ -63,7 +63,7 @@ def pipeline_here(monkeypatch):
     """
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(
-        model_module, "Backbone", lambda recipe, weights=None: CountingBackbone(recipe)
+        model_module, "load_backbone", lambda recipe, weights=None: CountingBackbone(recipe)
     )
 
     def run_here(*arguments):
@@ -152,7 +152,7 @@ def run(base, cache):
 
 
 def store_of(cache: Path) -> FeatureStore:
-    return FeatureStore(cache, vgg16_recipe(size=32, precision="float32"))
+    return FeatureStore(cache, make_recipe(size=32, precision="float32"))
 
 
 def truncated_jpeg() -> bytes:
@@ -377,8 +377,8 @@ PREDICT = (
 import sys
 sys.path.insert(0, {TESTS!r})
 from conftest import CountingBackbone
-import pipeline.cli, pipeline.model
-pipeline.backbones.running.Backbone = lambda recipe, weights: CountingBackbone(recipe)
+import pipeline.cli.main, pipeline.models.model
+pipeline.models.model.load_backbone = lambda recipe, weights: CountingBackbone(recipe)
 pipeline.cli.main.main()
 """,
 )

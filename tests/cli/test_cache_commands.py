@@ -10,12 +10,11 @@ import pytest
 from conftest import CountingBackbone, paint
 from typer.testing import CliRunner
 
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.classification.experiment import classify
 from pipeline.cli.main import app
 from pipeline.data.loading import load_dataset
 from pipeline.errors import DataError
-from pipeline.features import extractor as extraction
 from pipeline.features.exchange import export_features, import_features
 from pipeline.features.extractor import extract
 from pipeline.features.keys import keys
@@ -27,7 +26,10 @@ SETTINGS = ["--size", "64", "--precision", "float32", "--cache", "cache"]
 @pytest.fixture(autouse=True)
 def at_home(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(extraction, "Backbone", lambda recipe, weights: CountingBackbone(recipe))
+    monkeypatch.setattr(
+        "pipeline.features.computing.load_backbone",
+        lambda recipe, weights: CountingBackbone(recipe),
+    )
 
 
 def pipeline(*arguments):
@@ -135,7 +137,7 @@ def test_status_and_export_are_about_the_images_themselves(photos):
     assert status(photos)["reused"] == 40
     assert pipeline("cache", "export", photos, "features.npz", *SETTINGS).exit_code == 0
     _, recipe, rows = import_features(Path("features.npz"))
-    assert recipe == vgg16_recipe(size=64, precision="float32")
+    assert recipe == make_recipe(size=64, precision="float32")
     assert len(rows) == 40
 
 
@@ -299,7 +301,7 @@ def the_recipe(folder):
 
 def test_status_and_export_find_rows_in_int8(photos):
     data = load_dataset(photos)
-    settled = vgg16_recipe(size=64, precision="int8", calibration=" ".join(["3"] * 12))
+    settled = make_recipe(size=64, precision="int8", calibration=" ".join(["3"] * 12))
     extract(data, settled, cache="cache", backbone=CountingBackbone(settled))
     options = ["--size", "64", "--precision", "int8", "--cache", "cache"]
     assert json.loads(pipeline("status", photos, *options, "--json").stdout)["reused"] == 40

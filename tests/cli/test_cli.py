@@ -20,19 +20,16 @@ from rich.filesize import decimal
 from sklearn.base import BaseEstimator, ClassifierMixin
 from typer.testing import CliRunner
 
-from pipeline.backbones import running as backbone_module
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.cli import main as cli
-from pipeline.cli import options, terminal
+from pipeline.cli import terminal
 from pipeline.cli.steps import called, figures_table
-from pipeline.data import images
 from pipeline.data.augmentation import PRESETS, get_augmentation
 from pipeline.data.loading import load_dataset
 from pipeline.errors import PipelineError
 from pipeline.features import extractor as extraction
 from pipeline.features.store import FeatureStore
 from pipeline.heads.registry import HEADS
-from pipeline.models import model
 from pipeline.runs.run import COLUMNS
 
 ROOT = Path(__file__).parent.parent.parent
@@ -71,8 +68,8 @@ def networks(monkeypatch):
         loaded.append(CountingBackbone(recipe))
         return loaded[-1]
 
-    monkeypatch.setattr(extraction, "Backbone", load)
-    monkeypatch.setattr(model, "Backbone", load)
+    monkeypatch.setattr("pipeline.features.computing.load_backbone", load)
+    monkeypatch.setattr("pipeline.models.model.load_backbone", load)
     return loaded
 
 
@@ -131,9 +128,6 @@ def test_no_command_at_all_shows_the_help():
 
 
 def test_choices_are_those_that_the_code_beneath_knows():
-    assert tuple(options.Scaling) == backbone_module.SCALINGS
-    assert tuple(options.Precision) == backbone_module.PRECISIONS
-    assert set(options.Resize) == set(images.FILTERS)
     text = " ".join(run("classify", "--help").stdout.split())
     assert f"{', '.join(HEADS)} or all" in text
 
@@ -143,7 +137,7 @@ def test_defaults_are_those_of_the_library(command):
     parameters = COMMANDS[command].params
     defaults = {parameter.name: parameter.default for parameter in parameters}
     recipe = {name: defaults[name] for name in ("size", "layer", "scaling", "precision", "resize")}
-    assert vgg16_recipe(**recipe) == vgg16_recipe()
+    assert make_recipe(**recipe) == make_recipe()
     assert Path(defaults["cache"]) == extraction.CACHE
 
 
@@ -228,7 +222,7 @@ def test_every_option_reaches_the_recipe(photos, networks, tmp_path):
     folder = tmp_path / "another cache"
     result = run("features", photos, *flags, "--precision", "bfloat16", "--cache", folder)
     assert result.exit_code == 0
-    recipe = vgg16_recipe(**options, precision="bfloat16")
+    recipe = make_recipe(**options, precision="bfloat16")
     assert [path.name for path in folder.glob("*/")] == [recipe.name]
 
 
@@ -559,7 +553,7 @@ def test_the_plan_for_views_tells_rows_disk_space_and_what_is_free(
         "views; 123.5 MB are free"
     )
     assert result.stdout.startswith(f"{rows} rows made in ")
-    plain, views = vgg16_recipe(size=64, precision="float32"), PRESETS["mild"].name
+    plain, views = make_recipe(size=64, precision="float32"), PRESETS["mild"].name
     other = dataclasses.replace(plain, augmentation=views)
     assert result.stdout.endswith(
         f"40 images have features in cache/{plain.name}, views in cache/{other.name}\n"
@@ -676,7 +670,7 @@ def test_with_tta_predict_says_what_classify_said(photos, networks, tmp_path):
 
 def test_views_are_those_of_the_recipe_unless_others_are_named(photos, networks):
     run("features", photos, *SETTINGS, "--views", "2")
-    recipe = vgg16_recipe(size=64, precision="float32")
+    recipe = make_recipe(size=64, precision="float32")
     named = dataclasses.replace(recipe, augmentation=PRESETS["recipe"].name).name
     assert {path.name for path in Path("cache").glob("*/")} == {recipe.name, named}
 
@@ -883,8 +877,8 @@ def test_a_defect_of_the_program_is_not_dressed_up_as_the_users(photos, networks
 SLOW = """
 import signal, time
 import numpy as np
-from pipeline import extraction
-from pipeline.cli import main
+from pipeline.cli.main import main
+from pipeline.features import computing
 
 class Slow:
     def __init__(self, recipe, weights):
@@ -896,8 +890,8 @@ class Slow:
 
 # Whoever started the tests may ignore Ctrl-C, and that would be inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-extraction.Backbone = Slow
-extraction._PIXELS_PER_BATCH = 4 * 64 * 64
+computing.load_backbone = Slow
+computing._PIXELS_PER_BATCH = 4 * 64 * 64
 main()
 """
 
@@ -930,7 +924,7 @@ def test_stopping_keeps_what_was_computed_and_says_how_to_go_on(
     assert "Exception" not in stderr
     assert not (tmp_path / "runs").exists()
     assert not list((tmp_path / "cache").glob("*/.*"))
-    recipe = vgg16_recipe(size=64, precision="float32")
+    recipe = make_recipe(size=64, precision="float32")
     there = len(FeatureStore(tmp_path / "cache", recipe))
     assert there in (8, 12)
     result = run("features", photos, *SETTINGS)

@@ -25,7 +25,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from pipeline import report
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.cli import main as cli
 from pipeline.cli import terminal
 from pipeline.data.augmentation import PRESETS, Augmentation
@@ -76,7 +76,7 @@ def finetune(photos, *options):
 
 
 def test_the_summary_has_every_layer_and_the_recipe_s_parameter_counts(capsys):
-    recipe = vgg16_recipe(layer="block4_pool", size=150, precision="float32")
+    recipe = make_recipe(layer="block4_pool", size=150, precision="float32")
     network = Network(recipe, 2, weights=None)
     network.freeze(upper=False)
     commands._print_network(network)

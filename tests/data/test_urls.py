@@ -29,7 +29,6 @@ from pipeline.errors import DataError, ImageError, PipelineError
 from pipeline.features import extractor as extraction
 from pipeline.features.cluster import Cluster
 from pipeline.features.extractor import extract
-from pipeline.models import model
 from pipeline.report.thumbnails import Picture
 from pipeline.report.words import common_folder
 
@@ -85,8 +84,8 @@ def networks(monkeypatch):
         loaded.append(CountingBackbone(recipe))
         return loaded[-1]
 
-    monkeypatch.setattr(extraction, "Backbone", load)
-    monkeypatch.setattr(model, "Backbone", load)
+    monkeypatch.setattr("pipeline.features.computing.load_backbone", load)
+    monkeypatch.setattr("pipeline.models.model.load_backbone", load)
     return loaded
 
 

@@ -22,7 +22,7 @@ from distributed.security import Security
 from torture_worker import RECIPE, ROWS_PER_SHARD, SETTINGS, Doomed, stand_in
 from typer.testing import CliRunner
 
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.cli.main import app
 from pipeline.data.augmentation import get_augmentation
 from pipeline.data.loading import load_dataset
@@ -152,7 +152,7 @@ def test_workers_make_the_rows_that_one_process_makes(workers, dataset, tmp_path
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_the_real_network_gives_the_same_bits_on_workers(workers, dataset, tmp_path, precision):
     settings = {
-        "recipe": vgg16_recipe(size=32, precision=precision),
+        "recipe": make_recipe(size=32, precision=precision),
         "backbone": None,
         "views": Views(count=2, augmentation=get_augmentation("mild")),
     }

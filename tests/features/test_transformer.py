@@ -11,7 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
 from sklearn.utils.validation import check_is_fitted
 
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.errors import ImageError, PipelineError
 from pipeline.features import extractor as extraction
 from pipeline.features.extractor import extract_files
@@ -28,7 +28,7 @@ def networks(monkeypatch):
         loaded[-1].weights = weights
         return loaded[-1]
 
-    monkeypatch.setattr(extraction, "Backbone", load)
+    monkeypatch.setattr("pipeline.features.computing.load_backbone", load)
     return loaded
 
 
@@ -140,7 +140,7 @@ def test_its_settings_are_those_of_a_recipe_and_its_defaults_too():
     settings = FeatureExtractor().get_params()
     assert settings.pop("cache") == str(extraction.CACHE)
     assert settings.pop("weights") is None
-    assert vgg16_recipe(**settings) == vgg16_recipe()
+    assert make_recipe(**settings) == make_recipe()
 
 
 def test_cloning_keeps_every_setting(tmp_path):
@@ -171,7 +171,7 @@ def test_every_setting_reaches_the_recipe_or_the_network(tmp_path, paths, networ
         **settings, cache=str(tmp_path / "cache"), weights=str(tmp_path / "w.onnx")
     )
     rows = extractor.transform(paths[:1])
-    recipe = vgg16_recipe(**settings)
+    recipe = make_recipe(**settings)
     assert rows.shape == (1, 4 * 4 * 512)
     assert [file.name for file in (tmp_path / "cache").iterdir()] == [recipe.name]
     assert networks[0].weights == tmp_path / "w.onnx"

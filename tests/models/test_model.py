@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from pipeline.backbones.registry import vgg16_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.classification.experiment import classify
 from pipeline.data.augmentation import PRESETS
 from pipeline.data.images import decode
@@ -28,7 +28,7 @@ from pipeline.models.files import find_model
 from pipeline.models.model import Model
 
 SKLEARN = [name for name in HEADS if name != "dense"]
-RECIPE = vgg16_recipe(size=64, precision="float32")
+RECIPE = make_recipe(size=64, precision="float32")
 QUICK = {"dense": {"epochs": 2, "units": 8}}
 
 
@@ -363,7 +363,7 @@ def test_a_model_for_features_that_would_be_made_differently_now_is_refused(
 
 def test_a_model_keeps_the_calibration_that_its_features_were_made_with(tmp_path):
     calibration = " ".join(f"{peak}.5" for peak in range(1, 13))
-    recipe = vgg16_recipe(size=64, precision="int8", calibration=calibration)
+    recipe = make_recipe(size=64, precision="int8", calibration=calibration)
     dataclasses.replace(fitted("logistic"), recipe=recipe).save(tmp_path / "model")
     assert Model.load(tmp_path / "model").recipe == recipe
 

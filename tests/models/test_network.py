@@ -5,10 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from pipeline.backbones.registry import vgg16_recipe
-from pipeline.backbones.running import preprocess
-from pipeline.backbones.vgg16 import LAYERS, feature_shape
-from pipeline.backbones.weights import load_weights
+from pipeline.backbones.registry import make_recipe
+from pipeline.backbones.vgg16 import VGG16
 from pipeline.data.dataset import Dataset
 from pipeline.data.demo import demo_images
 from pipeline.data.digests import read_image
@@ -26,12 +24,12 @@ from pipeline.system import tensorflow
 
 @pytest.fixture(scope="module")
 def weights():
-    return load_weights()
+    return VGG16().load_weights()
 
 
 def build(weights, layer="block4_pool", n_classes=2, size=64, **options):
     recipe = {name: options.pop(name) for name in ("scaling", "precision") if name in options}
-    recipe = vgg16_recipe(layer=layer, size=size, **{"precision": "float32", **recipe})
+    recipe = make_recipe(layer=layer, size=size, **{"precision": "float32", **recipe})
     return Network(recipe, n_classes, weights=weights, **options)
 
 
@@ -74,8 +72,8 @@ def test_layers_are_listed_from_the_input_to_the_probability(weights):
     network = build(weights, layer="block4_conv2", dropout=0.5)
     network.freeze(upper=False)
     listed = network.layers()
-    assert [name for name, *_ in listed] == [*LAYERS, "hidden", "dropout", "probability"]
-    assert all(shape == feature_shape(name, 64) for name, shape, *_ in listed[: len(LAYERS)])
+    assert [name for name, *_ in listed] == [*VGG16.layers, "hidden", "dropout", "probability"]
+    assert all(shape == VGG16().shape(name, 64) for name, shape, *_ in listed[: len(VGG16.layers)])
     trained = {name for name, _, _, is_trained in listed if is_trained}
     block5 = {f"block5_conv{number}" for number in (1, 2, 3)}
     assert trained == {"block4_conv3", *block5, "hidden", "probability"}
@@ -85,7 +83,7 @@ def test_layers_are_listed_from_the_input_to_the_probability(weights):
 def test_cut_anywhere_trunk_and_tail_together_are_the_whole(weights, layer):
     network = build(weights, layer=layer, n_classes=3, pool="max")
     pixels = photographs(64)
-    rows = network.trunk(preprocess(pixels, "caffe"))
+    rows = network.trunk(VGG16().preprocess(pixels, "caffe"))
     assert tuple(rows.shape[1:]) == network.recipe.shape
     together = network.tail(rows).numpy()
     np.testing.assert_allclose(together, network.whole()(pixels).numpy(), atol=1e-6)
@@ -182,7 +180,7 @@ def test_the_whole_as_keras_loads_it_gives_for_pictures_what_trunk_and_tail_give
     network.whole().save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     pixels = photographs(64)
-    expected = network.tail(network.trunk(preprocess(pixels, scaling))).numpy()
+    expected = network.tail(network.trunk(VGG16().preprocess(pixels, scaling))).numpy()
     assert np.ptp(expected) > 0.1
     for kind in (np.uint8, np.float32):
         np.testing.assert_allclose(loaded(pixels.astype(kind)).numpy(), expected, atol=1e-5)

