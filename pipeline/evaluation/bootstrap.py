@@ -2,72 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-_VALUES_AT_A_TIME = (
-    2**17
-)  # of weights: 1 MB, which caches hold, and some times that for what is made of them
-TINY = float(np.finfo(np.float64).eps)  # what scikit-learn's log loss takes for 0
+_WEIGHTS_AT_A_TIME = 2**17  # 1 MB, small enough for the CPU cache
+_SEED = 0  # the same resamples for everything that is evaluated on the same rows
+TINY = float(np.finfo(np.float64).eps)  # probabilities are clipped to this, as in scikit-learn
 
 Floats = NDArray[np.float64]
 Labels = NDArray[np.intp]
 
 
-def surprise(truth: Labels, p: Floats) -> Floats:
-    """Give ``-ln(probability of the true class)`` of each row, made to sum to 1."""
-    said = np.take_along_axis(p, truth[:, None], axis=1)[:, 0]
-    found: Floats = -np.log(np.maximum(said / p.sum(axis=1), TINY))
-    return found
+def log_losses(truth: Labels, p: Floats) -> Floats:
+    """Give ``-ln(probability of the true class)`` of each row, probabilities scaled to sum to 1."""
+    of_truth = np.take_along_axis(p, truth[:, None], axis=1)[:, 0]
+    losses: Floats = -np.log(np.maximum(of_truth / p.sum(axis=1), TINY))
+    return losses
 
 
-def _squares(truth: Labels, p: Floats) -> Floats:
-    """Give the sum over the classes of the squared difference of probability and truth."""
-    found = np.empty(len(p))
-    step = max(1, _VALUES_AT_A_TIME // p.shape[1])
-    for start in range(0, len(p), step):  # a copy of all would double what memory holds
-        some = slice(start, start + step)
-        wrong = p[some] / p[some].sum(axis=1, keepdims=True)
-        wrong[np.arange(len(wrong)), truth[some]] -= 1
-        found[some] = (wrong**2).sum(axis=1)
-    return found
+def _squared_errors(truth: Labels, p: Floats) -> Floats:
+    """Sum the squared differences of probability and truth over the classes, for each row."""
+    errors = np.empty(len(p))
+    step = max(1, _WEIGHTS_AT_A_TIME // p.shape[1])
+    for start in range(0, len(p), step):  # in blocks, to save the memory of a second copy
+        block = slice(start, start + step)
+        difference = p[block] / p[block].sum(axis=1, keepdims=True)
+        difference[np.arange(len(difference)), truth[block]] -= 1
+        errors[block] = (difference**2).sum(axis=1)
+    return errors
 
 
 class _Ranking(NamedTuple):
-    """Rows from the lowest to the highest score of one class, and where it occurs among them.
+    """Rows sorted by the score of one class.
 
-    Rows of one score are a step. Only steps with a row of the class matter: `before` and `after`
-    count the rows below each such step, and with it; `hits_before` and `hits_after` those of the
-    class.
+    Rows with equal scores form a step. Only steps with a row of the class matter: `before` and
+    `after` count the rows up to the start and the end of each such step, `hits_before` and
+    `hits_after` the rows of the class among them.
     """
 
     order: Labels
-    positive: Labels  # in `order`
+    positive: Labels  # positions in `order` of the rows of the class
     before: Labels
     after: Labels
     hits_before: Labels
     hits_after: Labels
 
     @classmethod
-    def of(cls, is_class: NDArray[np.bool_], score: Floats) -> _Ranking:
+    def by_score(cls, is_class: NDArray[np.bool_], score: Floats) -> _Ranking:
         order = np.argsort(score, kind="stable")
         positive = np.flatnonzero(is_class[order])
         after = np.append(np.flatnonzero(np.diff(score[order])) + 1, len(order))
         before = np.append(0, after[:-1])
-        hits_before, hits_after = (
-            np.searchsorted(positive, before),
-            np.searchsorted(positive, after),
-        )
+        hits_before = np.searchsorted(positive, before)
+        hits_after = np.searchsorted(positive, after)
         steps = hits_after > hits_before
-        bounds = (one[steps] for one in (before, after, hits_before, hits_after))
-        return cls(order, positive, *bounds)
+        return cls(
+            order,
+            positive,
+            before[steps],
+            after[steps],
+            hits_before[steps],
+            hits_after[steps],
+        )
 
     def areas(self, weights: Floats) -> tuple[Floats, Floats]:
-        """Give the areas below the ROC curve and below precision against recall, in steps."""
+        """Give the area under the ROC curve and the average precision, for each row of weights."""
         ordered = weights[:, self.order]
         rows, hits = _cumulated(ordered), _cumulated(ordered[:, self.positive])
         low, high = hits[:, self.hits_before], hits[:, self.hits_after]
@@ -78,8 +81,8 @@ class _Ranking(NamedTuple):
         with np.errstate(invalid="ignore", divide="ignore"):
             pairs = total_hits * (total - total_hits)
             roc = np.sum(gained * (others_below + others_with), axis=1) / 2 / pairs[:, 0]
-            called = total - rows[:, self.before]
-            precision = np.where(gained > 0, (total_hits - low) / called, 0.0)
+            predicted = total - rows[:, self.before]
+            precision = np.where(gained > 0, (total_hits - low) / predicted, 0.0)
             average = np.sum(gained * precision, axis=1) / total_hits[:, 0]
         return roc, np.where(np.isnan(roc), np.nan, average)
 
@@ -91,86 +94,89 @@ def _cumulated(weights: Floats) -> Floats:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What one set of probabilities says of each row, ready to be weighted.
+class ScoredRows:
+    """One set of probabilities beside the truth, prepared to be weighted many times.
 
-    `hit` is the class of a row that is called what it is, else `classes`. `costs` has log loss and
-    Brier score.
+    `hit` is a row's class where it is predicted correctly, else the number of classes. `costs`
+    holds the log loss and the Brier score of each row.
     """
 
     truth: Labels
-    called: Labels
+    predicted: Labels
     hit: Labels
     classes: int
     costs: Floats
     rankings: tuple[_Ranking, ...]
 
     @classmethod
-    def of(cls, truth: Labels, p: Floats, called: Labels) -> Judged:
+    def from_probabilities(cls, truth: Labels, p: Floats, predicted: Labels) -> ScoredRows:
+        """Prepare probabilities of shape (n, k)."""
         k = p.shape[1]
         ranked = [1] if k == 2 else range(k)
+        brier = _squared_errors(truth, p) / (2 if k == 2 else 1)
         return cls(
             truth,
-            called,
-            np.where(truth == called, truth, k),
+            predicted,
+            np.where(truth == predicted, truth, k),
             k,
-            np.stack([surprise(truth, p), _squares(truth, p) / (2 if k == 2 else 1)], axis=1),
-            tuple(_Ranking.of(truth == one, p[:, one]) for one in ranked),
+            np.stack([log_losses(truth, p), brier], axis=1),
+            tuple(_Ranking.by_score(truth == label, p[:, label]) for label in ranked),
         )
 
     def measure(self, weights: Floats) -> dict[str, Floats]:
         """Give each metric for each row of weights, shape (b, n); NaN where it is undefined."""
         total = weights.sum(axis=1)
-        true, called, hits = (
-            self._by_class(weights, of) for of in (self.truth, self.called, self.hit)
+        true, predicted, hits = (
+            self._by_class(weights, labels) for labels in (self.truth, self.predicted, self.hit)
         )
         with np.errstate(invalid="ignore", divide="ignore"):
             recalls = np.where(true > 0, hits / true, 0.0)
-            f1 = np.where(true + called > 0, 2 * hits / (true + called), 0.0)
+            f1 = np.where(true + predicted > 0, 2 * hits / (true + predicted), 0.0)
         costs = weights @ self.costs / total[:, None]
         areas = np.mean([ranking.areas(weights) for ranking in self.rankings], axis=0)
         return {
             "accuracy": hits.sum(axis=1) / total,
             "balanced_accuracy": recalls.sum(axis=1) / (true > 0).sum(axis=1),
-            "macro_f1": f1.sum(axis=1) / (true + called > 0).sum(axis=1),
+            "macro_f1": f1.sum(axis=1) / (true + predicted > 0).sum(axis=1),
             "roc_auc": areas[0],
             "average_precision": areas[1],
             "log_loss": costs[:, 0],
             "brier": costs[:, 1],
         }
 
-    def _by_class(self, weights: Floats, of: Labels) -> Floats:
+    def _by_class(self, weights: Floats, labels: Labels) -> Floats:
         """Add up weights by the class of each row, shape (b, k)."""
         k = self.classes
-        return np.array([np.bincount(of, row, k + 1)[:k] for row in weights])
+        return np.array([np.bincount(labels, row, k + 1)[:k] for row in weights])
 
 
-def measure(judged: list[Judged], weights: Floats) -> dict[str, Floats]:
+def measure(scored: Sequence[ScoredRows], weights: Floats) -> dict[str, Floats]:
     """Give each metric for each row of weights, as its mean over the sets of probabilities."""
-    found = [one.measure(weights) for one in judged]
-    return {name: np.mean([one[name] for one in found], axis=0) for name in found[0]}
+    figures = [rows.measure(weights) for rows in scored]
+    return {name: np.mean([of_set[name] for of_set in figures], axis=0) for name in figures[0]}
 
 
 def bootstrap_intervals(
-    judged: list[Judged], unit: Labels, resamples: int, seed: int
+    scored: Sequence[ScoredRows], unit: Labels, resamples: int
 ) -> dict[str, tuple[float, float]]:
-    found = [measure(judged, weights) for weights in _resampled(unit, resamples, seed)]
-    ends = {}
-    for name in found[0]:
-        figures = np.concatenate([one[name] for one in found])
+    """Give the 95 % interval of each metric by resampling units; none where it is undefined."""
+    blocks = [measure(scored, weights) for weights in _resampled(unit, resamples)]
+    intervals = {}
+    for name in blocks[0]:
+        figures = np.concatenate([block[name] for block in blocks])
         figures = figures[np.isfinite(figures)]
         if figures.size:
             low, high = np.percentile(figures, [2.5, 97.5])
-            ends[name] = (float(low), float(high))
-    return ends
+            intervals[name] = (float(low), float(high))
+    return intervals
 
 
-def _resampled(unit: Labels, resamples: int, seed: int) -> Iterator[Floats]:
+def _resampled(unit: Labels, resamples: int) -> Iterator[Floats]:
     """Yield how often each row was drawn in each of some resamples, shape (b, n)."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(_SEED)
     units = int(unit.max()) + 1
-    at_a_time = max(1, _VALUES_AT_A_TIME // len(unit))
+    at_a_time = max(1, _WEIGHTS_AT_A_TIME // len(unit))
     for start in range(0, resamples, at_a_time):
-        drawn = (rng.integers(units, size=units) for _ in range(min(at_a_time, resamples - start)))
-        times = [np.bincount(one, minlength=units)[unit] for one in drawn]
-        yield np.array(times, np.float64)
+        count = min(at_a_time, resamples - start)
+        draws = (rng.integers(units, size=units) for _ in range(count))
+        yield np.array([np.bincount(drawn, minlength=units)[unit] for drawn in draws], np.float64)

@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from pipeline.errors import DataError
 
 SEARCH_FOLDS = 5
-"""Folds of a search, or as many as the smallest class has images."""
+"""Folds of a search; fewer if the smallest class has fewer images."""
 _FEWEST_TO_LEARN_FROM = 2  # of each class: heads that calibrate their probabilities need them
 
 Places = npt.NDArray[np.int64]
@@ -23,76 +23,75 @@ def deal_folds(
 ) -> list[Places]:
     """Deal images out to folds, each with about the same share of every class.
 
-    Parameters
-    ----------
-    labels : ndarray of int64, shape (n,)
-        Classes, 0 to k - 1.
-    units : ndarray of int64, shape (n,)
-        Images of the same number come into the same fold.
-    classes : sequence of str
-        Names of the k classes.
-    folds : int
-        How many.
-    seed : int
-        Decides who comes where.
-    nested : bool
-        Whether a second fold is left out of training, to choose by.
-
-    Returns
-    -------
-    list of ndarray of int64
-        The positions of each fold's images, ascending.
+    Images with the same number in `units` come into the same fold. If `nested`, a second fold is
+    left out of training, for choosing. Gives the positions of each fold's images, ascending.
 
     Raises
     ------
     DataError
-        Some class has too few images, or too few that may be parted.
+        A class has too few images for so many folds, or too few groups of images.
     """
-    there = [len(np.unique(units[labels == one])) for one in range(len(classes))]
-    fewest = max(folds, _FEWEST_TO_LEARN_FROM + 1 + nested)
-    for name, count in zip(classes, there):
-        if count < fewest:
-            raise DataError(
-                f"the class {name} has {_counted(count)} for {folds} folds.",
-                expected=f"{fewest} or more; groups and copies count as one",
-                fix="add images of that class, leave it out, or ask for fewer folds",
-            )
+    needed = max(folds, _FEWEST_TO_LEARN_FROM + 1 + nested)
+    counts = _count_units(labels, units, classes)
+    _require(
+        needed,
+        counts,
+        purpose=f"{folds} folds",
+        fix="add images of that class, leave it out, or ask for fewer folds",
+    )
     if len(np.unique(units)) == len(units):
         splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(units, labels)
     else:
         splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
         splits = splitter.split(units, labels, units)
-    with warnings.catch_warnings():  # of few images of a class: what matters is checked below
+    with warnings.catch_warnings():  # about classes with few images: checked below
         warnings.simplefilter("ignore", UserWarning)
-        dealt = [np.asarray(judged, np.int64) for _, judged in splits]
-    counts = np.array([np.bincount(labels[fold], minlength=len(classes)) for fold in dealt])
-    without = np.sort(counts, axis=0)[: -(1 + nested)].sum(axis=0)
-    if (few := np.flatnonzero(without < _FEWEST_TO_LEARN_FROM)).size or not all(map(len, dealt)):
-        named = f"the class {classes[few[0]]}" if few.size else "some fold"
-        raise DataError(
-            f"{folds} folds leave too few images for {named}, since groups must not be parted.",
-            expected=f"{_FEWEST_TO_LEARN_FROM} images or more of each class to learn from",
-            fix="ask for fewer folds, or give smaller groups",
-        )
+        dealt = [np.asarray(held_out, np.int64) for _, held_out in splits]
+    _check_training_parts(labels, dealt, classes, left_out=1 + nested)
     return dealt
 
 
 def search_folds(
     labels: Places, units: Places, classes: Sequence[str], *, seed: int
 ) -> list[Places]:
-    """Deal images out for a search: into fewer folds where a class is small."""
-    there = [len(np.unique(units[labels == one])) for one in range(len(classes))]
-    fewest = _FEWEST_TO_LEARN_FROM + 1
-    for name, count in zip(classes, there):
-        if count < fewest:
-            raise DataError(
-                f"the class {name} has {_counted(count)} for a search.",
-                expected=f"{fewest} or more; groups and copies count as one",
-                fix="leave --search away, add images of that class, or leave it out",
-            )
-    folds = min(SEARCH_FOLDS, *there)
+    """Deal images out to the folds of a search: fewer of them if a class is small."""
+    counts = _count_units(labels, units, classes)
+    _require(
+        _FEWEST_TO_LEARN_FROM + 1,
+        counts,
+        purpose="a search",
+        fix="leave out --search, add images of that class, or leave it out",
+    )
+    folds = min(SEARCH_FOLDS, *counts.values())
     return deal_folds(labels, units, classes, folds=folds, seed=seed, nested=False)
 
 
-def _counted(count: int) -> str:
-    return "one image" if count == 1 else f"{count} images"
+def _count_units(labels: Places, units: Places, classes: Sequence[str]) -> dict[str, int]:
+    return {name: len(np.unique(units[labels == label])) for label, name in enumerate(classes)}
+
+
+def _require(needed: int, counts: dict[str, int], *, purpose: str, fix: str) -> None:
+    for name, count in counts.items():
+        if count < needed:
+            images = "1 image" if count == 1 else f"{count} images"
+            raise DataError(
+                f"the class {name} has {images}, too few for {purpose}",
+                expected=f"{needed} or more; a group, or copies of one file, count as 1",
+                fix=fix,
+            )
+
+
+def _check_training_parts(
+    labels: Places, folds: Sequence[Places], classes: Sequence[str], *, left_out: int
+) -> None:
+    """Check that each class has images to learn from whichever folds are left out."""
+    counts = np.array([np.bincount(labels[fold], minlength=len(classes)) for fold in folds])
+    fewest = np.sort(counts, axis=0)[:-left_out].sum(axis=0)
+    few = np.flatnonzero(fewest < _FEWEST_TO_LEARN_FROM)
+    if few.size or not all(map(len, folds)):
+        concerned = f"the class {classes[few[0]]}" if few.size else "a fold"
+        raise DataError(
+            f"{len(folds)} folds leave too few images for {concerned}: groups are not split up",
+            expected=f"{_FEWEST_TO_LEARN_FROM} or more images of each class to learn from",
+            fix="ask for fewer folds, or give smaller groups",
+        )

@@ -11,15 +11,17 @@ from scipy.sparse.csgraph import connected_components
 
 from pipeline.data.dataset import Dataset
 
+Places = npt.NDArray[np.int64]
 
-def number_groups(names: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Give a number to the group of each of n images, shape (n,); ``""`` is a group of its own."""
+
+def number_groups(names: Sequence[str]) -> Places:
+    """Give each image the number of its group; one without a group, ``""``, gets its own."""
     number = {name: place for place, name in enumerate(names)}
     return np.array([number[name] if name else at for at, name in enumerate(names)], np.int64)
 
 
-def join_groups(*groupings: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Group what is together in any of several groupings, each of shape (n,)."""
+def join_groups(*groupings: Places) -> Places:
+    """Put together what is together in any of several groupings, each of shape (n,)."""
     count = len(groupings[0])
     edges = []
     for groups in groupings:
@@ -28,16 +30,15 @@ def join_groups(*groupings: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return connect(np.concatenate(edges, axis=1), count)
 
 
-def find_units(dataset: Dataset) -> npt.NDArray[np.int64]:
-    """Number the images, shape (n,): copies of a file, and images of a group, share a number."""
+def find_units(dataset: Dataset) -> Places:
+    """Give copies of one file, and images of one group, the same number; shape (n,)."""
     number = {digest: place for place, digest in enumerate(dataset.digests)}
-    of_bytes = np.array([number[digest] for digest in dataset.digests], np.int64)
-    if not dataset.groups:
-        return join_groups(of_bytes)
-    return join_groups(of_bytes, number_groups(dataset.groups))
+    files = np.array([number[digest] for digest in dataset.digests], np.int64)
+    return join_groups(files, *([number_groups(dataset.groups)] if dataset.groups else []))
 
 
-def connect(edges: npt.NDArray[np.int64], count: int) -> npt.NDArray[np.int64]:
+def connect(edges: Places, count: int) -> Places:
+    """Give each of `count` nodes the number of its component; edges have the shape (2, m)."""
     graph = coo_array((np.ones(edges.shape[1], bool), tuple(edges)), shape=(count, count))
     number: npt.NDArray[np.int32] = connected_components(graph, directed=False)[1]
     return number.astype(np.int64)

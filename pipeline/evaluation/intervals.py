@@ -1,32 +1,50 @@
-"""Confidence intervals of proportions."""
+"""Confidence intervals of proportions, in NumPy alone: a page is drawn without SciPy."""
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
-from scipy.stats import binomtest
+import numpy.typing as npt
 
-NORMAL_975 = 1.959964  # 97.5 % of a normal distribution lie below
+NORMAL_975 = 1.959964  # the normal distribution's 97.5 % quantile
+
+Floats = npt.NDArray[np.float64]
 
 
-def wilson_interval(share: float, count: float) -> tuple[float, float]:
-    """Give Wilson's interval, of a number that need not be whole."""
+def wilson_interval(share: npt.ArrayLike, count: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Give Wilson's 95 % interval (E. B. Wilson, JASA 22, 1927) of each of several proportions.
+
+    Parameters
+    ----------
+    share : array-like of float
+        Proportions, 0 to 1.
+    count : array-like of float, of a shape that broadcasts with `share`
+        How many cases each proportion is of; an effective number need not be whole.
+
+    Returns
+    -------
+    low, high : ndarray of float64
+    """
+    share, count = np.asarray(share, np.float64), np.asarray(count, np.float64)
     z2 = NORMAL_975**2 / count
     middle = share + z2 / 2
-    half = float(np.sqrt(z2 * (share * (1 - share) + z2 / 4)))
+    half = np.sqrt(z2 * (share * (1 - share) + z2 / 4))
     low, high = (middle - half) / (1 + z2), (middle + half) / (1 + z2)
-    return (0.0 if share == 0 else low), (1.0 if share == 1 else high)
+    return np.where(share == 0, 0.0, low), np.where(share == 1, 1.0, high)
 
 
 def newcombe_interval(
     hits: int, count: int, other_hits: int, other_count: int
 ) -> tuple[float, float]:
-    """Give the 95 % interval of the difference of two proportions."""
+    """Give the 95 % interval of the difference of two proportions.
+
+    R. G. Newcombe, *Interval estimation for the difference between independent proportions*,
+    Statistics in Medicine 17, 1998, method 10.
+    """
     p, q = hits / count, other_hits / other_count
-    one, other = (
-        binomtest(h, n).proportion_ci(0.95, method="wilson")
-        for h, n in ((hits, count), (other_hits, other_count))
-    )
+    low, high = wilson_interval([p, q], [count, other_count])
     return (
-        p - q - float(np.hypot(p - one.low, other.high - q)),
-        p - q + float(np.hypot(one.high - p, q - other.low)),
+        p - q - math.hypot(p - low[0], high[1] - q),
+        p - q + math.hypot(high[0] - p, q - low[1]),
     )

@@ -1,7 +1,7 @@
-"""Who is fitted on what, chosen by what and judged on what: the settings, and the folds.
+"""Which images heads are trained, chosen and tested on: the settings.
 
-Every head gets the same images, folds and seeds. Images of one group, and files with the same
-bytes, are never parted.
+Every head gets the same images, folds and seeds. Images of one group, and copies of one file, are
+never split between training and testing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.errors import PipelineError
 from pipeline.evaluation.threshold import Aim
 
-_FEWEST_FOLDS = 3  # of nested ones: one to test on, one to choose by, one to learn from
+_FEWEST_FOLDS = 3  # one to test on, one to choose by, one to learn from
 
 
 class Shares(TypedDict, total=False):
@@ -26,27 +26,28 @@ class Shares(TypedDict, total=False):
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """How heads are fitted, chosen and judged.
+    """How heads are trained, chosen and tested.
 
-    As it stands: candidates are fitted on the training split, compared by their log loss on the
-    validation split, the best is fitted again on both, and judged once on the test split.
+    By default, candidates are trained on the training split and compared by their log loss on the
+    validation split; the best is trained again on both, and tested once on the test split.
 
     Attributes
     ----------
     search : bool
         Compare candidates by cross-validation on training and validation images together.
     cv : int or None
-        Nested cross-validation with this number of folds in place of the splits: every image is
-        tested on once, by a fit that was chosen and made without it. The model that is kept is
-        fitted on all images.
+        Nested cross-validation with this number of folds, in place of the splits: every image is
+        tested once, by a model that was chosen and trained without it. The model that is saved is
+        trained on all images.
     repeats : int
-        How often that is done, with other folds and seeds.
+        How often the cross-validation is repeated, with other folds and seeds.
     threshold : str or None
-        Aim of a threshold for two classes; see `pipeline.evaluation.threshold.Aim`.
+        What a threshold between two classes is chosen for, as "recall=0.95"; see
+        `pipeline.evaluation.threshold.Aim`.
     positive : str or None
-        The class whose probability that is; the default is the second.
+        The class whose probability is compared with the threshold; the default is the second.
     balanced : bool
-        Whether all classes count the same in training, however many images they have.
+        Whether all classes have the same weight in training, however many images they have.
     """
 
     search: bool = False
@@ -59,62 +60,67 @@ class Protocol:
     def __post_init__(self) -> None:
         if self.cv is not None and self.cv < _FEWEST_FOLDS:
             raise PipelineError(
-                f"{self.cv} folds are too few.",
+                f"{self.cv} {'fold is' if self.cv == 1 else 'folds are'} too few",
                 expected=f"{_FEWEST_FOLDS} or more: to test on, to choose by and to learn from",
             )
-        if self.repeats < 1 or (self.repeats > 1 and self.cv is None):
+        if self.repeats < 1:
+            raise PipelineError(f"{self.repeats} repeats", expected="1 or more")
+        if self.repeats > 1 and self.cv is None:
             raise PipelineError(
-                f"{self.repeats} repeats.", expected="1 or more, of a cross-validation (--cv 5)"
+                f"{self.repeats} repeats without cross-validation",
+                expected="1 repeat of the given splits",
+                fix="give the number of folds, for example --cv 5",
             )
         if self.threshold is not None:
             Aim.from_text(self.threshold)
         elif self.positive is not None:
             raise PipelineError(
-                "a positive class is for a threshold only.", fix="give --threshold f1, say"
+                "a positive class is used only with a threshold",
+                fix="give a threshold, for example --threshold f1",
             )
 
     @property
     def shares(self) -> Shares:
-        """Shares of the splits for `load_dataset`, where none are to be drawn; else its own."""
+        """Shares of the splits for `load_dataset`: none are held out for cross-validation."""
         return {} if self.cv is None else {"validation": 0.0, "test": 0.0}
 
     @property
     def aim(self) -> Aim | None:
-        """What the threshold is to be chosen for."""
+        """What the threshold is chosen for."""
         return None if self.threshold is None else Aim.from_text(self.threshold)
 
     def check(self, dataset: Dataset) -> Dataset:
-        """Refuse a data set that cannot be judged so; give it with the splits that are used.
+        """Return the data set with the splits that are used, or refuse it.
 
         Raises
         ------
         PipelineError
-            A split is empty, or a threshold is wanted, and does not fit the classes.
+            A split is empty, or the threshold does not fit the classes.
         """
         self.positive_of(dataset.classes)
         if self.cv is not None:
-            return dataset.all_in("train")  # all may be learned from, in all their views
+            return dataset.all_in("train")  # every image is learned from, in all its views
         dataset.require_all_splits()
         return dataset
 
     def positive_of(self, classes: Sequence[str]) -> int:
-        """Give the number of the positive class.
+        """Return the number of the positive class.
 
         Raises
         ------
         PipelineError
-            A threshold is wanted, and there are more than two classes, or none of that name.
+            There is a threshold, and more than two classes, or no class of that name.
         """
         if self.threshold is not None and len(classes) != 2:
             raise PipelineError(
-                f"there are {len(classes)} classes.", expected="two, for a threshold between them"
+                f"there are {len(classes)} classes", expected="two, for a threshold between them"
             )
         if self.positive is not None and self.positive not in classes:
             raise PipelineError(
-                f"there is no class {self.positive!r}.", expected=f"one of {', '.join(classes)}"
+                f"there is no class {self.positive!r}", expected=f"one of {', '.join(classes)}"
             )
         return 1 if self.positive is None else list(classes).index(self.positive)
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as plain values, ready for JSON."""
+        """Return the settings as plain values, ready for JSON."""
         return asdict(self)

@@ -1,7 +1,7 @@
-"""Whether two classifiers differ by more than chance, from what they got right of the same images.
+"""Whether two classifiers, tested on the same images, differ by more than chance.
 
-In NumPy and the standard library, SciPy for one function: a page is drawn in a fraction of the time
-that importing scikit-learn takes.
+In NumPy and the standard library, with SciPy for one function: importing scikit-learn takes longer
+than drawing a whole page.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 NOISE = 0.05
-"""The p-value from which on a difference passes for noise."""
+"""A difference with a p-value of this or more is within noise."""
 
 
 @dataclass(frozen=True)
 class Disagreement:
-    """Two classifiers on the same rows.
+    """How two classifiers differ on the same rows.
 
     Attributes
     ----------
     only_first, only_second : int
-        Rows that one gets right and the other does not.
+        Rows that only this classifier predicts correctly.
     p : float
-        McNemar's exact test (two-sided binomial): how probable so uneven a split would be if both
-        were equally good.
+        p-value of McNemar's exact test (two-sided binomial): the probability of counts at least as
+        uneven if both were equally good.
     """
 
     only_first: int
@@ -37,22 +37,13 @@ class Disagreement:
 
 
 def disagreement(first: npt.ArrayLike, second: npt.ArrayLike) -> Disagreement:
-    """Tell whether two classifiers differ, from which of the same rows each gets right.
+    """Compare two classifiers by which of the same test rows each predicts correctly.
 
-    For one split into training and test rows.
-
-    Parameters
-    ----------
-    first, second : array-like of bool, shape (n,)
-        Which rows are called what they are.
-
-    References
-    ----------
-    Q. McNemar, *Psychometrika* 12, 1947; the exact form as in T. G. Dietterich, *Neural
-    Computation* 10, 1998.
+    `first` and `second` are boolean, of shape (n,). Q. McNemar, *Psychometrika* 12, 1947; the exact
+    form as in T. G. Dietterich, *Neural Computation* 10, 1998.
     """
-    one, other = np.asarray(first, bool), np.asarray(second, bool)
-    only_first, only_second = int(np.sum(one & ~other)), int(np.sum(other & ~one))
+    right, other = np.asarray(first, bool), np.asarray(second, bool)
+    only_first, only_second = int(np.sum(right & ~other)), int(np.sum(other & ~right))
     n = only_first + only_second
     ways, tail = 1, 0
     for k in range(min(only_first, only_second) + 1):
@@ -64,87 +55,68 @@ def disagreement(first: npt.ArrayLike, second: npt.ArrayLike) -> Disagreement:
 def sign_flip_test(
     first: npt.ArrayLike, second: npt.ArrayLike, groups: npt.NDArray[np.int64]
 ) -> float:
-    """Tell whether two classifiers differ, where rows of a group are no independent evidence.
+    """Compare two classifiers where the rows of a group are not independent; give the p-value.
 
-    If both were equally good, each group's difference in the number of rows that are right could
-    as well have the other sign. All ways to choose the signs are counted, so that p is exact;
-    where each row is its own group, it is that of McNemar's test.
-
-    Parameters
-    ----------
-    first, second : array-like of bool, shape (n,)
-        Which rows are called what they are.
-    groups : ndarray of int64, shape (n,)
-        Rows of the same number, 0 or more, belong together.
-
-    Returns
-    -------
-    float
-        The two-sided p-value; 1 where no group differs.
-
-    References
-    ----------
-    R. A. Fisher, *The Design of Experiments*, 1935, section 21.
+    If both were equally good, the difference of the numbers of correct rows would have either sign
+    with the same probability, for each group. All combinations of signs are counted, so the
+    two-sided p-value is exact; with each row in its own group, it is that of McNemar's test.
+    `first` and `second` are boolean, of shape (n,), as for `disagreement`; `groups` are numbers of
+    0 or more. R. A. Fisher, *The Design of Experiments*, 1935, section 21.
     """
     differences = np.asarray(first, np.int64) - np.asarray(second, np.int64)
-    of_group = np.bincount(groups, differences).astype(np.int64)
-    sizes = np.abs(of_group[of_group != 0])
-    share = np.ones(1)  # of all ways, for each sum from the lowest to the highest
+    by_group = np.bincount(groups, differences).astype(np.int64)
+    sizes = np.abs(by_group[by_group != 0])
+    probability = np.ones(1)  # of each sum of differences, from the lowest to the highest
     for size in sizes:
-        nothing = np.zeros(2 * size)
-        share = (np.append(share, nothing) + np.append(nothing, share)) / 2
-    sums = np.arange(len(share)) - sizes.sum()
-    return min(1.0, float(share[np.abs(sums) >= abs(of_group.sum())].sum()))
+        shift = np.zeros(2 * size)
+        probability = (np.append(probability, shift) + np.append(shift, probability)) / 2
+    sums = np.arange(len(probability)) - sizes.sum()
+    return min(1.0, float(probability[np.abs(sums) >= abs(by_group.sum())].sum()))
 
 
 def corrected_t_test(differences: Sequence[float], *, folds: int) -> float:
-    """Tell whether two classifiers differ, from the differences of their figures by fold.
+    """Compare two classifiers by their difference in each fold of each repeat; give the p-value.
 
-    The folds of a cross-validation share most of their training rows, so the ordinary t test takes
-    chance for a difference too often. This one widens the variance by the ratio of test to
-    training rows, which is 1 to `folds` - 1.
-
-    Parameters
-    ----------
-    differences : sequence of float
-        Of each fold of each repeat: the figure of one less that of the other.
-    folds : int
-        Number of folds of a repeat: 2 or more.
-
-    Returns
-    -------
-    float
-        The two-sided p-value; 1 where all differences are 0.
-
-    References
-    ----------
-    C. Nadeau, Y. Bengio, *Inference for the generalization error*, Machine Learning 52, 2003; for
-    repeated cross-validation as in R. R. Bouckaert, E. Frank, PAKDD 2004.
+    The folds of a cross-validation share most of their training rows, so the ordinary t test finds
+    differences too often where there are none. This one widens the variance by the ratio of test to
+    training rows, 1 to `folds` - 1. Two-sided. C. Nadeau, Y. Bengio, *Inference for the
+    generalization error*, Machine Learning 52, 2003; for repeated cross-validation as in
+    R. R. Bouckaert, E. Frank, PAKDD 2004.
     """
     from scipy.special import stdtr
 
-    found = np.asarray(differences, np.float64)
-    mean, count = float(found.mean()), len(found)
-    spread = math.sqrt((1 / count + 1 / (folds - 1)) * float(found.var(ddof=1)))
+    values = np.asarray(differences, np.float64)
+    mean, count = float(values.mean()), len(values)
+    spread = math.sqrt((1 / count + 1 / (folds - 1)) * float(values.var(ddof=1)))
     if spread == 0:
         return 1.0 if mean == 0 else 0.0
     return float(2 * stdtr(count - 1, -abs(mean / spread)))
 
 
+def p_text(p: float) -> str:
+    """Write a p-value."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
+
+
+def noise_verdict(p: float) -> str:
+    """Say whether a difference with this p-value is within noise."""
+    return "within noise" if p >= NOISE else "more than noise"
+
+
 @dataclass(frozen=True)
 class Comparison:
-    """The best head against the runner-up, on the same images.
+    """The best head compared with the runner-up, on the same images.
 
     Attributes
     ----------
     first, second : str
-        Their names; `first` is the one that was chosen.
+        Names of the heads; `first` is the best.
     points : float
-        Accuracy of the first less that of the second, in percentage points.
+        Accuracy of the first minus that of the second, in percentage points.
     p : float
-        How probable so large a difference would be if both were equally good.
+        Probability of a difference at least as large if both were equally good.
     test : str
-        What gave `p`.
+        Name of the test that gave `p`.
     """
 
     first: str
@@ -155,14 +127,12 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """Say it in a sentence."""
-        p = "p < 0.001" if self.p < 0.001 else f"p = {self.p:.2g}"
-        verdict = "within noise" if self.p >= NOISE else "more than noise"
+        """The comparison in a sentence."""
         return (
             f"{self.first} and {self.second} differ by {abs(self.points):.1f} points of accuracy: "
-            f"{verdict} ({self.test}, {p})."
+            f"{noise_verdict(self.p)} ({self.test}, {p_text(self.p)})."
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Give all of it as plain values, ready for JSON."""
+        """Return everything as plain values, ready for JSON."""
         return {**asdict(self), "sentence": self.sentence}

@@ -1,4 +1,4 @@
-"""From which probability on an image is called the positive one of two classes."""
+"""Thresholds between two classes, and which class an image is called."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import PipelineError
-
-_EXPECTED = "f1, youden, precision=0.95 or recall=0.95, say"
 
 
 @dataclass(frozen=True)
@@ -34,12 +32,12 @@ class Aim:
 
     @classmethod
     def from_text(cls, text: str) -> Aim:
-        """Read an aim as it is typed.
+        """Read an aim as the user types it.
 
         Raises
         ------
         PipelineError
-            It is none.
+            The text does not name one.
         """
         name, _, value = text.partition("=")
         if name in ("f1", "youden") and not value:
@@ -49,7 +47,10 @@ class Aim:
         except ValueError:
             least = np.nan
         if name not in ("precision", "recall") or not 0 < least <= 1:
-            raise PipelineError(f"{text!r} is no aim for a threshold.", expected=_EXPECTED)
+            raise PipelineError(
+                f"{text!r} is not something that a threshold can be chosen for",
+                expected="f1, youden, or a least value such as precision=0.95 or recall=0.95",
+            )
         return cls(name, least)
 
     def __str__(self) -> str:
@@ -65,11 +66,11 @@ class Threshold:
     positive : int
         The positive class, 0 or 1.
     value : float
-        From this probability on an image is called positive.
+        An image is called positive when its probability is this or more.
     aim : str
         What it was chosen for, as typed.
     reached : bool
-        Whether that could be had on the images that it was chosen on. If not, `value` is 0.5.
+        Whether `aim` could be reached on the images that it was chosen on. If not, `value` is 0.5.
     """
 
     positive: int
@@ -78,22 +79,27 @@ class Threshold:
     reached: bool = True
 
     def apply(self, p: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-        """Tell what rows are called, shape (n,), from probabilities of shape (n, 2)."""
+        """Return the class that each row is called, shape (n,), from probabilities (n, 2)."""
         called = np.where(p[:, self.positive] >= self.value, self.positive, 1 - self.positive)
         return called.astype(np.int64)
 
     def rule(self, classes: Sequence[str]) -> str:
-        """Say what is called what by it."""
+        """Say when an image is called positive, and what the threshold was chosen for."""
+        name = classes[self.positive]
+        rule = f"called {name} when P({name}) >= {self.value:.3f}"
         if not self.reached:
-            return (
-                f"{self.aim} cannot be reached on validation, so the threshold stays {self.value:g}"
-            )
-        return f"{classes[self.positive]} from a probability of {self.value:.3f} on ({self.aim})"
+            return f"{rule}, the default: {self.aim_text} cannot be reached on validation"
+        return f"{rule}, chosen for {self.aim_text}"
+
+    @property
+    def aim_text(self) -> str:
+        """What it was chosen for, as in a sentence."""
+        return {"f1": "F1", "youden": "Youden's J"}.get(self.aim, self.aim.replace("=", " "))
 
     def outcome(self, classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:
-        """Say the same, and what came of it on the images of ``confusion[truth][called]``."""
+        """Say the rule, and precision and recall on the test images of the confusion matrix."""
         hits = confusion[self.positive][self.positive]
-        called = sum(of_class[self.positive] for of_class in confusion)
+        called = sum(row[self.positive] for row in confusion)
         occurs = sum(confusion[self.positive])
         precision, recall = (
             f"{hits / count:.3f}" if count else "undefined" for count in (called, occurs)
@@ -101,42 +107,33 @@ class Threshold:
         return f"{self.rule(classes)}; on test precision {precision}, recall {recall}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Give it as plain values, ready for JSON."""
+        """Return the fields as plain values, ready for JSON."""
         return dict(vars(self))
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> Threshold:
-        """Read what `to_dict` gave.
+        """Read the fields that `to_dict` returned.
 
         Raises
         ------
         KeyError, TypeError, ValueError
-            It is something else.
+            They do not describe a threshold.
         """
         positive, value = int(fields["positive"]), float(fields["value"])
         if positive not in (0, 1) or not 0 <= value <= 1:
-            raise ValueError("a threshold that is no probability of one of two classes")
+            raise ValueError("the threshold is not a probability of one of two classes")
         return cls(positive, value, str(fields["aim"]), bool(fields["reached"]))
 
 
 def call(p: npt.NDArray[np.float64], threshold: Threshold | None = None) -> npt.NDArray[np.int64]:
-    """Tell what images are called: the likeliest class, or what a threshold says.
+    """Return the class that each image is called: the most probable, or by the threshold.
 
-    Parameters
-    ----------
-    p : ndarray of float64, shape (..., k)
-        Probability of each class; shape (n, 2) where there is a threshold.
-    threshold : Threshold, optional
-        Of two classes.
-
-    Returns
-    -------
-    ndarray of int64, shape (...)
+    `p` has shape (..., k), with a threshold (n, 2); the result has shape (...).
     """
     if threshold:
         return threshold.apply(p)
-    likeliest: npt.NDArray[np.int64] = p.argmax(axis=-1)
-    return likeliest
+    most_probable: npt.NDArray[np.int64] = p.argmax(axis=-1)
+    return most_probable
 
 
 def choose_threshold(
@@ -144,25 +141,10 @@ def choose_threshold(
 ) -> Threshold:
     """Choose a threshold on images that were not trained on.
 
-    It lies in the middle between two neighbouring probabilities that occur, so that rounding moves
-    no image across. Of several that are equally good, the one nearest to 0.5 is taken.
-
-    Parameters
-    ----------
-    truth : ndarray of int64, shape (n,)
-        True classes, 0 or 1.
-    p : ndarray of float64, shape (n, 2)
-        Their probabilities.
-    aim : Aim
-        What to choose it for.
-    positive : int
-        The class whose precision and recall are meant.
-
-    Returns
-    -------
-    Threshold
-        ``reached`` is False where no threshold gives what is aimed at: for a precision that is
-        too high, or if there are no images of both classes.
+    It lies midway between two probabilities that occur next to each other, so that rounding does
+    not move an image across. Of several that are equally good, the one nearest to 0.5 is taken.
+    Precision and recall are those of the class `positive`. ``reached`` is False if no threshold
+    reaches the aim: the precision is too high, or one of the classes has no images.
     """
     score, is_positive = p[:, positive], truth == positive
     levels = np.unique(score)

@@ -1,4 +1,4 @@
-# ruff: noqa: ARG002, N803 -- the arguments and their names are scikit-learn's
+# ruff: noqa: N803 -- the arguments and their names are scikit-learn's
 """Classifiers that need of the rows no more than their inner products.
 
 These are computed once, by BLAS; every fit, with whatever parameters, on whatever fold, and every

@@ -1,4 +1,4 @@
-# ruff: noqa: ARG002, N803 -- the arguments and their names are scikit-learn's
+# ruff: noqa: N803 -- the arguments and their names are scikit-learn's
 """Classifiers that take kernel matrices."""
 
 from __future__ import annotations

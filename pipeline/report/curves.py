@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.evaluation.intervals import wilson_interval
 from pipeline.evaluation.threshold import call
 
 Floats = npt.NDArray[np.float64]
@@ -20,7 +21,6 @@ BINS = 10
 """Number of equally wide bins that probabilities are gathered in for calibration."""
 
 _GRID = np.linspace(0, 1, 201)
-_Z_95 = 1.959963984540054  # the normal distribution's 97.5 % quantile
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def reliability(truth: Labels, p: Floats) -> Reliability:
     counts = counts[there]
     means = np.bincount(bins, weights=said, minlength=BINS)[there] / counts
     shares = np.bincount(bins, weights=happened, minlength=BINS)[there] / counts
-    low, high = _wilson(shares, counts)
+    low, high = wilson_interval(shares, counts)
     error = float(np.sum(counts * np.abs(means - shares)) / counts.sum())
     return Reliability(means, shares, low, high, counts, error)
 
@@ -146,10 +146,3 @@ def _cumulated(positive: npt.NDArray[np.bool_], score: Floats) -> tuple[Floats, 
     last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
     hits = np.cumsum(positive[order])[last].astype(np.float64)
     return hits, last + 1 - hits
-
-
-def _wilson(share: Floats, n: Labels) -> tuple[Floats, Floats]:
-    centre = share + _Z_95**2 / (2 * n)
-    reach = _Z_95 * np.sqrt(share * (1 - share) / n + (_Z_95 / (2 * n)) ** 2)
-    scale = 1 + _Z_95**2 / n
-    return np.maximum((centre - reach) / scale, 0), np.minimum((centre + reach) / scale, 1)

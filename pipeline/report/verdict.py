@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.evaluation.significance import NOISE, corrected_t_test, disagreement
+from pipeline.evaluation.significance import corrected_t_test, disagreement, noise_verdict
 from pipeline.report.words import p_value, percent
 from pipeline.runs.reading import Head, Record
 
@@ -97,17 +97,13 @@ def against(  # noqa: PLR0917
     if head.fold_accuracies and other.fold_accuracies:
         pairs = zip(head.fold_accuracies, other.fold_accuracies)
         p = corrected_t_test([one - two for one, two in pairs], folds=record.protocol["cv"])
-        return f"{runner_up} {_noise(p)} (corrected resampled t test, {p_value(p)})."
+        return f"{runner_up} is {noise_verdict(p)} (corrected resampled t test, {p_value(p)})."
     first, second = record.predictions[head.name], other_record.predictions[other.name]
     places = {path: place for place, path in enumerate(second.paths)}
     right = second.right[[places[path] for path in first.paths]]
     found = disagreement(first.right, right)
     return (
-        f"{runner_up} {_noise(found.p)} (images that one gets right and the other wrong: "
+        f"{runner_up} is {noise_verdict(found.p)} (images that one gets right and the other wrong: "
         f"{found.only_first:,} for {label}, {found.only_second:,} for {other_label}; McNemar's "
         f"exact test, {p_value(found.p)})."
     )
-
-
-def _noise(p: float) -> str:
-    return "is within noise" if p >= NOISE else "is more than noise"

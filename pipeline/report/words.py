@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.evaluation.significance import p_text
+
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 # Widths of characters of 12 pixels, in the wider of the fonts that systems use.
@@ -51,9 +53,8 @@ def percent(share: float) -> str:
 
 
 def p_value(p: float) -> str:
-    """Write how probable a result is by chance alone."""
-    text = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    return text.replace(" ", NO_BREAK)
+    """Write a p-value so that no line ends within it."""
+    return p_text(p).replace(" ", NO_BREAK)
 
 
 def common_folder(paths: Sequence[str]) -> str:

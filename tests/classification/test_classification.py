@@ -575,7 +575,10 @@ def test_features_that_are_all_the_same_are_refused(place):
 
 @pytest.mark.parametrize(
     ("count", "says"),
-    [(1, r"(?s)class red \(1\).*add images"), (4, r"(?s)red has 4 images for 5 folds.*add images")],
+    [
+        (1, r"(?s)class red \(1\).*add images"),
+        (4, r"(?s)red has 4 images, too few for 5 folds.*add images"),
+    ],
 )
 def test_too_few_images_of_a_class_for_a_cross_validation_are_refused(place, count, says):
     labels = np.zeros(120, np.int64)

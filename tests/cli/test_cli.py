@@ -370,7 +370,7 @@ def test_predict_calls_images_by_the_threshold(photos, networks):
         assert item["label"] == expected
         assert item["threshold"] == manifest["threshold"]
     text = run("predict", "runs/mine", photos).stdout
-    assert f"red from a probability of {value:.3f} on (f1)" in text
+    assert f"called red when P(red) >= {value:.3f}, chosen for F1" in text
 
 
 def test_classify_says_what_may_be_wrong_with_the_data(photos, networks, monkeypatch):
@@ -825,7 +825,10 @@ def test_strict_makes_an_unusable_file_an_error(photos, networks):
         (["features", "photos", "--layer", "fc1"], "unknown layer 'fc1'"),
         (["classify", "photos", "--head", "svm"], "no head named 'svm'"),
         (["classify", "photos", "--cv", "2"], "2 folds are too few"),
-        (["classify", "photos", "--threshold", "best"], "'best' is no aim for a threshold"),
+        (
+            ["classify", "photos", "--threshold", "best"],
+            "'best' is not something that a threshold can be chosen for",
+        ),
         (
             ["classify", "photos", "--threshold", "f1", "--positive", "green"],
             "there is no class 'green'",

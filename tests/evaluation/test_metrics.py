@@ -1,7 +1,10 @@
+"""Metrics and their intervals, compared with scikit-learn's and with resampling row by row."""
+
 import json
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 from sklearn import metrics
 
 from pipeline.errors import PipelineError
@@ -14,7 +17,7 @@ def two_columns(p):
 
 
 def predictions(n, k, *, levels=None, seed=0):
-    """Probabilities that lean to the truth; with `levels`, many of them are equal."""
+    """Make labels, and probabilities that favour them; with `levels`, many are equal."""
     rng = np.random.default_rng(seed + k)
     truth = np.r_[np.arange(k), rng.integers(k, size=n - k)]
     scores = rng.random((n, k)) + 0.3 * np.eye(k)[truth]
@@ -24,8 +27,8 @@ def predictions(n, k, *, levels=None, seed=0):
 
 
 def test_numbers_of_a_case_worked_by_hand():
-    # Truth 0 0 0 1; the third row is wrongly called 1, and the row of class 1 ranks above two of
-    # the three rows of class 0.
+    # Truth 0 0 0 1; the third row is wrongly predicted as 1, and the row of class 1 ranks above
+    # two of the three rows of class 0.
     result = evaluate([0, 0, 0, 1], two_columns([0.1, 0.2, 0.8, 0.6]))
 
     assert result.n == 4
@@ -37,27 +40,14 @@ def test_numbers_of_a_case_worked_by_hand():
     assert result.brier == pytest.approx(np.mean(np.square([0.1, 0.2, 0.8, 0.4])))
     # Class 0: precision 2 of 2, recall 2 of 3. Class 1: precision 1 of 2, recall 1 of 1.
     assert result.macro_f1 == pytest.approx((4 / 5 + 2 / 3) / 2)
-    # The row of class 1 comes second of those called 1.
+    # The row of class 1 has the second highest probability of class 1.
     assert result.average_precision == pytest.approx(1 / 2)
 
 
-def test_interval_is_wilsons():
-    hits, n, z = 81, 100, 1.959963984540054
-    truth = np.zeros(n, dtype=int)
-    p = np.r_[np.full(hits, 0.1), np.full(n - hits, 0.9)]
-
-    result = evaluate(truth, two_columns(p))
-
-    share = hits / n
-    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    assert result.accuracy_low == pytest.approx(middle - half)
-    assert result.accuracy_high == pytest.approx(middle + half)
-
-
-def test_interval_stays_within_0_and_1_where_every_row_is_right():
-    result = evaluate([0, 1], two_columns([0.1, 0.9]))
-    assert 0.3 < result.accuracy_low < result.accuracy_high == 1.0
+def test_the_interval_of_the_accuracy_is_wilsons():
+    result = evaluate(np.zeros(100, int), two_columns(np.repeat([0.1, 0.9], [81, 19])))
+    expected = binomtest(81, 100).proportion_ci(method="wilson")
+    assert (result.accuracy_low, result.accuracy_high) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("levels", [None, 4])
@@ -96,32 +86,32 @@ METRICS = (
 
 
 @pytest.mark.parametrize("k", [2, 3])
-def test_the_bootstrap_is_that_of_figures_of_rows_drawn_with_replacement(k):
+def test_bootstrap_intervals_are_those_of_evaluating_each_resample_alone(k):
     truth, p = predictions(60, k, levels=5)
-    result = evaluate(truth, p, resamples=400, seed=3)
-    drawn = np.random.default_rng(3).integers(60, size=(400, 60))  # the same draws, one by one
-    one_by_one = [evaluate(truth[rows], p[rows], resamples=0) for rows in drawn]
+    result = evaluate(truth, p, resamples=400)
+    draws = np.random.default_rng(0).integers(60, size=(400, 60))  # the same resamples
+    alone = [evaluate(truth[rows], p[rows], resamples=0) for rows in draws]
     for name in METRICS:
-        figures = [getattr(one, name) for one in one_by_one]
-        ends = np.percentile([one for one in figures if one is not None], [2.5, 97.5])
+        figures = [getattr(metrics, name) for metrics in alone]
+        ends = np.percentile([figure for figure in figures if figure is not None], [2.5, 97.5])
         assert result.intervals[name] == pytest.approx(tuple(ends), abs=1e-9), name
         assert ends[0] < getattr(result, name) < ends[1]
 
 
-def test_intervals_hold_the_true_figure_about_95_times_in_100():
+def test_intervals_contain_the_true_value_about_95_times_in_100():
     rng = np.random.default_rng(0)
     truth, p = predictions(100_000, 2)
     true = evaluate(truth, p, resamples=0)
-    held = dict.fromkeys((*METRICS, "accuracy"), 0)
-    for seed in range(200):
+    covered = dict.fromkeys((*METRICS, "accuracy"), 0)
+    for _ in range(200):
         rows = rng.integers(len(truth), size=150)
-        result = evaluate(truth[rows], p[rows], resamples=200, seed=seed)
+        result = evaluate(truth[rows], p[rows], resamples=200)
         for name, (low, high) in result.intervals.items():
-            held[name] += low <= getattr(true, name) <= high
-    assert all(0.89 < count / 200 < 0.99 for count in held.values()), held
+            covered[name] += low <= getattr(true, name) <= high
+    assert all(0.89 < count / 200 < 0.99 for count in covered.values()), covered
 
 
-def test_rows_of_a_group_are_no_evidence_of_their_own():
+def test_rows_of_one_group_do_not_count_as_independent():
     truth, p = predictions(40, 2)
     groups = np.repeat(np.arange(40), 10)
     alone = evaluate(truth, p)
@@ -142,44 +132,45 @@ def test_rows_of_a_group_are_no_evidence_of_their_own():
 @pytest.mark.parametrize(
     ("groups", "wrong"), [(1, 0.3), (4, 0.0)], ids=["one group", "all right in four groups"]
 )
-def test_few_groups_have_a_wide_interval_for_the_accuracy_and_no_others(groups, wrong):
+def test_few_groups_give_a_wide_interval_for_the_accuracy_and_no_others(groups, wrong):
     truth = np.arange(40) % 2
-    called = np.where(np.arange(40) < 40 * wrong, 1 - truth, truth)
-    found = evaluate(truth, np.eye(2)[called], groups=np.arange(40) % groups)
-    assert set(found.intervals) == {"accuracy"}
-    assert "else none: fewer than 10 groups" in found.interval_method
-    assert found.accuracy_high - found.accuracy_low > 0.45
+    predicted = np.where(np.arange(40) < 40 * wrong, 1 - truth, truth)
+    result = evaluate(truth, np.eye(2)[predicted], groups=np.arange(40) % groups)
+    assert set(result.intervals) == {"accuracy"}
+    assert "else none: fewer than 10 groups" in result.interval_method
+    assert result.accuracy_high - result.accuracy_low > 0.45
 
 
 @pytest.mark.parametrize("count", [3, 5, 40])
-def test_the_interval_of_groups_holds_the_true_accuracy_about_95_times_in_100(count):
+def test_with_groups_the_interval_contains_the_true_accuracy_about_95_times_in_100(count):
     rng = np.random.default_rng(0)
     groups, truth = np.repeat(np.arange(count), 6), np.zeros(count * 6, int)
-    held = 0
+    covered = 0
     for _ in range(400):
         right = rng.random(count * 6) < rng.beta(3.5, 1.5, count)[groups]  # 0.7 on average
-        found = evaluate(truth, np.eye(2)[1 - right.astype(int)], groups=groups, resamples=0)
-        held += found.accuracy_low <= 0.7 <= found.accuracy_high
-    assert held >= 0.92 * 400
+        result = evaluate(truth, np.eye(2)[1 - right.astype(int)], groups=groups, resamples=0)
+        covered += result.accuracy_low <= 0.7 <= result.accuracy_high
+    assert covered >= 0.92 * 400
 
 
-def test_of_repeats_figures_are_means_and_the_interval_is_no_narrower_than_of_one():
+def test_metrics_of_repeats_are_means_and_the_interval_is_not_narrower():
     truth, p = predictions(80, 3)
     _, other = predictions(80, 3, seed=9)
     repeats = np.stack([p, p[::-1], other])
     result = evaluate(truth, repeats)
-    ones = [evaluate(truth, one) for one in repeats]
+    alone = [evaluate(truth, p) for p in repeats]
     for name in METRICS:
-        assert getattr(result, name) == pytest.approx(np.mean([getattr(o, name) for o in ones]))
+        mean = np.mean([getattr(metrics, name) for metrics in alone])
+        assert getattr(result, name) == pytest.approx(mean)
     assert result.n == 80
-    assert result.confusion == ones[0].confusion
+    assert result.confusion == alone[0].confusion
     same = evaluate(truth, np.stack([p, p, p]))
     for name in METRICS:
-        assert same.intervals[name] == pytest.approx(ones[0].intervals[name])
-    assert same.intervals["accuracy"] == ones[0].intervals["accuracy"]
+        assert same.intervals[name] == pytest.approx(alone[0].intervals[name])
+    assert same.intervals["accuracy"] == alone[0].intervals["accuracy"]
 
 
-def test_what_rows_are_called_may_be_other_than_the_likeliest_class():
+def test_predicted_classes_may_be_other_than_the_most_probable():
     p = two_columns([0.2, 0.4, 0.45, 0.9])
     result = evaluate([0, 0, 1, 1], p, predicted=[0, 1, 1, 1])
     assert result.confusion == ((1, 1), (0, 2))
@@ -189,13 +180,12 @@ def test_what_rows_are_called_may_be_other_than_the_likeliest_class():
     assert result.roc_auc == evaluate([0, 0, 1, 1], p).roc_auc
 
 
-def test_the_same_seed_gives_the_same_intervals_and_another_gives_others():
+def test_the_same_rows_give_the_same_intervals():
     truth, p = predictions(50, 2)
-    assert evaluate(truth, p) == evaluate(truth, p, seed=0)
-    assert evaluate(truth, p) != evaluate(truth, p, seed=1)
+    assert evaluate(truth, p) == evaluate(truth, p)
 
 
-def test_how_intervals_were_computed_is_named():
+def test_the_method_of_the_intervals_is_named():
     truth, p = predictions(20, 2)
     assert evaluate(truth, p).interval_method == (
         "Wilson for the accuracy, else percentile bootstrap of images, 1,000 resamples"
@@ -205,20 +195,18 @@ def test_how_intervals_were_computed_is_named():
     assert set(none.intervals) == {"accuracy"}
 
 
-def test_many_rows_are_drawn_less_often_and_about_the_same_comes_of_it(monkeypatch):
-    truth, p = predictions(4000, 3)
-    often = evaluate(truth, p)
-    monkeypatch.setattr("pipeline.evaluation.metrics._MOST_DRAWN", 250 * 3 * 4000)
-    less = evaluate(truth, p)
-    assert "1,000 resamples" in often.interval_method
-    assert "250 resamples" in less.interval_method
-    monkeypatch.setattr("pipeline.evaluation.metrics._MOST_DRAWN", 0)
-    assert "200 resamples" in evaluate(truth, p).interval_method
-    for name, (low, high) in often.intervals.items():
-        assert less.intervals[name] == pytest.approx((low, high), abs=0.2 * (high - low))
+def test_many_rows_are_resampled_less_often():
+    assert "200 resamples" in evaluate(*predictions(200_000, 3)).interval_method
 
 
-def test_a_class_absent_from_the_truth_keeps_its_row_and_leaves_auc_undefined(recwarn):
+def test_fewer_resamples_give_about_the_same_intervals():
+    truth, p = predictions(2000, 3)
+    many, few = evaluate(truth, p), evaluate(truth, p, resamples=250)
+    for name, (low, high) in many.intervals.items():
+        assert few.intervals[name] == pytest.approx((low, high), abs=0.2 * (high - low))
+
+
+def test_a_class_without_rows_stays_in_the_confusion_matrix_and_leaves_auc_undefined(recwarn):
     p = np.array([[0.7, 0.2, 0.1], [0.1, 0.7, 0.2], [0.1, 0.3, 0.6]])
 
     result = evaluate([0, 1, 1], p)
@@ -238,14 +226,14 @@ def test_one_class_only_in_the_truth_is_evaluated_without_warning(recwarn):
     assert not recwarn.list
 
 
-def test_float32_probabilities_are_taken_without_warning(recwarn):
+def test_float32_probabilities_are_accepted_without_warning(recwarn):
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(7), size=100).astype(np.float32)
     assert np.isfinite(evaluate(np.arange(100) % 7, p).log_loss)
     assert not recwarn.list
 
 
-def test_a_sure_mistake_costs_much_but_not_infinitely_much():
+def test_log_loss_of_a_confident_mistake_is_large_but_finite():
     assert 30 < evaluate([0], [[0.0, 1.0]]).log_loss < 40
 
 
@@ -256,7 +244,7 @@ def test_dictionary_survives_json():
 
 
 @pytest.mark.parametrize(
-    ("truth", "p", "says"),
+    ("truth", "p", "message"),
     [
         ([0, 1], [[0.5, 0.5]], r"\(2,\).*\(1, 2\)"),
         ([0, 1], [0.5, 0.5], "do not fit"),
@@ -271,18 +259,20 @@ def test_dictionary_survives_json():
         ([0, 1], [[0.5, 0.5], [2.0, 1.0]], "row 1"),
     ],
 )
-def test_what_makes_no_sense_is_refused_with_what_was_found(truth, p, says):
-    with pytest.raises(PipelineError, match=says):
+def test_invalid_input_is_refused_with_what_is_wrong(truth, p, message):
+    with pytest.raises(PipelineError, match=message):
         evaluate(truth, p)
 
 
-@pytest.mark.parametrize(("called", "says"), [([2, 1], "from 1 to 2"), ([0, -1], "from -1 to 0")])
-def test_what_rows_are_called_must_be_classes(called, says):
-    with pytest.raises(PipelineError, match=says):
-        evaluate([0, 1], [[0.5, 0.5], [0.5, 0.5]], called)
+@pytest.mark.parametrize(
+    ("predicted", "message"), [([2, 1], "from 1 to 2"), ([0, -1], "from -1 to 0")]
+)
+def test_predicted_classes_must_exist(predicted, message):
+    with pytest.raises(PipelineError, match=message):
+        evaluate([0, 1], [[0.5, 0.5], [0.5, 0.5]], predicted)
 
 
-def test_input_is_left_unchanged():
+def test_evaluate_does_not_change_its_input():
     p = np.array([[0.4, 0.60001], [0.3, 0.7]])
     kept = p.copy()
     evaluate([0, 1], p)

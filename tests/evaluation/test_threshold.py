@@ -1,4 +1,4 @@
-"""Where the threshold lies, for each aim, and what is said where it cannot be had."""
+"""The threshold chosen for each aim, and what happens if the aim cannot be reached."""
 
 import json
 
@@ -15,8 +15,8 @@ def two_columns(p):
     return np.stack([1 - p, p], axis=1)
 
 
-def overlapping(n=300, seed=0, levels=None):
-    """Labels, and probabilities that lean to them."""
+def overlapping(n=200, seed=0, levels=None):
+    """Make labels, and probabilities that favour them but overlap."""
     rng = np.random.default_rng(seed)
     truth = (rng.random(n) < 0.3).astype(np.int64)
     p = np.clip(rng.normal(0.35 + 0.3 * truth, 0.2), 0, 1)
@@ -24,7 +24,7 @@ def overlapping(n=300, seed=0, levels=None):
 
 
 def worth(aim, truth, called):
-    """What is aimed at, by scikit-learn; -1 where it falls short of the least."""
+    """Compute with scikit-learn how well an aim is met; -1 if the least value is not reached."""
     precision = metrics.precision_score(truth, called, zero_division=0)
     recall = metrics.recall_score(truth, called)
     if aim.name == "f1":
@@ -38,56 +38,86 @@ def worth(aim, truth, called):
 
 @pytest.mark.parametrize("levels", [None, 10])
 @pytest.mark.parametrize("positive", [0, 1])
-@pytest.mark.parametrize("text", ["f1", "youden", "precision=0.8", "recall=0.95", "recall=1"])
-def test_no_other_threshold_serves_the_aim_better(text, positive, levels):
+@pytest.mark.parametrize("text", ["f1", "youden", "precision=0.7", "recall=0.95", "recall=1"])
+def test_no_other_threshold_meets_the_aim_better(text, positive, levels):
     truth, p = overlapping(levels=levels)
     aim = Aim.from_text(text)
-    found = choose_threshold(truth, p, aim, positive)
+    threshold = choose_threshold(truth, p, aim, positive)
     is_positive = (truth == positive).astype(int)
-    reached = worth(aim, is_positive, found.apply(p) == positive)
-    others = [worth(aim, is_positive, p[:, positive] >= value) for value in np.unique(p)]
-    assert found.reached
-    assert found.positive == positive
+    reached = worth(aim, is_positive, threshold.apply(p) == positive)
+    others = [
+        worth(aim, is_positive, p[:, positive] >= value) for value in np.unique(p[:, positive])
+    ]
+    assert threshold.reached
+    assert threshold.positive == positive
     assert reached == pytest.approx(max(others))
     assert reached > 0
 
 
-def test_a_threshold_lies_between_probabilities_so_that_rounding_moves_no_image():
+def test_a_threshold_lies_midway_between_probabilities():
     truth, p = np.array([0, 0, 1, 1]), two_columns([0.1, 0.2, 0.6, 0.8])
-    found = choose_threshold(truth, p, Aim("f1"))
-    assert found.value == pytest.approx(0.4)
-    assert found.apply(p).tolist() == [0, 0, 1, 1]
+    threshold = choose_threshold(truth, p, Aim("f1"))
+    assert threshold.value == pytest.approx(0.4)
+    assert threshold.apply(p).tolist() == [0, 0, 1, 1]
 
 
-def test_a_precision_that_no_threshold_has_is_not_reached():
+def test_if_no_threshold_reaches_the_precision_it_stays_at_one_half():
     truth, p = np.array([0, 1, 0, 1]), two_columns([0.9, 0.8, 0.2, 0.1])
-    found = choose_threshold(truth, p, Aim("precision", 0.95))
-    assert found == Threshold(1, 0.5, "precision=0.95", reached=False)
+    threshold = choose_threshold(truth, p, Aim("precision", 0.95))
+    assert threshold == Threshold(1, 0.5, "precision=0.95", reached=False)
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_images_of_one_class_alone_give_no_threshold(label):
-    found = choose_threshold(np.full(4, label), two_columns([0.1, 0.4, 0.6, 0.9]), Aim("f1"))
-    assert not found.reached
-    assert found.value == 0.5
+def test_images_of_a_single_class_give_no_threshold(label):
+    threshold = choose_threshold(np.full(4, label), two_columns([0.1, 0.4, 0.6, 0.9]), Aim("f1"))
+    assert not threshold.reached
+    assert threshold.value == 0.5
+
+
+@pytest.mark.parametrize(
+    ("threshold", "sentence"),
+    [
+        (
+            Threshold(1, 0.5151, "recall=0.95"),
+            "called defect when P(defect) >= 0.515, chosen for recall 0.95",
+        ),
+        (Threshold(0, 0.25, "f1"), "called fine when P(fine) >= 0.250, chosen for F1"),
+        (
+            Threshold(1, 0.5, "precision=1", reached=False),
+            (
+                "called defect when P(defect) >= 0.500, the default: precision 1 cannot be reached "
+                "on validation"
+            ),
+        ),
+    ],
+)
+def test_the_rule_says_when_an_image_is_called_positive(threshold, sentence):
+    assert threshold.rule(("fine", "defect")) == sentence
+
+
+def test_the_outcome_is_precision_and_recall_of_the_positive_class():
+    outcome = Threshold(1, 0.5, "f1").outcome(("fine", "defect"), ((6, 2), (1, 3)))
+    assert outcome.endswith("; on test precision 0.600, recall 0.750")
+    outcome = Threshold(1, 0.5, "f1").outcome(("fine", "defect"), ((8, 0), (4, 0)))
+    assert outcome.endswith("; on test precision undefined, recall 0.000")
 
 
 @pytest.mark.parametrize(
     "text", ["", "f2", "f1=0.5", "precision", "recall=", "recall=0", "precision=1.1", "recall=nan"]
 )
-def test_what_is_no_aim_is_refused_with_those_there_are(text):
-    with pytest.raises(PipelineError, match=r"(?s)no aim for a threshold.*youden"):
+def test_an_unknown_aim_is_refused_with_the_valid_ones(text):
+    with pytest.raises(PipelineError, match=r"(?s)not something that a threshold.*youden"):
         Aim.from_text(text)
 
 
 @pytest.mark.parametrize("text", ["f1", "youden", "precision=0.95", "recall=1"])
-def test_an_aim_is_written_as_it_was_typed(text):
+def test_an_aim_is_written_as_the_user_typed_it(text):
     assert str(Aim.from_text(text)) == text
 
 
-def test_a_threshold_survives_json_and_what_is_none_does_not():
+def test_a_threshold_survives_json_and_invalid_fields_are_refused():
     threshold = Threshold(0, 0.25, "f1")
     assert Threshold.from_dict(json.loads(json.dumps(threshold.to_dict()))) == threshold
     for change in ({"value": 2}, {"value": "nan"}, {"positive": 2}):
-        with pytest.raises(ValueError, match="no probability"):
+        with pytest.raises(ValueError, match="not a probability"):
             Threshold.from_dict({**threshold.to_dict(), **change})

@@ -248,8 +248,8 @@ def test_a_run_shows_itself_as_a_table_in_python_and_in_a_notebook(place):
 def test_names_cannot_break_out_of_a_notebooks_table(place):
     data = place.data(classes=("a", "<script>b"), noise=0.6)
     run = place.classify(data, ["logistic"], threshold="f1")
-    assert "<script>b from a probability" in str(run)
-    assert "&lt;script&gt;b from a probability" in run._repr_html_()
+    assert "called <script>b when" in str(run)
+    assert "called &lt;script&gt;b when" in run._repr_html_()
     assert "<script>" not in run._repr_html_()
 
 
