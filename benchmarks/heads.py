@@ -34,7 +34,8 @@ from pipeline.classification.search import Fold, Prepared, out_of_fold
 from pipeline.classification.task import Pair, Task
 from pipeline.data.dataset import Dataset
 from pipeline.evaluation.protocol import Protocol
-from pipeline.heads.estimators import POOLS, CalibrationFolds, Pool
+from pipeline.heads.estimators import CalibrationFolds, Pool
+from pipeline.heads.pooling import POOLS
 from pipeline.heads.registry import HEADS, get_head
 
 TITLE = "Searching for each head's parameters"

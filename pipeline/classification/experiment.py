@@ -4,106 +4,77 @@ By default candidates are fitted on the training split and compared by their log
 validation split. The best is fitted again on both, or, where training itself stops by validation,
 kept as it is. The test split is looked at once, by what was chosen. Other ways: `Protocol`.
 
-Where rows do not fit into memory, heads that can be trained shard by shard are: see `size`.
+Where rows do not fit into memory, heads that can be trained shard by shard are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.registry import make_recipe
-from pipeline.backbones.running import Forward
-from pipeline.classification.extras import look_into, remarks_on, rows_of
-from pipeline.classification.judging import judge
-from pipeline.classification.rows import ViewedRows
-from pipeline.classification.size import why_stream
+from pipeline.analysis.problems import not_looked_for
+from pipeline.classification.extras import add_extras
+from pipeline.classification.in_memory import RowsInMemory, read_variants
+from pipeline.classification.rows import Rows
+from pipeline.classification.size import reason_to_stream
+from pipeline.classification.streamed import StreamedRows
 from pipeline.classification.streaming.stream import Stream
-from pipeline.classification.task import Task
+from pipeline.classification.task import Setting, Task
+from pipeline.classification.variants import ViewedRows
 from pipeline.data.dataset import Dataset
 from pipeline.data.loading import load_dataset
 from pipeline.errors import ClusterError, PipelineError, in_one_line
 from pipeline.evaluation.protocol import Protocol
-from pipeline.features.exchange import SUFFIXES, import_features
-from pipeline.features.extractor import Extraction, Progress, extract
-from pipeline.features.store import CACHE
+from pipeline.features.exchange import import_features, is_features_file
+from pipeline.features.extractor import Extractor
 from pipeline.features.views import Views
 from pipeline.heads.registry import HEADS, Head, get_head
+from pipeline.runs.listener import RunListener
 from pipeline.runs.run import Interrupted, Result, Run
 from pipeline.runs.writing import RUNS, run_folder, write_run
-
-if TYPE_CHECKING:
-    from pipeline.features.cluster import Cluster
 
 
 def classify(
     data: str | Path | Dataset,
-    head_names: str | Sequence[str] = ("all",),
+    heads: str | Sequence[str] = "all",
     *,
-    recipe: Recipe | None = None,
+    protocol: Protocol | None = None,
     views: Views | Sequence[Views] | None = None,
-    search: bool = False,
-    cv: int | None = None,
-    repeats: int = 1,
-    threshold: str | None = None,
-    positive: str | None = None,
-    balanced: bool = False,
-    pools: str | Sequence[str] = ("flatten",),
-    stream: bool | None = None,
-    cache: str | Path = CACHE,
+    pools: str | Sequence[str] = "flatten",
+    extractor: Extractor | None = None,
     runs: str | Path = RUNS,
     name: str | None = None,
     seed: int = 0,
-    weights: Path | None = None,
-    strict: bool = False,
-    on_progress: Progress | None = None,
-    on_result: Callable[[Result], None] | None = None,
-    on_epoch: Callable[[str, int, int], None] | None = None,
-    backbone: Forward | None = None,
-    cluster: Cluster | None = None,
+    listener: RunListener | None = None,
 ) -> Run:
     """Train and compare heads on a data set's features.
 
     Parameters
     ----------
     data : str, Path or Dataset
-        A data set, what `pipeline.data.loading.load_dataset` takes for one, or a file that
-        `pipeline.features.exchange.export_features` wrote.
-    head_names : str or sequence of str
+        A data set, what `pipeline.load_dataset` takes for one, or a file that
+        ``pipeline cache export`` wrote.
+    heads : str or sequence of str
         Names of heads, as for `pipeline.heads.registry.get_head`, or ``"all"``.
-    recipe, cache, weights, strict, on_progress, backbone
-        As for `pipeline.features.extractor.extract`, which makes the rows that are not there yet.
+    protocol : Protocol, optional
+        How heads are fitted, chosen and judged; the default is by train/validation/test splits.
     views : Views or sequence of Views, optional
         Which views of the images to learn from. Of several, each head has the one that was best
         on validation; each head is also fitted without augmentation, to be compared with.
-    search, cv, repeats, threshold, positive, balanced
-        How heads are fitted, chosen and judged; see `pipeline.evaluation.protocol.Protocol`.
     pools : str or sequence of str
-        What becomes of the places of a picture; see `pipeline.heads.estimators.POOLS`. Of several, each head
-        has the one that was best.
-    stream : bool, optional
-        Whether to read rows shard by shard, several times, in place of holding them in memory; see
-        `pipeline.classification.streaming.heads`. Heads that cannot be trained so are in `Run.failed`. The default is
-        where rows need more memory than is free.
+        ``"flatten"``, ``"average"`` or ``"max"``: keep the places of a picture apart, or take
+        their mean or maximum. Of several, each head has the best.
+    extractor : Extractor, optional
+        How images become rows, and where rows are kept.
     runs : str or Path
         Folder that the run's own folder is made in.
     name : str, optional
         Name of the run's folder. The default is the data set's name, with a number if taken.
     seed : int
         Decides the splits, where `data` is not a `Dataset`, and what is random in heads.
-    on_result : callable, optional
-        Called with each head's result as it is there.
-    cluster : Cluster, optional
-        Workers that make rows and try candidates, in place of this process. What is chosen is
-        fitted here, and so are networks.
-    on_epoch : callable, optional
-        Called with a head's name, the epochs that are done of it, and the most that there will be,
-        where rows are streamed.
+    listener : RunListener, optional
+        Told how far the work is.
 
     Returns
     -------
@@ -119,159 +90,162 @@ def classify(
     Interrupted
         Ctrl-C came when at least one head was done: a run of those that were is written.
     """
-    protocol = Protocol(
-        search=search,
-        cv=cv,
-        repeats=repeats,
-        threshold=threshold,
-        positive=positive,
-        balanced=balanced,
+    order = _Order(
+        choose_heads([heads] if isinstance(heads, str) else heads),
+        [pools] if isinstance(pools, str) else list(pools),
+        list(dict.fromkeys([views] if isinstance(views, Views) else views or [Views()])),
+        protocol or Protocol(),
+        extractor or Extractor(),
+        seed,
+        listener or RunListener(),
     )
-    chosen = choose_heads([head_names] if isinstance(head_names, str) else head_names)
-    pools = [pools] if isinstance(pools, str) else list(pools)
-    chosen[0].with_pools(pools, (1, 1, 1))  # a slip is said before the work
-    named = [views] if isinstance(views, Views) else views or [Views()]
-    wanted = list(dict.fromkeys(named))
-    if not isinstance(data, Dataset) and is_features_file(data):
-        dataset, recipe, features = import_features(Path(data))
-        if any(one.count > 1 for one in wanted):
-            raise PipelineError(f"{data} holds no views of its images.", fix="leave --views away")
-        if stream:
-            raise PipelineError(
-                f"{data} is read into memory whole.", fix="leave --stream away, or name the images"
-            )
-        why, rows = None, None
-        variants = [ViewedRows.plain(features)]
-    else:
-        dataset = (
-            data if isinstance(data, Dataset) else load_dataset(data, seed=seed, **protocol.shares)
-        )
-        run_folder(Path(runs), name, dataset.name)  # a bad name is said before the work
-        dataset = protocol.check(dataset)
-        recipe = recipe or make_recipe()
-        why = why_stream(
-            dataset, recipe, heads=chosen, views=wanted, protocol=protocol, asked=stream
-        )
-        extractions = []
-        for one in wanted:
-            done = extract(
-                dataset,
-                recipe,
-                views=one,
-                cache=cache,
-                weights=weights,
-                strict=strict,
-                on_progress=on_progress,
-                backbone=backbone,
-                commit=cluster.commit_rows if cluster else None,
-            )
-            extractions.append(done)
-            dataset = done.dataset  # what could not be read is not tried again
-        recipe = extractions[-1].store.recipe
-        rows = Stream(extractions[-1].store, dataset, seed=seed) if why else None
-        variants = [] if why else _read(extractions, dataset)
-    run_folder(Path(runs), name, dataset.name)
-    dataset = protocol.check(dataset)
-    if cv is not None:
-        dataset = dataset.all_in("test")
-    spread = cluster.spread if cluster else None
-    task = Task(dataset, recipe, variants, protocol, seed, spread, rows, why or "", on_epoch)
-    _check_features(task)
-    chosen = [head.with_pools(pools, recipe.shape) for head in chosen]
-    results, failed, stopped = _judge_all(task, chosen, on_result)
-    run = Run(
-        Path(),
-        dataset,
-        recipe,
-        tuple(results),
-        protocol=protocol,
-        unfinished=tuple(head.name for head in chosen[len(results) + len(failed) :]),
-        failed=failed,
-        remarks=tuple(remarks_on(task, stopped=stopped is not None)),
-    )
+    order.heads[0].with_pools(order.pools, (1, 1, 1))  # a slip is said before the work
+    rows = _imported(data, order) if is_features_file(data) else _extracted(data, order, runs, name)
+    run_folder(Path(runs), name, rows.setting.dataset.name)
+    rows.check_that_they_differ()
+    run, stopped = _judge_all(rows, order)
     if stopped is None:
-        judged = {result.head for result in results}
-        fitted = [head for head in chosen if head.name in judged]
-        run, stopped = look_into(run, task, fitted, Path(cache))
+        run, stopped = add_extras(run, rows)
+    if run.problems is None and "problems" not in run.left_out:
+        run = replace(run, remarks=(*run.remarks, *not_looked_for(run.dataset)))
     run = write_run(run, Path(runs), name, seed=seed)
     if stopped is not None:
         raise Interrupted(run) from stopped
     return run
 
 
-def _check_features(task: Task) -> None:
-    """Refuse rows that there is nothing to learn from.
+@dataclass(frozen=True)
+class _Order:
+    """What was asked for."""
 
-    Raises
-    ------
-    PipelineError
-        They are all the same.
-    """
-    _, blocks = rows_of(task)
-    rows = (row for block, _ in blocks for row in block)
-    first = next(rows).ravel()
-    if all(np.array_equal(row.ravel(), first) for row in rows):
+    heads: list[Head]
+    pools: list[str]
+    views: list[Views]
+    protocol: Protocol
+    extractor: Extractor
+    seed: int
+    listener: RunListener
+
+
+def _imported(data: str | Path | Dataset, order: _Order) -> Rows:
+    """Read the rows of an exported file into memory."""
+    if any(views.count > 1 for views in order.views):
+        raise PipelineError(f"{data} holds no views of its images.", fix="leave --views away")
+    if order.extractor.stream:
         raise PipelineError(
-            f"the features of all {len(task.dataset)} images are the same.",
-            expected="images that differ, and features that tell them apart",
-            fix="look at the images: are they all blank?",
+            f"{data} is read into memory whole.", fix="leave --stream away, or name the images"
         )
+    dataset, recipe, rows = import_features(Path(str(data)))
+    dataset = order.protocol.check(dataset)
+    order.listener.listed(dataset)
+    setting = Setting(order.protocol.judged(dataset), recipe, order.protocol, order.seed)
+    return _in_memory(setting, [ViewedRows.plain(rows)], order)
 
 
-def _read(extractions: Sequence[Extraction], dataset: Dataset) -> list[ViewedRows]:
-    """Read all views, and what they are compared with: the images as they are."""
-    first = extractions[-1].rows()
-    variants = [ViewedRows.of(replace(one, dataset=dataset), first) for one in extractions]
-    if all(one.views.count > 1 for one in variants):
-        variants.append(ViewedRows.plain(first, asked_for=False))
-    return variants
+def _extracted(
+    data: str | Path | Dataset, order: _Order, runs: str | Path, name: str | None
+) -> Rows:
+    """List the images, compute the rows that are missing, and read them, or prepare to."""
+    protocol, listener = order.protocol, order.listener
+    dataset = (
+        data
+        if isinstance(data, Dataset)
+        else load_dataset(data, seed=order.seed, **protocol.shares)
+    )
+    run_folder(Path(runs), name, dataset.name)  # a bad name is said before the work
+    dataset = protocol.check(dataset)
+    listener.listed(dataset)
+    extractor = order.extractor.settle(dataset, listener)
+    reason = reason_to_stream(
+        dataset,
+        extractor.recipe,
+        heads=order.heads,
+        views=order.views,
+        protocol=protocol,
+        wish=extractor.stream,
+    )
+    plan = extractor.plan(dataset, order.views, hold=reason is None)
+    listener.planned(plan)
+    if reason is not None:
+        listener.streaming(reason)
+    extraction = extractor.make(plan, listener)
+    if extraction.dataset is not dataset:  # some images could not be read
+        extraction.dataset.check_learnable()
+        protocol.check(extraction.dataset)
+    dataset = protocol.judged(extraction.dataset)
+    setting = Setting(dataset, extraction.recipe, protocol, order.seed)
+    if reason is not None:
+        stream = Stream(extraction.store, dataset, seed=order.seed)
+        return StreamedRows(setting, stream, reason, listener)
+    return _in_memory(setting, read_variants(extraction), order)
 
 
-def _judge_all(
-    task: Task,
-    heads: Sequence[Head],
-    on_result: Callable[[Result], None] | None,
-) -> tuple[list[Result], dict[str, str], KeyboardInterrupt | None]:
-    """Judge heads, until Ctrl-C comes or the cluster goes; tell which failed, and why.
+def _in_memory(setting: Setting, variants: list[ViewedRows], order: _Order) -> Rows:
+    workers = order.extractor.workers
+    return RowsInMemory(
+        Task(
+            setting.dataset,
+            setting.recipe,
+            setting.protocol,
+            setting.seed,
+            variants,
+            workers.spread if workers else None,
+        )
+    )
+
+
+def _judge_all(rows: Rows, order: _Order) -> tuple[Run, KeyboardInterrupt | None]:
+    """Judge heads, until Ctrl-C comes or the cluster goes; note which failed, and why.
 
     Raises
     ------
     PipelineError
-        None could be.
+        No head could be judged.
     """
+    setting = rows.setting
+    heads = [head.with_pools(order.pools, setting.recipe.shape) for head in order.heads]
+    order.listener.judging([head.name for head in heads])
     results: list[Result] = []
     failed: dict[str, BaseException] = {}
     stopped = None
     try:
         for head in heads:
             try:
-                results.append(judge(task, head))
+                results.append(rows.judge(head))
             except (Exception, SystemExit) as error:  # noqa: BLE001 (any classifier)
                 failed[head.name] = error
                 if isinstance(error, ClusterError):
                     break
                 continue
-            if on_result:
-                on_result(results[-1])
+            order.listener.judged(results[-1])
     except KeyboardInterrupt as stop:
         if not results:
             raise
         stopped = stop
-    said = {name: in_one_line(error, task.dataset.classes) for name, error in failed.items()}
-    if results:
-        return results, said, stopped
-    first = next(iter(failed.values()))
+    reasons = {name: in_one_line(error, setting.dataset.classes) for name, error in failed.items()}
+    if not results:
+        raise _no_head(next(iter(failed.values())), reasons)
+    run = Run(
+        Path(),
+        setting.dataset,
+        setting.recipe,
+        tuple(results),
+        protocol=setting.protocol,
+        unfinished=tuple(head.name for head in heads[len(results) + len(failed) :]),
+        failed=reasons,
+        remarks=rows.remarks,
+    )
+    return run, stopped
+
+
+def _no_head(first: BaseException, reasons: dict[str, str]) -> BaseException:
+    """Make the error for a run in which every head failed."""
     if isinstance(first, MemoryError | ClusterError):
-        raise first  # what to do then is known where it is told, and no matter of the head
-    found = "\n".join(f"the head {name} cannot be fitted: {why}" for name, why in said.items())
+        return first  # they say what to do themselves, and it is no matter of the head
+    lines = [f"the head {name} cannot be fitted: {reason}" for name, reason in reasons.items()]
     if isinstance(first, PipelineError):
-        raise type(first)(found, expected=first.expected, fix=first.fix) from first
-    raise PipelineError(found, fix="choose another --head, or mend that one") from first
-
-
-def is_features_file(data: str | Path) -> bool:
-    """Tell whether this names a file of features, in place of images."""
-    return Path(data).suffix in SUFFIXES and not Path(data).is_dir()
+        return type(first)("\n".join(lines), expected=first.expected, fix=first.fix)
+    return PipelineError("\n".join(lines), fix="choose another --head, or mend that one")
 
 
 def choose_heads(names: Sequence[str]) -> list[Head]:

@@ -13,9 +13,9 @@ import joblib
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.classification.rows import ViewedRows
 from pipeline.classification.search import judge_folds
 from pipeline.classification.task import Floats, Pair, Task
+from pipeline.classification.variants import ViewedRows
 from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import log_loss
 from pipeline.heads.estimators import Classifier

@@ -14,7 +14,6 @@ from pipeline.classification.results import (
     best_of,
     described,
     model_of,
-    resampled_by,
     threshold_for,
 )
 from pipeline.classification.task import Floats, Pair, Task
@@ -24,8 +23,9 @@ from pipeline.heads.registry import Head
 from pipeline.runs.run import Result
 
 
-def judge_nested(task: Task, head: Head, started: float) -> Result:
+def judge_nested(task: Task, head: Head) -> Result:
     """Judge on every fold what was chosen on the others; fit the best on all to all images."""
+    started = time.perf_counter()
     data, labels = task.dataset, task.dataset.targets.labels
     repeats = [_repeat(task, head, folds, task.seed + at) for at, folds in enumerate(task.folds)]
     by_repeat = [[one.log_loss(labels) for one in repeat.candidates] for repeat in repeats]
@@ -47,14 +47,14 @@ def judge_nested(task: Task, head: Head, started: float) -> Result:
             labels,
             np.concatenate([one.inner_p for one in repeats]),
             np.concatenate([one.inner_calls for one in repeats]),
-            groups=resampled_by(task, everything),
+            groups=task.resampled_by(everything),
             resamples=0,
         ),
         evaluate(
             labels,
             np.stack([one.p for one in repeats]),
             np.stack([one.calls for one in repeats]),
-            groups=resampled_by(task, everything),
+            groups=task.resampled_by(everything),
         ),
         seconds,
         repeats[0].p,

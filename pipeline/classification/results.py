@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from pipeline.classification.fitting import Candidate, Places
-from pipeline.classification.task import Floats, Task
+from pipeline.classification.task import Floats, Setting, Task
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.threshold import Threshold, choose_threshold
 from pipeline.features.views import Views
@@ -17,7 +17,7 @@ from pipeline.runs.run import Result
 
 
 def result_of(
-    task: Task,
+    task: Setting,
     model: Model,
     *,
     parameters: dict[str, Any],
@@ -33,8 +33,8 @@ def result_of(
         model,
         parameters,
         candidates,
-        evaluate(labels[judged], said, model.call(said), groups=resampled_by(task, judged)),
-        evaluate(labels[test], p[test], model.call(p[test]), groups=resampled_by(task, test)),
+        evaluate(labels[judged], said, model.call(said), groups=task.resampled_by(judged)),
+        evaluate(labels[test], p[test], model.call(p[test]), groups=task.resampled_by(test)),
         seconds,
         p,
         getattr(model.estimator, "history_", {}),
@@ -48,7 +48,7 @@ def best_of(candidates: Sequence[Candidate], losses: Sequence[float]) -> int:
     return min(allowed, key=losses.__getitem__)
 
 
-def threshold_for(task: Task, places: Places, p: Floats) -> Threshold | None:
+def threshold_for(task: Setting, places: Places, p: Floats) -> Threshold | None:
     aim, data = task.protocol.aim, task.dataset
     if aim is None:
         return None
@@ -57,13 +57,8 @@ def threshold_for(task: Task, places: Places, p: Floats) -> Threshold | None:
     )
 
 
-def resampled_by(task: Task, places: Places) -> Places | None:
-    """Give the groups that figures are resampled by, where the user gave any."""
-    return task.units[places] if task.dataset.groups else None
-
-
 def model_of(
-    task: Task,
+    task: Setting,
     head: Head,
     views: Views,
     estimator: Classifier,

@@ -1,112 +1,74 @@
-"""The rows of a data set's images in the views of one augmentation, in memory."""
+"""The rows that heads are trained on: one interface, in memory or read shard by shard."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.classification.search import Fold, Prepared
-from pipeline.features.extractor import Extraction
-from pipeline.features.views import Views
-from pipeline.heads.estimators import Classifier
+from pipeline.analysis.problems import Problems
+from pipeline.classification.task import Setting
+from pipeline.errors import PipelineError
+from pipeline.heads.registry import Head
+from pipeline.runs.run import Result
 
-Places = npt.NDArray[np.int64]
+Block = tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]
+"""Some rows, and the positions of their images in the data set."""
 
 
-@dataclass(frozen=True)
-class ViewedRows:
-    """Rows, and which image each is a view of.
+class Rows(ABC):
+    """The rows of a data set's images, and how heads are judged on them.
 
     Attributes
     ----------
-    views : Views
-        Which views there are.
-    first : ndarray of float32, shape (n, height, width, channels)
-        View 0 of every image.
-    flat : ndarray of float32, shape (m, d)
-        All rows, view by view, flattened; the first n are those of `first`.
-    image : ndarray of int64, shape (m,)
-        Position of the image that each row is a view of.
-    asked_for : bool
-        Whether it may be chosen; else it is there to be compared with.
+    setting : Setting
+        What is judged, and how.
     """
 
-    views: Views
-    first: npt.NDArray[np.float32]
-    flat: npt.NDArray[np.float32]
-    image: Places
-    asked_for: bool = True
+    setting: Setting
 
-    @classmethod
-    def plain(cls, first: npt.NDArray[np.float32], *, asked_for: bool = True) -> ViewedRows:
-        """Take images as they are, without a copy."""
-        count = len(first)
-        return cls(Views(), first, first.reshape(count, -1), np.arange(count), asked_for)
+    @abstractmethod
+    def read(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return the rows of some images, shape (n, height, width, channels)."""
 
-    @classmethod
-    def of(cls, extraction: Extraction, first: npt.NDArray[np.float32]) -> ViewedRows:
-        """Read the views beyond view 0, which is there already."""
-        views, count = extraction.views, len(first)
-        places = np.flatnonzero([len(more) > 0 for more in views.of(extraction.dataset)])
-        if not places.size:
-            return cls.plain(first)
-        image = np.concatenate([np.arange(count), *[places] * (views.count - 1)])
-        flat = np.empty((len(image), first[0].size), np.float32)
-        flat[:count] = first.reshape(count, -1)
-        for view in range(1, views.count):
-            start = count + (view - 1) * len(places)
-            rows = extraction.rows(view, places.tolist())
-            flat[start : start + len(places)] = rows.reshape(len(places), -1)
-        return cls(views, flat[:count].reshape(first.shape), flat, image)
+    @abstractmethod
+    def blocks(self) -> Iterator[Block]:
+        """Yield the rows of all images, some at a time."""
 
-    @cached_property
-    def prepared(self) -> Prepared:
-        """What all fits on these rows share."""
-        return Prepared(self.flat)
+    @abstractmethod
+    def judge(self, head: Head) -> Result:
+        """Choose a head's parameters, fit it, and judge it.
 
-    def to_fit(self, places: Places) -> Places:
-        """Give the positions of all rows of some images."""
-        count = len(self.first)
-        more = count + np.flatnonzero(np.isin(self.image[count:], places))
-        return np.concatenate([places, more])
-
-    def to_judge(self, places: Places) -> Places:
-        """Give the positions of the rows that images are judged by: view 0, or, for TTA, all."""
-        times = np.arange(self._judged_by)[:, None]
-        return (times * len(self.first) + places).ravel()
-
-    def fold(self, fitted: Places, judged: Places) -> Fold:
-        """Turn positions of images into positions of rows."""
-        return Fold(self.to_fit(fitted), self.to_judge(judged))
-
-    def of_images(self, p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Average what was said of rows over the views that images are judged by.
-
-        Parameters
-        ----------
-        p : ndarray of float64, shape (m, k)
-            Of the rows of `to_judge`.
-
-        Returns
-        -------
-        ndarray of float64, shape (n, k)
+        Raises
+        ------
+        PipelineError
+            The head cannot be fitted to these images.
         """
-        mean: npt.NDArray[np.float64] = p.reshape(self._judged_by, -1, p.shape[-1]).mean(axis=0)
-        return mean
 
-    def probabilities(self, estimator: Classifier, places: Places) -> npt.NDArray[np.float64]:
-        """Apply a head to images, shape (len(places), k)."""
-        views = self.to_judge(places).reshape(-1, len(places))
-        mean: npt.NDArray[np.float64] = np.mean(
-            [self.prepared.predict_proba(estimator, view) for view in views],
-            axis=0,
-            dtype=np.float64,
-        )
-        return mean
+    @abstractmethod
+    def find_problems(self, best: Result) -> Problems | None:
+        """Find what may be wrong with the data; None where that would take too long."""
 
     @property
-    def _judged_by(self) -> int:
-        return self.views.count if self.views.everywhere else 1
+    @abstractmethod
+    def remarks(self) -> tuple[str, ...]:
+        """What a run on these rows says of them."""
+
+    def check_that_they_differ(self) -> None:
+        """Refuse rows that there is nothing to learn from.
+
+        Raises
+        ------
+        PipelineError
+            They are all the same.
+        """
+        rows = (row for block, _ in self.blocks() for row in block)
+        first = next(rows).ravel()
+        if all(np.array_equal(row.ravel(), first) for row in rows):
+            raise PipelineError(
+                f"the features of all {len(self.setting.dataset)} images are the same.",
+                expected="images that differ, and features that tell them apart",
+                fix="look at the images: are they all blank?",
+            )

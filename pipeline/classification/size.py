@@ -14,19 +14,18 @@ from pipeline.features.views import Views
 from pipeline.heads.registry import Head
 from pipeline.system.machine import free_memory
 
-_TIMES = (
-    4  # what training takes, by what its rows take: 3.0 for logistic, 3.7 for dense (8,192 rows)
-)
+# Peak memory of training / size of the rows; measured with 8,192 rows: logistic 3.0, dense 3.7.
+_MEMORY_FACTOR = 4
 
 
-def why_stream(
+def reason_to_stream(
     dataset: Dataset,
     recipe: Recipe,
     *,
     heads: Sequence[Head],
     views: Sequence[Views],
     protocol: Protocol,
-    asked: bool | None = None,
+    wish: bool | None = None,
 ) -> str | None:
     """Tell why heads are to be trained shard by shard; None where rows can be held in memory.
 
@@ -34,7 +33,7 @@ def why_stream(
     ----------
     dataset, recipe, heads, views, protocol
         What is to be trained on what, and how.
-    asked : bool, optional
+    wish : bool, optional
         True: in any case; False: in no case. The default is where rows need more memory than is
         free.
 
@@ -43,32 +42,32 @@ def why_stream(
     PipelineError
         It cannot be done so with these views, this protocol, or any of these heads.
     """
-    if asked is False:
+    if wish is False:
         return None
-    why = "as asked for" if asked else _too_large(dataset, recipe, views)
-    if why is None:
+    reason = "as asked for" if wish else _too_large(dataset, recipe, views)
+    if reason is None:
         return None
     hindered = {
-        "--views": any(one.count > 1 for one in views),
+        "--views": any(wanted.count > 1 for wanted in views),
         "--search": protocol.search,
         "--cv": protocol.cv is not None,
         f"the head {heads[0].name}": not any(head.name in STREAMED for head in heads),
     }
-    if named := [name for name, is_so in hindered.items() if is_so]:
+    if obstacles := [name for name, applies in hindered.items() if applies]:
         raise PipelineError(
-            f"training shard by shard ({why}) cannot be done with {' and '.join(named)}.",
+            f"training shard by shard ({reason}) cannot be done with {' and '.join(obstacles)}.",
             expected=f"one of the heads {', '.join(STREAMED)}, chosen on the validation images",
-            fix=f"leave out {' and '.join(named)}, or "
-            + ("--stream" if asked else "add memory, or try all the same with --no-stream"),
+            fix=f"leave out {' and '.join(obstacles)}, or "
+            + ("--stream" if wish else "add memory, or try all the same with --no-stream"),
         )
-    return why
+    return reason
 
 
 def _too_large(dataset: Dataset, recipe: Recipe, views: Sequence[Views]) -> str | None:
     images, learned = len(dataset), len(dataset.where("train"))
-    more = [(one.count - 1) * (images if one.everywhere else learned) for one in views]
+    more = [(wanted.count - 1) * (images if wanted.everywhere else learned) for wanted in views]
     rows = sum(images + count for count in more if count) or images
-    needed, free = _TIMES * 4 * math.prod(recipe.shape) * rows, free_memory()
+    needed, free = _MEMORY_FACTOR * 4 * math.prod(recipe.shape) * rows, free_memory()
     if needed <= free:
         return None
     return f"{rows:,} rows need about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"

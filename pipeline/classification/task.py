@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -14,9 +14,8 @@ from pipeline.analysis.duplicates import find_duplicates
 from pipeline.analysis.neighbours import Neighbours, Rows
 from pipeline.analysis.problems import QUICK, nearest_rows
 from pipeline.backbones.recipe import Recipe
-from pipeline.classification.rows import ViewedRows
 from pipeline.classification.search import Spread
-from pipeline.classification.streaming.stream import Stream
+from pipeline.classification.variants import ViewedRows
 from pipeline.data.dataset import Dataset
 from pipeline.evaluation.folds import Places, deal_folds, search_folds
 from pipeline.evaluation.groups import find_units, join_groups
@@ -42,8 +41,8 @@ Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Task:
-    """What all heads are judged on, and how.
+class Setting:
+    """What heads are judged on, and how.
 
     Attributes
     ----------
@@ -51,21 +50,37 @@ class Task:
         The n images.
     recipe : Recipe
         How they became rows.
-    variants : sequence of ViewedRows
-        Their rows, in one augmentation or several to choose from.
     protocol : Protocol
-        Who is fitted on what.
+        Which images heads are fitted on, chosen by and judged on.
     seed : int
         Decides folds, and what is random in heads.
+    """
+
+    dataset: Dataset
+    recipe: Recipe
+    protocol: Protocol
+    seed: int
+
+    @cached_property
+    def units(self) -> Places:
+        """Number of each image, shape (n,): those of the same number must not be parted."""
+        return find_units(self.dataset)
+
+    def resampled_by(self, places: Places) -> Places | None:
+        """Return the groups that figures are resampled by, where the user gave any."""
+        return self.units[places] if self.dataset.groups else None
+
+
+@dataclass(frozen=True)
+class Task(Setting):
+    """The same with the rows, in memory.
+
+    Attributes
+    ----------
+    variants : sequence of ViewedRows
+        The rows, in one augmentation or several to choose from.
     spread : Spread, optional
         Where candidates are fitted, in place of threads here.
-    stream : Stream, optional
-        Their rows, where these are not in memory; there are no variants then.
-    why : str
-        Why they are not.
-    on_epoch : callable, optional
-        Called with a head's name, the epochs of it that are done, and the most there will be, where
-        rows are streamed.
 
     Raises
     ------
@@ -73,15 +88,8 @@ class Task:
         There are too few images of some class for the folds.
     """
 
-    dataset: Dataset
-    recipe: Recipe
     variants: Sequence[ViewedRows]
-    protocol: Protocol
-    seed: int
     spread: Spread | None = None
-    stream: Stream | None = None
-    why: str = ""
-    on_epoch: Callable[[str, int, int], None] | None = None
 
     def __post_init__(self) -> None:
         _ = self.folds  # what cannot be dealt out is said before the work
@@ -89,8 +97,8 @@ class Task:
     @cached_property
     def units(self) -> Places:
         """Number of each image, shape (n,): those of the same number must not be parted."""
-        if self.neighbours is None:  # of copies across splits, the page warns
-            return find_units(self.dataset)
+        if self.neighbours is None:  # the page warns of copies across splits
+            return super().units
         return find_units_by_rows(self.dataset, self.variants[0].first, self.neighbours[0])
 
     @cached_property

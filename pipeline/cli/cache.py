@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich import box
 from rich.table import Table
 
-from pipeline.cli.options import CacheOption, DataArgument, SeedOption, with_recipe
-from pipeline.cli.steps import called
-from pipeline.cli.terminal import err, finish, out, print_damaged, reporting_errors, shown
+from pipeline.cli.options import CacheOption, DataArgument, SeedOption, StageOne, with_stage_one
+from pipeline.cli.terminal import (
+    err,
+    finish,
+    out,
+    print_damaged,
+    reporting_errors,
+    shown,
+    typed_augmentation,
+)
 from pipeline.errors import DataError, PipelineError, StoreError
 
 app = typer.Typer(
@@ -40,7 +48,7 @@ def list_stores(cache: CacheOption = Path("cache")) -> None:
             recipe = store.recipe
             made_with = f"{recipe.precision}, {recipe.scaling}, {recipe.resize}"
             if recipe.augmentation != "none":
-                made_with += f", views: {called(recipe.augmentation)}"
+                made_with += f", views: {typed_augmentation(recipe.augmentation)}"
             table.add_row(
                 recipe.name,
                 shown(made_with),
@@ -114,13 +122,12 @@ def prune(
 
 
 @app.command()
-@with_recipe
+@partial(with_stage_one, but=("weights", "strict"))
 def export(
     data: DataArgument,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A new .h5 or .npz file.")],
     *,
-    recipe: dict[str, Any],
-    cache: CacheOption = Path("cache"),
+    stage_one: StageOne,
     seed: SeedOption = 0,
 ) -> None:
     """Write features, labels, paths, splits and class names into one file.
@@ -128,24 +135,9 @@ def export(
     Example: pipeline cache export photos/ features.h5
     """
     with reporting_errors():
-        from pipeline.backbones.registry import make_recipe
-        from pipeline.data.loading import load_dataset
-        from pipeline.features.calibration import stored_calibration
-        from pipeline.features.exchange import export_features
-        from pipeline.features.extractor import find_unreadable
-        from pipeline.features.keys import keys
-        from pipeline.features.store import FeatureStore
+        from pipeline.features.exchange import export
 
-        dataset = load_dataset(data, seed=seed)
-        settled = stored_calibration(dataset, make_recipe(**recipe), cache=cache)
-        store = FeatureStore(cache, settled)
-        print_damaged(store)
-        dataset = dataset.without(find_unreadable(dataset, store))
-        if missing := store.missing(keys(dataset)):
-            raise DataError(
-                f"{len(missing):,} of {len(dataset):,} images have no features in the cache.",
-                fix="run `pipeline features` with the same options first",
-            )
-        export_features(dataset, store.recipe, store.read(keys(dataset)), file)
+        dataset, damaged = export(data, file, stage_one.extractor(), seed=seed)
+        print_damaged(damaged)
         out.print(f"{len(dataset):,} rows written to {shown(file)}", soft_wrap=True)
     finish(dataset.quarantined)

@@ -1,53 +1,51 @@
-"""`pipeline classify`: arguments, the live table, and what is said at the end."""
+"""`pipeline classify`."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pipeline.cli.live import live_table
+from pipeline.cli.live import ClassifyListener
 from pipeline.cli.options import (
     AugmentationOption,
-    CacheOption,
     JsonOption,
     NameOption,
-    Pool,
     RunsOption,
     SchedulerOption,
     SeedOption,
-    StrictOption,
+    StageOne,
     TtaOption,
     ViewsOption,
-    WeightsOption,
     WorkersOption,
+    on_workers,
     views_of,
-    with_recipe,
+    with_stage_one,
 )
-from pipeline.cli.steps import called, on_cluster, prepare, print_run
+from pipeline.cli.results import print_run
 from pipeline.cli.terminal import (
     SOME_FILES_UNUSABLE,
     err,
     exit_code,
     finish,
     out,
-    progress,
     reporting_errors,
+    typed_augmentation,
 )
+from pipeline.heads.pooling import POOLS
 
 if TYPE_CHECKING:
-    from pipeline.data.dataset import Dataset
     from pipeline.runs.run import Run
 
 
-@with_recipe
+@with_stage_one
 def classify(
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="As for features, or a file of cache export.")
     ],
     *,
-    recipe: dict[str, Any],
+    stage_one: StageOne,
     head: Annotated[
         list[str] | None,
         typer.Option(
@@ -57,8 +55,9 @@ def classify(
         ),
     ] = None,
     pool: Annotated[
-        list[Pool] | None,
+        list[str] | None,
         typer.Option(
+            metavar="|".join(POOLS),
             help="Keep the places of a picture apart, or take their mean or maximum; may be "
             "repeated: of several, each head has the best.",
             show_default="flatten",
@@ -113,111 +112,59 @@ def classify(
     name: NameOption = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
-    cache: CacheOption = Path("cache"),
-    weights: WeightsOption = None,
-    strict: StrictOption = False,
     seed: SeedOption = 0,
     scheduler: SchedulerOption = None,
     workers: WorkersOption = None,
 ) -> None:
-    """Train classifiers on the features, and compare them; features that lack are made first.
+    """Train classifiers on the features, and compare them; missing features are computed first.
 
     Example: pipeline classify photos/ --head logistic --head rbf-svm --search
     """
-    with reporting_errors(), on_cluster(scheduler, workers) as cluster:
-        from pipeline.classification.experiment import choose_heads, is_features_file
+    with (
+        reporting_errors(),
+        on_workers(scheduler, workers) as cluster,
+        ClassifyListener(data, cluster) as listener,
+    ):
         from pipeline.classification.experiment import classify as run_classify
-        from pipeline.classification.size import why_stream
         from pipeline.evaluation.protocol import Protocol
         from pipeline.runs.run import Interrupted
 
-        heads = choose_heads(head or ["all"])  # a slip is said first
-        names = [one.name for one in heads]
-        settings: dict[str, Any] = {
-            "search": search,
-            "cv": cv,
-            "repeats": repeats,
-            "balanced": balanced,
-            "threshold": threshold,
-            "positive": positive,
-        }
-        protocol = Protocol(**settings)
-        wanted = views_of(views, augmentation, tta=tta)
-        dataset: str | Dataset = data
-        settled = None
-        if not is_features_file(data):
-            dataset, plans = prepare(
-                data,
-                recipe,
-                cache=cache,
-                weights=weights,
-                seed=seed,
-                views=wanted,
-                protocol=protocol,
-            )
-            settled = plans[0].store.recipe
-            why = why_stream(
-                dataset, settled, heads=heads, views=wanted, protocol=protocol, asked=stream
-            )
-            if why:
-                err.print(f"Rows are read shard by shard: {why}", soft_wrap=True)
-            else:
-                stream = False  # less memory may be free once rows were made
         stopped = None
         try:
-            with progress("rows", cluster) as on_progress, live_table(names) as live:
-                run = run_classify(
-                    dataset,
-                    head or "all",
-                    recipe=settled,
-                    views=wanted,
-                    pools=[one.value for one in pool or [Pool.flatten]],
-                    **settings,
-                    stream=stream,
-                    cache=cache,
-                    runs=runs,
-                    name=name,
-                    seed=seed,
-                    weights=weights,
-                    strict=strict,
-                    on_progress=on_progress,
-                    on_result=live.on_result,
-                    on_epoch=live.on_epoch,
-                    cluster=cluster,
-                )
+            run = run_classify(
+                data,
+                head or "all",
+                protocol=Protocol(
+                    search=search,
+                    cv=cv,
+                    repeats=repeats,
+                    threshold=threshold,
+                    positive=positive,
+                    balanced=balanced,
+                ),
+                views=views_of(views, augmentation, tta=tta),
+                pools=pool or "flatten",
+                extractor=stage_one.extractor(workers=cluster, stream=stream),
+                runs=runs,
+                name=name,
+                seed=seed,
+                listener=listener,
+            )
         except Interrupted as stop:
             run, stopped = stop.run, stop
+        listener.end_bar()
         if as_json:
             typer.echo((run.folder / "run.json").read_text(), nl=False)
         else:
             print_run(run)
-            print_reference(run)
             print_augmentation(run)
         if stopped:
-            err.print(f"Stopped. {len(run.results)} of {len(names)} heads were done and are kept.")
+            done, asked = len(run.results), len(run.results) + len(run.failed) + len(run.unfinished)
+            err.print(f"Stopped. {done} of {asked} heads were done and are kept.")
             raise typer.Exit(exit_code(stopped))
     finish(run.dataset.quarantined)
     if run.failed or run.left_out:
         raise typer.Exit(SOME_FILES_UNUSABLE)
-
-
-def print_reference(run: Run) -> None:
-    """Tell what computing in int8 costs in accuracy."""
-    if run.recipe.precision != "int8" or "reference" in run.left_out:
-        return
-    if any("augmentation" in result.parameters for result in run.results):
-        out.print("Accuracy lost to int8: measured without --views only.")
-    elif not run.reference:
-        out.print(
-            "Accuracy lost to int8: not measured. For that, run `pipeline features` with "
-            "--precision auto on the same data first."
-        )
-    for ours, exact in zip(run.results, run.reference):
-        difference = ours.test.accuracy - exact.test.accuracy
-        out.print(
-            f"{ours.head}: {ours.test.accuracy:.3f} in int8, {exact.test.accuracy:.3f} in "
-            f"{exact.model.recipe.precision}: {100 * difference:+.1f} points"
-        )
 
 
 def print_augmentation(run: Run) -> None:
@@ -231,7 +178,9 @@ def print_augmentation(run: Run) -> None:
         if not losses:
             continue
         chosen = result.parameters["augmentation"]
-        shares = ", ".join(f"{called(name)} {loss:.3f}" for name, loss in losses.items())
+        shares = ", ".join(
+            f"{typed_augmentation(name)} {loss:.3f}" for name, loss in losses.items()
+        )
         verdict = "; augmentation hurts here" if losses["none"] <= losses[chosen] else ""
         out.print(
             f"{result.head}: log loss on validation by augmentation: {shares}{verdict}",

@@ -7,29 +7,27 @@ from contextlib import ExitStack
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from pipeline.backbones.registry import DEFAULT, get_backbone, make_recipe
+from pipeline.backbones.registry import DEFAULT, get_backbone
+from pipeline.cli.listening import TerminalListener
 from pipeline.cli.options import (
     AugmentationOption,
-    CacheOption,
     DataArgument,
     JsonOption,
     NameOption,
-    Pool,
     RunsOption,
     SeedOption,
-    StrictOption,
+    StageOne,
     TtaOption,
     ViewsOption,
-    WeightsOption,
     views_of,
-    with_recipe,
+    with_stage_one,
 )
-from pipeline.cli.steps import prepare, print_dataset, print_run
+from pipeline.cli.results import print_run
 from pipeline.cli.terminal import (
     SOME_FILES_UNUSABLE,
     err,
@@ -39,6 +37,7 @@ from pipeline.cli.terminal import (
     reporting_errors,
 )
 from pipeline.errors import PipelineError
+from pipeline.heads.pooling import Pooling
 
 if TYPE_CHECKING:
     from pipeline.models.network import Network
@@ -76,11 +75,11 @@ class Schedule(StrEnum):
 _PHASES = {"frozen": "frozen base", "finetune": "fine-tuning"}
 
 
-@partial(with_recipe, but=("layer",))
+@partial(with_stage_one, but=("layer",))
 def finetune(
     data: DataArgument,
     *,
-    recipe: dict[str, Any],
+    stage_one: StageOne,
     source: Annotated[
         Source,
         typer.Option("--from", help="Cached rows, or the images through the whole network (slow)."),
@@ -102,7 +101,7 @@ def finetune(
     views: ViewsOption = 1,
     augmentation: AugmentationOption = None,
     tta: TtaOption = False,
-    pool: Annotated[Pool, typer.Option(help="What is between base and head.")] = Pool.flatten,
+    pool: Annotated[Pooling, typer.Option(help="What is between base and head.")] = "flatten",
     units: Annotated[
         int, typer.Option(help="Size of the head's hidden layer; with --head, its own.")
     ] = 256,
@@ -135,9 +134,6 @@ def finetune(
     name: NameOption = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
-    cache: CacheOption = Path("cache"),
-    weights: WeightsOption = None,
-    strict: StrictOption = False,
     seed: SeedOption = 0,
 ) -> None:
     """Train a dense head, and the last layers of the network jointly with it.
@@ -156,7 +152,7 @@ def finetune(
             source=source.value,
             phase=phase.value,
             unfreeze=unfreeze,
-            pool=pool.value,
+            pool=pool,
             units=units,
             dropout=dropout,
             batch_size=batch_size,
@@ -183,17 +179,6 @@ def finetune(
         if head:
             of_run = (head / "run.json").exists()
             start = Model.load(find_model(head, "dense" if of_run else None))
-        options = {**recipe, "layer": settings.recipe(make_recipe(**recipe)).layer}
-        if source is Source.cache:
-            dataset, plans = prepare(
-                data, options, cache=cache, weights=weights, seed=seed, views=wanted
-            )
-            settled = plans[0].store.recipe
-        else:
-            from pipeline.data.loading import load_dataset
-
-            dataset, settled = load_dataset(data, seed=seed), make_recipe(**options)
-            print_dataset(dataset)
         if settings.phase == "finetune" and start is None:
             err.print(
                 "The head starts from random weights. To train it on the frozen base first, leave "
@@ -201,20 +186,17 @@ def finetune(
             )
         stopped = None
         try:
-            with _Bars() as bars:
+            with TerminalListener(data) as listener, _Bars() as bars:
                 run = run_finetune(
-                    dataset,
+                    data,
                     settings,
-                    recipe=settled,
                     views=wanted[0],
                     head=start,
-                    cache=cache,
+                    extractor=stage_one.extractor(),
                     runs=runs,
                     name=name,
                     seed=seed,
-                    weights=weights,
-                    strict=strict,
-                    on_progress=partial(bars.show, "features"),
+                    listener=listener,
                     on_network=_print_network,
                     on_images=bars.show,
                     on_epoch=_print_epoch,

@@ -1,76 +1,68 @@
-"""Heads shown as they are done."""
+"""Heads shown as they are done: a table on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from pipeline.cli.steps import figures_table
+from pipeline.cli.listening import TerminalListener
+from pipeline.cli.results import figures_table
 from pipeline.cli.terminal import LINE_EVERY_SECONDS, err
-from pipeline.runs.run import row
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from pipeline.features.computing import Workers
     from pipeline.runs.run import Result
 
 
-@contextmanager
-def live_table(names: Sequence[str]) -> Iterator[_Lines]:
-    """Show heads as they are done: a table on a terminal, lines elsewhere."""
-    if not err.is_terminal:
-        yield _Lines()
-        return
-    from rich.live import Live
+class ClassifyListener(TerminalListener):
+    """Shows stage one, then the heads that are done, and below them the one in progress."""
 
-    table = _Table(names)
-    with Live(get_renderable=table.render, console=err, transient=True):
-        yield table
-
-
-class _Lines:
-    """A line for each head, and now and then one for its epochs, where rows are streamed."""
-
-    def __init__(self) -> None:
-        self._said = time.monotonic()
-
-    def on_result(self, result: Result) -> None:
-        err.print(f"{result.head}: fitted in {result.seconds:.1f} s")
-
-    def on_epoch(self, head: str, done: int, most: int) -> None:
-        if time.monotonic() - self._said > LINE_EVERY_SECONDS:
-            self._said = time.monotonic()
-            err.print(f"{head}: epoch {done} of {most}")
-
-
-class _Table(_Lines):
-    """The heads that are done, and below them the one that is under way."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
+    def __init__(self, data: str = "", workers: Workers | None = None) -> None:
+        super().__init__(data, workers)
+        self._names: Sequence[str] = ()
         self._done: list[Result] = []
         self._head = self._epoch = ""
-        self._started = time.monotonic()
+        self._started = self._last_line = time.monotonic()
 
-    def on_result(self, result: Result) -> None:
+    def judging(self, heads: Sequence[str]) -> None:
+        """Begin the live table."""
+        self.end_bar()
+        self._names = heads
+        self._started = self._last_line = time.monotonic()
+        if err.is_terminal:
+            from rich.live import Live
+
+            self._bar.enter_context(Live(get_renderable=self._render, console=err, transient=True))
+
+    def head_epoch(self, head: str, done: int, total: int) -> None:
+        """Show the epoch; elsewhere than on a terminal now and then."""
+        self._head, self._epoch = head, f"{done}/{total}"
+        if not err.is_terminal and time.monotonic() - self._last_line > LINE_EVERY_SECONDS:
+            self._last_line = time.monotonic()
+            err.print(f"{head}: epoch {done} of {total}")
+
+    def judged(self, result: Result) -> None:
+        """Show the head's figures."""
         self._done.append(result)
         self._head = self._epoch = ""
         self._started = time.monotonic()
+        if not err.is_terminal:
+            err.print(f"{result.head}: fitted in {result.seconds:.1f} s")
 
-    def on_epoch(self, head: str, done: int, most: int) -> None:
-        self._head, self._epoch = head, f"{done}/{most}"
+    def _render(self) -> Table:
+        from pipeline.runs.run import row
 
-    def render(self) -> Table:
         table = figures_table("")
         for result in self._done:
             table.add_row(*row(result))
-        under_way = self._head
-        if self._done and not under_way:
-            under_way = next(iter(self._names[self._names.index(self._done[-1].head) + 1 :]), "")
-        if under_way:
+        head = self._head
+        if self._done and not head:
+            head = next(iter(self._names[self._names.index(self._done[-1].head) + 1 :]), "")
+        if head:
             seconds = f"{time.monotonic() - self._started:.0f} s"
             blank = [""] * (len(table.columns) - 3)
-            table.add_row(under_way, self._epoch, *blank, seconds, style="dim")
+            table.add_row(head, self._epoch, *blank, seconds, style="dim")
         return table

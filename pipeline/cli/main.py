@@ -15,7 +15,9 @@ import typer
 from pipeline.cli.augment import augment
 from pipeline.cli.cache import app as cache_app
 from pipeline.cli.classify import classify
+from pipeline.cli.features import features, status
 from pipeline.cli.finetune import finetune
+from pipeline.cli.predict import predict
 from pipeline.cli.problems import problems
 from pipeline.cli.report import compare, report
 from pipeline.cli.terminal import SOME_FILES_UNUSABLE
@@ -30,7 +32,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(cache_app, name="cache")
+app.command()(features)
 app.command()(classify)
+app.command()(predict)
+app.command()(status)
 app.command()(finetune)
 app.command()(augment)
 app.command()(problems)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Sequence
-from enum import StrEnum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,22 +16,17 @@ import typer
 from pipeline.backbones.recipe import Precision
 from pipeline.backbones.registry import DEFAULT, get_backbone
 from pipeline.backbones.scaling import Scaling
+from pipeline.cli.terminal import err
 from pipeline.data.images import Resize
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
+    from pipeline.features.computing import Workers
+    from pipeline.features.extractor import Extractor
     from pipeline.features.views import Views
 
 
 _BACKBONE = get_backbone(DEFAULT)
-
-
-class Pool(StrEnum):
-    """What becomes of the places of a picture."""
-
-    flatten = "flatten"
-    average = "average"
-    max = "max"
 
 
 def _on_this_machine(folder: Path) -> Path:
@@ -59,9 +55,7 @@ WeightsOption = Annotated[
     ),
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Fail if any file cannot be used.")]
-SeedOption = Annotated[
-    int, typer.Option(min=0, help="Another seed gives other splits and other luck.")
-]
+SeedOption = Annotated[int, typer.Option(min=0, help="Random seed; changes the splits.")]
 ViewsOption = Annotated[
     int,
     typer.Option(
@@ -115,9 +109,9 @@ def views_of(
     from pipeline.data.augmentation import PRESETS, get_augmentation
     from pipeline.features.views import Views
 
-    found = [get_augmentation(text) for text in augmentations or ["recipe"]]
+    chosen = [get_augmentation(text) for text in augmentations or ["recipe"]]
     if endless:
-        return [Views(count=count, augmentation=one, everywhere=tta) for one in found]
+        return [Views(count=count, augmentation=each, everywhere=tta) for each in chosen]
     if count == 1:
         if augmentations or tta:
             raise PipelineError(
@@ -125,32 +119,64 @@ def views_of(
             )
         return [Views()]
     none = PRESETS["none"]
-    if all(one == none for one in found):
+    if all(augmentation == none for augmentation in chosen):
         return [Views(count=count, augmentation=none)]  # which it refuses
     return [
-        Views() if one == none else Views(count=count, augmentation=one, everywhere=tta)
-        for one in dict.fromkeys(found)
+        Views()
+        if augmentation == none
+        else Views(count=count, augmentation=augmentation, everywhere=tta)
+        for augmentation in dict.fromkeys(chosen)
     ]
 
 
-def with_recipe(command: Callable[..., None], *, but: Sequence[str] = ()) -> Callable[..., None]:
-    """Give a command the options that make a recipe; it gets them as the mapping `recipe`."""
-    options = dict(inspect.signature(_recipe_options, eval_str=True).parameters)
-    for name in but:
-        del options[name]
+@dataclass(frozen=True)
+class StageOne:
+    """The options that say how images become rows, and where rows are kept."""
+
+    recipe: Mapping[str, Any]
+    cache: Path
+    weights: Path | None = None
+    strict: bool = False
+
+    def extractor(self, **more: Any) -> Extractor:
+        """Put them together; `more` are the options of one command only."""
+        from pipeline.backbones.registry import make_recipe
+        from pipeline.features.extractor import Extractor
+
+        return Extractor(
+            make_recipe(**self.recipe),
+            cache=self.cache,
+            weights=self.weights,
+            strict=self.strict,
+            **more,
+        )
+
+
+def with_stage_one(command: Callable[..., None], *, but: Sequence[str] = ()) -> Callable[..., None]:
+    """Give a command the options of stage one; it gets them together, as `stage_one`."""
+    names = {"cache", "weights", "strict"}.difference(but)
+    options = {
+        name: option
+        for name, option in inspect.signature(_options, eval_str=True).parameters.items()
+        if name not in but
+    }
     signature = inspect.signature(command, eval_str=True)
-    own = [one for one in signature.parameters.values() if one.name != "recipe"]
+    own = [option for option in signature.parameters.values() if option.name != "stage_one"]
 
     @wraps(command)
     def with_options(**values: Any) -> None:
-        command(recipe={name: values.pop(name) for name in options}, **values)
+        given = {name: values.pop(name) for name in options}
+        rest = {name: given.pop(name) for name in names}
+        command(stage_one=StageOne(given, **rest), **values)
 
     with_options.__signature__ = signature.replace(parameters=[*own, *options.values()])  # type: ignore[attr-defined]
-    with_options.__annotations__ = {one.name: one.annotation for one in [*own, *options.values()]}
+    with_options.__annotations__ = {
+        option.name: option.annotation for option in [*own, *options.values()]
+    }
     return with_options
 
 
-def _recipe_options(
+def _options(
     *,
     size: Annotated[
         int | None,
@@ -182,5 +208,23 @@ def _recipe_options(
     resize: Annotated[
         Resize, typer.Option(help="Filter that brings pictures to size.")
     ] = "bilinear",
+    cache: CacheOption = Path("cache"),
+    weights: WeightsOption = None,
+    strict: StrictOption = False,
 ) -> None:
-    """Carry the options of `pipeline.backbones.registry.make_recipe`."""
+    """Carry the options of stage one."""
+
+
+@contextmanager
+def on_workers(scheduler: str | None, workers: int | None) -> Iterator[Workers | None]:
+    """Start or find the workers that were asked for, and tell at the end what each did."""
+    if scheduler is None and workers is None:
+        yield None
+        return
+    from pipeline.features.cluster import Cluster
+
+    with Cluster(scheduler, workers) as cluster:
+        yield cluster
+        for worker, rate in cluster.rates.items():
+            if rate:  # a worker may have tried candidates only
+                err.print(f"{worker}: {rate:.1f} rows/s")

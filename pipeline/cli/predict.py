@@ -13,9 +13,9 @@ import typer
 from rich import box
 from rich.table import Table
 
-from pipeline.cli.main import app
-from pipeline.cli.options import JsonOption, WeightsOption
-from pipeline.cli.terminal import finish, out, progress, reporting_errors, shown
+from pipeline.cli.listening import TerminalListener
+from pipeline.cli.options import CacheOption, JsonOption, WeightsOption
+from pipeline.cli.terminal import finish, out, reporting_errors, shown
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pipeline.models.model import Prediction
 
 
-@app.command()
 def predict(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL", help="runs/NAME, or a model's own folder.")
@@ -38,6 +37,7 @@ def predict(
     ] = None,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
+    cache: CacheOption = Path("cache"),
     weights: WeightsOption = None,
     trust: Annotated[
         list[str] | None,
@@ -57,6 +57,7 @@ def predict(
     with reporting_errors():
         from pipeline.data.dataset import Quarantined
         from pipeline.data.listing import list_images
+        from pipeline.features.extractor import Extractor
         from pipeline.models.files import find_model
         from pipeline.models.model import Model
 
@@ -64,8 +65,9 @@ def predict(
         images = list_images(image)
         if not images:
             raise PipelineError("there are no images in the folders named.")
-        with progress() as on_progress:
-            predictions = list(loaded.predict(images, weights=weights, on_progress=on_progress))
+        with TerminalListener(unit="images") as listener:
+            extractor = Extractor(cache=cache, weights=weights)
+            predictions = list(loaded.predict(images, extractor=extractor, listener=listener))
         if as_json:
             found = [_prediction_dict(item, loaded.threshold) for item in predictions]
             typer.echo(json.dumps(found, indent=2))

@@ -5,22 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
 from rich.table import Table
 
+from pipeline.cli.listening import TerminalListener
 from pipeline.cli.options import (
-    CacheOption,
     JsonOption,
     SeedOption,
-    StrictOption,
-    WeightsOption,
-    with_recipe,
+    StageOne,
+    with_stage_one,
 )
-from pipeline.cli.steps import prepare
-from pipeline.cli.terminal import err, finish, out, progress, reporting_errors, shown
+from pipeline.cli.terminal import err, finish, out, reporting_errors, shown
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -31,13 +29,13 @@ if TYPE_CHECKING:
 _ROWS = 20
 
 
-@with_recipe
+@with_stage_one
 def problems(
     data: Annotated[
         str, typer.Argument(metavar="DATA", help="As for features, or a file of cache export.")
     ],
     *,
-    recipe: dict[str, Any],
+    stage_one: StageOne,
     learning_curve: Annotated[
         bool,
         typer.Option(
@@ -52,49 +50,32 @@ def problems(
         ),
     ] = None,
     as_json: JsonOption = False,
-    cache: CacheOption = Path("cache"),
-    weights: WeightsOption = None,
-    strict: StrictOption = False,
     seed: SeedOption = 0,
 ) -> None:
     """Find copies, labels that may be wrong, outliers, small classes; tell if more images help.
 
-    Features that lack are made first. No picture is changed or removed.
+    Missing features are computed first. No picture is changed or removed.
 
     Example: pipeline problems photos/ --no-learning-curve
     """
-    with reporting_errors():
-        from pipeline.analysis.problems import find_problems
-        from pipeline.classification.experiment import is_features_file
-        from pipeline.features.exchange import import_features
-        from pipeline.features.extractor import extract
-        from pipeline.features.views import Views
+    with reporting_errors(), TerminalListener(data) as listener:
+        from pipeline.analysis.examination import examine
         from pipeline.runs.reading import digest_of
         from pipeline.runs.writing import add_problems
 
-        if run:
-            digest_of(run)  # that there is none is said before the work
-        if is_features_file(data):
-            dataset, _, rows = import_features(Path(data))
-        else:
-            dataset, [plan] = prepare(
-                data, recipe, cache=cache, weights=weights, seed=seed, views=[Views()]
-            )
-            if run:
-                _check_recipe(run, plan.store.recipe)
-            with progress("rows") as on_progress:
-                extraction = extract(
-                    dataset,
-                    plan.store.recipe,
-                    cache=cache,
-                    weights=weights,
-                    strict=strict,
-                    on_progress=on_progress,
-                    plan=plan,
-                )
-            dataset, rows = extraction.dataset, extraction.rows()
+        extractor = stage_one.extractor()
+        if run:  # that it does not fit is said before the work
+            digest_of(run)
+            _check_recipe(run, extractor.recipe)
         err.print("comparing the images, and training on parts of them ...")
-        found = find_problems(dataset, rows, repeats=2 if learning_curve else 0, seed=seed)
+        found = examine(
+            data,
+            repeats=2 if learning_curve else 0,
+            extractor=extractor,
+            seed=seed,
+            listener=listener,
+        )
+        listener.end_bar()
         if as_json:
             typer.echo(json.dumps(found.to_dict(), indent=2))
         else:
@@ -103,7 +84,7 @@ def problems(
                 out.print("There are too few images to tell whether more would help.")
         if run:
             err.print(f"On the page of the run: {shown(add_problems(run, found))}", soft_wrap=True)
-    finish(dataset.quarantined)
+    finish(found.dataset.quarantined)
 
 
 def _check_recipe(run: Path, recipe: Recipe) -> None:

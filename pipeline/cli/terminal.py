@@ -16,7 +16,7 @@ from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from pipeline.data.dataset import Quarantined
-    from pipeline.features.cluster import Cluster
+    from pipeline.features.computing import Workers
     from pipeline.features.store import FeatureStore
 
 
@@ -78,7 +78,7 @@ def exit_code(stop: KeyboardInterrupt) -> int:
 
 @contextmanager
 def progress(
-    unit: str = "images", cluster: Cluster | None = None
+    unit: str = "images", workers: Workers | None = None
 ) -> Iterator[Callable[[int, int], None]]:
     """Show how far the work is: a bar on a terminal, now and then a line elsewhere."""
     from rich.progress import (
@@ -113,7 +113,7 @@ def progress(
         now = time.monotonic()
         started = started or now
         text = f"{rate(done):.1f}/s" if done else "loading the network"
-        if cluster and (rates := cluster.rates.values()):
+        if workers and (rates := workers.rates.values()):
             text += f" by {len(rates)} workers, {min(rates):.1f} to {max(rates):.1f}/s each"
         bar.update(task, completed=done, total=total, rate=text, visible=True)
         if bar.disable and done and now - max(last_line, started) > LINE_EVERY_SECONDS:
@@ -150,3 +150,13 @@ def print_damaged(store: FeatureStore) -> None:
 def shown(text: object) -> str:
     """Show a path or a name so that nothing in it can break the output or act as markup."""
     return escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text)))
+
+
+def typed_augmentation(augmentation: str) -> str:
+    """Write an augmentation's name as a user types it: the preset's name, or its settings."""
+    from pipeline.data.augmentation import PRESETS
+
+    presets = {preset.name: name for name, preset in PRESETS.items()}
+    _, *settings = augmentation.split(" ")
+    typed = (setting if "=" in setting else f"{setting}=yes" for setting in settings)
+    return presets.get(augmentation, ",".join(typed))

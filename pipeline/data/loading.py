@@ -13,6 +13,7 @@ from pipeline.data.digests import Digests, digest_files
 from pipeline.data.listing import LAYOUTS, Entry, Listing, list_entries
 from pipeline.data.packed import PackedDigests, PackedPaths
 from pipeline.data.targets import Targets
+from pipeline.data.urls import Location
 from pipeline.errors import DataError, ImageError
 
 
@@ -172,3 +173,21 @@ def _copies_across_splits(dataset: Dataset) -> list[Quarantined]:
         for place, digest in enumerate(dataset.digests)
         if rank[kept := keeper[digest]] > rank[place]
     ]
+
+
+def list_files(files: Sequence[Location]) -> Dataset:
+    """List image files without labels: all of one class, all to train on."""
+    digests = digest_files(files)
+    readable = [(file, digest) for file, digest in zip(files, digests) if isinstance(digest, bytes)]
+    return Dataset(
+        name="files",
+        paths=PackedPaths(file for file, _ in readable),
+        digests=PackedDigests(digest for _, digest in readable),
+        targets=Targets(np.zeros(len(readable), np.int64), ("",)),
+        splits=np.full(len(readable), "train", "<U10"),
+        quarantined=tuple(
+            Quarantined(file, error.found)
+            for file, error in zip(files, digests)
+            if isinstance(error, ImageError)
+        ),
+    )

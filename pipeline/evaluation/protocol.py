@@ -103,6 +103,10 @@ class Protocol:
         dataset.require_all_splits()
         return dataset
 
+    def judged(self, dataset: Dataset) -> Dataset:
+        """Return the data set with the images in the splits that they are judged in."""
+        return dataset if self.cv is None else dataset.all_in("test")
+
     def positive_of(self, classes: Sequence[str]) -> int:
         """Return the number of the positive class.
 

@@ -16,60 +16,42 @@ from pipeline.data.digests import read_image
 from pipeline.data.images import decode
 from pipeline.errors import DataError, ImageError
 from pipeline.features.keys import keys
-from pipeline.features.store import CACHE, FeatureStore, open_stores
+from pipeline.features.store import FeatureStore, open_stores
 
 _CALIBRATION_IMAGES = 192
 
 
-def calibrated(
-    dataset: Dataset,
-    recipe: Recipe,
-    *,
-    cache: str | Path = CACHE,
-    weights: Path | None = None,
-    on_calibration: Callable[[int], None] | None = None,
+def stored_calibration(dataset: Dataset, recipe: Recipe, *, cache: Path) -> Recipe:
+    """Return the recipe with the calibration that most of the images' stored rows have, if any.
+
+    So images that were added change nothing for the others.
+    """
+    if not recipe.needs_calibration:
+        return recipe
+    wanted = keys(dataset)
+    most, calibrated = 0, recipe
+    for store in open_stores(cache):
+        if isinstance(store, FeatureStore) and replace(store.recipe, calibration="none") == recipe:
+            stored = len(set(wanted)) - len(store.missing(wanted))
+            if stored > most:
+                most, calibrated = stored, store.recipe
+    return calibrated
+
+
+def measured_calibration(
+    dataset: Dataset, recipe: Recipe, weights: Path | None, report: Callable[[int], None]
 ) -> Recipe:
-    """Settle how a recipe of precision ``"int8"`` rounds; any other is given back as it is.
+    """Measure how a recipe of precision int8 rounds, on up to 192 training images.
 
-    If the cache holds rows of these images, the calibration is that of the store which holds most:
-    images that were added change nothing for the others. Else it is measured on up to 192 training
-    images, those with the smallest digests, which is as good as by chance.
-
-    Parameters
-    ----------
-    dataset, recipe, cache, weights
-        As for `extract`, which does this by itself.
-    on_calibration : callable, optional
-        Called with the number of images, before the calibration is measured on them.
+    Those with the smallest digests are taken, which is as good as by chance.
 
     Raises
     ------
     PipelineError
-        OpenVINO is not installed, or the cache, the weights or the images cannot be read.
+        OpenVINO is not installed, or the weights or the images cannot be read.
     """
-    found = stored_calibration(dataset, recipe, cache=cache)
-    if not found.needs_calibration:
-        return found
-    return _calibrate(dataset, recipe, weights, on_calibration or (lambda count: None))
-
-
-def stored_calibration(dataset: Dataset, recipe: Recipe, *, cache: str | Path = CACHE) -> Recipe:
-    """Return the recipe with the calibration that most of the images' stored rows have, if any."""
     if not recipe.needs_calibration:
         return recipe
-    wanted = keys(dataset)
-    most, found = 0, recipe
-    for store in open_stores(Path(cache)):
-        if isinstance(store, FeatureStore) and replace(store.recipe, calibration="none") == recipe:
-            there = len(set(wanted)) - len(store.missing(wanted))
-            if there > most:
-                most, found = there, store.recipe
-    return found
-
-
-def _calibrate(
-    dataset: Dataset, recipe: Recipe, weights: Path | None, report: Callable[[int], None]
-) -> Recipe:
     digests = dataset.digests
     path_of = {digests[place]: dataset.paths[place] for place in dataset.where("train")}
     sample = [(path_of[digest], digest) for digest in sorted(path_of)[:_CALIBRATION_IMAGES]]

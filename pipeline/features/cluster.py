@@ -20,7 +20,7 @@ import joblib
 
 from pipeline.backbones.running import Forward
 from pipeline.errors import ClusterError, ImageError, PipelineError, StoreError
-from pipeline.features.computing import Task, grouped
+from pipeline.features.computing import ImageViews, grouped
 from pipeline.features.store import FeatureStore
 from pipeline.features.worker import (
     Job,
@@ -91,8 +91,8 @@ class Cluster:
         return {worker: rows / seconds for worker, (rows, seconds) in self._spent.items()}
 
     def commit_rows(
-        self, store: FeatureStore, tasks: Iterable[Task], forward: Forward
-    ) -> Generator[list[tuple[Task, ImageError | None]]]:
+        self, store: FeatureStore, tasks: Iterable[ImageViews], forward: Forward
+    ) -> Generator[list[tuple[ImageViews, ImageError | None]]]:
         """Make rows on the workers, which commit them; see `pipeline.features.computing.commit_rows`.
 
         The tasks are asked for a few at a time: their whole list is nowhere.
@@ -101,14 +101,14 @@ class Cluster:
         ----------
         store : FeatureStore
             In a folder that the workers reach by the same path.
-        tasks : iterable of Task
+        tasks : iterable of ImageViews
             The work, with digests.
         forward : callable
             Pixels to rows. It is sent to the workers.
 
         Yields
         ------
-        list of (Task, ImageError or None)
+        list of (ImageViews, ImageError or None)
             The tasks of a shard, as they are done, and why one has no rows.
         """
         blocks = grouped(map(_absolute, tasks), store.rows_per_shard)
@@ -239,10 +239,12 @@ class Cluster:
                     with said_by(worker):
                         raise complaint
 
-    def _run(self, job: Job, blocks: Iterator[list[Task]]) -> Generator[tuple[list[Task], Made]]:
+    def _run(
+        self, job: Job, blocks: Iterator[list[ImageViews]]
+    ) -> Generator[tuple[list[ImageViews], Made]]:
         """Keep a few tasks per worker under way, and give what is done as it is done."""
         distributed = import_distributed()
-        running: dict[Any, list[Task]] = {}
+        running: dict[Any, list[ImageViews]] = {}
         seen_worker = time.monotonic()
         with _lost_connections(), contextlib.ExitStack() as leaving:
             leaving.callback(lambda: self._client.cancel(list(running)))
@@ -263,7 +265,7 @@ class Cluster:
                     block = running.pop(future)
                     yield block, self._result(future, job, block)
 
-    def _result(self, future: Any, job: Job, block: Sequence[Task]) -> Made:
+    def _result(self, future: Any, job: Job, block: Sequence[ImageViews]) -> Made:
         try:
             made: Made = future.result()
         except import_distributed().scheduler.KilledWorker as error:
@@ -277,7 +279,7 @@ class Cluster:
         return made
 
 
-def _absolute(task: Task) -> Task:
+def _absolute(task: ImageViews) -> ImageViews:
     return dataclasses.replace(task, path=task.path.absolute())
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +29,27 @@ from pipeline.features.store import FeatureStore
 
 Rows = npt.NDArray[np.float32]
 Commit = Callable[
-    [FeatureStore, Iterable["Task"], Forward], Generator[list[tuple["Task", ImageError | None]]]
+    [FeatureStore, Iterable["ImageViews"], Forward],
+    Generator[list[tuple["ImageViews", ImageError | None]]],
 ]
 """Computes rows and commits them to a store, as `commit_rows` does."""
+
+
+class Workers(Protocol):
+    """Other processes that compute rows and fit heads: `pipeline.features.cluster.Cluster`."""
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Rows per second of each worker, while it worked."""
+
+    def commit_rows(
+        self, store: FeatureStore, requests: Iterable[ImageViews], forward: Forward
+    ) -> Generator[list[tuple[ImageViews, ImageError | None]]]:
+        """Compute rows and commit them, as `commit_rows` does."""
+
+    def spread(self, *shared: Any) -> AbstractContextManager[Sequence[Any]]:
+        """Have joblib run on the workers while the context lasts."""
+
 
 _PIXELS_PER_BATCH = 64 * 150 * 150  # about 1 GB of activations in float32; larger is not faster
 _IMAGES_PER_BATCH = 256  # of small ones: 1,400 at 32 x 32 are as fast, and take twice the memory
@@ -38,8 +58,8 @@ _BATCHES_AHEAD = 3
 
 
 @dataclass(frozen=True)
-class Task:
-    """An image file, the digest that it is known to have, and views of it to compute."""
+class ImageViews:
+    """An image file, the digest that it is known to have, and the views of it to compute."""
 
     path: Location
     digest: bytes | None = None
@@ -47,8 +67,8 @@ class Task:
 
 
 def commit_rows(
-    store: FeatureStore, tasks: Iterable[Task], forward: Forward
-) -> Generator[list[tuple[Task, ImageError | None]]]:
+    store: FeatureStore, requests: Iterable[ImageViews], forward: Forward
+) -> Generator[list[tuple[ImageViews, ImageError | None]]]:
     """Make rows in this process, and commit them a shard at a time.
 
     Closed at any moment, it commits what was computed.
@@ -57,38 +77,38 @@ def commit_rows(
     ----------
     store : FeatureStore
         Where rows go.
-    tasks : iterable of Task
+    requests : iterable of ImageViews
         The work, with digests; it is asked for a few batches ahead.
     forward : callable
         Pixels to rows.
 
     Yields
     ------
-    list of (Task, ImageError or None)
-        The tasks of the next batch, in order, and why one has no rows.
+    list of (ImageViews, ImageError or None)
+        The requests of the next batch, in order, and why one has no rows.
     """
     pending = _Pending(store)
     try:
-        for batch in compute_rows(tasks, store.recipe, forward):
-            for task, outcome in batch:
+        for batch in compute_rows(requests, store.recipe, forward):
+            for request, outcome in batch:
                 if not isinstance(outcome, ImageError):
-                    pending.add(task, outcome)
+                    pending.add(request, outcome)
             yield [
-                (task, outcome if isinstance(outcome, ImageError) else None)
-                for task, outcome in batch
+                (request, outcome if isinstance(outcome, ImageError) else None)
+                for request, outcome in batch
             ]
     finally:
         pending.commit()
 
 
 def compute_rows(
-    tasks: Iterable[Task], recipe: Recipe, forward: Forward
-) -> Iterator[list[tuple[Task, list[Rows] | ImageError]]]:
+    requests: Iterable[ImageViews], recipe: Recipe, forward: Forward
+) -> Iterator[list[tuple[ImageViews, list[Rows] | ImageError]]]:
     """Decode images and run them through the backbone, decoding ahead while it computes.
 
     Parameters
     ----------
-    tasks : iterable of Task
+    requests : iterable of ImageViews
         The work; it is asked for a few batches ahead.
     recipe : Recipe
         Size, resize rule and augmentation.
@@ -97,32 +117,32 @@ def compute_rows(
 
     Yields
     ------
-    list of (Task, list of ndarray or ImageError)
-        For each task of the next batch, in order, a row for each of its views, or the reason
+    list of (ImageViews, list of ndarray or ImageError)
+        For each request of the next batch, in order, a row for each of its views, or the reason
         why it has none.
     """
     augmentation = Augmentation.from_name(recipe.augmentation)
 
-    def pixels(task: Task) -> list[Pixels] | ImageError:
+    def pixels(request: ImageViews) -> list[Pixels] | ImageError:
         try:
-            content, digest = read_image(task.path, task.digest)
+            content, digest = read_image(request.path, request.digest)
             with decoding:
                 picture = decode(content, recipe.size, resize=recipe.resize)
         except ImageError as error:
             return ImageError(error.found)  # its traceback would keep the file's bytes in memory
         return [
             apply(picture, draw(augmentation, digest, view)) if view else picture
-            for view in task.views
+            for view in request.views
         ]
 
     most = max(1, min(_IMAGES_PER_BATCH, _PIXELS_PER_BATCH // recipe.size**2))
-    batches = grouped(tasks, most)
+    batches = grouped(requests, most)
     decoding = threading.Semaphore(_DECODING_THREADS)  # a large picture takes much memory
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        ahead: deque[list[tuple[Task, Future[list[Pixels] | ImageError]]]] = deque()
+        ahead: deque[list[tuple[ImageViews, Future[list[Pixels] | ImageError]]]] = deque()
         try:
             for batch in batches:
-                ahead.append([(task, pool.submit(pixels, task)) for task in batch])
+                ahead.append([(request, pool.submit(pixels, request)) for request in batch])
                 if len(ahead) > _BATCHES_AHEAD:
                     yield _forward_batch(ahead.popleft(), forward, most)
             while ahead:
@@ -131,31 +151,33 @@ def compute_rows(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
-def grouped(tasks: Iterable[Task], rows: int) -> Iterator[list[Task]]:
-    """Put tasks together that make up to `rows` rows, or one that makes more."""
-    batch: list[Task] = []
+def grouped(requests: Iterable[ImageViews], rows: int) -> Iterator[list[ImageViews]]:
+    """Put requests together that make up to `rows` rows, or one that makes more."""
+    batch: list[ImageViews] = []
     count = 0
-    for task in tasks:
-        if batch and count + len(task.views) > rows:
+    for request in requests:
+        if batch and count + len(request.views) > rows:
             yield batch
             batch, count = [], 0
-        batch.append(task)
-        count += len(task.views)
+        batch.append(request)
+        count += len(request.views)
     if batch:
         yield batch
 
 
 def _forward_batch(
-    batch: Sequence[tuple[Task, Future[list[Pixels] | ImageError]]], forward: Forward, most: int
-) -> list[tuple[Task, list[Rows] | ImageError]]:
-    decoded = [(task, future.result()) for task, future in batch]
+    batch: Sequence[tuple[ImageViews, Future[list[Pixels] | ImageError]]],
+    forward: Forward,
+    most: int,
+) -> list[tuple[ImageViews, list[Rows] | ImageError]]:
+    decoded = [(request, future.result()) for request, future in batch]
     pictures = [one for _, found in decoded if isinstance(found, list) for one in found]
     # The views of a single image can be more than what is to be computed at once.
     parts = (pictures[start : start + most] for start in range(0, len(pictures), most))
     rows = chain.from_iterable(forward(np.stack(part)) for part in parts)
     return [
-        (task, found if isinstance(found, ImageError) else [next(rows) for _ in found])
-        for task, found in decoded
+        (request, found if isinstance(found, ImageError) else [next(rows) for _ in found])
+        for request, found in decoded
     ]
 
 
@@ -167,10 +189,10 @@ class _Pending:
     keys: list[Key] = field(default_factory=list)
     rows: list[Rows] = field(default_factory=list)
 
-    def add(self, task: Task, rows: Sequence[Rows]) -> None:
-        assert task.digest is not None  # noqa: S101 -- for the type checker
-        for view, row in zip(task.views, rows):
-            self.keys.append((task.digest, view))
+    def add(self, request: ImageViews, rows: Sequence[Rows]) -> None:
+        assert request.digest is not None  # noqa: S101 -- for the type checker
+        for view, row in zip(request.views, rows):
+            self.keys.append((request.digest, view))
             self.rows.append(row.copy())  # a view would keep its whole batch in memory
             if len(self.keys) == self.store.rows_per_shard:
                 self.commit()

@@ -24,9 +24,13 @@ import numpy.typing as npt
 
 from pipeline.backbones.recipe import Recipe
 from pipeline.data.dataset import SPLITS, Dataset
+from pipeline.data.loading import load_dataset
 from pipeline.data.targets import Targets
 from pipeline.data.urls import locate
 from pipeline.errors import DataError
+from pipeline.features.extractor import Extractor
+from pipeline.features.keys import keys
+from pipeline.features.store import FeatureStore
 
 SUFFIXES = (".h5", ".npz")
 """What such a file's name ends in."""
@@ -35,6 +39,36 @@ _BEST_COMPRESSION = 1100  # DEFLATE cannot shrink anything more than about 1,032
 _TEXTS = ("paths", "splits", "classes")
 _GROUPS = "groups"  # older files have none
 _ARRAYS = {"features": "f", "labels": "i", "digests": "u"}
+
+
+def is_features_file(data: object) -> bool:
+    """Tell whether this names a file of features, in place of images."""
+    if not isinstance(data, str | Path):
+        return False
+    return Path(data).suffix in SUFFIXES and not Path(data).is_dir()
+
+
+def export(
+    source: str | Path, file: Path, extractor: Extractor, *, seed: int = 0
+) -> tuple[Dataset, FeatureStore]:
+    """Write the stored rows of a data set into one file; return what was written, from where.
+
+    Raises
+    ------
+    DataError
+        An image has no row in the cache, or the file cannot be written.
+    """
+    dataset = load_dataset(source, seed=seed)
+    extractor = extractor.settle(dataset, calibrate=False)
+    plan = extractor.plan(dataset)
+    dataset = dataset.without(extractor.unreadable(plan))
+    if missing := plan.store.missing(keys(dataset)):
+        raise DataError(
+            f"{len(missing):,} of {len(dataset):,} images have no features in the cache.",
+            fix="run `pipeline features` with the same options first",
+        )
+    export_features(dataset, plan.recipe, plan.store.read(keys(dataset)), file)
+    return dataset, plan.store
 
 
 def export_features(

@@ -6,12 +6,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.backbones.recipe import Recipe
 from pipeline.data.dataset import Quarantined
 from pipeline.data.digests import Digests
 from pipeline.data.loading import list_dataset
 from pipeline.data.urls import Location, Url, locate
-from pipeline.features.calibration import stored_calibration
+from pipeline.features.extractor import Extractor
+from pipeline.features.keys import keys
 from pipeline.features.store import FeatureStore
 
 
@@ -43,30 +43,29 @@ class Status:
     unreadable: tuple[Quarantined, ...]
 
 
-def status(source: str | Path, recipe: Recipe, *, cache: Path) -> Status:
+def status(source: str | Path, extractor: Extractor) -> Status:
     """Compare a data set with the cache and with the last run, and change nothing.
 
     Parameters
     ----------
     source : str or Path
-        As for `pipeline.data.loading.load_dataset`.
-    recipe : Recipe
-        How images become rows.
-    cache : Path
-        The cache folder.
+        As for `pipeline.load_dataset`.
+    extractor : Extractor
+        How images become rows, and where rows are kept.
 
     Raises
     ------
     PipelineError
         The data set or the cache cannot be read.
     """
-    with Digests(cache) as remembered:
+    with Digests(Path(extractor.cache)) as remembered:
         dataset = list_dataset(source, remembered=remembered)
-        store = FeatureStore(cache, stored_calibration(dataset, recipe, cache=cache))
+        store = extractor.settle(dataset, calibrate=False).plan(dataset).store
         new: list[Location] = []
         changed: list[Location] = []
+        missing = set(store.missing(keys(dataset)))
         for path, digest in zip(dataset.paths, dataset.digests):
-            if (digest, 0) not in store:
+            if (digest, 0) in missing:
                 last = remembered.last(path)
                 (changed if last not in (None, digest) else new).append(path)
         seen = (*dataset.paths, *(bad.path for bad in dataset.quarantined))
@@ -74,8 +73,8 @@ def status(source: str | Path, recipe: Recipe, *, cache: Path) -> Status:
             path if isinstance(path, Url) else os.path.abspath(path)  # noqa: PTH100
             for path in seen
         }
-        seen_before = remembered.paths_of(source)
-        removed = [locate(path) for path in seen_before if path not in listed]
+        before = remembered.paths_of(source)
+        removed = [locate(path) for path in before if path not in listed]
     return Status(
         store,
         len(dataset) - len(new) - len(changed),

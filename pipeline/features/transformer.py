@@ -14,9 +14,10 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
 from pipeline.backbones.registry import make_recipe
+from pipeline.data.loading import list_files
 from pipeline.data.urls import locate
 from pipeline.errors import ImageError
-from pipeline.features.extractor import extract_files
+from pipeline.features.extractor import Extractor
 
 
 class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -88,14 +89,16 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         )
         paths = [locate(path) for path in np.ravel(np.asarray(X, dtype=object))]
         weights = Path(self.weights) if self.weights else None
-        store, keys, refused = extract_files(paths, recipe, cache=self.cache, weights=weights)
-        if refused:
+        extractor = Extractor(recipe, cache=self.cache, weights=weights)
+        dataset = list_files(paths)
+        extraction = extractor.make(extractor.settle(dataset).plan(dataset))
+        if refused := extraction.dataset.quarantined:
             raise ImageError(
                 f"{len(refused)} of {len(paths)} images cannot be read; the first is "
                 f"{refused[0].path}: {refused[0].reason}",
                 fix="leave them out of X and y",
             )
-        return store.read(keys).reshape(len(paths), math.prod(recipe.shape))
+        return extraction.rows().reshape(len(paths), math.prod(recipe.shape))
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell that there is nothing to fit."""

@@ -9,7 +9,6 @@ from pipeline.backbones.recipe import Recipe
 from pipeline.data.augmentation import PRESETS, Augmentation
 from pipeline.data.dataset import Dataset
 from pipeline.errors import PipelineError
-from pipeline.features.keys import Key
 
 _MOST_VIEWS = 2**16 - 1  # what a shard can number
 
@@ -44,17 +43,11 @@ class Views:
                 expected="an augmentation that changes something, or 1 view",
             )
 
-    def recipe(self, recipe: Recipe) -> Recipe:
+    def augmented(self, recipe: Recipe) -> Recipe:
         """Return the recipe of the views beyond view 0."""
         return replace(recipe, augmentation=self.augmentation.name)
 
-    def of(self, dataset: Dataset) -> Iterator[range]:
-        """Tell for each image which views it has beyond view 0."""
+    def beyond_first(self, dataset: Dataset) -> Iterator[range]:
+        """Yield for each image the numbers of its views beyond view 0."""
         for split in dataset.splits:
             yield range(1, self.count if self.everywhere or split == "train" else 1)
-
-    def keys(self, dataset: Dataset) -> Iterator[Key]:
-        """Name the rows of the views beyond view 0, image by image."""
-        for digest, views in zip(dataset.digests, self.of(dataset)):
-            for view in views:
-                yield digest, view

@@ -16,7 +16,7 @@ from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.running import Forward, Pixels, limit_threads
 from pipeline.data.urls import Location, Url, read
 from pipeline.errors import ClusterError, ImageError, PipelineError, StoreError
-from pipeline.features.computing import Rows, Task, commit_rows
+from pipeline.features.computing import ImageViews, Rows, commit_rows
 from pipeline.features.store import FeatureStore
 
 
@@ -56,7 +56,7 @@ class Made:
     seconds: float
 
 
-def make_shard(job: Job, tasks: Sequence[Task]) -> Made:
+def make_shard(job: Job, tasks: Sequence[ImageViews]) -> Made:
     """Do one task, on a worker."""
     worker = import_distributed().get_worker().address
     started = time.monotonic()

@@ -13,20 +13,19 @@ import json
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache as once
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.registry import get_backbone, make_recipe
+from pipeline.backbones.registry import get_backbone
 from pipeline.data.dataset import Dataset
 from pipeline.data.loading import load_dataset
-from pipeline.errors import DataError, ModelError, PipelineError
+from pipeline.errors import ModelError, PipelineError
 from pipeline.evaluation.metrics import evaluate
-from pipeline.features.extractor import Extraction, extract, find_unreadable
-from pipeline.features.extractor import Progress as Report
-from pipeline.features.store import CACHE, FeatureStore
+from pipeline.features.extractor import Extraction, Extractor
+from pipeline.features.filling import refuse
 from pipeline.features.views import Views
 from pipeline.finetuning.batches import OrderedBatches
 from pipeline.finetuning.checkpoint import Progress
@@ -43,6 +42,7 @@ from pipeline.finetuning.sources import CachedRows, Images, Source
 from pipeline.finetuning.training import train
 from pipeline.models.model import Model
 from pipeline.models.network import Network, TunedClassifier
+from pipeline.runs.listener import RunListener
 from pipeline.runs.run import Interrupted, Result, Run
 from pipeline.runs.writing import RUNS, run_folder, write_run
 
@@ -51,16 +51,13 @@ def finetune(
     data: str | Path | Dataset,
     settings: Finetuning | None = None,
     *,
-    recipe: Recipe | None = None,
     views: Views | None = None,
     head: Model | None = None,
-    cache: str | Path = CACHE,
     runs: str | Path = RUNS,
     name: str | None = None,
     seed: int = 0,
-    weights: Path | None = None,
-    strict: bool = False,
-    on_progress: Report | None = None,
+    extractor: Extractor | None = None,
+    listener: RunListener | None = None,
     on_network: Callable[[Network], None] | None = None,
     on_images: Callable[[str, int, int], None] | None = None,
     on_epoch: Callable[[str, int, Mapping[str, float]], None] | None = None,
@@ -75,15 +72,13 @@ def finetune(
         A data set, or what `pipeline.data.loading.load_dataset` takes for one.
     settings : Finetuning, optional
         What is trained, and how.
-    recipe : Recipe, optional
-        Size, scaling, precision and resize rule; its layer is set by `settings`.
     views : Views, optional
         Views of the training images. From the cache, epoch e sees view e modulo their number.
         From images, with an augmentation, every epoch sees views that no other has seen, and
         their number is that to average over.
     head : Model, optional
         A dense head that `classify` trained on the same features: the first phase is then done.
-    cache, runs, name, seed, weights, strict, on_progress
+    extractor, runs, name, seed, listener
         As for `pipeline.classification.experiment.classify`.
     on_network : callable, optional
         Called with the network before the first step.
@@ -108,7 +103,11 @@ def finetune(
     dataset = data if isinstance(data, Dataset) else load_dataset(data, seed=seed)
     run_folder(runs, name, dataset.name)  # a bad name is said before the work
     dataset.require_all_splits()
-    recipe = settings.recipe(recipe or make_recipe())
+    extractor, listener = extractor or Extractor(), listener or RunListener()
+    listener.listed(dataset)
+    recipe = settings.recipe(extractor.recipe)
+    extractor = replace(extractor, recipe=recipe)
+    weights, cache = extractor.weights, extractor.cache
     if head is not None:
         check_head(head, dataset, recipe)
     if settings.source == "images" and recipe.precision == "int8":
@@ -117,18 +116,14 @@ def finetune(
     extraction: Extraction | None = None
     if settings.source == "cache":
         CachedRows.check_space(dataset, recipe, views, runs)
-        extraction = extract(
-            dataset,
-            recipe,
-            views=views,
-            cache=cache,
-            weights=weights,
-            strict=strict,
-            on_progress=on_progress,
-        )
-        dataset, recipe = extraction.dataset, extraction.store.recipe
+        extractor = extractor.settle(dataset, listener)
+        plan = extractor.plan(dataset, [views])
+        listener.planned(plan)
+        extraction = extractor.make(plan, listener)
+        extraction.dataset.check_learnable()
+        dataset, recipe = extraction.dataset, extraction.recipe
     else:
-        dataset = _readable(dataset, FeatureStore(Path(cache), recipe), strict=strict)
+        dataset = _readable(dataset, extractor)
     dataset.require_all_splits()
     if head is not None and head.trained_on != dataset.digest:
         raise ModelError(
@@ -257,15 +252,11 @@ def _train(
     return curves, best_epoch, tuple(ends), digest
 
 
-def _readable(dataset: Dataset, store: FeatureStore, *, strict: bool) -> Dataset:
+def _readable(dataset: Dataset, extractor: Extractor) -> Dataset:
     """Leave out what cannot be decoded."""
-    dataset = dataset.without(find_unreadable(dataset, store))
-    if strict and dataset.quarantined:
-        listed = "\n".join(f"  {bad.path}: {bad.reason}" for bad in dataset.quarantined)
-        raise DataError(
-            f"{len(dataset.quarantined)} files cannot be used:\n{listed}",
-            fix="mend or remove them",
-        )
+    dataset = dataset.without(extractor.unreadable(extractor.plan(dataset)))
+    if extractor.strict:
+        refuse(dataset.quarantined)
     dataset.check_learnable()
     return dataset
 

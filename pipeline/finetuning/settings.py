@@ -12,7 +12,7 @@ from pipeline.errors import ModelError, PipelineError
 from pipeline.features.views import Views
 from pipeline.finetuning.training import Training
 from pipeline.heads.dense import DenseHead
-from pipeline.heads.estimators import POOLS
+from pipeline.heads.pooling import POOLS
 from pipeline.models.model import Model
 
 SOURCES = ("cache", "images")

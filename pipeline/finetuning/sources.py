@@ -64,7 +64,7 @@ class CachedRows:
         self._folder = folder
         self._averaged = extraction.views.everywhere
         recipe, dataset = extraction.store.recipe, extraction.dataset
-        views = list(extraction.views.of(dataset))
+        views = list(extraction.views.beyond_first(dataset))
         self._counts = np.array([1 + len(more) for more in views])
         self._first = np.cumsum(self._counts) - self._counts
         # Rows that were computed in bfloat16 lose nothing by it.
@@ -76,7 +76,7 @@ class CachedRows:
             keys = [(dataset.digests[place], view) for place in places for view in views[place]]
             rows = [self._first[place] + view for place in places for view in views[place]]
             if keys:
-                self._rows[rows] = extraction.augmented.read(keys)
+                self._rows[rows] = extraction.plan.store_of(extraction.views).read(keys)
 
     @staticmethod
     def check_space(dataset: Dataset, recipe: Recipe, views: Views, folder: Path) -> None:
@@ -87,7 +87,7 @@ class CachedRows:
         PipelineError
             The uncompressed rows need more space than is free there.
         """
-        count = sum(1 + len(more) for more in views.of(dataset))
+        count = sum(1 + len(more) for more in views.beyond_first(dataset))
         size = count * math.prod(recipe.shape) * (2 if recipe.precision == "bfloat16" else 4)
         free = free_space(folder)
         if free is not None and size > free:

@@ -14,8 +14,9 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pipeline.errors import PipelineError
-from pipeline.heads.estimators import Pool, Pooling, at_least_two_classes
+from pipeline.heads.estimators import Pool, at_least_two_classes
 from pipeline.heads.optimizers import build_optimizer
+from pipeline.heads.pooling import Pooling
 from pipeline.system import tensorflow
 
 if TYPE_CHECKING:

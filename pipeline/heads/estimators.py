@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +15,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 
 from pipeline.errors import PipelineError
+from pipeline.heads.pooling import Pooling
 
 
 class Classifier(Protocol):
@@ -33,10 +34,6 @@ class Classifier(Protocol):
 
 
 _CALIBRATION_FOLDS = 3
-
-Pooling = Literal["flatten", "average", "max"]
-POOLS: tuple[Pooling, ...] = ("flatten", "average", "max")
-"""What can be done with the places of a picture: keep them apart, or take their mean or maximum."""
 
 
 class Pool(TransformerMixin, BaseEstimator):  # type: ignore[misc]

@@ -49,8 +49,9 @@ from sklearn.svm import LinearSVC
 from pipeline.errors import PipelineError
 from pipeline.heads.custom import make_classifier
 from pipeline.heads.dense import DenseHead, build_dense
-from pipeline.heads.estimators import POOLS, Balanced, CalibrationFolds, Classifier, Pool, Pooling
+from pipeline.heads.estimators import Balanced, CalibrationFolds, Classifier, Pool
 from pipeline.heads.gram import DiscriminantAnalysis, NearestNeighbours, RbfSVM, Ridge
+from pipeline.heads.pooling import POOLS, Pooling
 from pipeline.heads.products import GramClassifier
 
 __all__ = [

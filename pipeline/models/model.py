@@ -7,8 +7,9 @@ scikit-learn's, `head.weights.h5` for Keras's. Neither is a pickle: loading runs
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,12 @@ import numpy.typing as npt
 
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import remake_recipe
-from pipeline.backbones.running import Forward, load_backbone
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.urls import Location, locate
 from pipeline.errors import ImageError, ModelError, PipelineError
 from pipeline.evaluation.threshold import Threshold, call
-from pipeline.features.computing import Task, compute_rows
+from pipeline.features.extractor import Extractor
+from pipeline.features.listener import Listener
 from pipeline.features.views import Views
 from pipeline.heads.dense import DenseHead
 from pipeline.heads.estimators import Classifier
@@ -42,6 +43,8 @@ from pipeline.models.files import (
     read_manifest,
 )
 from pipeline.models.network import TunedClassifier
+
+_IMAGES_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -122,47 +125,55 @@ class Model:
         self,
         paths: Sequence[str | Path],
         *,
-        weights: Path | None = None,
-        on_progress: Callable[[int, int], None] | None = None,
-        backbone: Forward | None = None,
+        extractor: Extractor | None = None,
+        listener: Listener | None = None,
     ) -> Iterator[Prediction]:
-        """Classify image files.
+        """Classify image files; of those whose rows are in the cache, no network is run.
 
         Parameters
         ----------
         paths : sequence of str or Path
             The files.
-        weights : Path, optional
-            File with the backbone's weights; see `pipeline.backbones.backbone.Backbone.load_weights`.
-        on_progress : callable, optional
-            Called with the number of images done, and to do, after each batch.
-        backbone : callable, optional
-            What computes rows from pixels, in place of the recipe's backbone.
+        extractor : Extractor, optional
+            Where rows are looked up, and where the backbone's weights are; its recipe does not
+            matter, as the model has its own.
+        listener : Listener, optional
+            Told how many images are done.
 
         Yields
         ------
         Prediction
             One for each file, in order.
         """
+        listener = listener or Listener()
         files = [locate(path) for path in paths]
-        report = on_progress or (lambda done, total: None)
-        report(0, len(files))
-        forward = backbone or load_backbone(self.recipe, weights)
+        listener.rows_made(0, len(files))
+        extractor = replace(extractor or Extractor(), recipe=self.recipe)
+        views = Views(
+            count=self.views,
+            augmentation=Augmentation.from_name(self.augmentation),
+            everywhere=True,
+        )
+        outcomes = extractor.rows_of_files(files, views)
         done = 0
-        tasks = (Task(file, views=tuple(range(self.views))) for file in files)
-        recipe = replace(self.recipe, augmentation=self.augmentation)
-        for batch in compute_rows(tasks, recipe, forward):
-            rows = [row for _, found in batch if isinstance(found, list) for row in found]
-            values = iter(self.probabilities(np.stack(rows)) if rows else ())
-            for task, outcome in batch:
-                if isinstance(outcome, ImageError):
-                    yield Prediction(task.path, None, {}, outcome.found)
-                else:
-                    mean = np.mean([next(values) for _ in outcome], axis=0)
-                    label = self.classes[int(self.call(mean[None])[0])]
-                    yield Prediction(task.path, label, dict(zip(self.classes, mean.tolist())))
-            done += len(batch)
-            report(done, len(files))
+        while block := list(itertools.islice(outcomes, _IMAGES_AT_ONCE)):
+            yield from self._predictions(block)
+            done += len(block)
+            listener.rows_made(done, len(files))
+
+    def _predictions(
+        self, outcomes: Sequence[tuple[Location, npt.NDArray[np.float32] | ImageError]]
+    ) -> Iterator[Prediction]:
+        """Apply the head to all rows at once: for some heads a call costs as much as its rows."""
+        rows = [rows for _, rows in outcomes if not isinstance(rows, ImageError)]
+        values = iter(self.probabilities(np.concatenate(rows)) if rows else ())
+        for path, outcome in outcomes:
+            if isinstance(outcome, ImageError):
+                yield Prediction(path, None, {}, outcome.found)
+                continue
+            mean = np.mean([next(values) for _ in outcome], axis=0)
+            label = self.classes[int(self.call(mean[None])[0])]
+            yield Prediction(path, label, dict(zip(self.classes, mean.tolist())))
 
     def save(self, folder: Path) -> None:
         """Write the model into a new folder.

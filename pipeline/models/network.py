@@ -18,7 +18,7 @@ from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import get_backbone
 from pipeline.errors import PipelineError
 from pipeline.heads.dense import build_dense
-from pipeline.heads.estimators import POOLS
+from pipeline.heads.pooling import POOLS
 from pipeline.system import tensorflow
 
 

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 import typer
 from conftest import CountingBackbone, paint
+from pipeline.cli.steps import called, figures_table
 from rich.console import Console
 from rich.filesize import decimal
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -23,7 +24,6 @@ from typer.testing import CliRunner
 from pipeline.backbones.registry import make_recipe
 from pipeline.cli import main as cli
 from pipeline.cli import terminal
-from pipeline.cli.steps import called, figures_table
 from pipeline.data.augmentation import PRESETS, get_augmentation
 from pipeline.data.loading import load_dataset
 from pipeline.errors import PipelineError

@@ -1,0 +1,46 @@
+"""Looking for what is wrong with a data set, from its images or an exported file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.analysis.problems import Problems, find_problems
+from pipeline.features.exchange import import_features, is_features_file
+from pipeline.features.extractor import Extractor, extract
+from pipeline.features.listener import Listener
+
+
+def examine(
+    data: str | Path,
+    *,
+    repeats: int = 2,
+    extractor: Extractor | None = None,
+    seed: int = 0,
+    listener: Listener | None = None,
+) -> Problems:
+    """Find what is wrong with a data set; missing rows are computed first.
+
+    Parameters
+    ----------
+    data : str or Path
+        What `pipeline.load_dataset` takes, or a file that ``pipeline cache export`` wrote.
+    repeats : int
+        How often the learning curve is measured, which takes longest; 0 leaves it out.
+    extractor : Extractor, optional
+        How images become rows, and where rows are kept.
+    seed : int
+        Decides splits and folds, and what is random in classifiers.
+    listener : Listener, optional
+        Told how far the work is.
+
+    Raises
+    ------
+    PipelineError
+        Something cannot be read or learned from; the message says what.
+    """
+    if is_features_file(data):
+        dataset, _, rows = import_features(Path(data))
+    else:
+        extraction = extract(data, extractor=extractor, seed=seed, listener=listener)
+        dataset, rows = extraction.dataset, extraction.rows()
+    return find_problems(dataset, rows, repeats=repeats, seed=seed)

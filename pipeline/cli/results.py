@@ -1,0 +1,67 @@
+"""How a run's results are printed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+from pipeline.cli.terminal import out, shown
+
+if TYPE_CHECKING:
+    from pipeline.analysis.problems import Problems
+    from pipeline.runs.run import Run
+
+_SENTENCES = 5  # on what may be wrong with the data: the page has all
+
+
+def figures_table(title: str) -> Table:
+    """Make an empty table for heads' figures."""
+    from pipeline.runs.run import COLUMNS
+
+    table = Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE,
+        padding=0,
+        pad_edge=False,
+    )
+    for column in COLUMNS:
+        if column == "head":  # what gives way where the terminal is narrow
+            table.add_column(column, overflow="fold")
+        else:
+            table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _print_problems(problems: Problems) -> None:
+    """Tell what may be wrong with the data; the run's page has the pictures."""
+    sentences = list(problems.summary())
+    if problems.leakage.total:  # else nothing is said of it
+        leakage = sentences.pop(0)
+        if problems.leakage.copied:
+            out.print(f"[yellow]Copies:[/] {leakage}", soft_wrap=True)
+    for sentence in sentences[:_SENTENCES]:
+        out.print(f"Data: {shown(sentence)}", soft_wrap=True)
+    if len(sentences) > _SENTENCES:
+        out.print(f"Data: {len(sentences) - _SENTENCES:,} more on the page.")
+
+
+def print_run(run: Run) -> None:
+    """Show how each head of a run did."""
+    from pipeline.runs.run import notes, row, title
+
+    table = figures_table(title(run))
+    for result in run.results:
+        best = result is run.best
+        table.add_row(*map(shown, row(result, best=best)), style="bold" if best else "")
+    out.print(table)
+    for note in notes(run):
+        out.print(shown(note), soft_wrap=True)
+    if run.problems:
+        _print_problems(run.problems)
+    out.print(
+        f"saved in {shown(run.folder)}\nreport: {shown(run.folder / 'report.html')}",
+        soft_wrap=True,
+    )

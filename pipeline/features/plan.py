@@ -1,0 +1,122 @@
+"""What stage one has to do for a data set: which rows are stored, and which are missing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.backbones.recipe import Recipe
+from pipeline.data.dataset import Dataset
+from pipeline.data.packed import distinct, packed
+from pipeline.errors import StoreError
+from pipeline.features.keys import Keys
+from pipeline.features.store import FeatureStore
+from pipeline.features.views import Views
+from pipeline.system.files import free_space
+
+# Size on disk / size of raw rows where no row is stored yet; measured: the most of each precision.
+_COMPRESSION = {"float32": 0.5, "bfloat16": 0.25, "int8": 0.5}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What stage one would do.
+
+    Attributes
+    ----------
+    dataset : Dataset
+        The images.
+    views : tuple of Views
+        Which views of them are wanted: one entry for each augmentation.
+    stores : mapping of str to FeatureStore
+        Where the rows lie, by the augmentation's name; ``"none"`` is the images as they are.
+    stored, missing : int
+        Number of rows that are stored, and that are to be computed.
+    bytes_missing : int
+        Bytes on disk that the missing rows will take: estimated from the rows that are stored,
+        else from what rows of that precision took at most where it was measured.
+    bytes_per_image : int
+        The same for all wanted views of one image.
+    """
+
+    dataset: Dataset
+    views: tuple[Views, ...]
+    stores: dict[str, FeatureStore]
+    stored: int
+    missing: int
+    bytes_missing: int
+    bytes_per_image: int
+
+    @property
+    def store(self) -> FeatureStore:
+        """The store of the images as they are."""
+        return self.stores["none"]
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the images as they are become rows."""
+        return self.store.recipe
+
+    def store_of(self, views: Views) -> FeatureStore:
+        """Return the store of the views beyond view 0; the first one's where there are none."""
+        return self.stores[views.augmentation.name if views.count > 1 else "none"]
+
+    @property
+    def free(self) -> int | None:
+        """Bytes that are free where the cache is; None where the file system does not tell."""
+        return free_space(self.store.folder)
+
+    def check_space(self) -> None:
+        """Refuse to begin what the disk cannot hold.
+
+        Raises
+        ------
+        StoreError
+            The missing rows need more space than is free.
+        """
+        free = self.free if self.missing else None
+        if free is not None and self.bytes_missing > free:
+            raise StoreError(
+                f"the {self.missing:,} missing rows need about {self.bytes_missing / 1e6:,.1f} MB; "
+                f"{free / 1e6:,.1f} MB are free for {self.store.folder.parent}.",
+                fix="make room, name another --cache, or ask for fewer --views",
+            )
+
+
+def make_plan(dataset: Dataset, views: Sequence[Views], stores: dict[str, FeatureStore]) -> Plan:
+    """Count which rows of a data set's views are stored; `stores` are those of the views."""
+    wanted = stored = missing_bytes = 0
+    image_bytes = 0
+    for name, number, digests in _wanted(dataset, views):
+        keys = Keys(digests, np.full(len(digests), number, np.uint16))
+        here, size = stores[name].count(keys), _bytes_per_row(stores[name], stores["none"])
+        wanted += len(keys)
+        stored += here
+        missing_bytes += (len(keys) - here) * size
+        image_bytes += size
+    return Plan(dataset, tuple(views), stores, stored, wanted - stored, missing_bytes, image_bytes)
+
+
+def _wanted(
+    dataset: Dataset, views: Iterable[Views]
+) -> Iterator[tuple[str, int, npt.NDArray[np.uint8]]]:
+    """Yield the wanted rows: augmentation, number of the view, distinct digests of its images."""
+    digests = packed(dataset.digests)
+    yield "none", 0, distinct(digests)
+    for wanted in views:
+        images = digests if wanted.everywhere else digests[dataset.where("train")]
+        for number in range(1, wanted.count):
+            yield wanted.augmentation.name, number, distinct(images)
+
+
+def _bytes_per_row(store: FeatureStore, first: FeatureStore) -> int:
+    """Estimate what a row takes on disk, by the rows of its store, else of the first store."""
+    known = store if len(store) else first
+    if len(known):
+        return math.ceil(known.size / len(known))
+    recipe = store.recipe
+    return math.ceil(4 * math.prod(recipe.shape) * _COMPRESSION[recipe.precision])
