@@ -1,5 +1,6 @@
 """What several tests need: small pictures, a stand-in for the network, a place for experiments."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -21,6 +22,21 @@ from pipeline.features.store import FeatureStore
 
 # What a shell starts in the background ignores Ctrl-C, and so do its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def outside_the_repository(tmp_path_factory):
+    """Work elsewhere: what is not told another place is written into the working directory."""
+    with contextlib.chdir(tmp_path_factory.mktemp("session")):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def own_working_directory(tmp_path, monkeypatch):
+    """Give each test a working directory of its own, beside its `tmp_path`."""
+    folder = Path(f"{tmp_path}-cwd")
+    folder.mkdir()
+    monkeypatch.chdir(folder)
 
 
 class CountingBackbone:

@@ -150,7 +150,9 @@ def _extracted(
     dataset = (
         data
         if isinstance(data, Dataset)
-        else load_dataset(data, seed=order.seed, **protocol.shares)
+        else load_dataset(
+            data, seed=order.seed, shares=protocol.shares, cache=order.extractor.cache
+        )
     )
     run_folder(Path(runs), name, dataset.name)  # a bad name is said before the work
     dataset = protocol.check(dataset)

@@ -101,7 +101,7 @@ def prune(
         from pipeline.data.loading import list_dataset
         from pipeline.features.store import open_stores
 
-        datasets = [list_dataset(source) for source in data]
+        datasets = [list_dataset(source, cache=cache) for source in data]
         for dataset in datasets:
             for bad in dataset.quarantined:
                 if bad.reason.startswith("cannot be read"):
@@ -125,7 +125,7 @@ def prune(
 @partial(with_stage_one, but=("weights", "strict"))
 def export(
     data: DataArgument,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new .h5 or .npz file.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A new .h5 file.")],
     *,
     stage_one: StageOne,
     seed: SeedOption = 0,

@@ -18,14 +18,18 @@ from pipeline.data.images import MAX_PIXELS
 from pipeline.data.urls import REQUESTS_AT_ONCE, Location, Url, locate, read
 from pipeline.errors import ImageError
 
+CACHE = Path("cache")
+"""The cache folder, unless another is named."""
+
 _FILE = "digests.sqlite"
 _MAX_BYTES = 8 * MAX_PIXELS  # four channels of 16 bits: nothing that is decoded is larger
 _READING_THREADS = 4
-_NO_LOOKS: Mapping[Url, bytes] = MappingProxyType({})
-_FILES_AT_ONCE = 1000  # one that waits for a thread takes 2 kB
-# A file that is written twice within the time resolution of its file system (2 s on FAT) can change
-# and look the same. What was changed that shortly before it was read is read again next time.
+_FILES_AT_ONCE = 1000  # a file that waits for a thread takes 2 kB
+_NO_SIGNATURES: Mapping[Url, bytes] = MappingProxyType({})
+# A file that is written twice within the time resolution of its file system (2 s on FAT) can have
+# other bytes and the same times. If it changed that shortly before it was read, it is read again.
 _RESOLUTION_NS = 2_000_000_000
+# The column `looks` holds signatures. It keeps its first name: older releases read the same file.
 _TABLE = """
     CREATE TABLE IF NOT EXISTS files (
         path BLOB PRIMARY KEY, source BLOB, looks BLOB, digest BLOB, checksum BLOB
@@ -34,7 +38,7 @@ _TABLE = """
 
 
 def read_image(path: Location, digest: bytes | None = None) -> tuple[bytes, bytes]:
-    """Read a file's bytes.
+    """Read a file.
 
     Parameters
     ----------
@@ -46,25 +50,24 @@ def read_image(path: Location, digest: bytes | None = None) -> tuple[bytes, byte
     Returns
     -------
     tuple of bytes
-        The bytes, and their SHA-256.
+        The file's bytes, and their SHA-256.
 
     Raises
     ------
     ImageError
-        It is empty, is no regular file, is too large, cannot be read, or has changed since it
-        was listed.
+        It is empty, no regular file, too large, cannot be read, or has changed since it was listed.
     PipelineError
-        It is behind a URL, and that fails in a way that says nothing about the file.
+        It is behind a URL, and the server does not answer or refuses everything.
     """
-    data = read(path, _MAX_BYTES + 1) if isinstance(path, Url) else _read_file(path)
-    if len(data) > _MAX_BYTES:
-        raise _too_large(len(data))
-    if not data:
+    content = read(path, _MAX_BYTES + 1) if isinstance(path, Url) else _read_file(path)
+    if len(content) > _MAX_BYTES:
+        raise _too_large(len(content))
+    if not content:
         raise ImageError("0 bytes")
-    found = hashlib.sha256(data).digest()
-    if digest is not None and found != digest:
+    digest_now = hashlib.sha256(content).digest()
+    if digest is not None and digest_now != digest:
         raise ImageError("changed while the work went on; run the same command again")
-    return data, found
+    return content, digest_now
 
 
 def _read_file(path: Path) -> bytes:
@@ -87,8 +90,8 @@ def _too_large(size: int) -> ImageError:
 
 def digest_files(
     paths: Sequence[Location],
-    remembered: Digests | None = None,
-    looks: Mapping[Url, bytes] = _NO_LOOKS,
+    memory: Digests | None = None,
+    signatures: Mapping[Url, bytes] = _NO_SIGNATURES,
 ) -> list[bytes | ImageError]:
     """Return the SHA-256 of each file's bytes, or why it cannot be read.
 
@@ -96,10 +99,10 @@ def digest_files(
     ----------
     paths : sequence of Path or Url
         The files.
-    remembered : Digests, optional
-        Spares reading files that have not changed, and takes in what was read.
-    looks : mapping of Url to bytes
-        How files behind URLs looked when they were listed; others are always read.
+    memory : Digests, optional
+        Spares reading files that have not changed, and takes in the digests of those read.
+    signatures : mapping of Url to bytes
+        Signatures of files behind URLs, from their listing; those without are always read.
 
     Returns
     -------
@@ -109,50 +112,58 @@ def digest_files(
     Raises
     ------
     PipelineError
-        As for `read_image`. What was read before is in `remembered`.
+        As for `read_image`. The digests of files read before are in `memory`.
     """
-
-    def digested(path: Location) -> tuple[bytes, bytes] | ImageError:
-        try:
-            seen = looks.get(path, b"") if isinstance(path, Url) else _looks(path)
-            return seen, read_image(path)[1]
-        except ImageError as error:
-            return ImageError(error.found)  # its traceback would keep the file's bytes in memory
-
-    found: list[bytes | ImageError] = []
-    elsewhere = any(isinstance(path, Url) for path in paths)
+    remote = any(isinstance(path, Url) for path in paths)
+    digests: list[bytes | ImageError] = []
     with (
-        ThreadPoolExecutor(REQUESTS_AT_ONCE if elsewhere else _READING_THREADS) as pool,
-        contextlib.ExitStack() as leaving,
+        ThreadPoolExecutor(REQUESTS_AT_ONCE if remote else _READING_THREADS) as pool,
+        contextlib.ExitStack() as on_exit,
     ):
-        leaving.callback(pool.shutdown, wait=False, cancel_futures=True)
+        on_exit.callback(pool.shutdown, wait=False, cancel_futures=True)
         for start in range(0, len(paths), _FILES_AT_ONCE):
             block = paths[start : start + _FILES_AT_ONCE]
-            known = [remembered.recall(path, looks) if remembered else None for path in block]
+            known = [memory.recall(path, signatures) if memory else None for path in block]
             unknown = [path for path, digest in zip(block, known) if digest is None]
-            read_now = pool.map(digested, unknown)
+            outcomes = pool.map(lambda path: _sign_and_digest(path, signatures), unknown)
             for path, digest in zip(block, known):
-                outcome = digest if digest is not None else next(read_now)
-                if isinstance(outcome, tuple):
-                    seen, outcome = outcome
-                    if remembered and seen:
-                        remembered.note(path, seen, outcome)
-                found.append(outcome)
-    return found
+                if digest is not None:
+                    digests.append(digest)
+                    continue
+                outcome = next(outcomes)
+                if isinstance(outcome, ImageError):
+                    digests.append(outcome)
+                    continue
+                signature, digest_now = outcome
+                digests.append(digest_now)
+                if memory and signature:
+                    memory.note(path, signature, digest_now)
+    return digests
+
+
+def _sign_and_digest(
+    path: Location, signatures: Mapping[Url, bytes]
+) -> tuple[bytes, bytes] | ImageError:
+    """Return a file's signature, taken before it is read, and its digest."""
+    try:
+        signature = signatures.get(path, b"") if isinstance(path, Url) else _signature(path)
+        return signature, read_image(path)[1]
+    except ImageError as error:
+        return ImageError(error.found)  # its traceback would keep the file's bytes in memory
 
 
 class Digests:
-    """What is remembered of files: how they looked to the file system, and their digest.
+    """The digests of files, remembered with each file's signature.
 
-    A file whose size, inode and times of change are the same is taken to have the same bytes; so
-    is one behind a URL whose size, tag and time of change are the same.
+    A signature is what the file system or server tells of a file: size, inode and times of
+    change, or size, tag and time of change. While it stays the same, so do the bytes.
     The memory is a SQLite file in the cache folder. If it is lost, damaged or cannot be written,
     files are read again, and nothing else is different.
 
     Parameters
     ----------
     cache : Path
-        The cache folder. It need not be there.
+        The cache folder, which need not exist.
     """
 
     def __init__(self, cache: Path) -> None:
@@ -169,37 +180,39 @@ class Digests:
         self.close()
 
     def close(self) -> None:
-        """Close the file; nothing is remembered from then on, and it may be saved."""
+        """Close the file: nothing is recalled from then on, but what was noted may be saved."""
         if self._database is not None:
             self._database.close()
             self._database = None
 
-    def recall(self, path: Location, looks: Mapping[Url, bytes] = _NO_LOOKS) -> bytes | None:
-        """Return a file's digest, if it looks as it did when that was noted."""
+    def recall(
+        self, path: Location, signatures: Mapping[Url, bytes] = _NO_SIGNATURES
+    ) -> bytes | None:
+        """Return a file's digest, if its signature is the one that was noted."""
         try:
-            now = looks.get(path) if isinstance(path, Url) else _looks(path)
+            now = signatures.get(path) if isinstance(path, Url) else _signature(path)
         except ImageError:
             return None
-        seen = self._row(path)
-        return seen[1] if seen is not None and seen[0] == now else None
+        row = self._row(path)
+        return row[1] if row is not None and row[0] == now else None
 
     def last(self, path: Location) -> bytes | None:
         """Return the digest that a file had when it was last saved, changed since or not."""
-        seen = self._row(path)
-        return None if seen is None else seen[1]
+        row = self._row(path)
+        return None if row is None else row[1]
 
-    def note(self, path: Location, looks: bytes, digest: bytes) -> None:
-        """Take in the digest of a file that looked like `looks` before it was read."""
-        self._noted[_name(path)] = looks, digest
+    def note(self, path: Location, signature: bytes, digest: bytes) -> None:
+        """Take in the digest of a file that had this signature before it was read."""
+        self._noted[_name(path)] = signature, digest
 
     def paths_of(self, source: str | Path) -> Iterator[str]:
-        """Yield the absolute paths that were listed when `source` was last saved."""
+        """Yield the absolute paths that `source` listed when it was last saved."""
         origin = _name(locate(source))
         for (name,) in self._query("SELECT path FROM files WHERE source = ?", origin):
             yield os.fsdecode(name)
 
     def save(self, source: str | Path, paths: Sequence[Location] | None = None) -> None:
-        """Write down what was noted, and that `source` lists `paths` and no others, if given."""
+        """Write down what was noted; with `paths`, also that `source` lists them and no others."""
         if not self._noted and paths is None:
             return
         with contextlib.suppress(sqlite3.Error, OSError):
@@ -220,8 +233,8 @@ class Digests:
             database.executemany(
                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",
                 (
-                    (name, origin, looks, digest, _checksum(name, looks, digest))
-                    for name, (looks, digest) in self._noted.items()
+                    (name, origin, signature, digest, _checksum(name, signature, digest))
+                    for name, (signature, digest) in self._noted.items()
                 ),
             )
             if paths is None:
@@ -233,11 +246,11 @@ class Digests:
 
     def _row(self, path: Location) -> tuple[bytes, bytes] | None:
         name = _name(path)
-        for looks, digest, checksum in self._query(
+        for signature, digest, checksum in self._query(
             "SELECT looks, digest, checksum FROM files WHERE path = ?", name
         ):
-            if checksum == _checksum(name, looks, digest):
-                return looks, digest
+            if checksum == _checksum(name, signature, digest):
+                return signature, digest
         return None
 
     def _query(self, statement: str, value: bytes) -> Iterable[tuple[bytes, ...]]:
@@ -249,8 +262,8 @@ class Digests:
             return ()
 
 
-def _looks(path: Path) -> bytes:
-    """Describe a file as the file system sees it, now."""
+def _signature(path: Path) -> bytes:
+    """Return what the file system tells of a file now: size, times of change, inode."""
     now = time.time_ns()
     try:
         status = os.stat(path)  # noqa: PTH116 -- half the time of Path.stat, a hundred thousand times
@@ -259,8 +272,8 @@ def _looks(path: Path) -> bytes:
         raise ImageError(f"cannot be read: {reason}") from error
     changed = max(status.st_mtime_ns, status.st_ctime_ns)
     settled = now - changed > _RESOLUTION_NS
-    looks = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
-    return repr((*looks, "settled") if settled else (*looks, "at", now)).encode()
+    parts = (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    return repr((*parts, "settled") if settled else (*parts, "at", now)).encode()
 
 
 def _name(path: Location) -> bytes:
@@ -269,5 +282,5 @@ def _name(path: Location) -> bytes:
     return os.fsencode(os.path.abspath(path))  # noqa: PTH100 -- Path.resolve asks the disk
 
 
-def _checksum(name: bytes, looks: bytes, digest: bytes) -> bytes:
-    return hashlib.sha256(b"\0".join((name, looks, digest))).digest()[:8]
+def _checksum(name: bytes, signature: bytes, digest: bytes) -> bytes:
+    return hashlib.sha256(b"\0".join((name, signature, digest))).digest()[:8]

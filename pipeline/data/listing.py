@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from pipeline.data.dataset import Quarantined, listed
 from pipeline.data.demo import demo_images
 from pipeline.data.images import EXTENSIONS
-from pipeline.data.urls import Location, Url, list_files, locate, looks_of, read
+from pipeline.data.urls import Location, Url, list_files, locate, read, signatures_of
 from pipeline.errors import DataError, ImageError
 
 _SPLIT_NAMES = {
@@ -52,7 +52,7 @@ class Listing:
     name: str
     entries: list[Entry]
     quarantined: list[Quarantined] = field(default_factory=list)
-    looks: Mapping[Url, bytes] = field(default_factory=dict)
+    signatures: Mapping[Url, bytes] = field(default_factory=dict)
 
 
 def list_entries(source: str | Path) -> Listing:
@@ -110,8 +110,8 @@ def _list_folder(root: Path) -> tuple[list[Entry], list[Quarantined]]:
 
 def _list_bucket(root: Url) -> Listing:
     """List a folder behind a URL, by the rules for one that is here."""
-    looks = list_files(root)
-    files = [(url, inside) for url in looks if (inside := _shown_parts(url, root))]
+    signatures = list_files(root)
+    files = [(url, inside) for url in signatures if (inside := _shown_parts(url, root))]
     folders = {inside[0] for _, inside in files if len(inside) > 1}
     with_folders = {inside[0] for _, inside in files if len(inside) > 2}
     given = {name: _SPLIT_NAMES.get(name.lower(), "") for name in folders}
@@ -132,7 +132,7 @@ def _list_bucket(root: Url) -> Listing:
             quarantined.append(Quarantined(url, reason))
         else:
             entries.append(Entry(url, inside[at], given[inside[0]] if by_split else ""))
-    return Listing(root.name, entries, quarantined, looks)
+    return Listing(root.name, entries, quarantined, signatures)
 
 
 def _shown_parts(url: Url, root: Url) -> list[str]:
@@ -239,7 +239,7 @@ def _list_csv(source: Location, file: TextIO) -> Listing:
     return Listing(
         source.name.removesuffix(source.suffix),
         list(entries.values()),
-        looks=looks_of(path for path in entries if isinstance(path, Url)),
+        signatures=signatures_of(path for path in entries if isinstance(path, Url)),
     )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from pipeline.data.dataset import SPLITS, Dataset, Quarantined
-from pipeline.data.digests import Digests, digest_files
+from pipeline.data.digests import CACHE, Digests, digest_files
 from pipeline.data.listing import LAYOUTS, Entry, Listing, list_entries
 from pipeline.data.packed import PackedDigests, PackedPaths
 from pipeline.data.targets import Targets
@@ -17,37 +18,56 @@ from pipeline.data.urls import Location
 from pipeline.errors import DataError, ImageError
 
 
+@dataclass(frozen=True)
+class Shares:
+    """The expected shares of the validation and test splits, where splits are not given.
+
+    Parameters
+    ----------
+    validation, test : float
+        0 or more; together less than 1.
+
+    Raises
+    ------
+    DataError
+        Nothing would be left to train on.
+    """
+
+    validation: float = 0.15
+    test: float = 0.25
+
+    def __post_init__(self) -> None:
+        total = self.validation + self.test
+        if not (self.validation >= 0 and self.test >= 0 and total < 1):  # also refuses NaN
+            raise DataError(
+                f"shares of {self.validation} for validation and {self.test} for test leave "
+                "nothing to train on.",
+                expected="shares of 0 or more that add up to less than 1",
+            )
+
+
+_DEFAULT = Shares()
+
+
 def load_dataset(
-    source: str | Path,
-    *,
-    seed: int = 0,
-    validation: float = 0.15,
-    test: float = 0.25,
-    remembered: Digests | None = None,
+    source: str | Path, *, seed: int = 0, shares: Shares = _DEFAULT, cache: str | Path = CACHE
 ) -> Dataset:
-    """List the images of a data set that is to be learned from.
+    """List the images of a data set that a classifier is to be trained on.
 
     As `list_dataset`, and checked by `Dataset.check_learnable`.
 
     Raises
     ------
     DataError
-        There is nothing there to learn from, or the listing contradicts itself.
+        There is nothing to learn from, or the listing contradicts itself.
     """
-    dataset = list_dataset(
-        source, seed=seed, validation=validation, test=test, remembered=remembered
-    )
+    dataset = list_dataset(source, seed=seed, shares=shares, cache=cache)
     dataset.check_learnable()
     return dataset
 
 
 def list_dataset(
-    source: str | Path,
-    *,
-    seed: int = 0,
-    validation: float = 0.15,
-    test: float = 0.25,
-    remembered: Digests | None = None,
+    source: str | Path, *, seed: int = 0, shares: Shares = _DEFAULT, cache: str | Path = CACHE
 ) -> Dataset:
     """List the images of a data set, with labels, digests and splits.
 
@@ -55,6 +75,10 @@ def list_dataset(
     digest, and the seed, and from nothing else: adding images never moves another. A split
     that is missing from those given is taken out of the training images. Of files with the
     same bytes in several splits, those in the most held-out split stay.
+
+    Files that have not changed since they were last listed are not read again. The cache folder
+    keeps what is needed for that, also after an error or Ctrl-C; if it cannot be written, files
+    are read again next time.
 
     Parameters
     ----------
@@ -64,23 +88,33 @@ def list_dataset(
         word ``"demo"``. Folder, CSV file and the images that it names may be behind URLs.
     seed : int
         Another seed gives other splits.
-    validation, test : float
-        Expected share of the images in these splits, where they are not given.
-    remembered : Digests, optional
-        Spares reading files that have not changed, and takes in what was read.
+    shares : Shares
+        Expected shares of the images in the validation and test splits, where they are not given.
+    cache : str or Path
+        The cache folder, which need not exist.
 
     Raises
     ------
     DataError
         There are no images, or of one class only, or the listing contradicts itself.
     PipelineError
-        What is behind a URL cannot be reached. What was read is in `remembered`.
+        What is behind a URL cannot be reached.
     """
-    if not (validation >= 0 and test >= 0 and validation + test < 1):  # NaN fails this too
-        raise DataError(
-            f"shares of {validation} for validation and {test} for test leave nothing to train on.",
-            expected="shares of 0 or more that add up to less than 1",
-        )
+    memory = Digests(Path(cache))
+    paths = None
+    try:
+        dataset = read_dataset(source, memory, seed=seed, shares=shares)
+        paths = dataset.paths
+    finally:  # what was read before an error or Ctrl-C is not read again
+        memory.close()
+        memory.save(source, paths)
+    return dataset
+
+
+def read_dataset(
+    source: str | Path, memory: Digests, *, seed: int = 0, shares: Shares = _DEFAULT
+) -> Dataset:
+    """Do the same with an open memory of digests, which takes in what was read and is not saved."""
     listing = list_entries(source)
     entries = listing.entries
     classes = tuple(sorted({entry.label for entry in entries}))
@@ -89,9 +123,9 @@ def list_dataset(
             f"{source} has images of one class only: {classes[0]}.",
             expected=f"two classes or more, as {LAYOUTS}",
         )
-    entries, digests, unreadable = _with_digests(listing, remembered)
+    entries, digests, unreadable = _with_digests(listing, memory)
     number = {name: label for label, name in enumerate(classes)}
-    splits = _assign_splits(entries, digests, seed=seed, validation=validation, test=test)
+    splits = assign_splits(entries, digests, seed=seed, shares=shares)
     groups = tuple(entry.group for entry in entries)
     dataset = Dataset(
         name=listing.name,
@@ -106,64 +140,66 @@ def list_dataset(
 
 
 def _with_digests(
-    listing: Listing, remembered: Digests | None
+    listing: Listing, memory: Digests
 ) -> tuple[list[Entry], list[bytes], list[Quarantined]]:
     kept, digests, quarantined = [], [], []
     paths = [entry.path for entry in listing.entries]
-    for entry, found in zip(listing.entries, digest_files(paths, remembered, listing.looks)):
-        if isinstance(found, ImageError):
-            quarantined.append(Quarantined(entry.path, found.found))
+    for entry, outcome in zip(listing.entries, digest_files(paths, memory, listing.signatures)):
+        if isinstance(outcome, ImageError):
+            quarantined.append(Quarantined(entry.path, outcome.found))
         else:
             kept.append(entry)
-            digests.append(found)
+            digests.append(outcome)
     return kept, digests, quarantined
 
 
-def _assign_splits(
-    entries: Sequence[Entry],
-    digests: Sequence[bytes],
-    *,
-    seed: int,
-    validation: float,
-    test: float,
+def assign_splits(
+    entries: Sequence[Entry], digests: Sequence[bytes], *, seed: int, shares: Shares
 ) -> list[str]:
+    """Give each entry its split: the given one, or one drawn by its group or digest.
+
+    Raises
+    ------
+    DataError
+        A group would be in two splits.
+    """
     given = {entry.split for entry in entries}
     splits = []
     for entry, digest in zip(entries, digests, strict=True):
-        drawn = _draw(entry, digest, seed=seed, validation=validation, test=test)
+        drawn = _draw(entry, digest, seed, shares)
         if entry.split in ("validation", "test"):
             splits.append(entry.split)
         elif entry.split == "train" and drawn in given:
             splits.append("train")
         else:
             splits.append(drawn)
-    of_group: dict[str, str] = {}
+    split_of: dict[str, str] = {}
     for entry, split in zip(entries, splits, strict=True):
-        if entry.group and of_group.setdefault(entry.group, split) != split:
+        if entry.group and split_of.setdefault(entry.group, split) != split:
             raise DataError(
-                f"the group {entry.group} stands in {of_group[entry.group]} and in {split}.",
+                f"the group {entry.group} is in {split_of[entry.group]} and in {split}.",
                 expected="every group in one split",
                 fix="give its images the same split, or no split at all",
             )
     return splits
 
 
-def _draw(entry: Entry, digest: bytes, *, seed: int, validation: float, test: float) -> str:
+def _draw(entry: Entry, digest: bytes, seed: int, shares: Shares) -> str:
     unit = b"group:" + entry.group.encode() if entry.group else digest
     drawn = hashlib.sha256(b"%d:" % seed + unit).digest()
-    share = int.from_bytes(drawn[:8], "big") / 2**64
-    if share < test:
+    number = int.from_bytes(drawn[:8], "big") / 2**64
+    if number < shares.test:
         return "test"
-    return "validation" if share < test + validation else "train"
+    return "validation" if number < shares.test + shares.validation else "train"
 
 
 def _copies_across_splits(dataset: Dataset) -> list[Quarantined]:
-    """Find files whose very bytes stand in a more held-out split."""
+    """Find files with the same bytes as one in a more held-out split."""
     keeper: dict[bytes, int] = {}
     rank = [SPLITS.index(split) for split in dataset.splits]
     for place, digest in enumerate(dataset.digests):
-        known = keeper.setdefault(digest, place)
-        if rank[place] > rank[known]:
+        kept = keeper.setdefault(digest, place)
+        if rank[place] > rank[kept]:
             keeper[digest] = place
     return [
         Quarantined(

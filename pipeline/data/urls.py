@@ -161,14 +161,14 @@ def list_files(root: Url) -> dict[Url, bytes]:
         ) from error
     start = len(path.rstrip("/")) + 1
     files = {
-        name[start:]: _looks(info)
+        name[start:]: _signature(info)
         for name, info in found.items()
         if info["type"] == "file" and name[start:] and not name.endswith("/")
     }
     return {root / name: files[name] for name in sorted(files, key=_walking)}
 
 
-def looks_of(urls: Iterable[Url]) -> dict[Url, bytes]:
+def signatures_of(urls: Iterable[Url]) -> dict[Url, bytes]:
     """Find out what tells whether files have changed, of files that are named one by one.
 
     The folder of many is listed; of few, each is asked for. What cannot be told is left out.
@@ -181,7 +181,7 @@ def looks_of(urls: Iterable[Url]) -> dict[Url, bytes]:
     in_folder: dict[Url, list[Url]] = defaultdict(list)
     for url in urls:
         in_folder[url.parent].append(url)
-    looks: dict[Url, bytes] = {}
+    signatures: dict[Url, bytes] = {}
     alone: list[Url] = []
     for folder, files in in_folder.items():
         if len(files) < _WORTH_LISTING or folder.startswith("http"):  # pages, not folders
@@ -192,23 +192,25 @@ def looks_of(urls: Iterable[Url]) -> dict[Url, bytes]:
             system.invalidate_cache()
             listed = {posixpath.basename(one["name"]): one for one in system.ls(path, detail=True)}
             system.invalidate_cache()
-            looks.update((one, _looks(listed[one.name])) for one in files if one.name in listed)
+            signatures.update(
+                (one, _signature(listed[one.name])) for one in files if one.name in listed
+            )
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         try:
-            looks.update(zip(alone, pool.map(_looks_alone, alone)))
+            signatures.update(zip(alone, pool.map(_ask_for_signature, alone)))
         finally:
             pool.shutdown(cancel_futures=True)
-    return {url: seen for url, seen in looks.items() if seen}
+    return {url: seen for url, seen in signatures.items() if seen}
 
 
-def _looks_alone(url: Url) -> bytes:
+def _ask_for_signature(url: Url) -> bytes:
     with contextlib.suppress(ImageError), _asking(url):
         system, path = _opened(url)
-        return _looks(system.info(path))
+        return _signature(system.info(path))
     return b""
 
 
-def _looks(info: Mapping[str, Any]) -> bytes:
+def _signature(info: Mapping[str, Any]) -> bytes:
     """Describe a file by what its server says of it: its size, and its tag or time of change."""
     named = ((re.sub("[^a-z]", "", key.lower()), value) for key, value in info.items())
     known = {key: str(value) for key, value in named if key in _VERSION and value}

@@ -8,20 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypedDict
+from typing import Any
 
 from pipeline.data.dataset import Dataset
+from pipeline.data.loading import Shares
 from pipeline.errors import PipelineError
 from pipeline.evaluation.threshold import Aim
 
 _FEWEST_FOLDS = 3  # one to test on, one to choose by, one to learn from
-
-
-class Shares(TypedDict, total=False):
-    """Shares of the splits, as `pipeline.data.loading.load_dataset` takes them."""
-
-    validation: float
-    test: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +76,7 @@ class Protocol:
     @property
     def shares(self) -> Shares:
         """Shares of the splits for `load_dataset`: none are held out for cross-validation."""
-        return {} if self.cv is None else {"validation": 0.0, "test": 0.0}
+        return Shares() if self.cv is None else Shares(validation=0.0, test=0.0)
 
     @property
     def aim(self) -> Aim | None:

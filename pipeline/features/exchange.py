@@ -2,21 +2,19 @@
 
 `features` (n, height, width, channels) float32, `labels` (n,) int64, `paths`, `splits`, `classes`
 and, where there are any, `groups` as text, `digests` (n, 32) uint8, and the recipe as JSON: as
-HDF5, or as NumPy's .npz.
+HDF5.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
-import uuid
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -31,9 +29,10 @@ from pipeline.errors import DataError
 from pipeline.features.extractor import Extractor
 from pipeline.features.keys import keys
 from pipeline.features.store import FeatureStore
+from pipeline.system.files import file_errors, write_file
 
 SUFFIXES = (".h5", ".npz")
-"""What such a file's name ends in."""
+"""Endings of such files; ``.npz`` is what older releases could write, and is refused."""
 
 _BEST_COMPRESSION = 1100  # DEFLATE cannot shrink anything more than about 1,032 times
 _TEXTS = ("paths", "splits", "classes")
@@ -58,7 +57,7 @@ def export(
     DataError
         An image has no row in the cache, or the file cannot be written.
     """
-    dataset = load_dataset(source, seed=seed)
+    dataset = load_dataset(source, seed=seed, cache=extractor.cache)
     extractor = extractor.settle(dataset, calibrate=False)
     plan = extractor.plan(dataset)
     dataset = dataset.without(extractor.unreadable(plan))
@@ -85,17 +84,17 @@ def export_features(
     rows : ndarray of float32, shape (len(dataset), height, width, channels)
         The features.
     file : Path
-        A file to write, ending in ``.h5`` or ``.npz``.
+        A file to write, ending in ``.h5``.
 
     Raises
     ------
     DataError
-        The file cannot be written, is there already, or ends in something else.
+        The file cannot be written, exists already, or does not end in ``.h5``.
     """
-    if file.suffix not in SUFFIXES:
-        raise DataError(f"cannot export to {file}.", expected=f"a name ending in {SUFFIXES}")
+    if file.suffix != ".h5":
+        raise DataError(f"cannot export to {file}.", expected="a name that ends in .h5")
     if file.exists():
-        raise DataError(f"{file} is there already.", fix="delete it, or choose another name")
+        raise DataError(f"{file} already exists.", fix="delete it, or choose another name")
     arrays: dict[str, Any] = {
         "features": rows,
         "labels": dataset.targets.labels,
@@ -107,19 +106,8 @@ def export_features(
     }
     if dataset.groups:
         arrays[_GROUPS] = list(dataset.groups)
-    temporary = file.with_name(f".{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("w+b") as stream:
-            if file.suffix == ".npz":
-                np.savez_compressed(stream, **arrays)
-            else:
-                _write_hdf5(stream, arrays)
-        temporary.rename(file)
-    except OSError as error:
-        raise DataError(f"cannot write {file}: {error.strerror or error}.") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+    with file_errors(f"write {file}", DataError):
+        write_file(file, partial(_write_hdf5, arrays=arrays))
 
 
 def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32]]:
@@ -141,8 +129,14 @@ def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32
     """
     if not file.is_file():
         raise DataError(f"there is no file {file}.")
+    if file.suffix == ".npz":
+        raise DataError(
+            f"{file} is a NumPy archive, which is not read any more.",
+            expected="an HDF5 file (.h5)",
+            fix="export the features again: pipeline cache export DATA FILE.h5",
+        )
     try:
-        arrays = _read_npz(file) if file.suffix == ".npz" else _read_hdf5(file)
+        arrays = _read_hdf5(file)
         recipe = Recipe.from_fields(json.loads(arrays["recipe"]))
         rows = np.ascontiguousarray(arrays["features"], np.float32)
         labels = arrays["labels"].astype(np.int64)
@@ -177,7 +171,7 @@ def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32
     return dataset, recipe, rows
 
 
-def _write_hdf5(stream: Any, arrays: Mapping[str, Any]) -> None:
+def _write_hdf5(stream: BinaryIO, arrays: Mapping[str, Any]) -> None:
     with h5py.File(stream, "w") as file:
         for name in _ARRAYS:
             compression = "gzip" if name == "features" else None
@@ -211,16 +205,6 @@ def _check_size(array: h5py.Dataset, file_bytes: int) -> None:
         whole = array.id.get_num_chunks() == math.prod(chunks)
     if not whole:
         raise ValueError(f"parts of {array.name} are missing")
-
-
-def _read_npz(file: Path) -> dict[str, Any]:
-    with zipfile.ZipFile(file) as archive:
-        if sum(part.file_size for part in archive.infolist()) > (
-            _BEST_COMPRESSION * file.stat().st_size
-        ):
-            raise ValueError("it declares more than the file can hold")
-    with np.load(file, allow_pickle=False) as content:
-        return {**content, "recipe": str(content["recipe"])}
 
 
 def _unusable(file: Path, reason: str) -> DataError:

@@ -348,7 +348,9 @@ def extract(
         No usable images are left, or the extractor is strict and one cannot be used.
     """
     extractor, listener = extractor or Extractor(), listener or Listener()
-    dataset = data if isinstance(data, Dataset) else load_dataset(data, seed=seed)
+    dataset = (
+        data if isinstance(data, Dataset) else load_dataset(data, seed=seed, cache=extractor.cache)
+    )
     listener.listed(dataset)
     extractor = extractor.settle(dataset, listener)
     plan = extractor.plan(dataset, [views] if isinstance(views, Views) else views)

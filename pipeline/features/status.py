@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.data.dataset import Quarantined
 from pipeline.data.digests import Digests
-from pipeline.data.loading import list_dataset
+from pipeline.data.loading import read_dataset
 from pipeline.data.urls import Location, Url, locate
 from pipeline.features.extractor import Extractor
 from pipeline.features.keys import keys
@@ -58,22 +58,22 @@ def status(source: str | Path, extractor: Extractor) -> Status:
     PipelineError
         The data set or the cache cannot be read.
     """
-    with Digests(Path(extractor.cache)) as remembered:
-        dataset = list_dataset(source, remembered=remembered)
+    with Digests(Path(extractor.cache)) as memory:
+        dataset = read_dataset(source, memory)
         store = extractor.settle(dataset, calibrate=False).plan(dataset).store
         new: list[Location] = []
         changed: list[Location] = []
         missing = set(store.missing(keys(dataset)))
         for path, digest in zip(dataset.paths, dataset.digests):
             if (digest, 0) in missing:
-                last = remembered.last(path)
+                last = memory.last(path)
                 (changed if last not in (None, digest) else new).append(path)
         seen = (*dataset.paths, *(bad.path for bad in dataset.quarantined))
         listed = {  # as Digests has them
             path if isinstance(path, Url) else os.path.abspath(path)  # noqa: PTH100
             for path in seen
         }
-        before = remembered.paths_of(source)
+        before = memory.paths_of(source)
         removed = [locate(path) for path in before if path not in listed]
     return Status(
         store,

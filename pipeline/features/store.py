@@ -8,6 +8,7 @@ append to and nothing to repair: a row is there and right, or it is missing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import itertools
 import math
@@ -24,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backbones.recipe import SCHEMA, Recipe, newer
+from pipeline.data.digests import CACHE as CACHE
 from pipeline.errors import StoreError
 from pipeline.features.index import Index
 from pipeline.features.keys import Key, Keys
@@ -36,10 +38,7 @@ from pipeline.features.shard import (
     Shard,
     is_plain,
 )
-from pipeline.system.files import make_folder, publish, storage_errors
-
-CACHE = Path("cache")
-"""Where features are kept, unless another folder is named."""
+from pipeline.system.files import UNFINISHED, make_folder, write_file
 
 try:
     import fcntl
@@ -52,6 +51,26 @@ _SHARD_BYTES = 2**26  # of raw rows
 _STALE_SECONDS = 3600.0
 _SHARDS_AT_ONCE = 128
 _MOST_ROWS = 16 * ROWS_PER_SHARD  # a larger file is no shard, and is not read into memory
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path, action: str) -> Iterator[None]:
+    """Turn an error of the system into a `StoreError`; `action` is "read" or "write"."""
+    try:
+        yield
+    except MemoryError as error:
+        raise StoreError(
+            f"not enough memory to {action} {path}.", fix="close other programs, and run it again"
+        ) from error
+    except OSError as error:
+        fix = "name another cache with --cache, or check the folder's permissions"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            fix = "make room on the disk and run the same command again: it goes on where it was"
+        raise StoreError(
+            f"cannot {action} {path}: {error.strerror or error}.",
+            expected="a cache folder that can be read and written",
+            fix=fix,
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -278,7 +297,7 @@ class FeatureStore:
             make_folder(self.folder)
             self._remove_stale_files()
             # Written anew each time: to have written is the only proof that writing works.
-            publish(self.folder / "recipe.json", self.recipe.to_json().encode())
+            write_file(self.folder / "recipe.json", self.recipe.to_json(), sync_folder=True)
 
     def write(self, keys: Sequence[Key], rows: npt.NDArray[np.float32]) -> str:
         """Commit rows as one new shard: when this returns, they are on disk for good.
@@ -311,7 +330,7 @@ class FeatureStore:
         if not (self.folder / "recipe.json").exists():
             self.prepare()
         with storage_errors(self.folder, "write"):
-            publish(self.folder / name, image)
+            write_file(self.folder / name, image, sync_folder=True)
         if name not in self._index.shards:
             self._index.add([(name, Keys.of(keys))])
         return name
@@ -466,7 +485,7 @@ class FeatureStore:
 
     def _remove_stale_files(self) -> None:
         """Clear away what writers that were killed left behind."""
-        for path in self.folder.glob(".*.tmp"):
+        for path in self.folder.glob(UNFINISHED):
             with contextlib.suppress(FileNotFoundError):
                 if time.time() - path.stat().st_mtime > _STALE_SECONDS:
                     path.unlink()

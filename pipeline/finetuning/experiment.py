@@ -99,11 +99,12 @@ def finetune(
     check_views(settings.source, views)
     if head is not None:
         settings = settings_of(head, settings)
-    runs = Path(runs)
-    dataset = data if isinstance(data, Dataset) else load_dataset(data, seed=seed)
+    runs, extractor, listener = Path(runs), extractor or Extractor(), listener or RunListener()
+    dataset = (
+        data if isinstance(data, Dataset) else load_dataset(data, seed=seed, cache=extractor.cache)
+    )
     run_folder(runs, name, dataset.name)  # a bad name is said before the work
     dataset.require_all_splits()
-    extractor, listener = extractor or Extractor(), listener or RunListener()
     listener.listed(dataset)
     recipe = settings.recipe(extractor.recipe)
     extractor = replace(extractor, recipe=recipe)

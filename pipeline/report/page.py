@@ -17,7 +17,7 @@ from pipeline.report.sections import Section
 from pipeline.report.verdict import verdict
 from pipeline.report.words import printable
 from pipeline.runs.reading import read_run
-from pipeline.system.files import write_whole
+from pipeline.system.files import file_errors, write_file
 
 FILE = "report.html"
 """Name of the page in a run's folder."""
@@ -55,7 +55,7 @@ def write_report(folder: str | Path, name: str | None = None) -> Path:
         subtitle=f"run on {record.document['dataset']['name']}, {record.document['created'][:10]}",
         verdict=verdict(record),
     )
-    return write_whole(page, record.folder / FILE)
+    return _write(page, record.folder / FILE)
 
 
 def write_comparison(folders: Sequence[str | Path], file: str | Path) -> Path:
@@ -90,7 +90,7 @@ def write_comparison(folders: Sequence[str | Path], file: str | Path) -> Path:
         subtitle=", ".join(labels),
         verdict=comparison.verdict(records),
     )
-    return write_whole(page, Path(file))
+    return _write(page, Path(file))
 
 
 def _render(subject: Subject, parts: Sequence[Section[Subject]], **header: Any) -> str:
@@ -120,6 +120,11 @@ def _render(subject: Subject, parts: Sequence[Section[Subject]], **header: Any) 
         style_hash=_hash(style),
         script_hash=_hash(script),
     )
+
+
+def _write(page: str, file: Path) -> Path:
+    with file_errors(f"write {file}"):
+        return write_file(file, page)
 
 
 def _hash(text: str) -> str:

@@ -22,7 +22,7 @@ from pipeline.report.pictures import draw_confusion, draw_history
 from pipeline.runs.documents import describe
 from pipeline.runs.reading import digest_of
 from pipeline.runs.run import Run
-from pipeline.system.files import write_whole
+from pipeline.system.files import file_errors, write_file
 
 RUNS = Path("runs")
 """Where runs are kept, unless another folder is named."""
@@ -140,7 +140,8 @@ def add_problems(folder: Path, problems: Problems) -> Path:
     said = not_looked_for(problems.dataset)  # what is no longer so, or is among the problems now
     document["remarks"] = [one for one in document.get("remarks", ()) if one not in said]
     for part, found in (("problems", problems.to_dict()), ("run", document)):
-        write_whole(json.dumps(found, indent=2) + "\n", folder / f"{part}.json")
+        with file_errors(f"write {folder / part}.json"):
+            write_file(folder / f"{part}.json", json.dumps(found, indent=2) + "\n")
     return write_report(folder)
 
 

@@ -3,35 +3,51 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
-import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from pipeline.errors import PipelineError, StoreError
+from pipeline.errors import PipelineError
 
-
-def free_space(folder: Path) -> int | None:
-    """Return the bytes that are free where a folder is, or will be; None where nobody can tell."""
-    folder = folder.absolute()
-    while not folder.exists():
-        folder = folder.parent
-    try:
-        usage = shutil.disk_usage(folder)
-    except OSError:
-        return None
-    return usage.free if usage.total else None  # some network drives say 0 of 0
+UNFINISHED = ".*.tmp"
+"""Pattern of the files that a killed writer leaves behind."""
 
 
-def publish(path: Path, content: bytes) -> None:
-    """Write a file so that it is there whole and for good, or not at all."""
+def write_file(
+    path: Path,
+    content: bytes | str | Callable[[BinaryIO], object],
+    *,
+    sync_folder: bool = False,
+) -> Path:
+    """Write a file whole or not at all, in place of the one that has its name.
+
+    The content is on disk before the file gets its name, so a crash leaves the old file or the
+    new one. Several processes may write the same file; the last one wins.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    content : bytes, str or callable
+        What to write, text as UTF-8; or a function that writes it to an open binary file.
+    sync_folder : bool
+        Return only when the file's name is on disk, too.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written. With `sync_folder` it may have been: its name is not safe.
+    """
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
+        with temporary.open("x+b") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -39,18 +55,20 @@ def publish(path: Path, content: bytes) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    _fsync_folder(path.parent)
+    if sync_folder:
+        _sync_folder(path.parent)
+    return path
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and see to it that its name, too, is on disk for good."""
+    """Make a folder and its parents; return when their names are on disk."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    for path in new or [folder]:  # another writer may have made it a moment ago
-        _fsync_folder(path.parent)
+    for path in new or [folder]:  # another process may have made it a moment ago
+        _sync_folder(path.parent)
 
 
-def _fsync_folder(folder: Path) -> None:
+def _sync_folder(folder: Path) -> None:
     if os.name == "posix":  # elsewhere a folder cannot be opened
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -60,48 +78,38 @@ def _fsync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def storage_errors(path: Path, what: str) -> Iterator[None]:
-    try:
-        yield
-    except MemoryError as error:
-        raise StoreError(
-            f"not enough memory to {what} {path}.", fix="close other programs, and run it again"
-        ) from error
-    except OSError as error:
-        fix = "name another cache with --cache, or see to the folder's permissions"
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            fix = "make room on the disk and run the same command again: it goes on where it was"
-        raise StoreError(
-            f"cannot {what} {path}: {error.strerror or error}.",
-            expected="a cache folder that can be read and written",
-            fix=fix,
-        ) from error
+def file_errors(
+    action: str,
+    kind: type[PipelineError] = PipelineError,
+    *,
+    expected: str = "",
+    fix: str = "check the folder's permissions and the free space",
+) -> Iterator[None]:
+    """Turn an error of the file system into one that tells what could not be done.
 
-
-def write_whole(text: str, file: Path) -> Path:
-    """Write a file of text whole or not at all.
-
-    Raises
-    ------
-    PipelineError
-        It cannot be written.
+    Parameters
+    ----------
+    action : str
+        What the block does, as in ``"write report.html"``.
+    kind : type of PipelineError
+        What to raise.
+    expected, fix : str
+        As for `PipelineError`.
     """
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=file.parent, prefix=f".{file.name}-", delete=False
-        ) as stream:
-            unfinished = Path(stream.name)
-            try:
-                stream.write(text)
-                stream.close()
-                unfinished.chmod(0o644)
-                unfinished.replace(file)
-            except BaseException:
-                unfinished.unlink(missing_ok=True)
-                raise
+        yield
     except OSError as error:
-        raise PipelineError(
-            f"cannot write {file}: {error.strerror or error}.",
-            fix="see to the folder's permissions and free space",
-        ) from error
-    return file
+        reason = error.strerror or error
+        raise kind(f"cannot {action}: {reason}.", expected=expected, fix=fix) from error
+
+
+def free_space(folder: Path) -> int | None:
+    """Return the free bytes on a folder's disk, None if unknown; the folder need not exist."""
+    folder = folder.absolute()
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    return usage.free if usage.total else None  # some network drives report 0 of 0

@@ -222,7 +222,7 @@ def test_export_does_not_write_over_a_file_nor_without_rows(stored):
     (stored.parent / "features.h5").write_text("mine")
     result = pipeline("cache", "export", stored, "features.h5", *SETTINGS)
     assert result.exit_code == 1
-    assert "is there already" in result.stderr
+    assert "already exists" in result.stderr
     paint(stored / "red" / "new.png", (1, 2, 3), seed=78)
     result = pipeline("cache", "export", stored, "other.h5", *SETTINGS)
     assert "1 of 41 images have no features" in result.stderr

@@ -332,7 +332,7 @@ def test_a_view_is_drawn_alike_on_every_machine():
 
 
 def test_a_view_is_drawn_as_documented_from_a_hash():
-    seed = b"pipeline.data.augmentation 1 " + digest(5) + (258).to_bytes(8, "big")
+    seed = b"pipeline.augment 1 " + digest(5) + (258).to_bytes(8, "big")
     number = int(hashlib.shake_256(seed).hexdigest(8), 16) / 2**64
     assert draw(PRESETS["recipe"], digest(5), 258).theta == 40 * (2 * number - 1)
 

@@ -23,12 +23,11 @@ from pipeline.data.dataset import SPLITS, Dataset, Quarantined, count_splits
 from pipeline.data.digests import read_image
 from pipeline.data.listing import Entry as _Entry
 from pipeline.data.listing import list_images
-from pipeline.data.loading import _assign_splits, _copies_across_splits, load_dataset
+from pipeline.data.loading import Shares, _copies_across_splits, assign_splits, load_dataset
 from pipeline.errors import DataError, ImageError
 
-SHARES = {"seed": 0, "validation": 0.15, "test": 0.25}
-BLANK_SHARES = {"validation": 0.0, "test": 0.0}
-"""Everything to train on: for tests that are not about splits."""
+ALL_TO_TRAIN_ON = Shares(validation=0, test=0)
+"""For tests that are not about splits."""
 
 
 def put(root: Path, *names: str) -> Path:
@@ -64,9 +63,9 @@ def fake_digest(number: int) -> bytes:
     return hashlib.sha256(b"%d" % number).digest()
 
 
-def assign(entries, numbers=None, **shares):
+def assign(entries, numbers=None, *, seed=0, shares=Shares()):
     digests = [fake_digest(n) for n in (range(len(entries)) if numbers is None else numbers)]
-    return _assign_splits(entries, digests, **{**SHARES, **shares})
+    return assign_splits(entries, digests, seed=seed, shares=shares)
 
 
 def plain(count: int, label: str = "a") -> list[_Entry]:
@@ -110,7 +109,7 @@ def test_images_in_nested_folders_belong_to_the_class_folder_above_them(tmp_path
     put(
         tmp_path, "cats/a.jpg", "cats/2019/b.jpg", "cats/2019/may/c.jpg", "dogs/d.jpg", "dogs/e.jpg"
     )
-    found = images(load_dataset(tmp_path, **BLANK_SHARES), tmp_path)
+    found = images(load_dataset(tmp_path, shares=ALL_TO_TRAIN_ON), tmp_path)
     assert {path: label for path, (label, _) in found.items()} == {
         "cats/a.jpg": "cats",
         "cats/2019/b.jpg": "cats",
@@ -142,7 +141,7 @@ def test_files_that_are_no_images_by_their_name_are_quarantined(pets):
 
 def test_the_suffix_of_an_image_may_be_of_either_case(tmp_path):
     put(tmp_path, "cats/a.JPG", "cats/b.Png", "dogs/c.TIFF", "dogs/d.webp")
-    assert len(load_dataset(tmp_path, **BLANK_SHARES)) == 4
+    assert len(load_dataset(tmp_path, shares=ALL_TO_TRAIN_ON)) == 4
 
 
 def test_images_that_lie_in_no_class_folder_are_quarantined_not_dropped(pets):
@@ -177,7 +176,7 @@ def test_class_folders_of_a_split_folder_that_is_a_link_out_are_quarantined(tmp_
     outside = put(tmp_path / "outside", "cats/x.jpg", "dogs/y.jpg")
     root = put(tmp_path / "pets", *(f"train/{c}/{n}.jpg" for c in ("cats", "dogs") for n in "ab"))
     (root / "test").symlink_to(outside)
-    dataset = load_dataset(root, **BLANK_SHARES)
+    dataset = load_dataset(root, shares=ALL_TO_TRAIN_ON)
     assert len(dataset) == 4
     assert [bad.path for bad in dataset.quarantined] == [root / "test/cats", root / "test/dogs"]
 
@@ -311,7 +310,7 @@ def test_a_csv_may_name_files_relative_to_itself_or_anywhere(tmp_path, monkeypat
         f"{tmp_path}/far/d.jpg,dog",
     )
     monkeypatch.chdir("/")
-    dataset = load_dataset(file, **BLANK_SHARES)
+    dataset = load_dataset(file, shares=ALL_TO_TRAIN_ON)
     assert dataset.name == "pets"
     assert [path.read_text() for path in dataset.paths] == ["img/a.jpg", "b.jpg", "c.jpg", "d.jpg"]
     assert [dataset.classes[label] for label in dataset.targets.labels] == [
@@ -334,7 +333,7 @@ def test_a_csv_may_be_as_excel_writes_it_and_have_more_columns(tmp_path):
     ]
     file = tmp_path / "pets.csv"
     file.write_bytes("\r\n".join(lines).encode("utf-8-sig"))
-    dataset = load_dataset(file, **BLANK_SHARES)
+    dataset = load_dataset(file, shares=ALL_TO_TRAIN_ON)
     assert dataset.classes == ("cat", "dog")
     assert [path.name for path in dataset.paths] == ["a.jpg", "b, c.jpg", "d.jpg", "e.jpg"]
 
@@ -364,7 +363,7 @@ def test_a_group_given_in_a_csv_stays_together(tmp_path):
 def test_a_file_that_a_csv_lists_twice_alike_is_used_once(tmp_path):
     put(tmp_path, *"abcd")
     file = listing(tmp_path / "x.csv", "path,label", "a,1", "b,1", "c,2", "d,2", "./a,1")
-    dataset = load_dataset(file, **BLANK_SHARES)
+    dataset = load_dataset(file, shares=ALL_TO_TRAIN_ON)
     assert len(dataset) == 4
     assert dataset.quarantined == ()
 
@@ -372,7 +371,7 @@ def test_a_file_that_a_csv_lists_twice_alike_is_used_once(tmp_path):
 def test_a_file_name_with_a_nul_in_a_csv_is_quarantined(tmp_path):
     put(tmp_path, *"abcd")
     file = listing(tmp_path / "x.csv", "path,label", "a,1", "b,1", "c,2", "d,2", "e\0.png,2")
-    dataset = load_dataset(file, **BLANK_SHARES)
+    dataset = load_dataset(file, shares=ALL_TO_TRAIN_ON)
     assert len(dataset) == 4
     assert "null byte" in reasons(dataset)["e\0.png"]
 
@@ -382,7 +381,7 @@ def test_a_pipe_in_a_csv_does_not_hang(tmp_path):
     put(tmp_path, *"abcd")
     os.mkfifo(tmp_path / "pipe")
     file = listing(tmp_path / "x.csv", "path,label", "a,1", "b,1", "c,2", "d,2", "pipe,2")
-    assert reasons(load_dataset(file, **BLANK_SHARES)) == {"pipe": "not a regular file"}
+    assert reasons(load_dataset(file, shares=ALL_TO_TRAIN_ON)) == {"pipe": "not a regular file"}
 
 
 @pytest.mark.parametrize(
@@ -414,7 +413,7 @@ def test_a_pipe_in_a_csv_does_not_hang(tmp_path):
         ),
         (
             ["path,label,split,group", "a,cat,train,g", "b,cat,test,g", "c,dog,,", "d,dog,,"],
-            "the group g stands in train and in test.",
+            "the group g is in train and in test.",
         ),
         (["path,label", '"' + "x" * 200_000 + '",cat'], "cannot be read as a CSV file: field"),
     ],
@@ -423,7 +422,7 @@ def test_a_pipe_in_a_csv_does_not_hang(tmp_path):
 def test_a_csv_that_cannot_be_used_is_refused_with_the_reason(tmp_path, lines, message):
     put(tmp_path, *"abcd")
     with pytest.raises(DataError) as caught:
-        load_dataset(listing(tmp_path / "x.csv", *lines), **BLANK_SHARES)
+        load_dataset(listing(tmp_path / "x.csv", *lines), shares=ALL_TO_TRAIN_ON)
     assert message in caught.value.found
 
 
@@ -493,13 +492,13 @@ def test_files_none_of_which_are_images_are_refused_with_the_reasons(tmp_path):
 @pytest.mark.parametrize("shares", [(-0.1, 0.2), (0.2, -0.1), (0.5, 0.5), (0.7, 0.7), (np.nan, 0)])
 def test_shares_that_leave_nothing_to_train_on_are_refused(pets, shares):
     with pytest.raises(DataError, match="leave nothing to train on"):
-        load_dataset(pets, validation=shares[0], test=shares[1])
+        load_dataset(pets, shares=Shares(*shares))
 
 
 def test_a_class_without_a_training_image_is_refused(pets):
     put(pets, "bird/a.jpg", "bird/b.jpg")
     with pytest.raises(DataError, match=r"too few training images of the class bird"):
-        load_dataset(pets, validation=0.0, test=0.999999)
+        load_dataset(pets, shares=Shares(validation=0, test=0.999999))
 
 
 # The rules for splits, on digests alone
@@ -511,7 +510,7 @@ share_pairs = st.tuples(st.floats(0, 0.45), st.floats(0, 0.45))
 
 @given(numbers, numbers, seeds, share_pairs)
 def test_adding_images_never_moves_another(before, added, seed, shares):
-    options = {"seed": seed, "validation": shares[0], "test": shares[1]}
+    options = {"seed": seed, "shares": Shares(*shares)}
     alone = assign(plain(len(before)), before, **options)
     both = assign(plain(len(before) + len(added)), before + added, **options)
     assert both[: len(before)] == alone
@@ -543,7 +542,7 @@ def test_a_group_is_never_in_two_splits(images_of_groups, seed):
 
 @pytest.mark.parametrize("shares", [(0.15, 0.25), (0.0, 0.3), (0.4, 0.0), (0.3, 0.5)])
 def test_shares_come_out_near_what_was_asked(shares):
-    counts = Counter(assign(plain(20_000), validation=shares[0], test=shares[1]))
+    counts = Counter(assign(plain(20_000), shares=Shares(*shares)))
     # Five standard deviations of a share of 0.5.
     assert counts["validation"] / 20_000 == pytest.approx(shares[0], abs=0.018)
     assert counts["test"] / 20_000 == pytest.approx(shares[1], abs=0.018)
@@ -559,7 +558,7 @@ def test_each_class_has_its_share_of_each_split():
 
 
 def test_a_larger_share_only_adds_to_the_test_split():
-    small, large = assign(plain(1000), test=0.2), assign(plain(1000), test=0.3)
+    small, large = (assign(plain(1000), shares=Shares(test=share)) for share in (0.2, 0.3))
     assert all(b == "test" for a, b in zip(small, large, strict=True) if a == "test")
     assert Counter(large)["test"] > Counter(small)["test"]
 
@@ -605,7 +604,7 @@ def test_the_share_carved_out_of_train_is_the_share_of_train():
 
 def test_a_group_that_is_given_two_splits_is_refused():
     entries = [_Entry(Path("1"), "a", "train", "g"), _Entry(Path("2"), "a", "test", "g")]
-    with pytest.raises(DataError, match="the group g stands in train and in test"):
+    with pytest.raises(DataError, match="the group g is in train and in test"):
         assign([*entries, _Entry(Path("3"), "a", "validation")])
 
 
@@ -613,8 +612,8 @@ def test_a_group_is_not_a_digest_that_reads_the_same():
     """An image without a group must not be bound to a group by its name."""
     entries = [_Entry(Path("1"), "a", group=f"g{n}") for n in range(200)]
     digests = [f"g{n}".encode() for n in range(200)]
-    grouped = _assign_splits(entries, digests, **SHARES)
-    alone = _assign_splits(plain(200), digests, **SHARES)
+    grouped = assign_splits(entries, digests, seed=0, shares=Shares())
+    alone = assign_splits(plain(200), digests, seed=0, shares=Shares())
     assert grouped != alone
 
 
@@ -773,7 +772,7 @@ NAMES = [
 
 def test_files_are_listed_whatever_their_names(tmp_path):
     put(tmp_path, *(f"{c}/{name}" for c in ("a", "b") for name in NAMES))
-    dataset = load_dataset(tmp_path, **BLANK_SHARES)
+    dataset = load_dataset(tmp_path, shares=ALL_TO_TRAIN_ON)
     assert {path.name for path in dataset.paths} == set(NAMES)
     assert len(dataset) == 2 * len(NAMES)
     assert dataset.quarantined == ()
@@ -792,7 +791,7 @@ def test_a_csv_can_name_any_file_whose_name_is_text(tmp_path_factory, name):
         csv.writer(file).writerows(
             [("path", "label"), ("a", 1), ("b", 1), ("c", 2), (f"d{name}d", 2)]
         )
-    dataset = load_dataset(folder / "x.csv", **BLANK_SHARES)
+    dataset = load_dataset(folder / "x.csv", shares=ALL_TO_TRAIN_ON)
     assert [path.name for path in dataset.paths] == ["a", "b", "c", f"d{name}d"]
 
 
@@ -835,7 +834,7 @@ def test_hashing_is_done_by_several_threads_and_kept_in_order(pets, monkeypatch)
     for number in range(1, 29):
         (pets / "cats" / f"{number}.jpg").unlink()
     monkeypatch.setattr(digests_module, "read_image", slow)
-    dataset = load_dataset(pets, **BLANK_SHARES)
+    dataset = load_dataset(pets, shares=ALL_TO_TRAIN_ON)
     assert list(dataset.digests) == [
         hashlib.sha256(path.read_bytes()).digest() for path in dataset.paths
     ]

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipeline.data import demo
 from pipeline.data.demo import demo_images
-from pipeline.data.loading import load_dataset
+from pipeline.data.loading import Shares, load_dataset
 from pipeline.errors import DataError
 
 needs_demo = pytest.mark.skipif(
@@ -110,7 +110,7 @@ def test_a_folder_called_demo_is_a_folder_where_it_is_written_as_one(tmp_path, m
         file = tmp_path / "demo" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(name)
-    assert load_dataset("./demo", validation=0, test=0).classes == ("cats", "dogs")
+    assert load_dataset("./demo", shares=Shares(validation=0, test=0)).classes == ("cats", "dogs")
 
 
 def test_the_demo_names_its_licence_and_its_paper():

@@ -509,7 +509,7 @@ import re, sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
 from hostile import bombs, samples
 from pipeline.errors import ImageError
-from pipeline.images import decode
+from pipeline.data.images import decode
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
 for data in samples().values():
@@ -613,7 +613,7 @@ def test_nothing_is_printed_about_a_file_that_pillow_logs_as_an_error():
 import sys
 sys.path.insert(0, sys.argv[1])
 from pipeline.errors import ImageError
-from pipeline.images import decode
+from pipeline.data.images import decode
 try:
     decode({many!r}, 4)
 except ImageError:

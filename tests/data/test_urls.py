@@ -26,7 +26,7 @@ from pipeline.data.loading import list_dataset, load_dataset
 from pipeline.data.packed import PackedPaths
 from pipeline.data.urls import REQUESTS_AT_ONCE, Url, locate
 from pipeline.errors import DataError, ImageError, PipelineError
-from pipeline.features import extractor as extraction
+from pipeline.features import computing
 from pipeline.features.cluster import Cluster
 from pipeline.features.extractor import extract
 from pipeline.report.thumbnails import Picture
@@ -112,9 +112,7 @@ def inside(paths, root):
 
 def remember(source, cache):
     """List a data set as the commands do."""
-    with Digests(cache) as remembered:
-        dataset = load_dataset(source, remembered=remembered)
-    remembered.save(source, dataset.paths)
+    dataset = load_dataset(source, cache=cache)
     return dataset
 
 
@@ -160,7 +158,7 @@ def test_a_bucket_is_the_same_data_set_as_the_folder_with_the_same_rows(bucket, 
     here, there = load_dataset(photos), load_dataset(PHOTOS)
     assert inside(there.paths, PHOTOS) == inside(here.paths, photos)
     assert there.digests == here.digests
-    assert (there.labels == here.labels).all()
+    assert (there.targets.labels == here.targets.labels).all()
     assert (there.splits == here.splits).all()
     made = [
         extract(dataset, RECIPE, cache=tmp_path / cache, backbone=stand_in).rows()
@@ -373,7 +371,7 @@ def test_a_failure_that_is_not_the_images_own_stops_the_work_which_goes_on_later
 
 
 def test_a_failure_while_rows_are_made_keeps_those_that_are(bucket, tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction, "_IMAGES_PER_BATCH", 4)
+    monkeypatch.setattr(computing, "_IMAGES_PER_BATCH", 4)
     dataset = load_dataset(PHOTOS)
     bucket.answers = {"/red/011.png": "500 InternalError"}
     with pytest.raises(PipelineError, match=r"red/011.png: InternalError"):

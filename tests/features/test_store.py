@@ -5,6 +5,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -244,9 +245,9 @@ def test_a_step_of_the_commit_that_fails_publishes_nothing(store, recipe, monkey
 
     with monkeypatch.context() as failing:
         if step == "fsync":
-            failing.setattr(store_module.os, "fsync", fail)
+            failing.setattr(os, "fsync", fail)
         else:
-            failing.setattr(store_module.Path, "replace", fail)
+            failing.setattr(Path, "replace", fail)
         with pytest.raises(StoreError, match=r"(?s)No space left.*make room"):
             store.write(some_keys(2, start=2), some_rows(recipe, 2, seed=1))
     assert sorted(path.name for path in store.folder.iterdir()) == before
@@ -257,7 +258,7 @@ def test_bytes_are_on_disk_before_the_name_and_the_name_before_it_counts(
     store, recipe, monkeypatch
 ):
     steps = []
-    for target, name in ((store_module.os, "fsync"), (store_module.Path, "replace")):
+    for target, name in ((os, "fsync"), (Path, "replace")):
         original = getattr(target, name)
         monkeypatch.setattr(
             target, name, lambda *a, n=name, o=original, **k: (steps.append(n), o(*a, **k))[1]
@@ -330,7 +331,7 @@ def test_too_little_memory_is_an_error_and_sets_no_shard_aside(store, recipe, mo
         raise MemoryError
 
     with monkeypatch.context() as short:
-        short.setattr(store_module._Shard, "rows_of", no_memory)
+        short.setattr(store_module.Shard, "rows_of", no_memory)
         with pytest.raises(StoreError, match="not enough memory"):
             store.read(some_keys(2))
     assert len(shard_files(store)) == 1

@@ -14,7 +14,7 @@ from pipeline import report
 from pipeline.backbones.registry import BACKBONES, DEFAULT, make_recipe
 from pipeline.classification.experiment import classify
 from pipeline.data.augmentation import PRESETS
-from pipeline.data.loading import load_dataset
+from pipeline.data.loading import Shares, load_dataset
 from pipeline.errors import DataError, ModelError, PipelineError, StoreError
 from pipeline.features import extractor as extraction
 from pipeline.features.views import Views
@@ -550,7 +550,7 @@ def test_int8_is_for_cached_rows(tune):
 
 def test_data_without_validation_images_is_refused_before_the_work(tune, folder, monkeypatch):
     monkeypatch.setattr(finetuning, "extract", no_network)
-    dataset = load_dataset(folder / "two", validation=0)
+    dataset = load_dataset(folder / "two", shares=Shares(validation=0))
     with pytest.raises(DataError, match="the validation split of two is empty"):
         tune(dataset)
 

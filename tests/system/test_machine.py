@@ -9,9 +9,8 @@ import pytest
 from conftest import CountingBackbone, paint
 
 from pipeline.data import digests
-from pipeline.data.digests import Digests
 from pipeline.data.loading import load_dataset
-from pipeline.features import extractor as extraction
+from pipeline.features import computing
 from pipeline.features.extractor import extract
 from pipeline.features.store import FeatureStore
 
@@ -22,7 +21,7 @@ FEW, MANY = 400, 2400
 def small_steps(monkeypatch):
     """So that a few hundred images are as much at once as there ever is."""
     monkeypatch.setattr(digests, "_FILES_AT_ONCE", 50)
-    monkeypatch.setattr(extraction, "_IMAGES_PER_BATCH", 16)
+    monkeypatch.setattr(computing, "_IMAGES_PER_BATCH", 16)
 
 
 @pytest.fixture
@@ -36,10 +35,7 @@ def peaks(traced, photos, cache, recipe):
     """Most bytes that listing images takes, and then extracting them."""
     before, _ = traced.get_traced_memory()
     traced.reset_peak()
-    with Digests(cache) as remembered:
-        dataset = load_dataset(photos, remembered=remembered)
-    remembered.save(photos, dataset.paths)
-    del remembered
+    dataset = load_dataset(photos, cache=cache)
     _, listing = traced.get_traced_memory()
     traced.reset_peak()
     extract(dataset, recipe, cache=cache, backbone=CountingBackbone(recipe))
