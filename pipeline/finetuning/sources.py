@@ -23,7 +23,8 @@ from pipeline.data.views import apply, draw
 from pipeline.errors import DataError, PipelineError
 from pipeline.features.extractor import Extraction
 from pipeline.features.views import Views
-from pipeline.models.network import Network, as_probabilities
+from pipeline.heads.dense import as_probabilities
+from pipeline.models.network import Network
 from pipeline.system import tensorflow
 from pipeline.system.files import free_space
 

@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from pipeline.errors import PipelineError
 from pipeline.finetuning.checkpoint import Progress, State, not_finite
-from pipeline.heads.optimizers import OPTIMIZERS, build_optimizer
 from pipeline.system import tensorflow
+
+OPTIMIZERS = ("rmsprop", "adam")
+"""Keras's names of the optimisers; the textbook uses RMSprop."""
 
 SCHEDULES = ("constant", "cosine")
 """What can become of the learning rate."""
@@ -117,8 +119,8 @@ def train(
     PipelineError
         The loss is not finite, the checkpoint cannot be written, or is not of this training.
     """
-    tf, _ = tensorflow.load()
-    optimizer = build_optimizer(training.optimizer, training.learning_rate)
+    tf, keras = tensorflow.load()
+    optimizer = keras.optimizers.get(training.optimizer)  # its learning rate is set at each step
     optimizer.build(model.trainable_variables)
 
     @_for_any_batch_size

@@ -15,7 +15,6 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pipeline.errors import PipelineError
 from pipeline.heads.estimators import Pool, at_least_two_classes
-from pipeline.heads.optimizers import build_optimizer
 from pipeline.heads.pooling import Pooling
 from pipeline.system import tensorflow
 
@@ -79,6 +78,11 @@ def build_dense(
         ],
         name="dense_head",
     )
+
+
+def as_probabilities(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Turn a network's outputs, ``(n, 1)`` for two classes, into a column for each class."""
+    return np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs
 
 
 class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
@@ -224,10 +228,9 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         rows = Pool(self.pool, self.shape).transform(rows)
         # Calling the network instead of its `predict` saves tracing a function for each model.
         parts = [rows[i : i + 1024] for i in range(0, len(rows), 1024)]
-        proba: NDArray[np.float32] = np.concatenate(
-            [np.asarray(self.model_(part, training=False)) for part in parts]
+        return as_probabilities(
+            np.concatenate([np.asarray(self.model_(part, training=False)) for part in parts])
         )
-        return np.hstack([1 - proba, proba]) if len(self.classes_) == 2 else proba
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Give the likeliest class of each row, shape (n,)."""
@@ -245,11 +248,12 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         steps_at_once : int
             Of training, in one call into TensorFlow.
         """
+        _, keras = tensorflow.load()
         network = build_dense(
             n_features, n_classes, units=self.units, dropout=self.dropout, seed=self._seeds()[0]
         )
         network.compile(
-            optimizer=build_optimizer("rmsprop", self.learning_rate),
+            optimizer=keras.optimizers.RMSprop(self.learning_rate),
             loss=f"{'binary' if n_classes == 2 else 'sparse_categorical'}_crossentropy",
             metrics=["accuracy"],
             steps_per_execution=steps_at_once,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import get_backbone
 from pipeline.errors import PipelineError
-from pipeline.heads.dense import build_dense
+from pipeline.heads.dense import as_probabilities, build_dense
 from pipeline.heads.pooling import POOLS
 from pipeline.system import tensorflow
 
@@ -180,8 +180,3 @@ class TunedClassifier:
         self.network.tail.save_weights(files[0])
         self.network.whole().save(files[1])
         return files
-
-
-def as_probabilities(outputs: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Turn a network's outputs, ``(n, 1)`` for two classes, into a column for each class."""
-    return np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs

@@ -33,7 +33,6 @@ from pipeline.data.images import decode
 from pipeline.data.views import apply, draw
 from pipeline.finetuning import experiment as finetuning
 from pipeline.finetuning import training
-from pipeline.heads import optimizers
 from pipeline.models import network
 from pipeline.models.network import Network
 
@@ -143,7 +142,7 @@ def test_choices_and_defaults_are_those_of_the_code_beneath():
     assert tuple(commands.Source) == finetuning.SOURCES
     assert set(commands.Phase) == set(finetuning.PHASES)
     assert tuple(commands.Pool) == network.POOLS
-    assert tuple(commands.Optimizer) == optimizers.OPTIMIZERS
+    assert tuple(commands.Optimizer) == training.OPTIMIZERS
     assert tuple(commands.Schedule) == training.SCHEDULES
     shown = " ".join(run("finetune", "--help").stdout.split())
     settings = finetuning.Finetuning()

@@ -11,9 +11,8 @@ import pytest
 
 from pipeline.errors import PipelineError
 from pipeline.finetuning import training
-from pipeline.finetuning.training import SCHEDULES, Training, train
+from pipeline.finetuning.training import OPTIMIZERS, SCHEDULES, Training, train
 from pipeline.heads.dense import build_dense
-from pipeline.heads.optimizers import OPTIMIZERS, build_optimizer
 from pipeline.system import tensorflow
 
 STEPS = 3  # of an epoch: 4, 4 and 2 images
@@ -139,14 +138,6 @@ def test_training_does_what_keras_does(n_classes, optimizer, schedule, checkpoin
     for one, other in zip(ours.get_weights(), best, strict=True):
         # A step changes weights by up to 0.01; TensorFlow takes Adam's 1 - 0.999 in float32.
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_what_is_saved_with_an_optimizer_names_keras_own(name):
-    _, keras = tensorflow.load()
-    saved = keras.saving.serialize_keras_object(build_optimizer(name, 0.01))
-    again = keras.saving.deserialize_keras_object(saved)
-    assert type(again) is {"rmsprop": keras.optimizers.RMSprop, "adam": keras.optimizers.Adam}[name]
 
 
 def test_the_weights_of_the_best_epoch_are_kept_and_training_ends_when_it_was_long_ago(checkpoint):

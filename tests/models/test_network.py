@@ -17,8 +17,9 @@ from pipeline.features.extractor import extract
 from pipeline.finetuning.batches import OrderedBatches
 from pipeline.finetuning.sources import CachedRows
 from pipeline.finetuning.training import Training, train
+from pipeline.heads.dense import as_probabilities
 from pipeline.heads.pooling import POOLS
-from pipeline.models.network import Network, as_probabilities
+from pipeline.models.network import Network
 from pipeline.system import tensorflow
 
 
