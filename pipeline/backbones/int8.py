@@ -12,7 +12,6 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -131,7 +130,6 @@ def _require_int8() -> None:
         )
 
 
-@cache
 def _openvino() -> Any:
     """Import OpenVINO without its telemetry, which reports every import to Intel's server.
 

