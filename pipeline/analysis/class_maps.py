@@ -58,7 +58,7 @@ def find_class_maps(model: Model, rows: Rows, classes: Classes) -> ClassMaps:
         brought to length one.
     gradient
         Of a network: feature times the gradient of the class's score before sigmoid or softmax,
-        summed over the channels; for a fine-tuned network, the features of ``block5_pool``. Where
+        summed over the channels; for a fine-tuned network, the backbone's last output. Where
         the head averages over positions this is Grad-CAM, without its cut at 0. Where it flattens
         them, each position has weights of its own, and Grad-CAM's mean of the gradients over
         positions would mix these, so it is not taken (HiResCAM).

@@ -26,7 +26,7 @@ class Published:
         Their `weights_digest`.
     keras_file : str
         Name of the file that Keras downloads them into.
-    package : str
+    package : str, optional
         Python package of the extra ``offline`` that holds them.
     package_file : str
         Which file of that package.
@@ -34,8 +34,8 @@ class Published:
 
     digest: str
     keras_file: str
-    package: str
-    package_file: str
+    package: str | None = None
+    package_file: str = ""
 
     def cached(self) -> Path | None:
         """Find the file that Keras has downloaded before."""
@@ -45,7 +45,7 @@ class Published:
 
     def packaged(self) -> Path | None:
         """Find the file that the extra ``offline`` installs."""
-        spec = find_spec(self.package)
+        spec = find_spec(self.package) if self.package else None
         if spec is None or spec.origin is None:
             return None
         file = Path(spec.origin).parent / self.package_file

@@ -84,7 +84,7 @@ class Small(Backbone):
     default_layer = default_cut = "second"
     default_size = least_size = 8
     scalings = ("unit",)
-    published = Published(digest="", keras_file="", package="", package_file="")
+    published = Published(digest="", keras_file="small.h5")
 
     def shape(self, layer, size):
         return (size, size, 4)
@@ -102,7 +102,7 @@ def test_another_network_is_a_class_and_a_line_in_the_registry(monkeypatch, tmp_
     network = small.architecture(8)
     network.save_weights(tmp_path / "small.weights.h5")
     digest = weights_digest(network.get_weights())
-    monkeypatch.setattr(Small, "published", Published(digest, "", "nowhere", ""))
+    monkeypatch.setattr(Small, "published", Published(digest, "small.h5"))
     monkeypatch.setattr(registry, "BACKBONES", {**BACKBONES, "small": small})
     recipe = make_recipe("small", layer="first", precision="float32")
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)

@@ -11,7 +11,7 @@ from conftest import CountingBackbone, paint
 from pipeline.data import digests
 from pipeline.data.loading import load_dataset
 from pipeline.features import computing
-from pipeline.features.extractor import extract
+from pipeline.features.extractor import Extractor, extract
 from pipeline.features.store import FeatureStore
 
 FEW, MANY = 400, 2400
@@ -38,7 +38,8 @@ def peaks(traced, photos, cache, recipe):
     dataset = load_dataset(photos, cache=cache)
     _, listing = traced.get_traced_memory()
     traced.reset_peak()
-    extract(dataset, recipe, cache=cache, backbone=CountingBackbone(recipe))
+    extractor = Extractor(recipe, cache=cache, forward=CountingBackbone(recipe))
+    extract(dataset, extractor=extractor)
     _, extracting = traced.get_traced_memory()
     return np.array([listing - before, extracting - before])
 
