@@ -14,7 +14,8 @@ from pipeline import extract, load_dataset, make_recipe
 from pipeline.backbones.running import load_backbone
 from pipeline.data.dataset import Quarantined
 from pipeline.features.cluster import Cluster
-from pipeline.features.store import ROWS_PER_SHARD, FeatureStore
+from pipeline.features.shard import ROWS_PER_SHARD
+from pipeline.features.store import FeatureStore
 
 TITLE = "On a cluster of this machine's cores"
 WORKERS = 2

@@ -22,7 +22,8 @@ from pipeline.data.dataset import Dataset
 from pipeline.data.packed import PackedDigests, PackedPaths
 from pipeline.data.targets import Targets
 from pipeline.features.extractor import plan_extraction
-from pipeline.features.store import ROWS_PER_SHARD, FeatureStore
+from pipeline.features.shard import ROWS_PER_SHARD
+from pipeline.features.store import FeatureStore
 
 TITLE = "A million rows"
 COUNTS = (1_000, 10_000, 100_000, 1_000_000)

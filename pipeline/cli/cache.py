@@ -20,7 +20,7 @@ from pipeline.cli.terminal import (
     shown,
     typed_augmentation,
 )
-from pipeline.errors import DataError, PipelineError, StoreError
+from pipeline.errors import PipelineError, StoreError
 
 app = typer.Typer(
     help="Look after the stored features.", no_args_is_help=True, rich_markup_mode=None
@@ -53,7 +53,7 @@ def list_stores(cache: CacheOption = Path("cache")) -> None:
                 recipe.name,
                 shown(made_with),
                 f"{len(store):,}",
-                f"{store.shards:,}",
+                f"{len(store.shards):,}",
                 f"{store.size / 1e6:,.1f}",
             )
             print_damaged(store)
@@ -77,7 +77,9 @@ def verify(cache: CacheOption = Path("cache")) -> None:
                 continue
             print_damaged(store)
             damaged += len(store.damaged)
-            out.print(f"{store.recipe.name}: {store.shards:,} shards whole, {len(store):,} rows")
+            out.print(
+                f"{store.recipe.name}: {len(store.shards):,} shards whole, {len(store):,} rows"
+            )
         if damaged:
             raise PipelineError(
                 f"{damaged} shards or stores are damaged; damaged shards are set aside.",
@@ -98,26 +100,13 @@ def prune(
     Example: pipeline cache prune photos/ more-photos/
     """
     with reporting_errors():
-        from pipeline.data.loading import list_dataset
-        from pipeline.features.store import open_stores
+        from pipeline.features.pruning import prune_cache
 
-        datasets = [list_dataset(source, cache=cache) for source in data]
-        for dataset in datasets:
-            for bad in dataset.quarantined:
-                if bad.reason.startswith("cannot be read"):
-                    raise DataError(
-                        f"{bad.path} {bad.reason}, so its rows cannot be told from unwanted ones.",
-                        fix="make it readable, or remove it from the data; nothing was dropped",
-                    )
-        wanted = {digest for dataset in datasets for digest in dataset.digests}
-        for store in open_stores(cache):
-            if isinstance(store, StoreError):
-                raise store
-            print_damaged(store)
-            rows, shards = store.prune(wanted)
+        for pruned in prune_cache(data, cache):
+            print_damaged(pruned.store)
             out.print(
-                f"{store.recipe.name}: {rows:,} rows dropped, {len(store):,} stay; "
-                f"{shards:,} shards fewer"
+                f"{pruned.store.recipe.name}: {pruned.rows:,} rows dropped, "
+                f"{len(pruned.store):,} stay; {pruned.shards:,} shards fewer"
             )
 
 

@@ -18,7 +18,7 @@ from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import make_recipe
 from pipeline.backbones.running import Forward
 from pipeline.data.dataset import Dataset, Quarantined
-from pipeline.data.digests import digest_files, read_image
+from pipeline.data.digests import CACHE, digest_files, read_image
 from pipeline.data.images import decode
 from pipeline.data.loading import load_dataset
 from pipeline.data.urls import Location
@@ -36,7 +36,7 @@ from pipeline.features.filling import Filling, refuse
 from pipeline.features.keys import keys
 from pipeline.features.listener import Listener
 from pipeline.features.plan import Plan, make_plan
-from pipeline.features.store import CACHE, FeatureStore
+from pipeline.features.store import FeatureStore
 from pipeline.features.views import Views
 
 _FILES_AT_ONCE = 256

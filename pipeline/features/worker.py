@@ -68,7 +68,7 @@ def make_shard(job: Job, tasks: Sequence[ImageViews]) -> Made:
     seconds = time.monotonic() - started
     refused = {task.digest: error.found for task, error in outcomes if error and task.digest}
     rows = sum(len(task.views) for task, error in outcomes if not error)
-    return Made(worker, store.names, refused, rows, seconds)
+    return Made(worker, list(store.shards), refused, rows, seconds)
 
 
 @lru_cache(maxsize=1)

@@ -1,8 +1,10 @@
+import fcntl
 import hashlib
 import io
 import os
 import subprocess
 import sys
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +15,9 @@ import pytest
 
 from pipeline.backbones.recipe import SCHEMA
 from pipeline.errors import StoreError
-from pipeline.features import store as store_module
-from pipeline.features.store import ROWS_PER_SHARD, FeatureStore
+from pipeline.features.pruning import prune
+from pipeline.features.shard import ROWS_PER_SHARD, Shard, make_shard
+from pipeline.features.store import FeatureStore
 
 
 @pytest.fixture
@@ -49,7 +52,7 @@ def put(store, image: bytes):
 def forge(store, change):
     """Make a shard as the store does, let `change` spoil it, and give its bytes."""
     rows = some_rows(store.recipe, 3)
-    image = io.BytesIO(store._to_hdf5(some_keys(3), rows))
+    image = io.BytesIO(make_shard(store.recipe, some_keys(3), rows))
     with h5py.File(image, "r+") as shard:
         change(shard)
     return image.getvalue()
@@ -210,7 +213,7 @@ def test_a_shard_made_to_harm_is_refused_before_any_row_is_read(store, tmp_path)
             shard,
             "features",
             shape=(3, *shape),
-            chunks=store._chunks(3),
+            chunks=(3, *shape),
             dtype="f4",
             compression="gzip",
         ),
@@ -331,7 +334,7 @@ def test_too_little_memory_is_an_error_and_sets_no_shard_aside(store, recipe, mo
         raise MemoryError
 
     with monkeypatch.context() as short:
-        short.setattr(store_module.Shard, "rows_of", no_memory)
+        short.setattr(Shard, "rows_of", no_memory)
         with pytest.raises(StoreError, match="not enough memory"):
             store.read(some_keys(2))
     assert len(shard_files(store)) == 1
@@ -348,14 +351,16 @@ def test_shards_of_large_rows_hold_few_of_them(tmp_path, recipe):
 def test_one_prune_waits_for_another(tmp_path, recipe):
     """Two with different wishes, one seeing the other's new shards as its own, would lose rows."""
     script = (
-        "import sys; from pathlib import Path; from pipeline.features.store import FeatureStore;"
+        "import sys; from pathlib import Path; from pipeline.features.pruning import prune;"
+        "from pipeline.features.store import FeatureStore;"
         "store = FeatureStore.at(Path(sys.argv[1])); print('ready', flush=True);"
-        "store.prune({bytes.fromhex(d) for d in sys.argv[2:]}); print('done', flush=True)"
+        "prune(store, {bytes.fromhex(d) for d in sys.argv[2:]}); print('done', flush=True)"
     )
     store = FeatureStore(tmp_path, recipe)
     store.write(some_keys(4), some_rows(recipe, 4))
     digests = [digest.hex() for digest, _ in some_keys(3)]
-    with store_module._only_one(store.folder / ".prune"):
+    with (store.folder / ".prune").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
         command = [sys.executable, "-c", script, store.folder, *digests]
         other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert other.stdout.readline() == "ready\n"
@@ -377,6 +382,78 @@ def test_threads_write_to_one_folder_at_once(recipe, tmp_path):
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(4)))
-    found = FeatureStore(tmp_path, recipe)
-    assert len(found) == 200
-    assert np.array_equal(found.read(some_keys(10, 310)), some_rows(recipe, 10, seed=310))
+    store = FeatureStore(tmp_path, recipe)
+    assert len(store) == 200
+    assert np.array_equal(store.read(some_keys(10, 310)), some_rows(recipe, 10, seed=310))
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """Names of the shards' files that were read, in order."""
+    names = []
+    real = Path.read_bytes
+
+    def read_bytes(path):
+        names.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    return names
+
+
+def test_to_open_a_store_and_read_all_its_rows_takes_one_reading_of_each_file(
+    store, recipe, tmp_path, reads
+):
+    keys, rows = some_keys(40), some_rows(recipe, 40)
+    for start in range(0, 40, 10):
+        store.write(keys[start : start + 10], rows[start : start + 10])
+    files = sorted(store.shards)
+    reader = FeatureStore(tmp_path / "cache", recipe, hold=True)
+    assert np.array_equal(reader.read(keys), rows)
+    assert sorted(reads) == files
+    reads.clear()
+    assert np.array_equal(reader.read(keys[:10]), rows[:10])  # let go of by then: read again
+    assert len(reads) == 1
+
+
+def test_what_is_held_is_read_by_streaming_too_and_can_be_released(store, recipe, tmp_path, reads):
+    store.write(some_keys(3), some_rows(recipe, 3))
+    reader = FeatureStore(tmp_path / "cache", recipe, hold=True)
+    for _ in reader.stream():
+        pass
+    assert len(reads) == 1
+    reader.verify()
+    reader.release()
+    reader.read(some_keys(3))
+    assert len(reads) == 3
+
+
+def test_a_store_that_is_not_to_hold_keeps_no_file_in_memory(tmp_path, recipe):
+    wide = replace(recipe, shape=(8, 8, 512))
+    rows = np.random.default_rng(0).random((20, *wide.shape), np.float32)  # hardly to be shrunk
+    name = FeatureStore(tmp_path, wide).write(some_keys(20), rows)
+    size = (tmp_path / wide.name / name).stat().st_size
+    grown = {}
+    for hold in (False, True):
+        tracemalloc.start()
+        store = FeatureStore(tmp_path, wide, hold=hold)
+        grown[hold], _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert len(store) == 20
+    assert grown[False] < size / 2 < size < grown[True]
+
+
+def test_pruning_drops_unwanted_rows_merges_small_shards_and_keeps_the_rest_bit_for_bit(
+    store, recipe, tmp_path
+):
+    keys, rows = some_keys(30), some_rows(recipe, 30)
+    for start in range(0, 30, 10):
+        store.write(keys[start : start + 10], rows[start : start + 10])
+    wanted = {digest for digest, _ in keys[5:]}
+    pruned = prune(FeatureStore(tmp_path / "cache", recipe), wanted)
+    assert (pruned.rows, pruned.shards) == (5, 2)
+    left = FeatureStore(tmp_path / "cache", recipe)
+    assert np.array_equal(left.read(keys[5:]), rows[5:])
+    assert left.missing(keys) == keys[:5]
+    again = prune(left, wanted)
+    assert (again.rows, again.shards) == (0, 0)

@@ -72,7 +72,7 @@ class Stream:
             Rows are no longer there.
         """
         rng = np.random.default_rng([self.seed, number])
-        names = rng.permutation(self.store.names).tolist()
+        names = rng.permutation(list(self.store.shards)).tolist()
         shards = self._shards(names, self._which(splits))
         while some := list(itertools.islice(shards, _SHARDS_MIXED)):
             places = np.concatenate([part for _, part in some])
@@ -96,7 +96,7 @@ class Stream:
         StoreError
             Rows are no longer there.
         """
-        yield from self._shards(self.store.names, self._which(splits or SPLITS))
+        yield from self._shards(list(self.store.shards), self._which(splits or SPLITS))
 
     def read(self, places: Places) -> Rows:
         """Read the rows of some images, shape (n, height, width, channels)."""
@@ -126,7 +126,7 @@ class Stream:
         which = np.zeros(len(self.dataset), bool)
         which[wanted] = True
         found: list[Floats] = []
-        for rows, places in self._shards(self.store.names, which):
+        for rows, places in self._shards(list(self.store.shards), which):
             values = [np.asarray(function(rows), np.float64) for function in functions]
             found = found or [np.empty((len(wanted), *one.shape[1:])) for one in values]
             for whole, part in zip(found, values):

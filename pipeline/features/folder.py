@@ -1,0 +1,87 @@
+"""A store's folder on disk: its recipe file, making it ready, and what can go wrong there."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.backbones.recipe import Recipe
+from pipeline.errors import StoreError
+from pipeline.system.files import UNFINISHED, make_folder, write_file
+
+_RECIPE = "recipe.json"
+_STALE_SECONDS = 3600.0
+
+
+def read_recipe(folder: Path) -> Recipe:
+    """Read what made the rows in a folder.
+
+    Raises
+    ------
+    StoreError
+        The file cannot be read, is damaged, or is of a newer schema.
+    """
+    with storage_errors(folder, "read"):
+        text = (folder / _RECIPE).read_text("utf-8", errors="replace")
+    return Recipe.from_json(text, source=str(folder / _RECIPE))
+
+
+def has_recipe(folder: Path) -> bool:
+    """Tell whether a folder has a recipe file."""
+    return (folder / _RECIPE).exists()
+
+
+def list_stores(cache: Path) -> list[Path]:
+    """List the folders of a cache that are stores, or should be."""
+    files = (file for name in (f"*/{_RECIPE}", "*/*.h5") for file in cache.glob(name))
+    return sorted({file.parent for file in files})
+
+
+def prepare_folder(folder: Path, recipe: Recipe) -> None:
+    """Make a folder, clear away what killed writers left, and write its recipe file.
+
+    The recipe is written anew each time: to have written is the only proof that writing works.
+    """
+    with storage_errors(folder, "write"):
+        make_folder(folder)
+        for path in folder.glob(UNFINISHED):
+            with contextlib.suppress(FileNotFoundError):
+                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+                    path.unlink()
+        write_file(folder / _RECIPE, recipe.to_json(), sync_folder=True)
+
+
+def set_aside(path: Path, content: bytes | None) -> None:
+    """Rename a damaged shard that has these bytes to end in ``.damaged``, where that is possible.
+
+    On a cache that is read-only it stays where it is, and is not believed either.
+    """
+    aside = path.with_suffix(".damaged")
+    with contextlib.suppress(OSError):
+        path.rename(aside)
+        # Made again by another process in between, it bears the same name: that one must stay.
+        if content is not None and aside.read_bytes() != content:
+            aside.replace(path)
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path, action: str) -> Iterator[None]:
+    """Turn an error of the system into a `StoreError`; `action` is "read" or "write"."""
+    try:
+        yield
+    except MemoryError as error:
+        raise StoreError(
+            f"not enough memory to {action} {path}.", fix="close other programs, and run it again"
+        ) from error
+    except OSError as error:
+        fix = "name another cache with --cache, or check the folder's permissions"
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            fix = "make room on the disk and run the same command again: it goes on where it was"
+        raise StoreError(
+            f"cannot {action} {path}: {error.strerror or error}.",
+            expected="a cache folder that can be read and written",
+            fix=fix,
+        ) from error
