@@ -35,7 +35,7 @@ from pipeline.data.images import decode
 from pipeline.data.loading import load_dataset
 from pipeline.errors import StoreError
 from pipeline.features import extractor as extraction
-from pipeline.features import store as store_module
+from pipeline.features.pruning import prune
 from pipeline.features.store import FeatureStore
 
 FULL = os.environ.get("TORTURE", "") not in ("", "0")
@@ -107,7 +107,7 @@ def undisturbed(pictures, tmp_path_factory):
 
 @pytest.fixture
 def small_shards(monkeypatch):
-    monkeypatch.setattr("pipeline.features.store.ROWS_PER_SHARD", ROWS_PER_SHARD)
+    monkeypatch.setattr("pipeline.features.shard.ROWS_PER_SHARD", ROWS_PER_SHARD)
     monkeypatch.setattr(extraction, "_PIXELS_PER_BATCH", ROWS_PER_SHARD * RECIPE.size**2)
 
 
@@ -215,7 +215,7 @@ def test_pruning_killed_at_each_step_loses_no_row_that_is_wanted(pictures, tmp_p
         check(cache, pictures, tmp_path / "no log")
         found = FeatureStore(cache, RECIPE)
         assert found.missing(kept) == []
-        found.prune({digest for digest, _ in kept})
+        prune(found, {digest for digest, _ in kept})
         assert len(found) == len(kept)
         assert check(cache, pictures, tmp_path / "no log").missing(kept) == []
 
@@ -321,7 +321,7 @@ def fail_fsync(pictures, undisturbed, cache, target, number):
 
     run = {"paths": pictures.paths, "recipe": RECIPE, "cache": cache, "backbone": Backbone()}
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(store_module.os, "fsync", failing)
+        patched.setattr(os, "fsync", failing)
         with pytest.raises(StoreError, match="Input/output error"):
             extraction.extract_files(**run)
     after = [path.name for path in cache.rglob("*.h5")]

@@ -27,8 +27,9 @@ import numpy as np
 
 from pipeline.backbones.registry import make_recipe
 from pipeline.errors import StoreError
-from pipeline.features import computing, store
+from pipeline.features import computing, shard
 from pipeline.features import extractor as extraction
+from pipeline.features.pruning import prune as prune_store
 from pipeline.features.store import FeatureStore
 
 RECIPE = make_recipe(size=32, precision="float32")
@@ -101,7 +102,7 @@ def append(path: str, data: bytes) -> None:
 
 
 def small_shards() -> None:
-    store.ROWS_PER_SHARD = ROWS_PER_SHARD
+    shard.ROWS_PER_SHARD = ROWS_PER_SHARD
     extraction._PIXELS_PER_BATCH = ROWS_PER_BATCH * RECIPE.size**2
 
 
@@ -138,7 +139,7 @@ def at_each_step(reached) -> None:
     """Call `reached(step, when)` at each moment of each commit."""
 
     def open_file(self, mode="r", *args, **kwargs):
-        if mode != "xb":
+        if mode != "x+b":
             return _open(self, mode, *args, **kwargs)
         reached("open", "before")
         file = _open(self, mode, *args, **kwargs)
@@ -207,10 +208,10 @@ def extract(job) -> None:
 
 def prune(job) -> None:
     """Drop rows, and merge what is left to shards of four times the size."""
-    store.ROWS_PER_SHARD = 4 * ROWS_PER_SHARD
+    shard.ROWS_PER_SHARD = 4 * ROWS_PER_SHARD
     die_at(*job["die_at"])
     opened = FeatureStore(Path(job["cache"]), RECIPE)
-    opened.prune({bytes.fromhex(digest) for digest in job["wanted"]})
+    prune_store(opened, {bytes.fromhex(digest) for digest in job["wanted"]})
 
 
 def serve(job) -> None:
@@ -234,15 +235,15 @@ def command(job) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be inherited as ignored
     computing.load_backbone = lambda recipe, weights: Backbone(job["seconds"])
     from pipeline.cli import main as cli
-    from pipeline.data import dataset
+    from pipeline.data import loading
 
-    load = dataset.load_dataset
+    list_entries = loading.list_entries
 
-    def load_dataset(*args, **kwargs):
+    def begin(source):
         print("started", flush=True)
-        return load(*args, **kwargs)
+        return list_entries(source)
 
-    dataset.load_dataset = load_dataset
+    loading.list_entries = begin
     sys.argv = ["pipeline", *job["arguments"]]
     cli.main()
 
@@ -320,7 +321,7 @@ def fail_after(budget: int) -> None:
 
     def open_file(self, mode="r", *args, **kwargs):
         file = _open(self, mode, *args, **kwargs)
-        return _Watched(file, write) if mode == "xb" else file
+        return _Watched(file, write) if mode == "x+b" else file
 
     Path.open = open_file
 
@@ -410,6 +411,6 @@ MODES = {
 }
 
 if __name__ == "__main__":
-    assert store.ROWS_PER_SHARD > ROWS_PER_SHARD
+    assert shard.ROWS_PER_SHARD > ROWS_PER_SHARD
     arguments = json.loads(sys.argv[1])
     MODES[arguments.pop("mode")](arguments)

@@ -94,7 +94,7 @@ def test_copies_of_an_image_count_as_often_as_they_are_listed(tmp_path, narrow):
 def test_an_epoch_that_lacks_rows_is_an_error(tmp_path, narrow):
     store, dataset, _ = make(tmp_path, narrow, 300)
     stream = Stream(store, dataset)
-    (tmp_path / narrow.name / store.names[2]).unlink()
+    (tmp_path / narrow.name / list(store.shards)[2]).unlink()
     with pytest.raises(StoreError, match="of the images of photos have no row"):
         list(stream.epoch(0, "train"))
 
@@ -302,7 +302,7 @@ def test_what_cannot_be_streamed_is_said_before_the_work(tmp_path, narrow):
     without = dataclasses.replace(dataset, splits=splits)
     with pytest.raises(DataError, match="the validation split of photos is empty"):
         fit_streamed(get_head("logistic"), Stream(store, without))
-    (tmp_path / narrow.name / store.names[0]).unlink()
+    (tmp_path / narrow.name / list(store.shards)[0]).unlink()
     with pytest.raises(StoreError, match="64 of the images of photos have no row"):
         Stream(FeatureStore(tmp_path, narrow), dataset)
 

@@ -64,7 +64,7 @@ def dataset(photos):
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr("pipeline.features.store.ROWS_PER_SHARD", ROWS_PER_SHARD)
+    monkeypatch.setattr("pipeline.features.shard.ROWS_PER_SHARD", ROWS_PER_SHARD)
 
 
 def make(dataset, cache, cluster, **settings):

@@ -15,7 +15,7 @@ from pipeline.data.loading import load_dataset
 from pipeline.data.views import apply, draw
 from pipeline.errors import DataError, PipelineError, StoreError
 from pipeline.features import extractor as extraction
-from pipeline.features import store as store_module
+from pipeline.features import shard as shard_module
 from pipeline.features.extractor import extract, extract_files, plan_extraction
 from pipeline.features.views import Views
 
@@ -450,7 +450,7 @@ def test_an_image_that_changes_before_its_views_are_made_is_left_out_and_listed_
 def test_a_damaged_shard_of_views_is_made_again_and_nothing_else(
     run, dataset, backbone, recipe, monkeypatch
 ):
-    monkeypatch.setattr(store_module, "ROWS_PER_SHARD", 10)
+    monkeypatch.setattr(shard_module, "ROWS_PER_SHARD", 10)
     views = some_views(3)
     first = run(dataset, views=views)
     places = dataset.where("train").tolist()
