@@ -17,8 +17,10 @@ from pipeline.data.targets import Targets
 from pipeline.evaluation.metrics import evaluate
 from pipeline.heads.registry import get_head
 from pipeline.models.model import Model
-from pipeline.runs import run as run_module
+from pipeline.runs.describing import describe_examples, describe_problems, describe_run
 from pipeline.runs.run import Result, Run
+from pipeline.runs.writing import write_predictions
+from pipeline.system.documents import to_json
 
 HISTORY = {
     "loss": [0.9, 0.7, 0.55, 0.5, 0.42, 0.36],
@@ -87,9 +89,8 @@ def imitate(
         )
     run = Run(folder, dataset, recipe, tuple(results))
     folder.mkdir(parents=True, exist_ok=True)
-    run_module._write_predictions(run, folder / "predictions.csv")
-    document = json.dumps(run_module._describe(run, seed), indent=2)
-    (folder / "run.json").write_text(document)
+    write_predictions(run, folder / "predictions.csv")
+    (folder / "run.json").write_text(to_json(describe_run(run, seed)))
     if looked_into:
         look_into(run, rng)
     return run
@@ -114,8 +115,8 @@ def look_into(run: Run, rng: np.random.Generator) -> None:
     model = replace(best.model, estimator=estimator)
     blocks = [(rows, np.arange(len(rows)))]
     examples = find_examples(model, data, best.probabilities, rows.__getitem__, blocks)
-    for name, found in (("problems", problems), ("examples", examples)):
-        (run.folder / f"{name}.json").write_text(json.dumps(found.to_dict()))
+    (run.folder / "problems.json").write_text(to_json(describe_problems(problems)))
+    (run.folder / "examples.json").write_text(to_json(describe_examples(examples)))
 
 
 def change(folder: Path, **fields) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,14 +16,10 @@ from pipeline.analysis.neighbours import Neighbour, Places, Rows, nearest_images
 from pipeline.data.dataset import Dataset
 from pipeline.models.model import Model
 
-SCHEMA = 1
-"""Version of ``examples.json``."""
-
 MISTAKES = 24
 """Most mistakes that are looked at."""
 
 _RIGHT = 12  # most right ones, and two of a class
-_DIGITS = 4
 
 
 @dataclass(frozen=True)
@@ -57,40 +52,6 @@ class Examples:
     places: Places
     neighbours: tuple[tuple[Neighbour, ...], ...]
     maps: ClassMaps
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give all of it as plain values, ready for JSON: what ``examples.json`` holds."""
-        data = self.dataset
-        return {
-            "schema": SCHEMA,
-            "head": self.model.head,
-            "maps": self.maps.method,
-            "size": self.model.recipe.size,
-            "images": [
-                {
-                    "path": str(data.paths[place]),
-                    "label": data.targets.name(place),
-                    "predicted": data.classes[called],
-                    "probability": float(p.max()),
-                    "neighbours": [
-                        {
-                            "path": str(data.paths[one.place]),
-                            "label": data.targets.name(one.place),
-                            "similarity": one.similarity,
-                        }
-                        for one in near
-                    ],
-                    "map": [[float(f"{v:.{_DIGITS}g}") for v in line] for line in values],
-                }
-                for place, p, called, near, values in zip(
-                    self.places,
-                    self.probabilities,
-                    self.predicted,
-                    self.neighbours,
-                    self.maps.values,
-                )
-            ],
-        }
 
 
 def find_examples(

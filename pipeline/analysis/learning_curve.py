@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -48,30 +47,29 @@ class LearningCurve:
     gain, low, high : float
         What the last step, from the last but one point to the last, brought in percentage points,
         and its 95 % interval.
+    answer : str
+        Whether more images would help, in a sentence or two.
     """
 
     points: tuple[Point, ...]
     gain: float
     low: float
     high: float
+    answer: str = field(init=False)
 
-    @property
-    def answer(self) -> str:
-        """Say in a sentence or two whether more images would help."""
+    def __post_init__(self) -> None:
         before, after = self.points[-2:]
         brought = (
             f"Going from {before.images:,} to {after.images:,} images brought {self.gain:+.1f} "
             f"points of accuracy (95 % interval {self.low:+.1f} to {self.high:+.1f})"
         )
         if self.low > 0:
-            return f"{brought}: more images would help; the next doubling, by that or less."
-        if self.high < 1:
-            return f"{brought}: more images of the same kind would help little, if at all."
-        return f"{brought}: within noise, so it cannot be told whether more images would help."
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give all of it as plain values, ready for JSON."""
-        return {**asdict(self), "answer": self.answer}
+            answer = f"{brought}: more images would help; the next doubling, by that or less."
+        elif self.high < 1:
+            answer = f"{brought}: more images of the same kind would help little, if at all."
+        else:
+            answer = f"{brought}: within noise, so it cannot be told whether more would help."
+        object.__setattr__(self, "answer", answer)
 
 
 def measure_learning_curve(

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -72,9 +71,6 @@ __all__ = [
     "out_of_fold",
 ]
 
-SCHEMA = 1
-"""Version of ``problems.json``."""
-
 QUICK = 20_000
 """Images that are compared with each other in less than half a minute."""
 
@@ -111,62 +107,6 @@ class Problems:
     outliers: tuple[Outlier, ...]
     classes: ClassProblems
     curve: LearningCurve | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give all of it as plain values, ready for JSON: what ``problems.json`` holds."""
-        data = self.dataset
-        path, name = [str(one) for one in data.paths], data.classes
-        return {
-            "schema": SCHEMA,
-            "images": len(data),
-            "digest": data.digest,
-            "summary": list(self.summary()),
-            "leakage": asdict(self.leakage),
-            "duplicates": {
-                "thresholds": asdict(self.duplicates.thresholds),
-                "pairs": [
-                    {
-                        "first": path[pair.first],
-                        "second": path[pair.second],
-                        "kind": pair.kind,
-                        "similarity": pair.similarity,
-                        "splits": list(pair.splits),
-                        "labels": [data.targets.name(one) for one in (pair.first, pair.second)],
-                    }
-                    for pair in self.duplicates.pairs
-                ],
-            },
-            "labels": {
-                "judged": self.labels.judged,
-                "estimated": self.labels.estimated,
-                "suspects": [
-                    {
-                        "path": path[suspect.place],
-                        "split": str(data.splits[suspect.place]),
-                        "label": name[suspect.given],
-                        "suggested": name[suspect.suggested],
-                        "score": suspect.score,
-                        "likely": suspect.likely,
-                    }
-                    for suspect in self.labels.suspects
-                ],
-            },
-            "outliers": [
-                {
-                    "path": path[outlier.place],
-                    "split": str(data.splits[outlier.place]),
-                    "label": name[outlier.label],
-                    "distance": outlier.distance,
-                    "score": outlier.score,
-                }
-                for outlier in self.outliers
-            ],
-            "classes": asdict(self.classes),
-            "learning_curve": self.curve.to_dict() if self.curve else None,
-            "quarantined": [
-                {"path": str(bad.path), "reason": bad.reason} for bad in data.quarantined
-            ],
-        }
 
     def summary(self) -> tuple[str, ...]:
         """Say all of it in short sentences, what matters most first."""

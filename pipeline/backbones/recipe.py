@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any, Literal, get_args
 
 from pipeline.errors import StoreError
+from pipeline.system.documents import Document, NewerError, convert, read_document, to_json
 
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
@@ -84,8 +85,7 @@ class Recipe:
 
     def to_json(self) -> str:
         """Write the recipe as readable JSON, with the schema version and the fingerprint."""
-        document = {"schema": SCHEMA, "fingerprint": self.fingerprint, "recipe": asdict(self)}
-        return json.dumps(document, indent=2) + "\n"
+        return to_json(RecipeDocument(fingerprint=self.fingerprint, recipe=asdict(self)))
 
     @classmethod
     def from_json(cls, text: str, *, source: str) -> Recipe:
@@ -104,18 +104,13 @@ class Recipe:
             The text is of a newer schema, is damaged, or does not match its fingerprint.
         """
         try:
-            document = json.loads(text)
-            schema = int(document["schema"])
-        except (ValueError, KeyError, TypeError) as error:
+            document = read_document(text, RecipeDocument)
+            recipe = cls.from_fields(document.recipe)
+        except NewerError as error:
+            raise newer(source, error.version) from error
+        except ValueError as error:
             raise damaged(source, f"not a recipe ({error})") from error
-        if schema > SCHEMA:
-            raise newer(source, schema)
-        try:
-            recipe = cls.from_fields(document["recipe"])
-            fingerprint = document["fingerprint"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise damaged(source, f"not a recipe ({error})") from error
-        if fingerprint != recipe.fingerprint:
+        if document.fingerprint != recipe.fingerprint:
             raise damaged(source, "its fingerprint does not match its contents")
         return recipe
 
@@ -131,8 +126,15 @@ class Recipe:
         names = {field.name for field in fields(cls)}
         if set(values) != names:
             raise ValueError(f"fields {sorted(set(values) ^ names)} are missing or unknown")
-        height, width, channels = (int(side) for side in values["shape"])
-        return cls(**{**values, "shape": (height, width, channels)})
+        return convert(values, cls)
+
+
+class RecipeDocument(Document, frozen=True, kw_only=True):
+    """What `recipe.json` holds."""
+
+    schema: int = SCHEMA
+    fingerprint: str
+    recipe: dict[str, Any]
 
 
 def newer(source: str, schema: int) -> StoreError:

@@ -30,6 +30,7 @@ from pipeline.features.exchange import import_features, is_features_file
 from pipeline.features.extractor import Extractor
 from pipeline.features.views import Views
 from pipeline.heads.registry import HEADS, Head, get_head
+from pipeline.report.page import write_report
 from pipeline.runs.listener import RunListener
 from pipeline.runs.run import Interrupted, Result, Run
 from pipeline.runs.writing import RUNS, run_folder, write_run
@@ -108,7 +109,7 @@ def classify(
         run, stopped = add_extras(run, rows)
     if run.problems is None and "problems" not in run.left_out:
         run = replace(run, remarks=(*run.remarks, *not_looked_for(run.dataset)))
-    run = write_run(run, Path(runs), name, seed=seed)
+    run = write_run(run, Path(runs), name, seed=seed, draw=write_report)
     if stopped is not None:
         raise Interrupted(run) from stopped
     return run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.analysis.examples import find_examples
 from pipeline.classification.rows import Rows
-from pipeline.runs.run import Run, with_looks
+from pipeline.runs.run import Run, with_optional_parts
 
 
 def add_extras(run: Run, rows: Rows) -> tuple[Run, KeyboardInterrupt | None]:
@@ -14,7 +14,7 @@ def add_extras(run: Run, rows: Rows) -> tuple[Run, KeyboardInterrupt | None]:
     what failed.
     """
     best = run.best
-    return with_looks(
+    return with_optional_parts(
         run,
         {
             "problems": lambda: rows.find_problems(best),

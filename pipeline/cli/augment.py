@@ -40,7 +40,7 @@ def augment(
         from pipeline.data.digests import read_image
         from pipeline.data.images import decode
         from pipeline.data.views import views_of
-        from pipeline.report.pictures import draw_sheet
+        from pipeline.report.sheet import draw_sheet
 
         chosen = get_augmentation(augmentation)
         try:
@@ -48,5 +48,8 @@ def augment(
             pixels = decode(content, size)
         except ImageError as error:
             raise PipelineError(f"{image}: {error.found}", fix=error.fix) from error
-        draw_sheet(views_of(pixels, chosen, digest, views), file)
+        try:
+            draw_sheet(views_of(pixels, chosen, digest, views)).save(file)
+        except OSError as error:
+            raise PipelineError(f"cannot write {file}: {error.strerror or error}.") from error
         out.print(f"{views} views in {shown(file)}; the first is the image itself")

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -85,7 +86,7 @@ def _prediction_dict(prediction: Prediction, threshold: Threshold | None) -> dic
         "path": str(prediction.path),
         "label": prediction.label,
         "probabilities": prediction.probabilities,
-        **({"threshold": threshold.to_dict()} if threshold else {}),
+        **({"threshold": asdict(threshold)} if threshold else {}),
         "error": prediction.error,
     }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -60,12 +59,13 @@ def problems(
     """
     with reporting_errors(), TerminalListener(data) as listener:
         from pipeline.analysis.examination import examine
-        from pipeline.runs.reading import digest_of
+        from pipeline.report.page import write_report
+        from pipeline.runs.describing import describe_problems
         from pipeline.runs.writing import add_problems
+        from pipeline.system.documents import to_json
 
         extractor = stage_one.extractor()
-        if run:  # that it does not fit is said before the work
-            digest_of(run)
+        if run:  # tell before the work that it does not fit
             _check_recipe(run, extractor.recipe)
         err.print("comparing the images, and training on parts of them ...")
         found = examine(
@@ -77,23 +77,25 @@ def problems(
         )
         listener.end_bar()
         if as_json:
-            typer.echo(json.dumps(found.to_dict(), indent=2))
+            typer.echo(to_json(describe_problems(found)), nl=False)
         else:
             _print(found)
             if learning_curve and found.curve is None:
                 out.print("There are too few images to tell whether more would help.")
         if run:
-            err.print(f"On the page of the run: {shown(add_problems(run, found))}", soft_wrap=True)
+            add_problems(run, found)
+            err.print(f"on the run's page: {shown(write_report(run))}", soft_wrap=True)
     finish(found.dataset.quarantined)
 
 
 def _check_recipe(run: Path, recipe: Recipe) -> None:
     """Refuse to put onto a run's page what was found in other rows than the run's."""
-    from pipeline.runs.reading import recipe_of
+    from pipeline.runs.reading import read_run_document
 
-    theirs = recipe_of(run)
-    ours = {name: getattr(recipe, name) for name in ("size", "scaling", "resize")}
-    if options := [f"--{name} {theirs[name]}" for name in ours if theirs[name] != ours[name]]:
+    theirs = read_run_document(run).recipe
+    names = [name for name in ("size", "scaling", "resize") if name in theirs]
+    other = [name for name in names if theirs[name] != getattr(recipe, name)]
+    if options := [f"--{name} {theirs[name]}" for name in other]:
         raise PipelineError(
             f"the run in {run} has features made with {' '.join(options)}.",
             expected="the same here, where --run is given",

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -38,7 +37,7 @@ _MOST_DRAWN = 10**8  # rows drawn in all, times the classes that are ranked: a f
 _FEWEST_GROUPS = 10  # with fewer, the resamples are too similar and the intervals too narrow
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metrics:
     """How well probabilities fit the truth, on ``n`` rows of ``k`` classes.
 
@@ -81,22 +80,14 @@ class Metrics:
     accuracy_low: float
     accuracy_high: float
     balanced_accuracy: float
-    macro_f1: float
+    macro_f1: float = np.nan  # runs of the first weeks do not hold it, nor the next two below
     roc_auc: float | None
-    average_precision: float | None
+    average_precision: float | None = None
     log_loss: float
-    brier: float
+    brier: float = np.nan
     confusion: tuple[tuple[int, ...], ...]
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     interval_method: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the metrics as plain numbers and lists, ready for JSON."""
-        return {
-            **vars(self),
-            "confusion": [list(row) for row in self.confusion],
-            "intervals": {name: list(ends) for name, ends in self.intervals.items()},
-        }
 
 
 def evaluate(

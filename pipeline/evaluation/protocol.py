@@ -7,8 +7,7 @@ never split between training and testing.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from pipeline.data.dataset import Dataset
 from pipeline.data.loading import Shares
@@ -118,7 +117,3 @@ class Protocol:
                 f"there is no class {self.positive!r}", expected=f"one of {', '.join(classes)}"
             )
         return 1 if self.positive is None else list(classes).index(self.positive)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values, ready for JSON."""
-        return asdict(self)

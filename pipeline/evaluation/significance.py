@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -117,6 +116,8 @@ class Comparison:
         Probability of a difference at least as large if both were equally good.
     test : str
         Name of the test that gave `p`.
+    sentence : str
+        All of it in a sentence.
     """
 
     first: str
@@ -124,15 +125,11 @@ class Comparison:
     points: float
     p: float
     test: str
+    sentence: str = field(init=False)
 
-    @property
-    def sentence(self) -> str:
-        """The comparison in a sentence."""
-        return (
+    def __post_init__(self) -> None:
+        sentence = (
             f"{self.first} and {self.second} differ by {abs(self.points):.1f} points of accuracy: "
             f"{noise_verdict(self.p)} ({self.test}, {p_text(self.p)})."
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return everything as plain values, ready for JSON."""
-        return {**asdict(self), "sentence": self.sentence}
+        object.__setattr__(self, "sentence", sentence)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -78,6 +77,10 @@ class Threshold:
     aim: str
     reached: bool = True
 
+    def __post_init__(self) -> None:
+        if self.positive not in (0, 1) or not 0 <= self.value <= 1:
+            raise ValueError("a threshold is a probability, 0 to 1, of one of two classes, 0 or 1")
+
     def apply(self, p: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """Return the class that each row is called, shape (n,), from probabilities (n, 2)."""
         called = np.where(p[:, self.positive] >= self.value, self.positive, 1 - self.positive)
@@ -105,24 +108,6 @@ class Threshold:
             f"{hits / count:.3f}" if count else "undefined" for count in (called, occurs)
         )
         return f"{self.rule(classes)}; on test precision {precision}, recall {recall}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain values, ready for JSON."""
-        return dict(vars(self))
-
-    @classmethod
-    def from_dict(cls, fields: dict[str, Any]) -> Threshold:
-        """Read the fields that `to_dict` returned.
-
-        Raises
-        ------
-        KeyError, TypeError, ValueError
-            They do not describe a threshold.
-        """
-        positive, value = int(fields["positive"]), float(fields["value"])
-        if positive not in (0, 1) or not 0 <= value <= 1:
-            raise ValueError("the threshold is not a probability of one of two classes")
-        return cls(positive, value, str(fields["aim"]), bool(fields["reached"]))
 
 
 def call(p: npt.NDArray[np.float64], threshold: Threshold | None = None) -> npt.NDArray[np.int64]:

@@ -42,6 +42,7 @@ from pipeline.finetuning.sources import CachedRows, Images, Source
 from pipeline.finetuning.training import train
 from pipeline.models.model import Model
 from pipeline.models.network import Network, TunedClassifier
+from pipeline.report.page import write_report
 from pipeline.runs.listener import RunListener
 from pipeline.runs.run import Interrupted, Result, Run
 from pipeline.runs.writing import RUNS, run_folder, write_run
@@ -193,7 +194,7 @@ def finetune(
     run = Run(Path(), dataset, recipe, (result,), remarks=tuple(remarks_on(result)))
     features = once(partial(features_of, source, dataset, recipe, Path(cache), weights))
     run, stopped = look_into(run, features, partial(rows_read_by, source, network), seed)
-    run = write_run(run, runs, name, seed=seed)
+    run = write_run(run, runs, name, seed=seed, draw=write_report)
     shutil.rmtree(unfinished, ignore_errors=True)
     if stopped is not None:
         raise Interrupted(run) from stopped

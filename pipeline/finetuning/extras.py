@@ -20,7 +20,7 @@ from pipeline.features.keys import keys
 from pipeline.features.store import FeatureStore
 from pipeline.finetuning.sources import CachedRows, Source
 from pipeline.models.network import Network
-from pipeline.runs.run import Result, Run, with_looks
+from pipeline.runs.run import Result, Run, with_optional_parts
 
 
 def features_of(
@@ -67,7 +67,7 @@ def look_into(
         blocks = [(rows, np.arange(len(rows)))]
         return find_examples(*called, blocks, read_features=rows.__getitem__)
 
-    run, stopped = with_looks(run, {"problems": find_problems, "examples": find_some})
+    run, stopped = with_optional_parts(run, {"problems": find_problems, "examples": find_some})
     if run.problems is None and not run.left_out and not stopped:
         return replace(run, remarks=(*run.remarks, *not_looked_for(run.dataset))), None
     return run, stopped

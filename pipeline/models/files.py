@@ -8,23 +8,61 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from pipeline.backbones.recipe import Recipe
 from pipeline.errors import ModelError
+from pipeline.evaluation.threshold import Threshold
 from pipeline.heads import registry as heads
 from pipeline.heads.dense import DenseHead
 from pipeline.heads.estimators import Classifier
 from pipeline.models.network import Network, TunedClassifier
-
-SCHEMA = 1
-"""Version of the model folder's layout."""
+from pipeline.system.documents import (
+    DamagedError,
+    Document,
+    NewerError,
+    convert,
+    parse,
+    read_document,
+    to_json,
+    to_plain,
+)
 
 MANIFEST = "manifest.json"
 SKLEARN_FILE = "head.skops"
 KERAS_FILE = "head.weights.h5"
 _WHOLE_FILE = "model.keras"  # for use elsewhere: here it would be a second copy of the base
 KINDS = {(SKLEARN_FILE,): "sklearn", (KERAS_FILE,): "dense", (KERAS_FILE, _WHOLE_FILE): "tuned"}
+
+
+class Manifest(Document, frozen=True, kw_only=True):
+    """What `manifest.json` holds: the fields of `pipeline.models.model.Model`, and its files.
+
+    Attributes
+    ----------
+    files : dict of str to str
+        SHA-256 of each, by its name.
+    digest : str
+        That of all other fields; see `digest_of_manifest`.
+    """
+
+    head: str
+    classes: tuple[str, ...]
+    parameters: dict[str, Any]
+    recipe: dict[str, Any]
+    views: int = 1
+    augmentation: str = "none"
+    trained_on: str = ""
+    threshold: Threshold | None = None
+    files: dict[str, str]
+    digest: str = ""
+
+
+class _RunDocument(msgspec.Struct):
+    """Of a run's `run.json`, which is read in `pipeline.runs`, what tells the model to take."""
+
+    best: str
 
 
 def find_model(folder: Path, head: str | None = None) -> Path:
@@ -52,19 +90,19 @@ def find_model(folder: Path, head: str | None = None) -> Path:
             )
         return folder
     try:
-        name = head or json.loads(run_file.read_bytes())["best"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        name = head or convert(parse(run_file.read_bytes()), _RunDocument).best
+    except (OSError, DamagedError) as error:
         raise ModelError(
             f"{run_file} cannot be read: {error}.", fix="name one of the folders in models/ itself"
         ) from error
-    heads_there = sorted(path.name for path in (folder / "models").glob("*"))
-    if folder_name(str(name)) not in heads_there:
+    names = sorted(path.name for path in (folder / "models").glob("*"))
+    if folder_name(name) not in names:
         raise ModelError(
             f"the run {folder} has no head {name!r}.",
-            expected=f"one of {', '.join(heads_there)}",
+            expected=f"one of {', '.join(names)}",
             fix=f"name another head or run, or train it: `pipeline classify DATA --head {name}`",
         )
-    return folder / "models" / folder_name(str(name))
+    return folder / "models" / folder_name(name)
 
 
 def folder_name(head: str) -> str:
@@ -72,31 +110,41 @@ def folder_name(head: str) -> str:
     return head.replace(":", "--")
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write a manifest with its digest."""
+    fields = to_plain(manifest)
+    del fields["digest"]
+    fields["digest"] = digest_of_manifest(fields)
+    (folder / MANIFEST).write_text(to_json(fields))
+
+
+def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
-        schema = int(manifest["schema"])
+        content = path.read_bytes()
+        manifest = read_document(content, Manifest)
     except OSError as error:
         raise ModelError(
             f"there is no model in {folder}: {MANIFEST} cannot be read ({error.strerror}).",
             expected="a folder that `pipeline classify` wrote: runs/<name>, or one of its models",
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise damaged(folder, f"{MANIFEST} is not a manifest") from error
-    if schema > SCHEMA:
+    except NewerError as error:
         raise ModelError(
-            f"the model in {folder} is of schema version {schema}.",
-            expected=f"version {SCHEMA} or older, which is what this installation reads",
+            f"the model in {folder} is of schema version {error.version}.",
+            expected=f"version {error.known} or older, which is what this installation reads",
             fix="update cached-feature-pipeline",
-        )
-    if manifest.pop("digest", None) != digest_of_manifest(manifest):
+        ) from error
+    except DamagedError as error:
+        raise damaged(folder, f"{MANIFEST} is not a manifest: {error}") from error
+    fields = parse(content)  # as written: a manifest of an older version has fewer fields
+    if fields.pop("digest", None) != digest_of_manifest(fields):
         raise damaged(folder, f"{MANIFEST} was changed since the model was saved")
     return manifest
 
 
-def digest_of_manifest(manifest: dict[str, Any]) -> str:
-    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
+def digest_of_manifest(fields: dict[str, Any]) -> str:
+    """Give the SHA-256 of all fields but the digest, in canonical JSON."""
+    canonical = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 

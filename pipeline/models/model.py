@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,15 +31,15 @@ from pipeline.models.files import (
     KERAS_FILE,
     KINDS,
     MANIFEST,
-    SCHEMA,
     SKLEARN_FILE,
+    Manifest,
     damaged,
-    digest_of_manifest,
     load_dense,
     load_sklearn,
     load_tuned,
     read_checked,
     read_manifest,
+    write_manifest,
 )
 from pipeline.models.network import TunedClassifier
 
@@ -197,20 +196,18 @@ class Model:
 
             files = [folder / SKLEARN_FILE]
             skops.io.dump(self.estimator, files[0])
-        manifest = {
-            "schema": SCHEMA,
-            "head": self.head,
-            "classes": list(self.classes),
-            "parameters": parameters,
-            "recipe": asdict(self.recipe),
-            "views": self.views,
-            "augmentation": self.augmentation,
-            "trained_on": self.trained_on,
-            "threshold": self.threshold.to_dict() if self.threshold else None,
-            "files": {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
-        }
-        manifest["digest"] = digest_of_manifest(manifest)
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        manifest = Manifest(
+            head=self.head,
+            classes=self.classes,
+            parameters=parameters,
+            recipe=asdict(self.recipe),
+            views=self.views,
+            augmentation=self.augmentation,
+            trained_on=self.trained_on,
+            threshold=self.threshold,
+            files={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
+        )
+        write_manifest(folder, manifest)
 
     @classmethod
     def load(cls, folder: Path, *, trusted: Sequence[str] = ()) -> Model:
@@ -234,23 +231,15 @@ class Model:
         """
         manifest = read_manifest(folder)
         try:
-            files = dict(manifest["files"])
-            recipe = Recipe.from_fields(manifest["recipe"])
-            head, classes = str(manifest["head"]), tuple(manifest["classes"])
-            parameters = dict(manifest["parameters"])
-            # Models that were saved before there were views do not name them.
-            views = int(manifest.get("views", 1))
-            augmentation = str(manifest.get("augmentation", "none"))
-            trained_on = str(manifest.get("trained_on", ""))
-            fields = manifest.get("threshold")
-            threshold = Threshold.from_dict(fields) if fields else None
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise damaged(folder, f"{MANIFEST} is not a manifest") from error
+            recipe = Recipe.from_fields(manifest.recipe)
+        except ValueError as error:
+            raise damaged(folder, f"{MANIFEST} is not a manifest: {error}") from error
+        files, parameters, classes = manifest.files, manifest.parameters, manifest.classes
         kind = KINDS.get(tuple(files))
         if kind is None:
             named = " and ".join(files) or "no file"
             raise damaged(folder, f"{MANIFEST} names {named}, which is not what a head consists of")
-        _require_same_features(recipe, views, augmentation, folder)
+        _require_same_features(recipe, manifest.views, manifest.augmentation, folder)
         contents = {file: read_checked(folder, file, digest) for file, digest in files.items()}
         estimator: Classifier | TunedClassifier
         try:
@@ -268,7 +257,16 @@ class Model:
                 expected="a head that this program saved, with its own types only",
                 fix="do not use it unless you know who made it; train the model again",
             ) from error
-        return cls(recipe, head, classes, estimator, views, augmentation, trained_on, threshold)
+        return cls(
+            recipe,
+            manifest.head,
+            classes,
+            estimator,
+            manifest.views,
+            manifest.augmentation,
+            manifest.trained_on,
+            manifest.threshold,
+        )
 
 
 def _require_same_features(recipe: Recipe, views: int, augmentation: str, folder: Path) -> None:

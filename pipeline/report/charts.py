@@ -13,25 +13,27 @@ from dataclasses import dataclass, field
 from pipeline.report.words import shortened, width
 
 
-def smoothed(values: Sequence[float], factor: float = 0.8) -> list[float]:
-    """Smooth a curve: each value is `factor` of the one before and the rest of its own.
+def smoothed(values: Sequence[float]) -> list[float]:
+    """Smooth a curve: each value is 80 % of the one before and 20 % of its own.
 
     References
     ----------
     F. Chollet, *Deep Learning with Python* (Manning, 2018), section 5.3.2, ``smooth_curve``.
     """
-    found: list[float] = []
+    smooth: list[float] = []
     for value in values:
-        found.append(factor * found[-1] + (1 - factor) * value if found else value)
-    return found
+        before = smooth[-1] if smooth else value
+        smooth.append(_SMOOTHING * before + (1 - _SMOOTHING) * value)
+    return smooth
 
 
 STYLES = 8
 """Number of colours that the style sheet has for lines."""
 
+_SMOOTHING = 0.8
 _WIDTH = 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 10, 10, 40
-_NEAR = 0.4  # points closer than this are one
+_NEAR = 0.4  # points closer than this to the one before are left out
 LONGEST_CLASS, _LONGEST_ROW = 16, 22
 _ROW = 26
 
@@ -46,7 +48,7 @@ class Tick:
 
 @dataclass(frozen=True)
 class Bar:
-    """A vertical stroke: an interval."""
+    """A vertical bar: an interval."""
 
     x: float
     low: float
@@ -139,6 +141,13 @@ class Frame:
         """Place points one by one."""
         return [self.place(*point) for point in zip(x, y) if all(map(math.isfinite, point))]
 
+    def bars(self, x: Iterable[float], low: Iterable[float], high: Iterable[float]) -> list[Bar]:
+        """Place intervals one by one."""
+        return [
+            Bar(*self.place(across, bottom), self.place(across, top)[1])
+            for across, bottom, top in zip(x, low, high)
+        ]
+
     def plot(
         self,
         *,
@@ -189,12 +198,12 @@ def ticks(
     return [(number * step, f"{number * step:.{decimals}f}") for number in range(first, last + 1)]
 
 
-def limits(values: Iterable[float], *, low: float | None = None) -> tuple[float, float]:
-    """Find a range that holds all values that are numbers, with a little room."""
-    there = [value for value in values if math.isfinite(value)]
-    least, most = (min(there), max(there)) if there else (0.0, 1.0)
+def limits(values: Iterable[float]) -> tuple[float, float]:
+    """Return a range that holds all values that are numbers, with a little room."""
+    finite = [value for value in values if math.isfinite(value)]
+    least, most = (min(finite), max(finite)) if finite else (0.0, 1.0)
     room = 0.05 * ((most - least) or 1.0)
-    return (least - room if low is None else low, most + room)
+    return least - room, most + room
 
 
 @dataclass(frozen=True)
@@ -210,12 +219,11 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Intervals:
+class IntervalChart:
     """Values with their intervals, one below the other, and a value to compare with."""
 
     title: str
     summary: str
-    note: str
     width: int
     height: float
     left: float
@@ -228,7 +236,7 @@ class Intervals:
     rule_label: str
 
 
-def intervals(
+def lay_out_intervals(
     rows: Sequence[tuple[str, float, float, float, bool]],
     rule: float,
     *,
@@ -236,8 +244,7 @@ def intervals(
     summary: str,
     x_title: str,
     rule_label: str,
-    note: str = "",
-) -> Intervals:
+) -> IntervalChart:
     """Lay out rows of (label, value, low end, high end, whether it is the best)."""
     labels = [shortened(label, _LONGEST_ROW) for label, *_ in rows]
     left = 14 + 1.15 * max(map(width, labels))  # the best is bold
@@ -251,10 +258,9 @@ def intervals(
         return round(left + (value - low) / ((high - low) or 1) * (right - left), 1)
 
     bottom = 6 + _ROW * len(rows)
-    return Intervals(
+    return IntervalChart(
         title=title,
         summary=summary,
-        note=note,
         width=_WIDTH,
         height=bottom + _BOTTOM,
         left=round(left, 1),

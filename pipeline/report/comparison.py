@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from pipeline.report import figures, tables
@@ -14,15 +15,15 @@ Records = Sequence[Record]
 
 
 def labelled(names: Sequence[str], folders: Sequence[str]) -> list[str]:
-    """Call runs by their names, and those whose name is not theirs alone by their folders."""
+    """Call runs by their names, or by their folders where several have the same name."""
     return [folder if names.count(name) > 1 else name for name, folder in zip(names, folders)]
 
 
 def verdict(records: Records) -> list[str]:
-    """Say which run did best, if that can be said; the first sentence says it all."""
+    """Say which run did best, if that can be told; the first sentence gives its accuracy."""
     if not _same_data(records):
         apart = "These runs were not judged on the same images"
-        return [f"{apart}, so a difference between their figures may come from the images."]
+        return [f"{apart}, so differences between their figures may come from the images."]
     ranked = sorted(records, key=lambda record: record.best.chosen_by)
     first, second = ranked[:2]
     unranked = [learned_from(_name(record)) for record in ranked if not record.best.validation]
@@ -35,33 +36,33 @@ def verdict(records: Records) -> list[str]:
     if len(ways) > 1:
         return [
             f"No best can be named: log losses {' and '.join(sorted(ways))} cannot be compared.",
-            *(judged(_name(one), one.best, one.classes, one.judged_on) for one in ranked),
+            *(judged(_name(record), record.best, record) for record in ranked),
             *unranked,
         ]
-    sentences = [
-        judged(_name(first), first.best, first.classes, first.judged_on),
-        *by_threshold(_name(first), first.best, first),
-        chosen(f"the best heads of {len(records)} runs on the same images", first),
-    ]
+    compared = (
+        f"It cannot be compared with the runner-up, {_name(second)}: predictions for each image "
+        "are missing, or the files have other names."
+    )
     if _same_test(first, second):
-        compared = against(_name(first), first.best, _name(second), second.best, first, second)
-    else:
-        compared = (
-            f"Whether it differs from the runner-up, {_name(second)}, cannot be told: what was "
-            "predicted of each image is missing, or the files are named differently."
-        )
-    return [*sentences, compared, *unranked]
+        compared = against((_name(first), first.best, first), (_name(second), second.best, second))
+    return [
+        judged(_name(first), first.best, first),
+        *by_threshold(_name(first), first.best, first),
+        chosen(f"the best classifiers of {len(records)} runs on the same images", first),
+        compared,
+        *unranked,
+    ]
 
 
 def _way(record: Record) -> str:
-    """Tell in which way a run chose: figures that were come by in different ways are not ranked."""
-    folds = f" of {record.protocol['cv']} folds" if record.nested else ""
-    count = record.best.validation["n"] if record.best.validation else 0
+    """Say how a run chose: log losses that were measured in different ways are not ranked."""
+    folds = f" of {record.protocol.cv} folds" if record.nested else ""
+    count = record.best.validation.n if record.best.validation else 0
     return f"{record.chosen_on}{folds} ({count:,} images)"
 
 
 def _common(phrases: Iterable[str], otherwise: str) -> str:
-    """Give what is said of all runs, if it is the same."""
+    """Return the phrase of all runs, if it is the same."""
     first, *others = set(phrases)
     return otherwise if others else first
 
@@ -71,15 +72,15 @@ def _name(record: Record) -> str:
 
 
 def _same_data(records: Records) -> bool:
-    return len({record.document["dataset"]["digest"] for record in records}) == 1
+    return len({record.document.dataset.digest for record in records}) == 1
 
 
 def _same_test(first: Record, second: Record) -> bool:
     if not (first.predictions and second.predictions) or first.classes != second.classes:
         return False
-    one, other = (record.predictions[record.best.name] for record in (first, second))
-    return len(set(one.paths)) == len(one.paths) and dict(zip(one.paths, one.truth)) == dict(
-        zip(other.paths, other.truth)
+    mine, others = (record.predictions[record.best.name] for record in (first, second))
+    return len(set(mine.paths)) == len(mine.paths) and dict(zip(mine.paths, mine.truth)) == dict(
+        zip(others.paths, others.truth)
     )
 
 
@@ -90,18 +91,16 @@ def _heads(records: Records) -> Mapping[str, Any]:
         for head in record.heads
     ]
     chosen_on = _common((record.chosen_on for record in records), "where it was chosen")
+    judged_on = _common((record.judged_on for record in records), "images judged")
+    accuracies = [(_name(record), record.best, False) for record in records]
     return {
-        "table": tables.heads_table(
-            rows, ["run", "head"], f"best of its run {chosen_on}", chosen_on
-        ),
-        "judged_on": _common((record.judged_on for record in records), "images judged"),
-        "method": records[0].best.test.get("interval_method"),
+        "table": tables.heads_table(rows, ["run", "classifier"], "best in this run", chosen_on),
+        "judged_on": judged_on,
+        "method": records[0].best.test.interval_method,
         "remarks": (),
         "failed": {},
-        "chart": figures.draw_accuracies(
-            [(_name(record), record.best, False) for record in records],
-            guessing(records[0].best)[0],
-        )
+        "left_out": {},
+        "chart": figures.draw_accuracies(accuracies, guessing(records[0].best)[0], judged_on)
         if _same_data(records)
         else None,
         "reference": [],
@@ -113,7 +112,7 @@ def _curves(records: Records) -> Mapping[str, Any] | None:
         return None
     subjects = [
         figures.Subject(
-            _name(record), style, record.predictions[record.best.name], record.best.test["roc_auc"]
+            _name(record), style, record.predictions[record.best.name], record.best.test.roc_auc
         )
         for style, record in enumerate(records)
         if record.predictions
@@ -124,17 +123,15 @@ def _curves(records: Records) -> Mapping[str, Any] | None:
     return {
         "plots": figures.draw_curves(
             subjects, records[0].classes, judged_on=judged_on, chosen_on=chosen_on
-        )
-        if subjects
-        else [],
+        ),
         "problem": "; ".join(problems),
     }
 
 
 def _differences(records: Records) -> Mapping[str, Any]:
-    recorded = [dict(_recorded(record)) for record in records]
-    names = list(dict.fromkeys(name for one in recorded for name in one))
-    rows = [(name, [one.get(name, "-") for one in recorded]) for name in names]
+    settings = [dict(_settings(record)) for record in records]
+    names = list(dict.fromkeys(name for of_run in settings for name in of_run))
+    rows = [(name, [of_run.get(name, "-") for of_run in settings]) for name in names]
     return {
         "runs": [record.name for record in records],
         "rows": [row for row in rows if len(set(row[1])) > 1],
@@ -142,27 +139,27 @@ def _differences(records: Records) -> Mapping[str, Any]:
     }
 
 
-def _recorded(record: Record) -> list[tuple[str, str]]:
-    document = record.document
-    dataset = document["dataset"]
+def _settings(record: Record) -> list[tuple[str, str]]:
+    document, protocol, best = record.document, asdict(record.protocol), record.best
+    dataset = document.dataset
     return [
-        ("created", str(document["created"])),
-        ("data set", str(dataset["name"])),
-        ("digest of the data", str(dataset["digest"])[:12]),
-        *((f"{split} images", f"{sum(of.values()):,}") for split, of in dataset["images"].items()),
-        ("files that took no part", f"{len(dataset['quarantined']):,}"),
-        ("seed", str(document["seed"])),
-        *((f"protocol: {name}", text) for name, text in tables.flattened(record.protocol)),
-        ("best head", record.best.name),
-        *((f"best head: {name}", text) for name, text in tables.flattened(record.best.parameters)),
-        *((f"features: {name}", text) for name, text in tables.flattened(document["recipe"])),
-        *((f"version: {name}", text) for name, text in tables.flattened(document["versions"])),
+        ("created", document.created),
+        ("data set", dataset.name),
+        ("digest of the data", dataset.digest[:12]),
+        *((f"{split} images", f"{sum(n.values()):,}") for split, n in dataset.images.items()),
+        ("files skipped", f"{len(dataset.quarantined):,}"),
+        ("seed", str(document.seed)),
+        *((f"protocol: {name}", text) for name, text in tables.flattened(protocol)),
+        ("best classifier", best.name),
+        *((f"best classifier: {name}", text) for name, text in tables.flattened(best.parameters)),
+        *((f"features: {name}", text) for name, text in tables.flattened(document.recipe)),
+        *((f"version: {name}", text) for name, text in tables.flattened(document.versions)),
     ]
 
 
 SECTIONS: tuple[Section[Records], ...] = (
-    Section("heads", "Heads", _heads),
-    Section("curves", "Curves of the best heads", _curves),
-    Section("differences", "What is different", _differences),
+    Section("heads", "Classifiers", _heads),
+    Section("curves", "Curves of the best classifiers", _curves),
+    Section("differences", "Differences", _differences),
 )
 """What a comparison is made of, from top to bottom."""

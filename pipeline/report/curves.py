@@ -33,23 +33,23 @@ class Curve:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How often what was given a probability came true, by bins of that probability.
+    """Predicted probabilities and how often they came true, in bins of the probability.
 
     Attributes
     ----------
-    said, happened : ndarray of float64
+    predicted, observed : ndarray of float64
         Mean probability, and share of rows where it came true, of each bin that is not empty.
     low, high : ndarray of float64
-        Wilson's 95 % interval for `happened`.
+        Wilson's 95 % interval for `observed`.
     counts : ndarray of int64
         Rows in each bin.
     error : float
-        Mean difference of `said` and `happened`, weighted by `counts`: the expected calibration
+        Mean difference of `predicted` and `observed`, weighted by `counts`: the expected calibration
         error (M. P. Naeini et al., AAAI 2015).
     """
 
-    said: Floats
-    happened: Floats
+    predicted: Floats
+    observed: Floats
     low: Floats
     high: Floats
     counts: Labels
@@ -120,15 +120,15 @@ def reliability(truth: Labels, p: Floats) -> Reliability:
     Of two classes, the probability of the second; of several, that of the likeliest.
     """
     if p.shape[1] == 2:
-        said, happened = p[:, 1], truth == 1
+        predicted, observed = p[:, 1], truth == 1
     else:
-        said, happened = p.max(axis=1), call(p) == truth
-    bins = np.minimum((said * BINS).astype(np.int64), BINS - 1)
+        predicted, observed = p.max(axis=1), call(p) == truth
+    bins = np.minimum((predicted * BINS).astype(np.int64), BINS - 1)
     counts = np.bincount(bins, minlength=BINS)
-    there = counts > 0
-    counts = counts[there]
-    means = np.bincount(bins, weights=said, minlength=BINS)[there] / counts
-    shares = np.bincount(bins, weights=happened, minlength=BINS)[there] / counts
+    filled = counts > 0
+    counts = counts[filled]
+    means = np.bincount(bins, weights=predicted, minlength=BINS)[filled] / counts
+    shares = np.bincount(bins, weights=observed, minlength=BINS)[filled] / counts
     low, high = wilson_interval(shares, counts)
     error = float(np.sum(counts * np.abs(means - shares)) / counts.sum())
     return Reliability(means, shares, low, high, counts, error)
@@ -136,7 +136,7 @@ def reliability(truth: Labels, p: Floats) -> Reliability:
 
 def _one_against_others(truth: Labels, p: Floats) -> list[tuple[npt.NDArray[np.bool_], Floats]]:
     classes = [1] if p.shape[1] == 2 else range(p.shape[1])
-    pairs = [(truth == one, p[:, one]) for one in classes]
+    pairs = [(truth == label, p[:, label]) for label in classes]
     return [(positive, score) for positive, score in pairs if 0 < positive.sum() < len(truth)]
 
 

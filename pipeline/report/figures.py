@@ -1,18 +1,19 @@
-"""Charts of heads: what is drawn, what it is called, and what it says in words."""
+"""Charts of heads: what is drawn, its title, and its content in words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.analysis.learning_curve import LearningCurve
 from pipeline.report import charts, curves
-from pipeline.report.charts import Bar, Frame, Line, Plot, Rule, smoothed
-from pipeline.report.matrix import Matrix, matrix
+from pipeline.report.charts import Frame, Line, Plot, Rule, smoothed
+from pipeline.report.matrix import MatrixChart, lay_out_matrix
 from pipeline.report.words import number, shortened
-from pipeline.runs.findings import CurvePoint
-from pipeline.runs.reading import Head, Predictions
+from pipeline.runs.documents import HeadRecord
+from pipeline.runs.reading import Predictions, Record
 
 _SPELLED_OUT = 4  # with more classes, a confusion matrix is not put into words
 _PAIRS = 8
@@ -29,7 +30,7 @@ class Subject:
     style : int
         Its colour, the same in all charts.
     predictions : Predictions
-        What it says of the test images.
+        Its predictions for the test images.
     roc_auc : float or None
         Its area under the ROC curve, from `run.json`.
     """
@@ -40,22 +41,40 @@ class Subject:
     roc_auc: float | None
 
 
+def draw_curves_of(record: Record) -> dict[str, Plot]:
+    """Draw the curves of all heads of a run; none where predictions are missing."""
+    subjects = [
+        Subject(head.name, style, record.predictions[head.name], head.test.roc_auc)
+        for style, head in enumerate(record.heads)
+        if record.predictions
+    ]
+    return draw_curves(
+        subjects, record.classes, judged_on=record.judged_on, chosen_on=record.chosen_on
+    )
+
+
 def draw_curves(
     subjects: Sequence[Subject], classes: Sequence[str], *, judged_on: str, chosen_on: str
-) -> list[Plot]:
+) -> dict[str, Plot]:
     """Draw ROC, precision-recall and calibration curves; the first subject stands out.
 
-    What they are on, and where the best were chosen, are said as `Record` says it.
+    The two texts are those of `Record`.
     """
     shown = list(subjects[: charts.STYLES])
-    several = len(classes) > 2
-    about = "Mean over the classes, each against all others." if several else ""
-    about = about or f"Positive is the class {classes[1]}."
+    if not shown:
+        return {}
+    about = f"Positive is the class {classes[1]}."
+    if len(classes) > 2:
+        about = "Mean over the classes, each against all others."
     if len(shown) < len(subjects):
         about += f" The {len(shown)} best {chosen_on} are drawn."
     on = f"on {len(shown[0].predictions.truth):,} {judged_on}"
-    plots = [_roc(shown, on, about), _precision_recall(shown, on, about)]
-    return [plot for plot in plots if plot] + [_calibration(shown, on, classes)]
+    plots = {
+        "roc": _roc(shown, on, about),
+        "precision-recall": _precision_recall(shown, on, about),
+        "calibration": _calibration(shown, on, classes),
+    }
+    return {name: plot for name, plot in plots.items() if plot}
 
 
 def _roc(subjects: Sequence[Subject], on: str, about: str) -> Plot | None:
@@ -81,12 +100,12 @@ def _roc(subjects: Sequence[Subject], on: str, about: str) -> Plot | None:
 def _precision_recall(subjects: Sequence[Subject], on: str, about: str) -> Plot | None:
     frame, lines, share = Frame(), [], 0.0
     for place, subject in enumerate(subjects):
-        found = curves.precision_recall(
+        result = curves.precision_recall(
             subject.predictions.truth, subject.predictions.probabilities
         )
-        if found is None:
+        if result is None:
             return None
-        curve, area, share = found
+        curve, area, share = result
         path = frame.path(curve.x, curve.y)
         lines.append(Line(subject.style, path, subject.label, f"{area:.3f}", thin=place > 0))
     return frame.plot(
@@ -104,38 +123,31 @@ def _precision_recall(subjects: Sequence[Subject], on: str, about: str) -> Plot 
 def _calibration(subjects: Sequence[Subject], on: str, classes: Sequence[str]) -> Plot:
     frame, lines, spoken = Frame(), [], ""
     for place, subject in enumerate(subjects):
-        found = curves.reliability(subject.predictions.truth, subject.predictions.probabilities)
-        bars: list[Bar] = []
+        bins = curves.reliability(subject.predictions.truth, subject.predictions.probabilities)
+        path = frame.path(bins.predicted, bins.observed)
+        line = Line(subject.style, path, subject.label, f"{bins.error:.3f}", thin=place > 0)
         if place == 0:  # the intervals of all would hide each other
-            for x, low, high in zip(found.said, found.low, found.high):
-                across, bottom = frame.place(x, low)
-                bars.append(Bar(across, bottom, frame.place(x, high)[1]))
+            line = replace(
+                line,
+                dots=frame.dots(bins.predicted, bins.observed),
+                bars=frame.bars(bins.predicted, bins.low, bins.high),
+            )
             spoken = "; ".join(
-                f"said {said:.2f}, came true {happened:.2f} ({count:,} images)"
-                for said, happened, count in zip(found.said, found.happened, found.counts)
+                f"predicted {predicted:.2f}, observed {observed:.2f} ({count:,} images)"
+                for predicted, observed, count in zip(bins.predicted, bins.observed, bins.counts)
             )
-        lines.append(
-            Line(
-                subject.style,
-                frame.path(found.said, found.happened),
-                subject.label,
-                f"{found.error:.3f}",
-                frame.dots(found.said, found.happened) if place == 0 else [],
-                bars,
-                thin=place > 0,
-            )
-        )
+        lines.append(line)
     what = f"of {classes[1]}" if len(classes) == 2 else "of the likeliest class"
     return frame.plot(
         title="Calibration",
-        summary=f"How often a probability {what} came true, {on}. Mean difference: "
+        summary=f"Predicted probability {what} and how often it came true, {on}. Mean difference: "
         f"{_listed(lines)}. {subjects[0].label}: {spoken}.",
-        x_title=f"probability {shortened(what, 34)}",
-        y_title="share that came true",
+        x_title=f"predicted probability {shortened(what, 28)}",
+        y_title="observed share",
         lines=lines,
-        rules=[Rule(frame.path([0, 1], [0, 1]), "as often as said")],
-        note="Figures are mean differences between what was said and what came true "
-        "(expected calibration error, ten bins). Strokes are 95 % intervals.",
+        rules=[Rule(frame.path([0, 1], [0, 1]), "perfectly calibrated")],
+        note="Figures are mean differences between predicted and observed (expected calibration "
+        "error, ten bins). Bars show 95 % intervals.",
     )
 
 
@@ -143,77 +155,77 @@ def _listed(lines: Sequence[Line]) -> str:
     return ", ".join(f"{line.label} {line.figure}" for line in lines)
 
 
-def draw_confusion(head: Head, classes: Sequence[str], judged_on: str) -> Matrix:
-    """Draw a head's confusion matrix on images that are called so."""
-    confusion = head.test["confusion"]
+def draw_confusion(head: HeadRecord, record: Record) -> MatrixChart:
+    """Draw a head's confusion matrix."""
+    confusion, classes = head.test.confusion, record.classes
     in_words = " ".join(
-        f"Of {sum(row):,} {name}, "
-        + ", ".join(f"{count:,} are seen as {seen}" for seen, count in zip(classes, row))
+        f"Of {sum(row):,} {name}: "
+        + ", ".join(f"{count:,} predicted {other}" for other, count in zip(classes, row))
         + "."
         for name, row in zip(classes, confusion[:_SPELLED_OUT])
     )
     pairs = "; ".join(
-        f"{classes[truth]} seen as {classes[seen]} ({count:,})"
-        for truth, seen, count in confused(head)[:3]
+        f"{classes[truth]} predicted {classes[predicted]} ({count:,})"
+        for truth, predicted, count in confused(head)[:3]
     )
-    in_short = f"{int(np.trace(confusion)):,} of {head.test['n']:,} are right." + (
-        f" Most often wrong: {pairs}." if pairs else ""
+    in_short = f"{int(np.trace(confusion)):,} of {head.test.n:,} are correct." + (
+        f" Most often confused: {pairs}." if pairs else ""
     )
     spoken = in_words if len(classes) <= _SPELLED_OUT else in_short
-    return matrix(
+    return lay_out_matrix(
         confusion,
         classes,
         title=head.name,
-        summary=f"Confusion matrix of {head.name} on {head.test['n']:,} {judged_on}. {spoken}",
+        summary=f"Confusion matrix of {head.name} on {head.test.n:,} {record.judged_on}. {spoken}",
         note=in_words if len(classes) == 2 else in_short,
     )
 
 
-def confused(head: Head) -> list[tuple[int, int, int]]:
-    """List which class is most often taken for which: (truth, prediction, count)."""
-    counts = np.array(head.test["confusion"])
+def confused(head: HeadRecord) -> list[tuple[int, int, int]]:
+    """List the pairs of classes that are confused most often: (truth, prediction, count)."""
+    counts = np.array(head.test.confusion)
     np.fill_diagonal(counts, 0)
     order = np.argsort(-counts, axis=None, kind="stable")[:_PAIRS]
     pairs = [(*divmod(int(place), len(counts)), int(counts.flat[place])) for place in order]
     return [pair for pair in pairs if pair[2]]
 
 
-def draw_training(head: Head) -> list[Plot]:
+def draw_training(head: HeadRecord) -> list[Plot]:
     """Draw a network's loss and accuracy by epoch, as measured and smoothed."""
     return [
         _training(head, name)
         for name in ("loss", "accuracy")
-        if any(head.history.get(one) for one in (name, f"val_{name}"))
+        if any(head.history.get(key) for key in (name, f"val_{name}"))
     ]
 
 
-def _training(head: Head, name: str) -> Plot:
-    there = [
-        (style, label, head.history[key])
+def _training(head: HeadRecord, name: str) -> Plot:
+    measured = [
+        (style, label, [np.nan if value is None else value for value in head.history[key]])
         for style, label, key in ((0, "training", name), (1, "validation", f"val_{name}"))
         if head.history.get(key)
     ]
-    epochs = max(len(values) for *_, values in there)
+    epochs = max(len(values) for *_, values in measured)
     frame = Frame(
         x=(1, max(epochs, 2)),
-        y=charts.limits([value for *_, values in there for value in values]),
+        y=charts.limits(value for *_, values in measured for value in values),
         x_whole=True,
     )
     lines, words = [], []
-    for style, label, values in there:
+    for style, label, values in measured:
         x = range(1, len(values) + 1)
         path = frame.path(x, smoothed(values))
         lines.append(Line(style, path, label, dots=frame.dots(x, values)))
         words.append(f"on {label} from {values[0]:.3f} to {values[-1]:.3f}")
     rules = []
     if head.best_epoch:
-        kept = [head.best_epoch] * 2
-        rules.append(Rule(frame.path(kept, frame.y), f"weights kept: epoch {head.best_epoch}"))
-        words.append(f"the weights of epoch {head.best_epoch} were kept")
+        kept = f"weights kept: epoch {head.best_epoch}"
+        rules.append(Rule(frame.path([head.best_epoch] * 2, frame.y), kept))
+        words.append(kept)
     for epoch in head.unfrozen_after:
-        edge = [epoch + 0.5] * 2
-        rules.append(Rule(frame.path(edge, frame.y), f"layers unfrozen after {epoch}", solid=True))
-        words.append(f"layers were unfrozen after epoch {epoch}")
+        unfrozen = f"layers unfrozen after epoch {epoch}"
+        rules.append(Rule(frame.path([epoch + 0.5] * 2, frame.y), unfrozen, solid=True))
+        words.append(unfrozen)
     return frame.plot(
         title=f"{head.name}: {name}",
         summary=f"{name.capitalize()} of {head.name} over {epochs} epochs: {'; '.join(words)}.",
@@ -221,55 +233,53 @@ def _training(head: Head, name: str) -> Plot:
         y_title=name,
         lines=lines,
         rules=rules,
-        note="Dots: as measured. Lines: smoothed, so they lag behind.",
+        note="Dots: measured. Lines: smoothed, so they lag behind.",
     )
 
 
-def draw_learning_curve(points: Sequence[CurvePoint], answer: str) -> Plot:
+def draw_learning_curve(curve: LearningCurve) -> Plot:
     """Draw how accuracy grows with the number of images, with intervals."""
-    images, accuracies = zip(*((float(one.images), one.accuracy) for one in points))
-    ends = [end for one in points for end in (one.low, one.high)]
-    frame = Frame(x=(0, max(images)), y=charts.limits(ends), x_whole=True)
-    bars = []
-    for one in points:
-        across, bottom = frame.place(one.images, one.low)
-        bars.append(Bar(across, bottom, frame.place(one.images, one.high)[1]))
-    spoken = "; ".join(f"{one.images:,} images {one.accuracy:.3f}" for one in points)
+    points = curve.points
+    images = [point.images for point in points]
+    accuracies = [point.accuracy for point in points]
+    low, high = [point.low for point in points], [point.high for point in points]
+    frame = Frame(x=(0, max(images)), y=charts.limits([*low, *high]), x_whole=True)
+    spoken = "; ".join(f"{point.images:,} images {point.accuracy:.3f}" for point in points)
     line = Line(
-        0, frame.path(images, accuracies), "accuracy", "", frame.dots(images, accuracies), bars
+        0,
+        frame.path(images, accuracies),
+        "accuracy",
+        dots=frame.dots(images, accuracies),
+        bars=frame.bars(images, low, high),
     )
     return frame.plot(
         title="Accuracy by number of images",
-        summary=f"Accuracy on images that were left out, by number of images learned from: "
-        f"{spoken}. {answer}",
+        summary=f"Cross-validated accuracy by number of images learned from: {spoken}. "
+        f"{curve.answer}",
         x_title="images learned from",
         y_title="accuracy",
         lines=[line],
-        note="Cross-validated without the test images. Strokes are 95 % intervals.",
+        note="Cross-validated without the test images. Bars show 95 % intervals.",
     )
 
 
-def draw_accuracies(heads: Sequence[tuple[str, Head, bool]], guessing: float) -> charts.Intervals:
-    """Draw accuracies on test with their intervals, from (label, head, whether it is the best)."""
+def draw_accuracies(
+    heads: Sequence[tuple[str, HeadRecord, bool]], guessing: float, judged_on: str
+) -> charts.IntervalChart:
+    """Draw accuracies with their intervals, from (label, head, whether it is the best)."""
     rows = [
-        (
-            label,
-            head.test["accuracy"],
-            head.test["accuracy_low"],
-            head.test["accuracy_high"],
-            best,
-        )
+        (label, head.test.accuracy, head.test.accuracy_low, head.test.accuracy_high, best)
         for label, head, best in heads
     ]
     spoken = "; ".join(
         f"{label} {value:.3f} ({low:.3f} to {high:.3f})" for label, value, low, high, _ in rows
     )
-    return charts.intervals(
+    guess = f"always guessing the most common class: {guessing:.3f}"
+    return charts.lay_out_intervals(
         rows,
         guessing,
-        title="Accuracy on test",
-        summary=f"Accuracy on test with 95 % intervals: {spoken}. Always guessing the commonest "
-        f"class: {guessing:.3f}.",
-        x_title="accuracy, with its 95 % interval",
-        rule_label=f"always guessing the commonest class: {guessing:.3f}",
+        title="Accuracy",
+        summary=f"Accuracy on the {judged_on} with 95 % intervals: {spoken}; {guess}.",
+        x_title="accuracy with 95 % interval",
+        rule_label=guess,
     )

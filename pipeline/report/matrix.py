@@ -19,8 +19,8 @@ _SHADES = 10
 
 
 @dataclass(frozen=True)
-class Cell:
-    """A number in a matrix, and where it stands."""
+class PlacedText:
+    """A number or name in a matrix, and where it stands."""
 
     x: float
     y: float
@@ -28,7 +28,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Matrix:
+class MatrixChart:
     """A confusion matrix, drawn as shaded cells.
 
     Attributes
@@ -46,20 +46,20 @@ class Matrix:
     top: float
     side: float
     shades: list[tuple[int, str]]
-    numbers: list[Cell]
-    rows: list[Cell]
-    columns: list[Cell]
+    numbers: list[PlacedText]
+    rows: list[PlacedText]
+    columns: list[PlacedText]
     slanted: bool
 
 
-def matrix(
+def lay_out_matrix(
     confusion: Sequence[Sequence[int]],
     classes: Sequence[str],
     *,
     title: str,
     summary: str,
     note: str = "",
-) -> Matrix:
+) -> MatrixChart:
     """Lay out a confusion matrix; cells are shaded by their share of the row."""
     counts = np.asarray(confusion)
     k = len(counts)
@@ -72,7 +72,7 @@ def matrix(
     below = 26 + (longest * 0.72 + 10 if slanted else 16)
     numbered = cell >= max(_NUMBERED_CELL, width(f"{counts.max():,}") + 4)
     middle = [round(cell * (place + 0.5), 1) for place in range(k)]
-    return Matrix(
+    return MatrixChart(
         title=title,
         summary=summary,
         note=note,
@@ -83,16 +83,17 @@ def matrix(
         side=round(k * cell, 1),
         shades=_shades(counts, cell),
         numbers=[
-            Cell(middle[column], middle[row], f"{counts[row, column]:,}")
+            PlacedText(middle[column], middle[row], f"{counts[row, column]:,}")
             for row, column in np.ndindex(k, k)
         ]
         if numbered
         else [],
         rows=[
-            Cell(-6, middle[place], names[place]) for place in range(0, k, math.ceil(_LABEL / cell))
+            PlacedText(-6, middle[place], names[place])
+            for place in range(0, k, math.ceil(_LABEL / cell))
         ],
         columns=[
-            Cell(middle[place], round(k * cell, 1), names[place])
+            PlacedText(middle[place], round(k * cell, 1), names[place])
             for place in range(0, k, math.ceil(_SLANTED_LABEL / cell) if slanted else 1)
         ],
         slanted=slanted,

@@ -1,7 +1,8 @@
-"""The gallery of the mistakes that the best head was surest of."""
+"""The gallery of the best head's most confident mistakes."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,29 +10,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.analysis.examples import MISTAKES
 from pipeline.backbones.registry import get_backbone
 from pipeline.report.thumbnails import Centres, Picture, overlay, strongest
 from pipeline.report.words import common_folder
-from pipeline.runs.findings import Example, Neighbour
+from pipeline.runs.documents import ExampleRecord, NeighbourRecord
 from pipeline.runs.reading import Record
-
-MISTAKES = 24
-"""Most mistakes that are shown."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """A test image, what it is, and what the best head takes it for.
+    """A test image, its class, and its prediction by the best head.
 
     Attributes
     ----------
     number : int
         Index of the true class.
     overlay : str
-        A map of what speaks for the predicted class, as a ``data:`` URI; may be empty.
+        A map of the evidence for the predicted class, as a ``data:`` URI; may be empty.
     where : str
         Where most of that lies.
-    neighbours : sequence of (Picture, Neighbour)
+    neighbours : sequence of (Picture, NeighbourRecord)
         The most similar images that were learned from.
     """
 
@@ -42,7 +41,7 @@ class Seen:
     probability: float
     overlay: str = ""
     where: str = ""
-    neighbours: Sequence[tuple[Picture, Neighbour]] = ()
+    neighbours: Sequence[tuple[Picture, NeighbourRecord]] = ()
 
     @classmethod
     def of(
@@ -50,66 +49,59 @@ class Seen:
         path: str,
         names: tuple[int, str, str],
         p: float,
-        example: Example | None,
+        example: ExampleRecord | None,
         centres: Centres,
     ) -> Seen:
-        """Make the pictures of an image, with a map and neighbours where it was looked at."""
+        """Make the pictures of an image, with map and neighbours if it is an example."""
         picture = Picture.of(path)
         if example is None or example.predicted != names[2]:
             return cls(picture, *names, p)
-        near = [(Picture.of(one.path), one) for one in example.neighbours]
-        drawn = overlay(example.map, centres) if picture.source else ""
-        where = strongest(example.map, centres) if drawn else ""
-        return cls(picture, *names, p, drawn, where, near)
+        near = [(Picture.of(neighbour.path), neighbour) for neighbour in example.neighbours]
+        values = np.array(example.map, np.float64)
+        drawn = overlay(values, centres) if picture.source else ""
+        return cls(picture, *names, p, drawn, strongest(values, centres) if drawn else "", near)
 
 
 def show_mistakes(record: Record) -> Mapping[str, Any]:
-    """Gather the surest mistakes, and the right ones that were looked at for comparison."""
+    """Gather the most confident mistakes, and for comparison some correct predictions."""
     if not record.predictions:
         return {"problem": record.problem, "mistakes": [], "right": []}
     predictions, classes = record.predictions[record.best.name], record.classes
     wrong = np.flatnonzero(~predictions.right)
-    sureness = predictions.probabilities.max(axis=1)
-    order = wrong[np.argsort(-sureness[wrong], kind="stable")][:MISTAKES]
-    looked = record.examples
-    if looked and looked.head != record.best.name:
-        looked = None
-    closely = dict(looked.images) if looked else {}
-    size, backbone = (
-        looked.size if looked else 1,
-        get_backbone(record.document["recipe"]["backbone"]),
-    )
+    confidence = predictions.probabilities.max(axis=1)
+    order = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
+    examples = record.examples
+    if examples and examples.head != record.best.name:
+        examples = None
+    size = examples.size if examples else 1
 
     def centres(cells: int) -> npt.NDArray[np.float64]:
-        return backbone.cell_centres(cells, size) / size
+        return get_backbone(record.document.recipe["backbone"]).cell_centres(cells, size) / size
 
+    by_path = {example.path: example for example in examples.images} if examples else {}
     mistakes = []
     for place in order:
         truth, predicted = predictions.truth[place], predictions.predicted[place]
         path = predictions.paths[place]
         names = (int(truth), classes[truth], classes[predicted])
-        mistakes.append(
-            Seen.of(path, names, float(sureness[place]), closely.pop(path, None), centres)
-        )
+        example = by_path.pop(path, None)
+        mistakes.append(Seen.of(path, names, float(confidence[place]), example, centres))
     right = [
-        Seen.of(path, (0, one.label, one.predicted), one.probability, one, centres)
-        for path, one in closely.items()
-        if one.label == one.predicted
+        Seen.of(path, (0, example.label, example.predicted), example.probability, example, centres)
+        for path, example in by_path.items()
+        if example.label == example.predicted
     ]
-    folder = common_folder([one.picture.path for one in (*mistakes, *right)])
-    shown = sorted({(one.number, one.truth) for one in mistakes})
+    counts = Counter((mistake.number, mistake.truth) for mistake in mistakes)
     return {
         "problem": "",
         "best": record.best.name,
         "judged_on": record.judged_on,
         "mistakes": mistakes,
         "right": right,
-        "method": looked.method if looked and any(one.overlay for one in mistakes) else "",
-        "folder": folder,
+        "method": examples.maps if examples and any(m.overlay for m in mistakes) else "",
+        "folder": common_folder([seen.picture.path for seen in (*mistakes, *right)]),
         "total": len(wrong),
         "n": len(predictions.truth),
-        "missing": sum(not one.picture.source for one in mistakes),
-        "classes": [
-            (number, name, sum(one.number == number for one in mistakes)) for number, name in shown
-        ],
+        "missing": sum(not mistake.picture.source for mistake in mistakes),
+        "classes": [(number, name, count) for (number, name), count in sorted(counts.items())],
     }

@@ -1,4 +1,4 @@
-"""Pages: one file each, which asks for nothing outside itself."""
+"""Pages: each is one file that loads nothing else."""
 
 from __future__ import annotations
 
@@ -7,28 +7,23 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from typing import Any
 
 from pipeline.errors import PipelineError
 from pipeline.report import comparison, sections
-from pipeline.report.sections import Section
+from pipeline.report.chart_files import write_charts
+from pipeline.report.rendering import asset, page_style, render
+from pipeline.report.sections import About, Section
 from pipeline.report.verdict import verdict
-from pipeline.report.words import printable
 from pipeline.runs.reading import read_run
 from pipeline.system.files import file_errors, write_file
 
 FILE = "report.html"
 """Name of the page in a run's folder."""
 
-_TEMPLATES = Path(__file__).parent / "templates"
-
-Subject = TypeVar("Subject")
-
 
 def write_report(folder: str | Path, name: str | None = None) -> Path:
-    """Write the page of a run into its folder, from what the folder holds.
+    """Write the page of a run into its folder, and its charts as files beside it.
 
     Parameters
     ----------
@@ -40,22 +35,25 @@ def write_report(folder: str | Path, name: str | None = None) -> Path:
     Returns
     -------
     Path
-        The page. One that is there already is replaced.
+        The page. An older one is replaced, and so are the charts.
 
     Raises
     ------
     PipelineError
-        There is no run, or the page cannot be written.
+        There is no run, or a file cannot be written.
     """
     record = read_run(Path(folder), name)
-    page = _render(
+    document = record.document
+    page = _lay_out(
         record,
         sections.SECTIONS,
         title=record.name,
-        subtitle=f"run on {record.document['dataset']['name']}, {record.document['created'][:10]}",
+        subtitle=f"run on {document.dataset.name}, {document.created[:10]}",
         verdict=verdict(record),
     )
-    return _write(page, record.folder / FILE)
+    with file_errors(f"write {record.folder}"):
+        write_charts(record)
+        return write_file(record.folder / FILE, page)
 
 
 def write_comparison(folders: Sequence[str | Path], file: str | Path) -> Path:
@@ -66,7 +64,7 @@ def write_comparison(folders: Sequence[str | Path], file: str | Path) -> Path:
     folders : sequence of str or Path
         The runs' folders: two or more.
     file : str or Path
-        HTML file to write; one that is there already is replaced.
+        HTML file to write; an older one is replaced.
 
     Raises
     ------
@@ -75,7 +73,9 @@ def write_comparison(folders: Sequence[str | Path], file: str | Path) -> Path:
         be written.
     """
     if len(folders) < 2:
-        raise PipelineError("there is one run to compare.", expected="the folders of two or more")
+        raise PipelineError(
+            "a comparison of fewer than two runs.", expected="the folders of two or more"
+        )
     if len({Path(folder).resolve() for folder in folders}) < len(folders):
         raise PipelineError(
             "a run is named more than once.", expected="the folders of several runs"
@@ -83,36 +83,26 @@ def write_comparison(folders: Sequence[str | Path], file: str | Path) -> Path:
     records = [read_run(Path(folder)) for folder in folders]
     labels = comparison.labelled([record.name for record in records], list(map(str, folders)))
     records = [replace(record, name=label) for record, label in zip(records, labels)]
-    page = _render(
+    page = _lay_out(
         records,
         comparison.SECTIONS,
         title="Comparison of runs",
         subtitle=", ".join(labels),
         verdict=comparison.verdict(records),
     )
-    return _write(page, Path(file))
+    with file_errors(f"write {file}"):
+        return write_file(Path(file), page)
 
 
-def _render(subject: Subject, parts: Sequence[Section[Subject]], **header: Any) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        finalize=_finish,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["removeprefix"] = str.removeprefix
+def _lay_out(about: About, parts: Sequence[Section[About]], **header: Any) -> str:
     shown = []
     for part in parts:
-        context = part.show(subject)
+        context = part.show(about)
         if context is not None:
-            text = environment.get_template(f"{part.key}.html.j2").render(context)
-            shown.append((part.key, part.title, text))
-    style, script = (
-        (_TEMPLATES / name).read_text(encoding="utf-8") for name in ("page.css", "page.js")
-    )
-    return environment.get_template("page.html.j2").render(
+            shown.append((part.key, part.title, render(f"{part.key}.html.j2", **context)))
+    style, script = page_style(), asset("page.js")
+    return render(
+        "page.html.j2",
         **header,
         sections=shown,
         style=style,
@@ -122,17 +112,6 @@ def _render(subject: Subject, parts: Sequence[Section[Subject]], **header: Any) 
     )
 
 
-def _write(page: str, file: Path) -> Path:
-    with file_errors(f"write {file}"):
-        return write_file(file, page)
-
-
 def _hash(text: str) -> str:
-    """Name the one style, or script, that a browser may apply, in the form that policies use."""
+    """Return the SHA-256 of a style or script in the form that content policies use."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _finish(value: object) -> object:
-    """Make names printable; what a template has made is so already."""
-    is_text = isinstance(value, str) and not hasattr(value, "__html__")
-    return printable(str(value)) if is_text else value

@@ -1,4 +1,4 @@
-"""What may be wrong with the data: pictures to be looked at, and the lists they are taken from."""
+"""What may be wrong with the data: pictures to look at, and the lists they are taken from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.report import figures
-from pipeline.report.tables import Cell, Column, Row, Table
+from pipeline.report.tables import Column, TableCell, TableRow, WebTable
 from pipeline.report.thumbnails import Picture
 from pipeline.report.words import common_folder
 from pipeline.runs.reading import Record
@@ -17,73 +17,76 @@ _ROWS = 200
 
 
 def show_problems(record: Record) -> Mapping[str, Any] | None:
-    """Gather what was found, where it was looked for."""
-    found = record.findings
-    if found is None:
+    """Gather the problems, if the run was searched for them."""
+    problems = record.problems
+    if problems is None:
         return None
-    likely = [one for one in found.suspects if one.likely]
-    folder = common_folder(
-        [path for one in found.copies for path in one.paths]
-        + [one.path for one in likely]
-        + [one.path for one in found.outliers]
+    pairs, suspects, outliers = (
+        problems.duplicates.pairs,
+        problems.likely_wrong,
+        problems.outliers,
     )
+    paths = [path for pair in pairs for path in pair.paths]
+    paths += [suspect.path for suspect in suspects] + [outlier.path for outlier in outliers]
+    folder = common_folder(paths)
 
     def short(path: str) -> str:
         return path.removeprefix(folder)
 
     return {
-        "summary": found.summary,
+        "summary": problems.summary,
         "folder": folder,
         "pairs": [
-            (one, [Picture.of(path) for path in one.paths], list(map(short, one.paths)))
-            for one in found.copies[:_PAIRS]
+            (pair, [Picture.of(path) for path in pair.paths], list(map(short, pair.paths)))
+            for pair in pairs[:_PAIRS]
         ],
-        "suspects": [(one, Picture.of(one.path), short(one.path)) for one in likely[:_PICTURES]],
+        "suspects": [
+            (suspect, Picture.of(suspect.path), short(suspect.path))
+            for suspect in suspects[:_PICTURES]
+        ],
         "outliers": [
-            (one, Picture.of(one.path), short(one.path)) for one in found.outliers[:_PICTURES]
+            (outlier, Picture.of(outlier.path), short(outlier.path))
+            for outlier in outliers[:_PICTURES]
         ],
         "tables": {
             "copies": _table(
                 "copies",
-                ("image", "copy", "splits", "labels", "what is the same"),
-                "similarity",
+                ("image", "copy", "splits", "labels", "kind", "similarity"),
                 [
-                    (
-                        [
-                            *map(short, one.paths),
-                            " and ".join(one.splits),
-                            " and ".join(dict.fromkeys(one.labels)),
-                            one.kind,
-                        ],
-                        one.similarity,
-                    )
-                    for one in found.copies
+                    (*map(short, pair.paths), *map(_both, (pair.splits, pair.labels)), pair.kind)
+                    for pair in pairs
                 ],
+                [pair.similarity for pair in pairs],
             ),
             "suspects": _table(
                 "suspects",
-                ("image", "split", "label", "looks like"),
-                "margin",
-                [
-                    ([short(one.path), one.split, one.label, one.suggested], one.score)
-                    for one in likely
-                ],
+                ("image", "split", "label", "suggested", "margin"),
+                [(short(s.path), s.split, s.label, s.suggested) for s in suspects],
+                [suspect.score for suspect in suspects],
             ),
             "outliers": _table(
                 "outliers",
-                ("image", "split", "label"),
-                "score",
-                [([short(one.path), one.split, one.label], one.score) for one in found.outliers],
+                ("image", "split", "label", "score"),
+                [(short(outlier.path), outlier.split, outlier.label) for outlier in outliers],
+                [outlier.score for outlier in outliers],
             ),
         },
-        "curve": figures.draw_learning_curve(found.curve, found.answer) if found.curve else None,
+        "curve": problems.learning_curve and figures.draw_learning_curve(problems.learning_curve),
     }
 
 
+def _both(names: tuple[str, str]) -> str:
+    return " and ".join(dict.fromkeys(names))
+
+
 def _table(
-    name: str, titles: Sequence[str], figure: str, lines: Sequence[tuple[Sequence[str], float]]
-) -> tuple[Table, int]:
-    """List what was found; also tell how many lines are left out."""
-    columns = [*(Column(title, number=False, falling=False) for title in titles), Column(figure)]
-    rows = [Row([*map(Cell, texts), Cell(f"{value:.3f}", value)]) for texts, value in lines[:_ROWS]]
-    return Table(name, columns, rows, ""), len(lines) - len(rows)
+    name: str, titles: Sequence[str], texts: Sequence[Sequence[str]], values: Sequence[float]
+) -> tuple[WebTable, int]:
+    """List problems, each with a value in the last column; also count the rows left out."""
+    *names, figure = titles
+    columns = [*(Column(title, number=False, falling=False) for title in names), Column(figure)]
+    rows = [
+        TableRow([*map(TableCell, own), TableCell(f"{value:.3f}", value)])
+        for own, value in zip(texts[:_ROWS], values)
+    ]
+    return WebTable(name, columns, rows, ""), len(texts) - len(rows)

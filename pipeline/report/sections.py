@@ -1,7 +1,7 @@
 """The parts of a run's page, in their order.
 
-To add one: write a function that takes the `Record` and returns what its template needs, or None
-where there is nothing to show; put the template into `templates/`, named by the section's key; add
+To add a section: write a function that takes the `Record` and returns what its template needs, or
+None to leave the section out; put the template into `templates/`, named by the section's key; add
 a line to `SECTIONS`. What the templates may use is in `templates/parts.html.j2`. Any text may come
 from the user: the templates escape it, so leave ``|safe`` away.
 """
@@ -9,7 +9,7 @@ from the user: the templates escape it, so leave ``|safe`` away.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
 
 from pipeline.report import figures, tables
@@ -24,11 +24,11 @@ _CLASSES = 100
 _CANDIDATES = 12
 _MATRICES = 30  # with more classes, only the best head's matrix is drawn
 
-Subject = TypeVar("Subject")
+About = TypeVar("About")
 
 
 @dataclass(frozen=True)
-class Section(Generic[Subject]):
+class Section(Generic[About]):
     """One part of a page.
 
     Attributes
@@ -43,34 +43,32 @@ class Section(Generic[Subject]):
 
     key: str
     title: str
-    show: Callable[[Subject], Mapping[str, Any] | None]
+    show: Callable[[About], Mapping[str, Any] | None]
 
 
 def _heads(record: Record) -> Mapping[str, Any]:
+    document = record.document
     rows = [(head.name, head, head is record.chosen) for head in record.heads]
+    accuracies = {head.name: head.test.accuracy for head in record.heads}
     return {
         "table": tables.heads_table(
             [((name,), head, best) for name, head, best in rows],
-            ["head"],
+            ["classifier"],
             f"best {record.chosen_on}",
             record.chosen_on,
         ),
         "judged_on": record.judged_on,
-        "method": record.best.test.get("interval_method"),
+        "method": record.best.test.interval_method,
         "remarks": [
-            *(one for head in record.heads[1:] for one in by_threshold(head.name, head, record)),
-            *record.document.get("remarks", ()),
+            *(line for head in record.heads[1:] for line in by_threshold(head.name, head, record)),
+            *document.remarks,
         ],
-        "failed": {**record.document.get("failed", {}), **record.document.get("left_out", {})},
-        "chart": figures.draw_accuracies(rows, guessing(record.best)[0]),
+        "failed": document.failed,
+        "left_out": document.left_out,
+        "chart": figures.draw_accuracies(rows, guessing(record.best)[0], record.judged_on),
         "reference": [
-            (
-                one["head"],
-                one["precision"],
-                one["test"]["accuracy"],
-                next(head.test["accuracy"] for head in record.heads if head.name == one["head"]),
-            )
-            for one in record.document.get("reference", ())
+            (head.name, head.precision, head.test.accuracy, accuracies[head.name])
+            for head in document.reference
         ],
     }
 
@@ -79,38 +77,24 @@ def _confusion(record: Record) -> Mapping[str, Any]:
     heads = record.heads if len(record.classes) <= _MATRICES else record.heads[:1]
     pairs = figures.confused(record.best) if len(record.classes) > 2 else []
     return {
-        "matrices": [
-            figures.draw_confusion(head, record.classes, record.judged_on) for head in heads
-        ],
+        "matrices": [figures.draw_confusion(head, record) for head in heads],
         "judged_on": record.judged_on,
         "left_out": len(record.heads) - len(heads),
         "best": record.best.name,
         "pairs": [
             (
                 record.classes[truth],
-                record.classes[seen],
+                record.classes[predicted],
                 count,
-                sum(record.best.test["confusion"][truth]),
+                sum(record.best.test.confusion[truth]),
             )
-            for truth, seen, count in pairs
+            for truth, predicted, count in pairs
         ],
     }
 
 
 def _curves(record: Record) -> Mapping[str, Any]:
-    subjects = [
-        figures.Subject(head.name, style, record.predictions[head.name], head.test.get("roc_auc"))
-        for style, head in enumerate(record.heads)
-        if record.predictions
-    ]
-    return {
-        "plots": figures.draw_curves(
-            subjects, record.classes, judged_on=record.judged_on, chosen_on=record.chosen_on
-        )
-        if subjects
-        else [],
-        "problem": record.problem,
-    }
+    return {"plots": figures.draw_curves_of(record), "problem": record.problem}
 
 
 def _training(record: Record) -> Mapping[str, Any] | None:
@@ -119,18 +103,18 @@ def _training(record: Record) -> Mapping[str, Any] | None:
 
 
 def _data(record: Record) -> Mapping[str, Any]:
-    dataset = record.document["dataset"]
+    dataset = record.document.dataset
     return {
-        "name": dataset["name"],
-        "splits": list(dataset["images"]),
+        "name": dataset.name,
+        "splits": list(dataset.images),
         "counts": [
-            (name, [of_class.get(name, 0) for of_class in dataset["images"].values()])
+            (name, [counts.get(name, 0) for counts in dataset.images.values()])
             for name in record.classes[:_CLASSES]
         ],
         "more_classes": max(0, len(record.classes) - _CLASSES),
-        "totals": [sum(of_class.values()) for of_class in dataset["images"].values()],
-        "quarantined": dataset["quarantined"][:_FILES],
-        "quarantined_total": len(dataset["quarantined"]),
+        "totals": [sum(counts.values()) for counts in dataset.images.values()],
+        "skipped": dataset.quarantined[:_FILES],
+        "skipped_total": len(dataset.quarantined),
     }
 
 
@@ -142,25 +126,22 @@ def _settings(record: Record) -> Mapping[str, Any]:
             (
                 "Run",
                 [
-                    ("created", str(document["created"])),
-                    ("seed", str(document["seed"])),
-                    ("data set", str(document["dataset"]["name"])),
-                    ("digest of the data", str(document["dataset"]["digest"])),
+                    ("created", document.created),
+                    ("seed", str(document.seed)),
+                    ("data set", document.dataset.name),
+                    ("digest of the data", document.dataset.digest),
                 ],
             ),
-            *([("Protocol", list(tables.flattened(record.protocol)))] if record.protocol else []),
-            ("Features", list(tables.flattened(document["recipe"]))),
-            ("Versions", list(tables.flattened(document["versions"]))),
+            ("Protocol", list(tables.flattened(asdict(record.protocol)))),
+            ("Features", list(tables.flattened(document.recipe))),
+            ("Versions", list(tables.flattened(document.versions))),
         ],
         "heads": [
             (
                 head.name,
                 list(tables.flattened(head.parameters)),
                 [
-                    (
-                        tables.described(tried["parameters"]),
-                        number(tried["validation_log_loss"]),
-                    )
+                    (tables.described(tried.parameters), number(tried.validation_log_loss))
                     for tried in head.candidates[:_CANDIDATES]
                 ],
                 max(0, len(head.candidates) - _CANDIDATES),
@@ -171,8 +152,8 @@ def _settings(record: Record) -> Mapping[str, Any]:
 
 
 SECTIONS: tuple[Section[Record], ...] = (
-    Section("heads", "Heads", _heads),
-    Section("confusion", "What is taken for what", _confusion),
+    Section("heads", "Classifiers", _heads),
+    Section("confusion", "Confusion matrix", _confusion),
     Section("curves", "Curves", _curves),
     Section("training", "Training", _training),
     Section("mistakes", "Most confident mistakes", show_mistakes),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.evaluation.metrics import Metrics
 from pipeline.report.words import number
-from pipeline.runs.reading import Head
+from pipeline.runs.documents import HeadRecord
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What stands in a row, and below it; and what it is sorted by where that is not the text."""
+class TableCell:
+    """A text and what stands below it; `value` is what it is sorted by, if not by the text."""
 
     text: str
     value: float | None = None
@@ -39,15 +41,15 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """One line of a table; the best one stands out."""
 
-    cells: Sequence[Cell]
+    cells: Sequence[TableCell]
     best: bool = False
 
 
 @dataclass(frozen=True)
-class Table:
+class WebTable:
     """A table that can be sorted and filtered.
 
     Attributes
@@ -55,64 +57,67 @@ class Table:
     name : str
         What it is for, in a word; it also names the filter.
     mark : str
-        What is said of the rows that are best.
+        What is written below the names of the best rows.
     """
 
     name: str
     columns: Sequence[Column]
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
     mark: str
 
 
-# What is shown of each head: title, where it is found, whether more is better.
-_FIGURES = (
-    ("accuracy", "test", "accuracy", True),
-    ("balanced accuracy", "test", "balanced_accuracy", True),
-    ("macro F1", "test", "macro_f1", True),
-    ("ROC AUC", "test", "roc_auc", True),
-    ("average precision", "test", "average_precision", True),
-    ("log loss", "test", "log_loss", False),
-    ("Brier score", "test", "brier", False),
-    ("accuracy {chosen_on}", "validation", "accuracy", True),
-    ("log loss {chosen_on}", "validation", "log_loss", False),
+# Figures on test: title, field, whether more is better. Then those on validation.
+_TEST = (
+    ("accuracy", "accuracy", True),
+    ("balanced accuracy", "balanced_accuracy", True),
+    ("macro F1", "macro_f1", True),
+    ("ROC AUC", "roc_auc", True),
+    ("average precision", "average_precision", True),
+    ("log loss", "log_loss", False),
+    ("Brier score", "brier", False),
 )
+_VALIDATION = (("accuracy {}", "accuracy", True), ("log loss {}", "log_loss", False))
 
 
 def heads_table(
-    heads: Sequence[tuple[Sequence[str], Head, bool]],
+    heads: Sequence[tuple[Sequence[str], HeadRecord, bool]],
     names: Sequence[str],
     mark: str,
     chosen_on: str,
-) -> Table:
+) -> WebTable:
     """Put heads into a table, from (texts of the first columns, head, whether it is the best)."""
     columns = [
         *(Column(name, number=False, falling=False) for name in names),
         *(
-            Column(title.format(chosen_on=chosen_on), falling=falling)
-            for title, *_, falling in _FIGURES
+            Column(title.format(chosen_on), falling=falling)
+            for title, _, falling in _TEST + _VALIDATION
         ),
         Column("seconds", falling=False),
     ]
-    rows = [Row(_cells(texts, head), best) for texts, head, best in heads]
-    return Table("heads", columns, rows, mark)
-
-
-def _cells(texts: Sequence[str], head: Head) -> list[Cell]:
-    where = {"test": head.test, "validation": head.validation or {}}
-    return [
-        *map(Cell, texts),
-        *(_figure(where[on], key) for _, on, key, _ in _FIGURES),
-        Cell(f"{head.seconds:,.1f}", head.seconds),
+    rows = [
+        TableRow(
+            [
+                *map(TableCell, texts),
+                *(_figure(head.test, key) for _, key, _ in _TEST),
+                *(_figure(head.validation, key) for _, key, _ in _VALIDATION),
+                TableCell(f"{head.seconds:,.1f}", head.seconds),
+            ],
+            best,
+        )
+        for texts, head, best in heads
     ]
+    return WebTable("heads", columns, rows, mark)
 
 
-def _figure(figures: Mapping[str, Any], key: str) -> Cell:
-    """Give a figure with its interval, where it has one."""
-    value = figures.get(key)
-    interval = (figures.get("intervals") or {}).get(key)
-    if key == "accuracy" and "accuracy_low" in figures:
-        interval = figures["accuracy_low"], figures["accuracy_high"]
-    return Cell(number(value), value, " to ".join(map(number, interval)) if interval else "")
+def _figure(metrics: Metrics | None, key: str) -> TableCell:
+    """Write a figure with its interval, where it has one."""
+    value = getattr(metrics, key, None)
+    if metrics is None or value is None or math.isnan(value):
+        return TableCell(number(None))
+    interval = metrics.intervals.get(key)
+    if key == "accuracy":
+        interval = metrics.accuracy_low, metrics.accuracy_high
+    return TableCell(number(value), value, " to ".join(map(number, interval)) if interval else "")
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -136,4 +141,4 @@ def _written(value: object) -> str:
 
 def described(parameters: Mapping[str, Any]) -> str:
     """Write parameters in one line."""
-    return ", ".join(f"{name} {text}" for name, text in flattened(parameters)) or "none to choose"
+    return ", ".join(f"{name} {text}" for name, text in flattened(parameters)) or "no parameters"

@@ -1,4 +1,4 @@
-"""What came of a run in sentences."""
+"""What came of a run, in sentences."""
 
 from __future__ import annotations
 
@@ -6,104 +6,108 @@ import numpy as np
 
 from pipeline.evaluation.significance import corrected_t_test, disagreement, noise_verdict
 from pipeline.report.words import p_value, percent
-from pipeline.runs.reading import Head, Record
+from pipeline.runs.documents import HeadRecord
+from pipeline.runs.reading import Record
 
 
 def verdict(record: Record) -> list[str]:
-    """Say what came of a run; the first sentence says it all."""
-    best = record.best
-    nested = record.nested
-    what = "images, each judged by a fit without it," if nested else record.judged_on
-    sentences = [judged(best.name, best, record.classes, what)]
-    sentences += by_threshold(best.name, best, record)
+    """Sum a run up; the first sentence gives the accuracy."""
+    best, document = record.best, record.document
+    sentences = [judged(best.name, best, record), *by_threshold(best.name, best, record)]
     # A threshold gives accuracy up for something else, so it is not held against guessing.
-    if not best.threshold and best.test["accuracy_low"] <= guessing(best)[0]:
+    if not best.threshold and best.test.accuracy_low <= guessing(best)[0]:
         sentences.append("That is not clearly better than guessing.")
-    if nested:
-        sentences.append("The models that are kept are fitted on all images.")
+    if record.nested:
+        sentences.append("The saved models are fitted on all images.")
     if not best.validation:
         sentences.append(learned_from(best.name))
     if len(record.heads) > 1:
-        heads = f"{len(record.heads)} heads"
-        sentences.append(chosen(heads, record))
-        runner_up = record.heads[1]
-        comparison = record.document.get("comparison")
-        if comparison and comparison["test"] != "McNemar's exact test":  # that has more to say
-            sentences.append(str(comparison["sentence"]))
-        elif record.predictions:
-            sentences.append(against(best.name, best, runner_up.name, runner_up, record, record))
-        else:
-            sentences.append(
-                f"Whether it differs from the runner-up, {runner_up.name}, cannot be told: "
-                f"{record.problem}."
-            )
-    if unfinished := record.document.get("unfinished"):
-        sentences.append(f"The run was stopped before these were done: {', '.join(unfinished)}.")
-    if record.findings and record.findings.copied:
-        sentences.append(record.findings.summary[0])
+        sentences.append(chosen(f"{len(record.heads)} classifiers", record))
+        sentences.append(_against_runner_up(record))
+    if document.unfinished:
+        sentences.append(f"Stopped before these were done: {', '.join(document.unfinished)}.")
+    if record.problems and record.problems.leakage.copied:
+        sentences.append(record.problems.summary[0])
     return sentences
 
 
-def guessing(head: Head) -> tuple[float, int]:
-    """Tell how often always guessing the commonest class is right on test, and which one it is."""
-    rows = [sum(row) for row in head.test["confusion"]]
+def _against_runner_up(record: Record) -> str:
+    best, runner_up, *_ = record.heads
+    comparison = record.document.comparison
+    if comparison and comparison.test != "McNemar's exact test":  # for that, counts are added
+        return comparison.sentence
+    if record.predictions:
+        return against((best.name, best, record), (runner_up.name, runner_up, record))
+    return f"It cannot be compared with the runner-up, {runner_up.name}: {record.problem}."
+
+
+def guessing(head: HeadRecord) -> tuple[float, int]:
+    """Return the accuracy of always guessing the most common class, and which class that is."""
+    rows = [sum(row) for row in head.test.confusion]
     return max(rows) / sum(rows), int(np.argmax(rows))
 
 
-def judged(label: str, head: Head, classes: tuple[str, ...], what: str = "test images") -> str:
-    """Say how good a head is on test, with its interval, and how good guessing is."""
+def judged(label: str, head: HeadRecord, record: Record) -> str:
+    """Say how accurate a head is, with its interval, and what guessing gives."""
     test, (share, commonest) = head.test, guessing(head)
+    where = f"on {test.n:,} test images"
+    if record.nested:
+        repeats = record.protocol.repeats
+        times = f", repeated {repeats} times" if repeats > 1 else ""
+        where = f"in {record.protocol.cv}-fold cross-validation{times} ({test.n:,} images)"
     return (
-        f"{label} gets {percent(test['accuracy'])} of {test['n']:,} {what} right "
-        f"(95 % interval {percent(test['accuracy_low'])} to {percent(test['accuracy_high'])}); "
-        f"always guessing the commonest class, {classes[commonest]}, gets {percent(share)}."
+        f"{label}: {percent(test.accuracy)} correct {where}, 95 % interval "
+        f"{percent(test.accuracy_low)} to {percent(test.accuracy_high)}. Always guessing the most "
+        f"common class, {record.classes[commonest]}, gives {percent(share)}."
     )
 
 
-def by_threshold(label: str, head: Head, record: Record) -> list[str]:
+def by_threshold(label: str, head: HeadRecord, record: Record) -> list[str]:
     """Say what a head's threshold is, and what came of it; nothing if it has none."""
     if head.threshold is None:
         return []
-    how = " The figures are of thresholds chosen for each fold without it." if record.nested else ""
-    outcome = head.threshold.outcome(record.classes, head.test["confusion"])
-    return [f"By {label}'s threshold: {outcome}.{how}"]
+    how = " For each fold, the threshold was chosen without it." if record.nested else ""
+    outcome = head.threshold.outcome(record.classes, head.test.confusion)
+    return [f"Threshold of {label}: {outcome}.{how}"]
 
 
 def chosen(among: str, record: Record) -> str:
     """Say how the best was chosen."""
-    tested = "the folds tested on" if record.nested else "the test images"
+    without = "the fold it is tested on" if record.nested else "the test images"
     return (
-        f"Of {among}, it had the lowest log loss {record.chosen_on}; {tested} had no say in that."
+        f"It has the lowest log loss {record.chosen_on} of {among}, and was chosen without "
+        f"{without}."
     )
 
 
 def learned_from(label: str) -> str:
-    """Say that there is no figure on validation."""
+    """Say that there are no figures on validation."""
     return f"{label} was trained on the validation images too, so it has no figures on them."
 
 
-def against(  # noqa: PLR0917
-    label: str, head: Head, other_label: str, other: Head, record: Record, other_record: Record
-) -> str:
+Named = tuple[str, HeadRecord, Record]
+
+
+def against(best: Named, runner_up: Named) -> str:
     """Say whether a head differs from the runner-up on the same test images.
 
-    Of cross-validations, by their accuracies on the folds: what is said of images of one fold comes
-    from one fit. Where the folds are not the same, as with other features that make other copies
-    known, they differ by more, and the test is the more cautious.
+    Cross-validations are compared by their accuracies on the folds, as predictions for images of
+    one fold come from one fit. Where the folds are not the same, as with other features that make
+    other copies known, they differ by more, and the test is the more cautious.
     """
-    runner_up = (
-        f"The runner-up, {other_label}, gets {percent(other.test['accuracy'])}: the difference"
-    )
-    if head.fold_accuracies and other.fold_accuracies:
+    (label, head, record), (other_label, other, other_record) = best, runner_up
+    beginning = f"The runner-up, {other_label}, has {percent(other.test.accuracy)}: the difference"
+    if head.fold_accuracies and other.fold_accuracies and record.protocol.cv:
         pairs = zip(head.fold_accuracies, other.fold_accuracies)
-        p = corrected_t_test([one - two for one, two in pairs], folds=record.protocol["cv"])
-        return f"{runner_up} is {noise_verdict(p)} (corrected resampled t test, {p_value(p)})."
+        differences = [accuracy - other_accuracy for accuracy, other_accuracy in pairs]
+        p = corrected_t_test(differences, folds=record.protocol.cv)
+        return f"{beginning} is {noise_verdict(p)} (corrected resampled t test, {p_value(p)})."
     first, second = record.predictions[head.name], other_record.predictions[other.name]
     places = {path: place for place, path in enumerate(second.paths)}
     right = second.right[[places[path] for path in first.paths]]
-    found = disagreement(first.right, right)
+    counts = disagreement(first.right, right)
     return (
-        f"{runner_up} is {noise_verdict(found.p)} (images that one gets right and the other wrong: "
-        f"{found.only_first:,} for {label}, {found.only_second:,} for {other_label}; McNemar's "
-        f"exact test, {p_value(found.p)})."
+        f"{beginning} is {noise_verdict(counts.p)} ({counts.only_first:,} images are correct only by "
+        f"{label}, {counts.only_second:,} only by {other_label}; McNemar's exact test, "
+        f"{p_value(counts.p)})."
     )

@@ -1,93 +1,234 @@
-"""What run.json holds."""
+"""The JSON documents in a run's folder, a class for each: what is written is what is read."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-from dataclasses import asdict
-from datetime import UTC, datetime
+import math
 from typing import Any
 
-from pipeline.data.dataset import count_splits
-from pipeline.runs.run import Run
+import msgspec
+import numpy as np
 
-SCHEMA = 1
-"""Version of `run.json`."""
-
-_PACKAGES = (
-    "cached-feature-pipeline",
-    "h5py",
-    "keras",
-    "numpy",
-    "openvino",
-    "pillow",
-    "scikit-learn",
-    "scipy",
-    "skops",
-    "tensorflow",
-    "tensorflow-cpu",
-)
+from pipeline.analysis.classes import ClassProblems
+from pipeline.analysis.duplicates import Alike
+from pipeline.analysis.leakage import Leakage
+from pipeline.analysis.learning_curve import LearningCurve
+from pipeline.evaluation.metrics import Metrics
+from pipeline.evaluation.protocol import Protocol
+from pipeline.evaluation.significance import Comparison
+from pipeline.evaluation.threshold import Threshold
+from pipeline.system.documents import Document
 
 
-def _installed(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+class SkippedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that could not be used, and why."""
+
+    path: str
+    reason: str
 
 
-def describe(run: Run, seed: int) -> dict[str, Any]:
-    dataset, recipe, comparison = run.dataset, run.recipe, run.comparison
-    return {
-        "schema": SCHEMA,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "best": run.best.head,
-        "seed": seed,
-        "protocol": run.protocol.to_dict(),
-        "comparison": comparison.to_dict() if comparison else None,
-        "unfinished": list(run.unfinished),
-        "failed": run.failed,
-        "left_out": run.left_out,
-        "remarks": list(run.remarks),
-        "dataset": {
-            "name": dataset.name,
-            "classes": dataset.classes,
-            "digest": dataset.digest,
-            "images": {split: dict(counts) for split, counts in count_splits(dataset).items()},
-            "quarantined": [
-                {"path": str(bad.path), "reason": bad.reason} for bad in dataset.quarantined
-            ],
-        },
-        "recipe": {**asdict(recipe), "fingerprint": recipe.fingerprint},
-        "heads": [
-            {
-                "head": result.head,
-                "parameters": result.parameters,
-                "candidates": [
-                    {"parameters": parameters, "validation_log_loss": log_loss}
-                    for parameters, log_loss in result.candidates
-                ],
-                "seconds": round(result.seconds, 3),
-                "validation": result.validation.to_dict() if result.validation else None,
-                "test": result.test.to_dict(),
-                "history": result.history,
-                "best_epoch": result.best_epoch,
-                "unfrozen_after": list(result.phases),
-                "threshold": result.model.threshold.to_dict() if result.model.threshold else None,
-                "fold_accuracies": list(result.fold_accuracies),
-            }
-            for result in run.results
-        ],
-        "reference": [
-            {
-                "head": result.head,
-                "precision": result.model.recipe.precision,
-                "test": result.test.to_dict(),
-            }
-            for result in run.reference
-        ],
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version for name in _PACKAGES if (version := _installed(name))},
-        },
-    }
+# --- run.json -----------------------------------------------------------------------------
+
+
+class DatasetRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The data set of a run; `images` counts those of each class in each split."""
+
+    name: str
+    classes: tuple[str, ...]
+    digest: str
+    images: dict[str, dict[str, int]]
+    quarantined: list[SkippedFile]
+
+
+class CandidateRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Parameters that were tried, and what they were compared by."""
+
+    parameters: dict[str, Any]
+    validation_log_loss: float | None
+
+
+class HeadRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """One head, chosen and judged; the fields are those of `pipeline.runs.run.Result`."""
+
+    name: str = msgspec.field(name="head")
+    parameters: dict[str, Any]
+    candidates: list[CandidateRecord]
+    seconds: float
+    validation: Metrics | None
+    test: Metrics
+    history: dict[str, list[float | None]]
+    best_epoch: int
+    unfrozen_after: list[int] = []
+    threshold: Threshold | None = None
+    fold_accuracies: list[float] = []
+
+    @property
+    def chosen_by(self) -> float:
+        """What heads are compared by, the lower the better: the log loss on validation."""
+        return self.validation.log_loss if self.validation else math.inf
+
+
+class ReferenceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A head on features of a higher precision than the run's."""
+
+    name: str = msgspec.field(name="head")
+    precision: str
+    test: Metrics
+
+
+class RunDocument(Document, frozen=True, kw_only=True):
+    """What `run.json` holds; the fields are those of `pipeline.runs.run.Run`."""
+
+    created: str
+    best: str
+    seed: int
+    protocol: Protocol = Protocol()
+    comparison: Comparison | None = None
+    unfinished: list[str] = []
+    failed: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    remarks: list[str] = []
+    dataset: DatasetRecord
+    recipe: dict[str, Any]
+    heads: list[HeadRecord]
+    reference: list[ReferenceRecord] = []
+    versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.recipe.get("backbone"), str):
+            raise ValueError("the recipe names no backbone")
+        k = len(self.dataset.classes)
+        tested = [head.test for head in self.heads] + [head.test for head in self.reference]
+        for metrics in tested + [head.validation for head in self.heads if head.validation]:
+            if [len(row) for row in metrics.confusion] != [k] * k:
+                raise ValueError(f"a confusion matrix is not of shape ({k}, {k})")
+            if min(map(min, metrics.confusion)) < 0 or not any(map(any, metrics.confusion)):
+                raise ValueError("a confusion matrix does not hold counts of images")
+        names = [head.name for head in self.heads]
+        if self.best not in names or not {head.name for head in self.reference} <= set(names):
+            raise ValueError("the best head, or one of the reference, is not among the heads")
+
+
+# --- problems.json ------------------------------------------------------------------------
+
+
+class PairRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Two images that are the same, or nearly: as `pipeline.analysis.duplicates.Pair`."""
+
+    first: str
+    second: str
+    kind: str
+    similarity: float
+    splits: tuple[str, str]
+    labels: tuple[str, str]
+
+    @property
+    def paths(self) -> tuple[str, str]:
+        """The two files."""
+        return self.first, self.second
+
+
+class DuplicatesRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Images that are there more than once, and what was called a near-duplicate."""
+
+    thresholds: Alike
+    pairs: list[PairRecord]
+
+
+class SuspectRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An image whose label may be wrong: as `pipeline.analysis.labels.Suspect`."""
+
+    path: str
+    split: str
+    label: str
+    suggested: str
+    score: float
+    likely: bool
+
+
+class LabelsRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Labels to look at again: as `pipeline.analysis.labels.LabelProblems`."""
+
+    judged: int
+    estimated: int
+    suspects: list[SuspectRecord]
+
+
+class OutlierRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An image unlike the others of its class: as `pipeline.analysis.outliers.Outlier`."""
+
+    path: str
+    split: str
+    label: str
+    distance: float
+    score: float
+
+
+class ProblemsDocument(Document, frozen=True, kw_only=True):
+    """What `problems.json` holds: the fields of `pipeline.analysis.problems.Problems`."""
+
+    images: int
+    digest: str
+    summary: list[str]
+    leakage: Leakage
+    duplicates: DuplicatesRecord
+    labels: LabelsRecord
+    outliers: list[OutlierRecord]
+    classes: ClassProblems
+    learning_curve: LearningCurve | None
+    quarantined: list[SkippedFile]
+
+    def __post_init__(self) -> None:
+        if self.leakage.copied and not self.summary:
+            raise ValueError("the summary is empty")
+
+    @property
+    def likely_wrong(self) -> list[SuspectRecord]:
+        """The labels that are likely wrong, the most suspicious first."""
+        return [suspect for suspect in self.labels.suspects if suspect.likely]
+
+
+# --- examples.json ------------------------------------------------------------------------
+
+
+class NeighbourRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """An image that was learned from, and how similar it is."""
+
+    path: str
+    label: str
+    similarity: float
+
+
+class ExampleRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A test image looked at closely; `map` is what speaks for its class, by position."""
+
+    path: str
+    label: str
+    predicted: str
+    probability: float
+    neighbours: list[NeighbourRecord]
+    map: list[list[float]]
+
+
+class ExamplesDocument(Document, frozen=True, kw_only=True):
+    """What `examples.json` holds.
+
+    Attributes
+    ----------
+    head : str
+        Whose predictions they are.
+    maps : str
+        How the maps were made; see `pipeline.analysis.class_maps.find_class_maps`.
+    size : int
+        Side of the picture that the network saw, in pixels.
+    """
+
+    head: str
+    maps: str
+    size: int
+    images: list[ExampleRecord]
+
+    def __post_init__(self) -> None:
+        for example in self.images:
+            shape = np.shape(example.map)  # ragged: raises ValueError
+            if len(shape) != 2 or not 0 < min(shape) <= max(shape) <= self.size:
+                raise ValueError("a map is not a table of numbers that fits into the picture")

@@ -1,95 +1,26 @@
-"""A run's folder back into memory: `run.json`, and what was predicted of the test images."""
+"""A run's folder back into memory: its documents, and what was predicted of the test images."""
 
 from __future__ import annotations
 
 import csv
-import json
-import math
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import PipelineError
-from pipeline.evaluation.threshold import Threshold
-from pipeline.runs.findings import Examples, Findings, read_examples, read_findings
+from pipeline.evaluation.protocol import Protocol
+from pipeline.runs.documents import ExamplesDocument, HeadRecord, ProblemsDocument, RunDocument
+from pipeline.system.documents import DamagedError, Document, NewerError, read_document
 
-_SCHEMA = 1  # of run.json: the newest that is understood
-_METRICS = ("n", "accuracy", "accuracy_low", "accuracy_high", "log_loss", "confusion")
+RUN, PROBLEMS, EXAMPLES = "run.json", "problems.json", "examples.json"
+PREDICTIONS = "predictions.csv"
 
-
-@dataclass(frozen=True)
-class Head:
-    """One head as `run.json` tells of it.
-
-    Attributes
-    ----------
-    name : str
-        Its name.
-    parameters : mapping
-        What was chosen on validation.
-    candidates : sequence of mapping
-        What was tried: ``parameters`` and ``validation_log_loss``.
-    seconds : float
-        Time for all of that.
-    validation, test : mapping
-        `pipeline.evaluation.metrics.Metrics` as a mapping; `validation` is None where the validation images
-        were trained on.
-    history : mapping of str to sequence of float
-        Learning curves, for a network.
-    best_epoch : int
-        Epoch whose weights were kept, for a network.
-    unfrozen_after : sequence of int
-        Epochs after which layers were unfrozen.
-    fold_accuracies : sequence of float
-        Of a cross-validation: the accuracy on each fold of each repeat.
-    threshold : Threshold or None
-        From which probability on an image is called the positive one of two classes.
-    """
-
-    name: str
-    parameters: Mapping[str, Any]
-    candidates: Sequence[Mapping[str, Any]]
-    seconds: float
-    validation: Mapping[str, Any] | None
-    test: Mapping[str, Any]
-    history: Mapping[str, Sequence[float]]
-    best_epoch: int
-    unfrozen_after: Sequence[int]
-    fold_accuracies: Sequence[float] = ()
-    threshold: Threshold | None = None
-
-    @classmethod
-    def of(cls, fields: Mapping[str, Any], classes: int) -> Head:
-        """Check what a page cannot do without."""
-        validation = fields["validation"]
-        for metrics in filter(None, (validation, fields["test"])):
-            if np.shape(metrics["confusion"]) != (classes, classes):
-                raise ValueError("a confusion matrix of another size than the classes")
-            for name in _METRICS[:-1]:
-                float(metrics[name])
-        return cls(
-            str(fields["head"]),
-            dict(fields["parameters"]),
-            list(fields["candidates"]),
-            float(fields["seconds"]),
-            None if validation is None else dict(validation),
-            dict(fields["test"]),
-            {str(name): list(map(float, curve)) for name, curve in fields["history"].items()},
-            int(fields["best_epoch"]),
-            [int(epoch) for epoch in fields.get("unfrozen_after", ())],
-            [float(accuracy) for accuracy in fields.get("fold_accuracies", ())],
-            Threshold.from_dict(threshold) if (threshold := fields.get("threshold")) else None,
-        )
-
-    @property
-    def chosen_by(self) -> float:
-        """What heads are chosen by: the log loss on validation, and the lowest is best."""
-        return float(self.validation["log_loss"]) if self.validation else math.inf
+Kind = TypeVar("Kind", bound=Document)
 
 
 @dataclass(frozen=True)
@@ -121,7 +52,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class Record:
-    """A run as its folder tells of it.
+    """A run as its folder holds it.
 
     Attributes
     ----------
@@ -129,51 +60,53 @@ class Record:
         What to call it.
     folder : Path
         Where it is kept: a section may find files of its own there.
-    document : mapping
+    document : RunDocument
         All of `run.json`.
-    classes : tuple of str
-        Class names.
-    heads : tuple of Head
+    heads : tuple of HeadRecord
         From the best on validation, that is the lowest log loss, to the worst.
     predictions : mapping of str to Predictions
         Of the test images, by head; empty where `predictions.csv` cannot be used.
     problem : str
         Why it cannot be used, else empty.
-    findings : Findings or None
-        What is wrong with the data set, from `problems.json`.
-    examples : Examples or None
-        Test images looked at closely, from `examples.json`.
+    problems : ProblemsDocument or None
+        What is wrong with the data set, if that was looked for.
+    examples : ExamplesDocument or None
+        Test images looked at closely, if any were.
     """
 
     name: str
     folder: Path
-    document: Mapping[str, Any]
-    classes: tuple[str, ...]
-    heads: tuple[Head, ...]
+    document: RunDocument
+    heads: tuple[HeadRecord, ...]
     predictions: Mapping[str, Predictions]
     problem: str
-    findings: Findings | None
-    examples: Examples | None
+    problems: ProblemsDocument | None
+    examples: ExamplesDocument | None
 
     @property
-    def best(self) -> Head:
+    def classes(self) -> tuple[str, ...]:
+        """Class names."""
+        return self.document.dataset.classes
+
+    @property
+    def best(self) -> HeadRecord:
         """The head that did best on validation, or the first where that cannot be told."""
         return self.heads[0]
 
     @property
-    def chosen(self) -> Head | None:
+    def chosen(self) -> HeadRecord | None:
         """The same, where validation did tell."""
         return self.best if self.best.validation else None
 
     @property
-    def protocol(self) -> Mapping[str, Any]:
-        """How heads were judged; empty for runs that were written before there was a choice."""
-        return self.document.get("protocol") or {}
+    def protocol(self) -> Protocol:
+        """How heads were judged."""
+        return self.document.protocol
 
     @property
     def nested(self) -> bool:
         """Whether each image was judged, by a fit on other folds."""
-        return self.protocol.get("cv") is not None
+        return self.protocol.cv is not None
 
     @property
     def judged_on(self) -> str:
@@ -185,7 +118,7 @@ class Record:
         """Where heads and candidates were compared, as it follows "accuracy" or "best"."""
         if self.nested:
             return "on inner folds"
-        return "in cross-validation" if self.protocol.get("search") else "on validation"
+        return "in cross-validation" if self.protocol.search else "on validation"
 
 
 def read_run(folder: Path, name: str | None = None) -> Record:
@@ -201,72 +134,65 @@ def read_run(folder: Path, name: str | None = None) -> Record:
     Raises
     ------
     PipelineError
-        There is no run, or one of its JSON files cannot be understood.
+        There is no run, or one of its JSON files is damaged or of a newer version.
     """
-    file = folder / "run.json"
-    try:
-        document = json.loads(file.read_bytes())
-        schema = int(document["schema"])
-    except OSError as error:
-        raise PipelineError(
-            f"there is no run in {folder}: run.json cannot be read ({error.strerror}).",
-            expected="a folder that `pipeline classify` or `pipeline finetune` wrote",
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise _not_understood(file, error) from error
-    if schema > _SCHEMA:
-        raise PipelineError(
-            f"{file} is of schema version {schema}.",
-            expected=f"version {_SCHEMA} or older, which is what this installation reads",
-            fix="update cached-feature-pipeline",
-        )
-    try:
-        classes = tuple(map(str, document["dataset"]["classes"]))
-        heads = [Head.of(fields, len(classes)) for fields in document["heads"]]
-        best = str(document["best"])
-        # The one that was chosen is the first whatever else is equal to it.
-        heads.sort(key=lambda head: (head.name != best, head.chosen_by))
-        if not heads or heads[0].name != best:
-            raise ValueError("the best head is not among the heads")
-        for key in ("created", "seed", "recipe", "versions"):
-            document[key]
-        for key in ("name", "digest", "images", "quarantined"):
-            document["dataset"][key]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _not_understood(file, error) from error
-    predictions, problem = _read_predictions(folder / "predictions.csv", classes, heads)
+    document = read_run_document(folder)
+    # The one that was chosen is the first whatever else is equal to it.
+    heads = sorted(document.heads, key=lambda head: (head.name != document.best, head.chosen_by))
+    predictions, problem = _read_predictions(folder / PREDICTIONS, document.dataset.classes, heads)
     return Record(
         name or folder.resolve().name,
         folder,
         document,
-        classes,
         tuple(heads),
         predictions,
         problem,
-        read_findings(folder / "problems.json"),
-        read_examples(folder / "examples.json"),
+        _read_optional(folder / PROBLEMS, ProblemsDocument),
+        _read_optional(folder / EXAMPLES, ExamplesDocument),
     )
 
 
-def digest_of(folder: Path) -> str:
-    """Tell the digest of the data set that a run was made from; errors as for `read_run`."""
-    return str(read_run(folder).document["dataset"]["digest"])
+def read_run_document(folder: Path) -> RunDocument:
+    """Read `run.json` alone; errors as for `read_run`."""
+    try:
+        content = (folder / RUN).read_bytes()
+    except OSError as error:
+        raise PipelineError(
+            f"there is no run in {folder}: {RUN} cannot be read ({error.strerror}).",
+            expected="a folder that `pipeline classify` or `pipeline finetune` wrote",
+        ) from error
+    return _understand(content, folder / RUN, RunDocument)
 
 
-def recipe_of(folder: Path) -> dict[str, Any]:
-    """Tell how the images of a run became rows; errors as for `read_run`."""
-    return dict(read_run(folder).document["recipe"])
+def _read_optional(file: Path, kind: type[Kind]) -> Kind | None:
+    try:
+        content = file.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise PipelineError(f"{file} cannot be read: {error.strerror}.") from error
+    return _understand(content, file, kind, fix="delete it: the page is then made without it")
 
 
-def _not_understood(file: Path, error: Exception) -> PipelineError:
-    return PipelineError(
-        f"{file} cannot be understood: {type(error).__name__}: {error}.",
-        expected="the file as `pipeline classify` or `pipeline finetune` wrote it",
-    )
+def _understand(content: bytes, file: Path, kind: type[Kind], *, fix: str = "") -> Kind:
+    try:
+        return read_document(content, kind)
+    except NewerError as error:
+        raise PipelineError(
+            f"{file} is of schema version {error.version}.",
+            expected=f"version {error.known} or older, which is what this installation reads",
+            fix="update cached-feature-pipeline",
+        ) from error
+    except DamagedError as error:
+        raise PipelineError(
+            f"{file} cannot be understood: {error}.",
+            expected="the file as `pipeline classify` or `pipeline finetune` wrote it",
+            fix=fix,
+        ) from error
 
 
 def _read_predictions(
-    file: Path, classes: Sequence[str], heads: Sequence[Head]
+    file: Path, classes: Sequence[str], heads: Sequence[HeadRecord]
 ) -> tuple[dict[str, Predictions], str]:
     """Read what was predicted of the test images, or tell why that cannot be."""
     places = {name: place for place, name in enumerate(classes)}
@@ -288,7 +214,7 @@ def _read_predictions(
                     truth[name].append(places[line[2]])
                     predicted[name].append(places[line[4]])
                     values[name].extend(map(float, line[first:]))
-        found = {
+        predictions = {
             head.name: Predictions(
                 tuple(paths[head.name]),
                 np.array(truth[head.name], np.int64),
@@ -302,9 +228,9 @@ def _read_predictions(
     except (ValueError, KeyError, IndexError, csv.Error) as error:
         return {}, f"predictions.csv is damaged ({type(error).__name__}: {error})"
     for head in heads:
-        if not _belong(found[head.name], head.test["confusion"]):
+        if not _belong(predictions[head.name], head.test.confusion):
             return {}, "predictions.csv does not belong to this run.json: its counts differ"
-    return found, ""
+    return predictions, ""
 
 
 def _belong(predictions: Predictions, confusion: Sequence[Sequence[int]]) -> bool:

@@ -195,28 +195,21 @@ class Interrupted(KeyboardInterrupt):
         self.run = run
 
 
-def with_looks(
-    run: Run, looks: Mapping[str, Callable[[], Any]]
+def with_optional_parts(
+    run: Run, parts: Mapping[str, Callable[[], Any]]
 ) -> tuple[Run, KeyboardInterrupt | None]:
-    """Add to a run what is not needed to use it, as far as that can be had.
-
-    Parameters
-    ----------
-    run : Run
-        Its heads are done, so nothing that happens here may lose them.
-    looks : mapping of str to callable
-        What makes `Run.reference`, `Run.problems` or `Run.examples`.
+    """Add the optional parts (reference, problems, examples); note in `left_out` what failed.
 
     Returns
     -------
     run : Run
-        With what could be made; `Run.left_out` tells what could not, and why.
+        With the parts that could be made.
     stop : KeyboardInterrupt or None
-        Ctrl-C, if it came; nothing more was made then.
+        Ctrl-C, if it came; the parts after that were not tried.
     """
-    for name, look in looks.items():
+    for name, make in parts.items():
         try:
-            run = replace(run, **{name: look()})
+            run = replace(run, **{name: make()})
         except KeyboardInterrupt as stop:
             return run, stop
         except Exception as error:  # noqa: BLE001 (any library below)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +16,10 @@ from pathlib import Path
 from pipeline.analysis.problems import Problems, not_looked_for
 from pipeline.errors import PipelineError
 from pipeline.models.files import folder_name
-from pipeline.report.page import write_report
-from pipeline.report.pictures import draw_confusion, draw_history
-from pipeline.runs.documents import describe
-from pipeline.runs.reading import digest_of
+from pipeline.runs.describing import describe_examples, describe_problems, describe_run
+from pipeline.runs.reading import EXAMPLES, PREDICTIONS, PROBLEMS, RUN, read_run_document
 from pipeline.runs.run import Run
+from pipeline.system.documents import parse, to_json
 from pipeline.system.files import file_errors, write_file
 
 RUNS = Path("runs")
@@ -29,7 +27,7 @@ RUNS = Path("runs")
 
 
 def run_folder(runs: Path, name: str | None, default: str) -> Path:
-    """Find a run's folder, which is not there yet.
+    """Choose a run's folder, which does not exist yet.
 
     Parameters
     ----------
@@ -38,12 +36,12 @@ def run_folder(runs: Path, name: str | None, default: str) -> Path:
     name : str or None
         Name of the run's own folder.
     default : str
-        What it is called where no name is given, with a number if that is taken.
+        Its name where none is given, with a number if that is taken.
 
     Raises
     ------
     PipelineError
-        The name is taken, or is no plain folder name.
+        The name is taken, or is not a plain folder name.
     """
     if name is None:
         names = itertools.chain([default], (f"{default}-{number}" for number in itertools.count(2)))
@@ -60,27 +58,35 @@ def run_folder(runs: Path, name: str | None, default: str) -> Path:
     return runs / name
 
 
-def write_run(run: Run, runs: Path, name: str | None, *, seed: int) -> Run:
-    """Write a run under a temporary name, and give it its own when everything is there.
+Draw = Callable[[Path, str], object]
+"""Adds to a run's folder what is drawn from it, given the name that the run will have."""
+
+
+def write_run(
+    run: Run, runs: Path, name: str | None, *, seed: int, draw: Draw | None = None
+) -> Run:
+    """Write a run under a temporary name, and rename it when everything is in its folder.
 
     Parameters
     ----------
     run : Run
-        What is to be kept; its `folder` is not looked at.
+        What to write; its `folder` is ignored.
     runs, name
         As for `run_folder`; the default is the data set's name.
     seed : int
-        What the run was started with, to be noted in `run.json`.
+        Noted in `run.json`.
+    draw : callable, optional
+        Writes the page, from what is in the folder by then.
 
     Returns
     -------
     Run
-        The same with the folder that it is kept in now.
+        The same with its folder.
 
     Raises
     ------
     PipelineError
-        The name is taken or cannot be one, or the folder cannot be written.
+        The name is taken or cannot be a folder's, or the folder cannot be written.
     """
     try:
         runs.mkdir(parents=True, exist_ok=True)
@@ -88,8 +94,8 @@ def write_run(run: Run, runs: Path, name: str | None, *, seed: int) -> Run:
             folder = Path(tempfile.mkdtemp(prefix=".run-", dir=runs))
             try:
                 folder.chmod(0o755)
-                _write_contents(replace(run, folder=folder), seed)
-                return replace(run, folder=_move(folder, runs, name, run.dataset.name or "run"))
+                _write_contents(run, folder, seed)
+                return replace(run, folder=_rename(folder, run, runs, name, draw))
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
@@ -101,9 +107,9 @@ def write_run(run: Run, runs: Path, name: str | None, *, seed: int) -> Run:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Let nothing stop it for the seconds that writing takes: what is written may have taken hours.
+    """Ignore Ctrl-C and SIGTERM for the seconds that writing takes: it may hold hours of work.
 
-    Neither Ctrl-C nor SIGTERM. Only the main thread can, and only the main thread gets them.
+    Signals are handled by the main thread alone, so others need not do anything.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -117,13 +123,8 @@ def _undisturbed() -> Iterator[None]:
             signal.signal(number, handler or signal.SIG_DFL)  # None: set by another language
 
 
-def add_problems(folder: Path, problems: Problems) -> Path:
-    """Put what was found wrong with a run's data set into its folder, and onto its page.
-
-    Returns
-    -------
-    Path
-        The page.
+def add_problems(folder: Path, problems: Problems) -> None:
+    """Put what was found wrong with a run's data set into the run's folder.
 
     Raises
     ------
@@ -131,53 +132,40 @@ def add_problems(folder: Path, problems: Problems) -> Path:
         There is no run, it was made from other images, labels or splits, or its folder cannot be
         written.
     """
-    if digest_of(folder) != problems.dataset.digest:
+    if read_run_document(folder).dataset.digest != problems.dataset.digest:
         raise PipelineError(
             f"the run in {folder} was made from other images, labels or splits.",
             expected="the run's data set, with its --seed",
         )
-    document = json.loads((folder / "run.json").read_bytes())
-    said = not_looked_for(problems.dataset)  # what is no longer so, or is among the problems now
-    document["remarks"] = [one for one in document.get("remarks", ()) if one not in said]
-    for part, found in (("problems", problems.to_dict()), ("run", document)):
-        with file_errors(f"write {folder / part}.json"):
-            write_file(folder / f"{part}.json", json.dumps(found, indent=2) + "\n")
-    return write_report(folder)
+    document = parse((folder / RUN).read_bytes())  # as it is: fields not known here stay
+    obsolete = not_looked_for(problems.dataset)  # they are among the problems now
+    remarks = document.get("remarks", ())
+    document["remarks"] = [remark for remark in remarks if remark not in obsolete]
+    with file_errors(f"write {folder}"):
+        write_file(folder / PROBLEMS, to_json(describe_problems(problems)))
+        write_file(folder / RUN, to_json(document))
 
 
-def _write_contents(run: Run, seed: int) -> None:
-    dataset, folder = run.dataset, run.folder
+def _write_contents(run: Run, folder: Path, seed: int) -> None:
     for result in run.results:
-        name = folder_name(result.head)
-        result.model.save(folder / "models" / name)
-        draw_confusion(
-            result.test.confusion,
-            dataset.classes,
-            f"{dataset.name}: {result.head} on test",
-            folder / f"confusion-{name}.png",
-        )
-        if result.history:
-            draw_history(
-                result.history,
-                result.best_epoch,
-                folder / f"history-{name}.png",
-                result.phases,
-            )
-    _write_predictions(run, folder / "predictions.csv")
-    for part, found in (
-        ("run", describe(run, seed)),
-        ("problems", run.problems and run.problems.to_dict()),
-        ("examples", run.examples and run.examples.to_dict()),
-    ):
-        if found:
-            (folder / f"{part}.json").write_text(json.dumps(found, indent=2) + "\n")
+        result.model.save(folder / "models" / folder_name(result.head))
+    write_predictions(run, folder / PREDICTIONS)
+    documents = {
+        RUN: describe_run(run, seed),
+        PROBLEMS: run.problems and describe_problems(run.problems),
+        EXAMPLES: run.examples and describe_examples(run.examples),
+    }
+    for file, document in documents.items():
+        if document:
+            (folder / file).write_text(to_json(document))
 
 
-def _move(folder: Path, runs: Path, name: str | None, default: str) -> Path:
-    """Write a run's page and move it to its name, which another process may have taken by now."""
+def _rename(folder: Path, run: Run, runs: Path, name: str | None, draw: Draw | None) -> Path:
+    """Draw the page, which names the run, and give the folder that name, if it is still free."""
     while True:
-        target = run_folder(runs, name, default)
-        write_report(folder, target.name)  # the page tells it
+        target = run_folder(runs, name, run.dataset.name or "run")
+        if draw:
+            draw(folder, target.name)
         try:
             return folder.rename(target)
         except OSError:  # a folder that is not empty cannot be replaced, so no run is lost
@@ -185,16 +173,16 @@ def _move(folder: Path, runs: Path, name: str | None, default: str) -> Path:
                 raise
 
 
-def _write_predictions(run: Run, file: Path) -> None:
+def write_predictions(run: Run, file: Path) -> None:
+    """Write what each head predicts of each image as CSV."""
     dataset = run.dataset
-    # Names of files are bytes to the system: what is no text comes out as it went in.
+    # Names of files are bytes to the system: what is not text comes out as it went in.
     with file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         writer = csv.writer(stream)
         probabilities = (f"probability of {name}" for name in dataset.classes)
         writer.writerow(["path", "split", "label", "head", "predicted", *probabilities])
         for result in run.results:
             columns = (dataset.paths, dataset.splits, dataset.targets.labels, result.predicted)
-            for path, split, label, called, values in zip(*columns, result.probabilities):
-                predicted = dataset.classes[called]
-                row = [path, split, dataset.classes[label], result.head, predicted]
-                writer.writerow(row + values.tolist())
+            for path, split, label, predicted, values in zip(*columns, result.probabilities):
+                names = (dataset.classes[label], result.head, dataset.classes[predicted])
+                writer.writerow([path, split, *names, *values.tolist()])

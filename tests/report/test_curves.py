@@ -63,12 +63,12 @@ def test_there_is_no_curve_where_all_are_of_one_class():
 def test_reliability_gathers_what_was_said_and_what_happened():
     p = np.array([[0.95, 0.05], [0.96, 0.04], [0.1, 0.9], [0.08, 0.92], [0.0, 1.0], [0.45, 0.55]])
     found = curves.reliability(np.array([0, 1, 1, 1, 0, 1]), p)
-    assert found.said == pytest.approx([0.045, 0.55, (0.9 + 0.92 + 1) / 3])
-    assert found.happened == pytest.approx([0.5, 1, 2 / 3])
+    assert found.predicted == pytest.approx([0.045, 0.55, (0.9 + 0.92 + 1) / 3])
+    assert found.observed == pytest.approx([0.5, 1, 2 / 3])
     assert found.counts.tolist() == [2, 1, 3]
     differences = [0.455, 0.45, 0.94 - 2 / 3]
     assert found.error == pytest.approx(np.average(differences, weights=[2, 1, 3]))
-    for count, share, low, high in zip(found.counts, found.happened, found.low, found.high):
+    for count, share, low, high in zip(found.counts, found.observed, found.low, found.high):
         exact = binomtest(round(share * count), count).proportion_ci(method="wilson")
         assert (low, high) == pytest.approx((exact.low, exact.high))
 
@@ -76,5 +76,5 @@ def test_reliability_gathers_what_was_said_and_what_happened():
 def test_of_several_classes_reliability_is_that_of_the_likeliest():
     p = np.array([[0.7, 0.2, 0.1], [0.1, 0.72, 0.18], [0.1, 0.12, 0.78], [0.4, 0.35, 0.25]])
     found = curves.reliability(np.array([0, 2, 2, 1]), p)
-    assert found.said == pytest.approx([0.4, (0.7 + 0.72 + 0.78) / 3])
-    assert found.happened == pytest.approx([0, 2 / 3])
+    assert found.predicted == pytest.approx([0.4, (0.7 + 0.72 + 0.78) / 3])
+    assert found.observed == pytest.approx([0, 2 / 3])

@@ -1,0 +1,35 @@
+"""The views of an image on one sheet."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+_COLUMNS = 4
+_SIDE = 300  # pixels: smaller views are enlarged to it
+_MARGIN = 12
+_TEXT = 20
+
+
+def draw_sheet(pictures: npt.NDArray[np.uint8]) -> Image.Image:
+    """Draw pictures side by side, and below each its number, from 0.
+
+    `pictures` has shape (n, height, width, 3).
+    """
+    scale = max(1, round(_SIDE / max(pictures.shape[1:3])))
+    height, width = (side * scale for side in pictures.shape[1:3])
+    columns = min(len(pictures), _COLUMNS)
+    rows = -(-len(pictures) // columns)
+    across, down = width + _MARGIN, height + _TEXT + _MARGIN
+    sheet = Image.new("RGB", (columns * across + _MARGIN, rows * down + _MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(_TEXT * 0.75)
+    for number, pixels in enumerate(pictures):
+        row, column = divmod(number, columns)
+        left, top = _MARGIN + column * across, _MARGIN + row * down
+        view = Image.fromarray(pixels).resize((width, height), Image.Resampling.NEAREST)
+        sheet.paste(view, (left, top))
+        middle = (left + width / 2, top + height + _TEXT / 2)
+        draw.text(middle, str(number), "black", font, anchor="mm")
+    return sheet
