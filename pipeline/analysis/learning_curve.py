@@ -68,7 +68,7 @@ class LearningCurve:
         elif self.high < 1:
             answer = f"{brought}: more images of the same kind would help little, if at all."
         else:
-            answer = f"{brought}: within noise, so it cannot be told whether more would help."
+            answer = f"{brought}: within noise, so more images may help or not."
         object.__setattr__(self, "answer", answer)
 
 

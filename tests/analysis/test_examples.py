@@ -1,7 +1,6 @@
 """Test images looked at one by one: the right ones are chosen, and what is said of them is so."""
 
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from pipeline.backbones.registry import make_recipe
 from pipeline.data.dataset import Dataset
 from pipeline.heads.registry import get_head
 from pipeline.models.model import Model
+from pipeline.runs.describing import describe_examples
 
 RECIPE = dataclasses.replace(make_recipe(size=64, precision="float32"), shape=(2, 2, 6))
 
@@ -65,7 +65,7 @@ def test_what_a_fold_called_an_image_decides_what_is_a_mistake_and_not_the_model
     called[[200, 250]] = (called[[200, 250]] + 1) % 3
     found = find_examples(model, dataset, p, rows.__getitem__, predicted=called)
     assert {*found.places[:2]} == {200, 250}
-    names = [one["predicted"] for one in found.to_dict()["images"]]
+    names = [example.predicted for example in describe_examples(found).images]
     assert names == [dataset.classes[called[place]] for place in found.places]
 
 
@@ -97,12 +97,12 @@ def test_without_features_there_are_no_neighbours(fitted):
 
 def test_the_document_names_files_and_classes(fitted):
     found, p = look(*fitted)
-    document = json.loads(json.dumps(found.to_dict()))
-    assert (document["head"], document["maps"], document["size"]) == ("logistic", "weights", 64)
+    document = describe_examples(found)
+    assert (document.head, document.maps, document.size) == ("logistic", "weights", 64)
     place = found.places[0]
-    first = document["images"][0]
-    assert first["path"] == f"{place}.png"
-    assert first["label"] == fitted[1].classes[place % 3] != first["predicted"]
-    assert first["probability"] == p[place].max()
-    assert first["neighbours"][0]["path"] == f"{found.neighbours[0][0].place}.png"
-    np.testing.assert_allclose(first["map"], found.maps.values[0], rtol=1e-3)
+    first = document.images[0]
+    assert first.path == f"{place}.png"
+    assert first.label == fitted[1].classes[place % 3] != first.predicted
+    assert first.probability == p[place].max()
+    assert first.neighbours[0].path == f"{found.neighbours[0][0].place}.png"
+    np.testing.assert_allclose(first.map, found.maps.values[0], rtol=1e-3)

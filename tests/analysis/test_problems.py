@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import tracemalloc
 from pathlib import Path
 
@@ -31,6 +30,9 @@ from pipeline.data.dataset import Dataset
 from pipeline.data.targets import Targets
 from pipeline.evaluation.groups import join_groups
 from pipeline.heads.registry import get_head
+from pipeline.runs.describing import describe_problems
+from pipeline.runs.documents import ProblemsDocument
+from pipeline.system.documents import read_document, to_json
 
 
 def photographs(count, seed=0):
@@ -466,7 +468,7 @@ def test_within_noise_it_is_not_told_whether_more_images_help():
     curve = LearningCurve(points, 1.0, -2.5, 4.5)
     assert curve.answer == (
         "Going from 50 to 100 images brought +1.0 points of accuracy (95 % interval -2.5 to +4.5): "
-        "within noise, so it cannot be told whether more images would help."
+        "within noise, so more images may help or not."
     )
 
 
@@ -525,13 +527,13 @@ def test_everything_is_found_at_once(planted):
     assert found.leakage.accuracy_of_rest == right.mean() < 1
     assert {suspect.place for suspect in found.labels.suspects[:2]} == {20, 200}
     assert found.curve.points[-1].images == 144  # four fifths of what is not test
-    document = json.loads(json.dumps(found.to_dict()))
-    assert document["summary"] == list(found.summary())
-    assert document["labels"]["suspects"][0]["path"] in {"20.png", "200.png"}
-    pair = document["duplicates"]["pairs"][0]
-    assert (pair["first"], pair["second"]) == ("10.png", "230.png")
-    assert (pair["splits"], pair["labels"]) == (["train", "test"], ["cat", "cat"])
-    assert document["learning_curve"]["answer"] == found.curve.answer
+    document = read_document(to_json(describe_problems(found)), ProblemsDocument)
+    assert document.summary == list(found.summary())
+    assert document.likely_wrong[0].path in {"20.png", "200.png"}
+    pair = document.duplicates.pairs[0]
+    assert pair.paths == ("10.png", "230.png")
+    assert (pair.splits, pair.labels) == (("train", "test"), ("cat", "cat"))
+    assert document.learning_curve == found.curve
 
 
 def test_what_is_given_is_not_computed_again(planted):
@@ -646,7 +648,7 @@ def test_quickly_is_everything_but_the_curve_and_only_for_so_many_images(planted
     same = find_problems(
         dataset, rows, build=logistic, predicted=dataset.targets.labels, repeats=0, seed=3
     )
-    assert found.to_dict() == same.to_dict()
+    assert describe_problems(found) == describe_problems(same)
     assert found.curve is None
     monkeypatch.setattr(problems, "QUICK", 239)
     assert find_problems_quickly(dataset, rows, dataset.targets.labels) is None

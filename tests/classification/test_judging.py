@@ -370,7 +370,7 @@ def test_a_run_of_a_cross_validation_says_so_and_its_page_can_be_made(place):
     assert "120 images, each judged by a fit without it (4 folds, 2 times)" in str(run)
     assert "The models are fitted on all images" in str(run)
     document = run_json(run)
-    assert document["protocol"] == Protocol(cv=4, repeats=2).to_dict()
+    assert document["protocol"] == dataclasses.asdict(Protocol(cv=4, repeats=2))
     assert document["dataset"]["images"]["test"] == {"blue": 60, "red": 60}
     assert all(len(head["fold_accuracies"]) == 8 for head in document["heads"])
     assert document["comparison"]["test"] == "corrected resampled t test"
@@ -404,7 +404,7 @@ def test_a_threshold_is_chosen_on_validation_images_and_kept_with_the_model(plac
     assert np.array_equal(result.predicted, said)
     assert not np.array_equal(said, result.probabilities.argmax(axis=1))
     assert result.test == evaluate(data.targets.labels[90:], result.probabilities[90:], said[90:])
-    assert run_json(run)["heads"][0]["threshold"] == found.to_dict()
+    assert run_json(run)["heads"][0]["threshold"] == dataclasses.asdict(found)
     predictions = read_run(run.folder).predictions["logistic"]
     assert np.array_equal(predictions.predicted, said[90:])
     rule = f"called blue when P(blue) >= {found.value:.3f}, chosen for recall 0.9"

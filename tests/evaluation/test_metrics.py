@@ -1,14 +1,13 @@
 """Metrics and their intervals, compared with scikit-learn's and with resampling row by row."""
 
-import json
-
 import numpy as np
 import pytest
 from scipy.stats import binomtest
 from sklearn import metrics
 
 from pipeline.errors import PipelineError
-from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.metrics import Metrics, evaluate
+from pipeline.system.documents import convert, parse, to_json
 
 
 def two_columns(p):
@@ -237,10 +236,10 @@ def test_log_loss_of_a_confident_mistake_is_large_but_finite():
     assert 30 < evaluate([0], [[0.0, 1.0]]).log_loss < 40
 
 
-def test_dictionary_survives_json():
-    result = evaluate([0, 1, 1], two_columns([0.2, 0.7, 0.4])).to_dict()
-    assert json.loads(json.dumps(result)) == result
-    assert result["confusion"] == [[1, 0], [1, 1]]
+def test_metrics_survive_json():
+    result = evaluate([0, 1, 1], two_columns([0.2, 0.7, 0.4]))
+    assert result.confusion == ((1, 0), (1, 1))
+    assert convert(parse(to_json(result)), Metrics) == result
 
 
 @pytest.mark.parametrize(

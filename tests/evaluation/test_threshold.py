@@ -1,13 +1,12 @@
 """The threshold chosen for each aim, and what happens if the aim cannot be reached."""
 
-import json
-
 import numpy as np
 import pytest
 from sklearn import metrics
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.threshold import Aim, Threshold, choose_threshold
+from pipeline.system.documents import convert, parse, to_json
 
 
 def two_columns(p):
@@ -117,7 +116,8 @@ def test_an_aim_is_written_as_the_user_typed_it(text):
 
 def test_a_threshold_survives_json_and_invalid_fields_are_refused():
     threshold = Threshold(0, 0.25, "f1")
-    assert Threshold.from_dict(json.loads(json.dumps(threshold.to_dict()))) == threshold
+    fields = parse(to_json(threshold))
+    assert convert(fields, Threshold) == threshold
     for change in ({"value": 2}, {"value": "nan"}, {"positive": 2}):
-        with pytest.raises(ValueError, match="not a probability"):
-            Threshold.from_dict({**threshold.to_dict(), **change})
+        with pytest.raises(ValueError, match="a probability|Expected `float`"):
+            convert({**fields, **change}, Threshold)

@@ -347,7 +347,7 @@ def test_weights_that_do_not_fit_the_manifest_are_refused(intact, tmp_path, chan
         {"engine": "other"},
         {"layer": "block6_pool"},
         {"augmentation": "flip"},
-        {"size": "64"},
+        {"size": 65},
         {"calibration": "1 2 3"},
     ],
     ids=lambda other: next(iter(other)),
