@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline import report
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import make_recipe
-from pipeline.classification import experiment as classification
-from pipeline.classification.experiment import classify
+from pipeline.classification import experiment, extras, in_memory
 from pipeline.data.dataset import Dataset
 from pipeline.data.targets import Targets
+from pipeline.evaluation.protocol import Protocol
+from pipeline.features.extractor import Extractor
 from pipeline.features.store import FeatureStore
+from pipeline.runs.listener import RunListener
 
 # What a shell starts in the background ignores Ctrl-C, and so do its children.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -132,10 +133,28 @@ class Workplace:
                 "recipe": self.recipe,
                 "cache": self.folder / "cache",
                 "runs": self.runs,
-                "backbone": no_network,
+                "forward": no_network,
                 **settings,
             },
         )
+
+
+class Hears(RunListener):
+    """Calls a function for what it hears: `Hears(judged=results.append)`."""
+
+    def __init__(self, **functions):
+        for name, function in functions.items():
+            assert hasattr(RunListener, name)
+            setattr(self, name, function)
+
+
+def classify(data, heads="all", **settings):
+    """Classify with the settings of protocol and extractor given by their names."""
+    parts = {}
+    for part, kind in (("protocol", Protocol), ("extractor", Extractor)):
+        names = {field.name for field in dataclasses.fields(kind)} & set(settings)
+        parts[part] = kind(**{name: settings.pop(name) for name in names})
+    return experiment.classify(data, heads, **parts, **settings)
 
 
 def relabelled(dataset, labels, classes=None):
@@ -155,10 +174,14 @@ def place_with_pictures(tmp_path, recipe):
 @pytest.fixture
 def place(place_with_pictures, monkeypatch):
     """Leave out the drawing and the looking closer, which take longer than all the rest."""
-    for name in ("find_problems_quickly", "find_examples"):
-        monkeypatch.setattr(classification, name, lambda *args, **options: None)
-    monkeypatch.setattr(report, "draw_confusion", lambda *args: args[-1].touch())
-    monkeypatch.setattr(report, "draw_history", lambda *args: args[2].touch())
+    monkeypatch.setattr(in_memory, "find_problems_quickly", lambda *args, **options: None)
+    monkeypatch.setattr(extras, "find_examples", lambda *args, **options: None)
+    for name, place in (("draw_confusion", -1), ("draw_history", 2)):
+        monkeypatch.setattr(
+            f"pipeline.runs.writing.{name}",
+            lambda *args, place=place: args[place].touch(),
+            raising=False,
+        )
     return place_with_pictures
 
 

@@ -172,8 +172,8 @@ def _extracted(
     if reason is not None:
         listener.streaming(reason)
     extraction = extractor.make(plan, listener)
+    extraction.dataset.check_learnable()
     if extraction.dataset is not dataset:  # some images could not be read
-        extraction.dataset.check_learnable()
         protocol.check(extraction.dataset)
     dataset = protocol.judged(extraction.dataset)
     setting = Setting(dataset, extraction.recipe, protocol, order.seed)

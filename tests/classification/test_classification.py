@@ -1,26 +1,35 @@
 """Who is fitted on what, chosen by what and judged on what; which heads, and which data."""
 
 import dataclasses
-import json
 import signal
 from pathlib import Path
 from types import SimpleNamespace
 
+import h5py
 import numpy as np
 import pytest
-from conftest import CountingBackbone, files_in, no_network, paint, relabelled, run_json
+from conftest import (
+    CountingBackbone,
+    Hears,
+    classify,
+    files_in,
+    no_network,
+    paint,
+    relabelled,
+    run_json,
+)
 
-from pipeline.backbones.registry import make_recipe
 from pipeline.classification import experiment as classification
 from pipeline.classification import fitting
-from pipeline.classification.experiment import classify
-from pipeline.cli.classify import print_augmentation, print_reference
+from pipeline.classification.in_memory import RowsInMemory
+from pipeline.cli.classify import print_augmentation
 from pipeline.data.augmentation import PRESETS, get_augmentation
 from pipeline.data.loading import load_dataset
 from pipeline.errors import DataError, PipelineError, StoreError
 from pipeline.evaluation.metrics import evaluate
-from pipeline.features import extractor as extraction
 from pipeline.features.exchange import export_features
+from pipeline.features.extractor import Extractor, extract
+from pipeline.features.keys import keys
 from pipeline.features.store import FeatureStore
 from pipeline.features.views import Views
 from pipeline.heads.registry import HEADS, Head
@@ -81,7 +90,7 @@ def test_candidates_are_fitted_on_train_and_the_chosen_one_again_on_train_and_va
 ):
     data = place.data()
     result = place.classify(data, ["one"], seed=7).results[0]
-    rows = FeatureStore(place.folder / "cache", place.recipe).read(extraction.keys(data))
+    rows = FeatureStore(place.folder / "cache", place.recipe).read(keys(data))
     rows = rows.reshape(len(data), -1)
     fits = [entry for entry in recorded["one"] if entry[0] == "fit"]
     assert [entry[1] for entry in fits] == [0.99, 0.7, 0.55, result.parameters["certainty"]]
@@ -176,7 +185,7 @@ def test_test_figures_are_those_of_the_kept_probabilities_on_the_test_split(plac
     assert result.test == evaluate(data.targets.labels[90:], result.probabilities[90:])
     assert result.test.n == 30
     assert result.validation.n == 30
-    flat = FeatureStore(place.folder / "cache", place.recipe).read(extraction.keys(data))
+    flat = FeatureStore(place.folder / "cache", place.recipe).read(keys(data))
     assert np.array_equal(result.probabilities, result.model.probabilities(flat))
 
 
@@ -258,7 +267,7 @@ def test_each_result_is_told_as_soon_as_it_is_there(place):
     place.classify(
         place.data(),
         ["logistic", "knn"],
-        on_result=lambda result: told.append((result.head, place.runs.exists())),
+        listener=Hears(judged=lambda result: told.append((result.head, place.runs.exists()))),
     )
     assert told == [("logistic", False), ("knn", False)]
 
@@ -267,15 +276,15 @@ def test_rows_that_are_missing_are_made_first_and_only_those(photos, recipe, bac
     data = load_dataset(photos)
     half = data.take(range(0, len(data), 2))
     where = {"recipe": recipe, "cache": tmp_path / "cache"}
-    extraction.extract(half, backbone=backbone, **where)
+    extract(half, extractor=Extractor(**where, forward=backbone))
     told = []
     for _ in range(2):
         run = classify(
             data,
             "rbf-svm",
             runs=tmp_path / "runs",
-            backbone=backbone,
-            on_progress=lambda done, total: told.append((done, total)),
+            forward=backbone,
+            listener=Hears(rows_made=lambda done, total: told.append((done, total))),
             **where,
         )
     assert backbone.images == len(data)
@@ -297,7 +306,7 @@ def test_a_path_is_taken_for_a_data_set_and_the_seed_decides_its_splits(
             cache=tmp_path / "cache",
             runs=tmp_path / "runs",
             seed=seed,
-            backbone=backbone,
+            forward=backbone,
         )
         assert run.dataset.digest == load_dataset(photos, seed=seed).digest
         digests.add(run_json(run)["dataset"]["digest"])
@@ -316,7 +325,7 @@ def test_an_empty_split_is_an_error_before_any_image_is_looked_at(
             recipe=recipe,
             cache=tmp_path / "cache",
             runs=tmp_path / "runs",
-            backbone=backbone,
+            forward=backbone,
         )
     assert backbone.images == 0
     assert not (tmp_path / "runs").exists()
@@ -336,7 +345,7 @@ def test_a_split_that_is_emptied_by_unreadable_images_is_an_error_too(recipe, ba
             recipe=recipe,
             cache=tmp_path / "cache",
             runs=tmp_path / "runs",
-            backbone=backbone,
+            forward=backbone,
         )
 
 
@@ -350,7 +359,7 @@ def test_unreadable_images_are_listed_in_the_run_and_take_no_part(
         "recipe": recipe,
         "cache": tmp_path / "cache",
         "runs": tmp_path / "runs",
-        "backbone": backbone,
+        "forward": backbone,
     }
     run = classify(photos, "logistic", **settings)
     document = run_json(run)
@@ -368,11 +377,7 @@ def test_unreadable_images_are_listed_in_the_run_and_take_no_part(
 
 def test_ctrl_c_before_a_head_is_done_leaves_no_run(place, monkeypatch):
     data = place.data()
-
-    def stop(task, head):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(classification, "judge", stop)
+    with_judge_failing(monkeypatch, {"logistic": KeyboardInterrupt()})
     with pytest.raises(KeyboardInterrupt) as stopped:
         place.classify(data)
     assert not isinstance(stopped.value, run_module.Interrupted)
@@ -381,14 +386,7 @@ def test_ctrl_c_before_a_head_is_done_leaves_no_run(place, monkeypatch):
 
 def test_ctrl_c_keeps_the_heads_that_are_done(place, monkeypatch):
     data = place.data()
-    judged = classification.judge
-
-    def judge_one(task, head):
-        if head.name == "linear-svm":
-            raise KeyboardInterrupt
-        return judged(task, head)
-
-    monkeypatch.setattr(classification, "judge", judge_one)
+    with_judge_failing(monkeypatch, {"linear-svm": KeyboardInterrupt()})
     with pytest.raises(run_module.Interrupted, match="1 heads are kept in") as stopped:
         place.classify(data, ["logistic", "linear-svm", "knn"])
     run = stopped.value.run
@@ -403,16 +401,22 @@ def test_ctrl_c_keeps_the_heads_that_are_done(place, monkeypatch):
     assert "This run did not look for copies" in (run.folder / "report.html").read_text()
 
 
+LOOKS = (
+    "pipeline.classification.in_memory.find_problems_quickly",
+    "pipeline.classification.extras.find_examples",
+)
+
+
 def with_judge_failing(monkeypatch, errors):
     """Make the judging of some heads raise."""
-    judged = classification.judge
+    judge = RowsInMemory.judge
 
-    def judge_or_fail(task, head):
+    def judge_or_fail(rows, head):
         if head.name in errors:
             raise errors[head.name]
-        return judged(task, head)
+        return judge(rows, head)
 
-    monkeypatch.setattr(classification, "judge", judge_or_fail)
+    monkeypatch.setattr(RowsInMemory, "judge", judge_or_fail)
 
 
 def test_a_head_that_cannot_be_fitted_costs_no_other(place, monkeypatch):
@@ -456,14 +460,14 @@ def test_ctrl_c_after_a_failed_head_tells_both_apart(place, monkeypatch):
     assert list(run.failed) == ["ridge"]
 
 
-@pytest.mark.parametrize("where", ["find_problems_quickly", "find_examples"])
+@pytest.mark.parametrize("where", LOOKS)
 def test_ctrl_c_while_the_run_is_looked_into_keeps_all_heads(place, monkeypatch, where):
     data = place.data()
 
     def stop(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(classification, where, stop)
+    monkeypatch.setattr(where, stop)
     with pytest.raises(run_module.Interrupted, match="2 heads are kept in") as stopped:
         place.classify(data, ["logistic", "knn"])
     run = stopped.value.run
@@ -483,8 +487,8 @@ def test_what_cannot_be_looked_into_is_left_out_with_its_reason(
     def fail(*args, **options):
         raise ValueError("not so")
 
-    where = {"problems": "find_problems_quickly", "examples": "find_examples"}[name]
-    monkeypatch.setattr(classification, where, fail)
+    where = dict(zip(("problems", "examples"), LOOKS))[name]
+    monkeypatch.setattr(where, fail)
     run = place.classify(data, ["logistic"])
     assert run.left_out == run_json(run)["left_out"] == {name: "ValueError: not so"}
     assert (run.problems is None, run.examples is None) == (name == "problems", name == "examples")
@@ -496,13 +500,13 @@ def test_what_cannot_be_looked_into_is_left_out_with_its_reason(
 def test_a_second_stop_while_the_run_is_written_costs_nothing(place, monkeypatch, number):
     data = place.data()
     with_judge_failing(monkeypatch, {"knn": KeyboardInterrupt()})
-    drawn = run_module.report.draw_confusion
+    save = Model.save
 
-    def draw(*args):
+    def interrupted(model, folder):
         signal.raise_signal(number)
-        return drawn(*args)
+        save(model, folder)
 
-    monkeypatch.setattr(run_module.report, "draw_confusion", draw)
+    monkeypatch.setattr(Model, "save", interrupted)
     before = signal.getsignal(number)
     with pytest.raises(run_module.Interrupted) as stopped:
         place.classify(data, ["logistic", "knn"])
@@ -522,39 +526,12 @@ def test_a_damaged_cache_is_an_error_and_leaves_no_run(place):
 def test_stage_two_never_changes_the_features(photos, recipe, tmp_path):
     data = load_dataset(photos)
     where = {"recipe": recipe, "cache": tmp_path / "cache"}
-    before = extraction.extract(data, backbone=CountingBackbone(recipe), **where).rows()
+    before = extract(data, extractor=Extractor(**where, forward=CountingBackbone(recipe))).rows()
     shards = files_in(tmp_path / "cache")
-    classify(data, SKLEARN, runs=tmp_path / "runs", backbone=no_network, **where)
+    classify(data, SKLEARN, runs=tmp_path / "runs", forward=no_network, **where)
     assert files_in(tmp_path / "cache") == shards
-    after = extraction.extract(data, backbone=no_network, **where).rows()
+    after = extract(data, extractor=Extractor(**where, forward=no_network)).rows()
     assert np.array_equal(after, before)
-
-
-def test_int8_is_held_against_the_same_images_in_a_higher_precision(photos, tmp_path, capsys):
-    data = load_dataset(photos)
-    exact = make_recipe(size=64, precision="float32")
-    rounded = make_recipe(size=64, precision="int8", calibration=" ".join(["1"] * 12))
-    where = {"cache": tmp_path / "cache", "runs": tmp_path / "runs"}
-
-    def rounding(pixels):
-        return np.round(CountingBackbone(rounded)(pixels), -2)
-
-    alone = classify(data, ["knn"], recipe=rounded, backbone=rounding, **where)
-    assert alone.reference == ()
-    print_reference(alone)
-    assert "not measured" in capsys.readouterr().out
-
-    whole = classify(data, ["knn"], recipe=exact, backbone=CountingBackbone(exact), **where)
-    assert whole.reference == ()
-    both = classify(data, ["knn"], recipe=rounded, backbone=rounding, **where)
-    assert [result.head for result in both.reference] == ["knn"]
-    assert both.reference[0].test == whole.best.test
-    assert both.best.test == alone.best.test != whole.best.test
-    assert (
-        json.loads((both.folder / "run.json").read_text())["reference"][0]["precision"] == "float32"
-    )
-    print_reference(both)
-    assert "in int8, 1.000 in float32: " in capsys.readouterr().out
 
 
 # --- what cannot be learned from ------------------------------------------------------------
@@ -567,7 +544,7 @@ def test_features_that_are_all_the_same_are_refused(place):
         data, digests=tuple(bytes([1, number]) + bytes(30) for number in range(120))
     )
     rows = np.full((120, *place.recipe.shape), 0.5, np.float32)
-    store.write(extraction.keys(same), rows)
+    store.write(keys(same), rows)
     with pytest.raises(PipelineError, match=r"(?s)features of all 120 images are the same.*blank"):
         place.classify(same)
     assert not place.runs.exists()
@@ -596,7 +573,7 @@ def test_a_class_that_is_tested_on_and_not_trained_on_is_refused(photos, recipe,
                 seed = 100 * (split == "test") + 10 * len(name) + number
                 paint(root / split / name / f"{number}.png", (90, 90, 90), seed)
     with pytest.raises(DataError, match=r"(?s)too few training images of the class green \(0\)"):
-        classify(root, "logistic", recipe=recipe, backbone=backbone)
+        classify(root, "logistic", recipe=recipe, forward=backbone)
     assert backbone.images == 0
 
 
@@ -611,15 +588,17 @@ def test_a_class_that_is_tested_on_and_not_trained_on_is_refused(photos, recipe,
 def test_a_features_file_that_does_not_fit_itself_is_refused(place, tmp_path, change, says):
     data = place.data()
     store = FeatureStore(place.folder / "cache", place.recipe)
-    file = tmp_path / "features.npz"
-    export_features(data, place.recipe, store.read(extraction.keys(data)), file)
-    arrays = dict(np.load(file))
+    file = tmp_path / "features.h5"
+    export_features(data, place.recipe, store.read(keys(data)), file)
     [(name, value)] = change.items()
-    if value is None:
-        arrays[name] = arrays[name][:-1]
-    else:
-        arrays[name].flat[0] = value
-    np.savez(file, **arrays)
+    with h5py.File(file, "r+") as content:
+        array = content[name][:]
+        del content[name]
+        if value is None:
+            content[name] = array[:-1]
+        else:
+            array.flat[0] = value
+            content[name] = array
     with pytest.raises(DataError, match=says):
         place.classify(file)
     assert not place.runs.exists()
@@ -628,12 +607,11 @@ def test_a_features_file_that_does_not_fit_itself_is_refused(place, tmp_path, ch
 def test_groups_go_with_a_features_file(place, tmp_path):
     data = dataclasses.replace(place.data(), groups=tuple(f"é{n // 4}" for n in range(120)))
     store = FeatureStore(place.folder / "cache", place.recipe)
-    for suffix in ("h5", "npz"):
-        file = tmp_path / f"features.{suffix}"
-        export_features(data, place.recipe, store.read(extraction.keys(data)), file)
-        run = place.classify(file, cv=3)
-        assert run.dataset.groups == data.groups
-        assert "groups of images" in run.best.test.interval_method
+    file = tmp_path / "features.h5"
+    export_features(data, place.recipe, store.read(keys(data)), file)
+    run = place.classify(file, cv=3)
+    assert run.dataset.groups == data.groups
+    assert "groups of images" in run.best.test.interval_method
 
 
 # --- views --------------------------------------------------------------------------------
@@ -648,8 +626,8 @@ def store_views(place, data, views, noise=1.0, of_class=lambda label: label):
     rng = np.random.default_rng(8)
     found = rng.exponential(size=(views.count, len(data), *place.recipe.shape)) * noise
     found[:, np.arange(len(data)), 0, 0, of_class(data.targets.labels)] += 1
-    found[0] = FeatureStore(place.folder / "cache", place.recipe).read(extraction.keys(data))
-    store = FeatureStore(place.folder / "cache", views.recipe(place.recipe))
+    found[0] = FeatureStore(place.folder / "cache", place.recipe).read(keys(data))
+    store = FeatureStore(place.folder / "cache", views.augmented(place.recipe))
     for view in range(1, views.count):
         store.write([(digest, view) for digest in data.digests], found[view].astype(np.float32))
     return found.astype(np.float32).reshape(*found.shape[:2], -1)
@@ -750,19 +728,20 @@ def test_a_saved_model_says_of_an_image_file_what_the_run_said(
         views=some_views(3, "recipe,brightness=0.3", everywhere=everywhere),
         cache=tmp_path / "cache",
         runs=tmp_path / "runs",
-        backbone=backbone,
+        forward=backbone,
     )
     model = Model.load(find_model(run.folder, head))
     assert model.views == (3 if everywhere else 1)
+    elsewhere = Extractor(cache=tmp_path / "elsewhere", forward=backbone)
     before = backbone.images
-    found = list(model.predict(run.dataset.paths, backbone=backbone))
+    found = list(model.predict(run.dataset.paths, extractor=elsewhere))
     assert backbone.images - before == 40 * model.views
     for item, said in zip(found, run.best.probabilities, strict=True):
         assert list(item.probabilities.values()) == pytest.approx(said.tolist(), abs=1e-6)
         assert item.label == run.dataset.classes[said.argmax()]
     assert run.best.probabilities.std() > 0.01
     one = dataclasses.replace(model, views=1, augmentation="none")
-    as_they_are = list(one.predict(run.dataset.paths, backbone=backbone))
+    as_they_are = list(one.predict(run.dataset.paths, extractor=elsewhere))
     # Nearest neighbours may all be of one class, and trees of one mind, whatever the view.
     assert (as_they_are != found) == everywhere or head in ("knn", "random-forest")
 
@@ -886,7 +865,7 @@ def test_what_could_not_be_read_is_listed_once_however_many_augmentations_there_
         views=[some_views(2), some_views(3, "recipe")],
         cache=tmp_path / "cache",
         runs=tmp_path / "runs",
-        backbone=backbone,
+        forward=backbone,
     )
     train = len(run.dataset.where("train"))
     assert backbone.images == 40 + train + 2 * train
@@ -897,26 +876,10 @@ def test_what_could_not_be_read_is_listed_once_however_many_augmentations_there_
 def test_a_features_file_has_no_views_and_that_is_said_before_the_work(place, tmp_path):
     data = place.data()
     store = FeatureStore(place.folder / "cache", place.recipe)
-    file = tmp_path / "features.npz"
-    export_features(data, place.recipe, store.read(extraction.keys(data)), file)
+    file = tmp_path / "features.h5"
+    export_features(data, place.recipe, store.read(keys(data)), file)
     for views in (some_views(2), [Views(), some_views(2)]):
-        with pytest.raises(PipelineError, match=r"(?s)features\.npz holds no views.*--views"):
+        with pytest.raises(PipelineError, match=r"(?s)features\.h5 holds no views.*--views"):
             place.classify(file, views=views)
     assert not place.runs.exists()
     assert place.classify(file, views=Views()).best.head == "logistic"
-
-
-def test_heads_that_learned_from_views_are_not_held_against_others_without(
-    photos, tmp_path, capsys
-):
-    data = load_dataset(photos)
-    where = {"cache": tmp_path / "cache", "runs": tmp_path / "runs"}
-    exact = make_recipe(size=64, precision="float32")
-    rounded = make_recipe(size=64, precision="int8", calibration=" ".join(["1"] * 12))
-    extraction.extract(data, exact, cache=where["cache"], backbone=CountingBackbone(exact))
-    settings = {"recipe": rounded, "backbone": CountingBackbone(rounded), **where}
-    run = classify(data, ["knn"], views=some_views(2), **settings)
-    assert run.reference == ()
-    print_reference(run)
-    assert "measured without --views only" in capsys.readouterr().out
-    assert len(classify(data, ["knn"], **settings).reference) == 1

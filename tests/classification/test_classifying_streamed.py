@@ -6,14 +6,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import relabelled, run_json
+from conftest import Hears, relabelled, run_json
 
 from pipeline import Views, get_augmentation
 from pipeline.analysis.classes import find_class_problems
 from pipeline.analysis.problems import not_looked_for
 from pipeline.errors import PipelineError
-from pipeline.features import extractor as extraction
 from pipeline.features.exchange import export_features
+from pipeline.features.extractor import Extraction
+from pipeline.features.keys import keys
 from pipeline.features.store import FeatureStore
 from pipeline.models.model import Model
 from pipeline.report.page import write_report
@@ -24,15 +25,15 @@ def rows_in_shards(place, data, per_shard=16):
     """Write the rows again as many small shards, in the place of one; return them."""
     folder = place.folder / "cache" / place.recipe.name
     store = FeatureStore(place.folder / "cache", place.recipe)
-    keys = extraction.keys(data)
-    rows = store.read(keys)
+    names = keys(data)
+    rows = store.read(names)
     for name in list(store.shards):
         (folder / name).unlink()
     again = FeatureStore(place.folder / "cache", place.recipe)
-    for start in range(0, len(keys), per_shard):
+    for start in range(0, len(names), per_shard):
         part = slice(start, start + per_shard)
-        again.write(keys[part], rows[part])
-    assert len(again.shards) == -(-len(keys) // per_shard)
+        again.write(names[part], rows[part])
+    assert len(again.shards) == -(-len(names) // per_shard)
     return rows
 
 
@@ -43,7 +44,7 @@ def never_whole(monkeypatch):
     def fail(*args):
         raise AssertionError("all rows were read")
 
-    monkeypatch.setattr(extraction.Extraction, "rows", fail)
+    monkeypatch.setattr(Extraction, "rows", fail)
 
 
 @pytest.mark.usefixtures("never_whole")
@@ -56,7 +57,7 @@ def test_streamed_heads_are_judged_and_kept_as_any_head_is(place, monkeypatch):
         ["logistic", "knn", "linear-svm"],
         stream=True,
         threshold="f1",
-        on_epoch=lambda *epoch: epochs.append(epoch),
+        listener=Hears(head_epoch=lambda *epoch: epochs.append(epoch)),
     )
     assert [result.head for result in run.results] == ["logistic", "linear-svm"]
     assert run.failed == {
@@ -218,7 +219,9 @@ def test_ctrl_c_in_an_epoch_keeps_the_heads_that_are_done(place):
             raise KeyboardInterrupt
 
     with pytest.raises(Interrupted) as stopped:
-        place.classify(data, ["logistic", "linear-svm"], stream=True, on_epoch=stop)
+        place.classify(
+            data, ["logistic", "linear-svm"], stream=True, listener=Hears(head_epoch=stop)
+        )
     run = stopped.value.run
     assert [result.head for result in run.results] == ["logistic"]
     assert run.unfinished == ("linear-svm",)
@@ -230,9 +233,9 @@ def test_rows_that_are_all_the_same_are_refused(place):
     for shard in folder.glob("*.h5"):
         shard.unlink()
     store = FeatureStore(place.folder / "cache", place.recipe)
-    keys = extraction.keys(data)
+    names = keys(data)
     for start in range(0, 120, 20):
-        store.write(keys[start : start + 20], np.ones((20, 1, 1, 12), np.float32))
+        store.write(names[start : start + 20], np.ones((20, 1, 1, 12), np.float32))
     with pytest.raises(PipelineError, match="features of all 120 images are the same"):
         place.classify(data, stream=True)
 

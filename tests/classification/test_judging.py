@@ -15,15 +15,16 @@ from sklearn.metrics import log_loss
 from pipeline.analysis import problems
 from pipeline.analysis.leakage import measure_leakage
 from pipeline.classification import fitting
-from pipeline.classification.judging import judge
-from pipeline.classification.rows import ViewedRows
+from pipeline.classification import task as task_module
 from pipeline.classification.task import Task
+from pipeline.classification.variants import ViewedRows
 from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.threshold import Aim, choose_threshold
-from pipeline.features import extractor as extraction
+from pipeline.features.keys import keys
 from pipeline.features.store import FeatureStore
+from pipeline.features.views import Views
 from pipeline.heads.estimators import CalibrationFolds
 from pipeline.heads.registry import Head, get_head
 from pipeline.models.files import find_model
@@ -33,8 +34,12 @@ from pipeline.report.verdict import verdict
 from pipeline.runs.reading import read_run
 
 
+def judge(task, head):
+    return RowsInMemory(task).judge(head)
+
+
 def rows_of(place, data):
-    return FeatureStore(place.folder / "cache", place.recipe).read(extraction.keys(data))
+    return FeatureStore(place.folder / "cache", place.recipe).read(keys(data))
 
 
 def task_on(place, data, *, seed=0, **settings):
@@ -42,7 +47,7 @@ def task_on(place, data, *, seed=0, **settings):
     if protocol.cv is not None:
         data = data.all_in("test")
     rows = ViewedRows.plain(rows_of(place, data))
-    return Task(data, place.recipe, [rows], protocol, seed)
+    return Task(data, place.recipe, protocol, seed, [rows])
 
 
 class Means:
@@ -208,7 +213,7 @@ def test_labels_of_a_fold_have_no_say_in_what_is_said_of_it(place, monkeypatch, 
     """Neither by fitting, nor by choosing parameters, nor by choosing the threshold."""
     data = place.data(noise=0.6)
     folds = the_folds(data)
-    monkeypatch.setattr(fitting, "deal_folds", lambda *args, **options: folds)
+    monkeypatch.setattr(task_module, "deal_folds", lambda *args, **options: folds)
     head = (
         get_head(kind)
         if "-" in kind or kind == "logistic"
@@ -313,7 +318,7 @@ def test_images_that_are_nearly_the_same_are_in_one_fold(place, protocol):
     data = place.data()
     rows = np.random.default_rng(0).exponential(size=(120, 64)).astype(np.float32)
     rows[60:70] = rows[:10]
-    task = Task(data, place.recipe, [ViewedRows.plain(rows)], protocol, 0)
+    task = Task(data, place.recipe, protocol, 0, [ViewedRows.plain(rows)])
     for fold in task.folds[0]:
         others = np.setdiff1d(np.arange(120), fold)
         assert not np.isin(fold[fold < 10] + 60, others).any()
@@ -350,9 +355,9 @@ def test_all_views_of_other_folds_are_learned_from_and_none_of_the_fold(place):
     rng = np.random.default_rng(0)
     more = rng.exponential(size=(2, *first.shape)).astype(np.float32)
     flat = np.concatenate([first, *more]).reshape(240, -1)
-    rows = ViewedRows(extraction.Views(), first, flat, np.tile(np.arange(80), 3))
+    rows = ViewedRows(Views(), first, flat, np.tile(np.arange(80), 3))
     log = []
-    task = Task(data, place.recipe, [rows], Protocol(cv=4), 0)
+    task = Task(data, place.recipe, Protocol(cv=4), 0, [rows])
     judge(task, means_head(log))
     image_of = {row.tobytes(): number % 80 for number, row in enumerate(flat)}
     left_out = []
@@ -467,14 +472,14 @@ def test_a_threshold_is_used_in_prediction(photos, recipe, backbone, tmp_path):
         threshold="f1",
         cache=tmp_path / "cache",
         runs=tmp_path / "runs",
-        backbone=backbone,
+        forward=backbone,
     )
     model = Model.load(find_model(run.folder))
     assert model.threshold == run.best.model.threshold
     strict = dataclasses.replace(model.threshold, value=1.0)
     paths = run.dataset.paths
-    assert {one.label for one in model.predict(paths, backbone=backbone)} == {"blue", "red"}
-    said = list(dataclasses.replace(model, threshold=strict).predict(paths, backbone=backbone))
+    assert {one.label for one in model.predict(paths, forward=backbone)} == {"blue", "red"}
+    said = list(dataclasses.replace(model, threshold=strict).predict(paths, forward=backbone))
     assert {one.label for one in said} == {"blue"}
 
 

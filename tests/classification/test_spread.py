@@ -7,7 +7,7 @@ import signal
 import distributed
 import numpy as np
 import pytest
-from conftest import paint_classes
+from conftest import Hears, paint_classes
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
@@ -99,7 +99,7 @@ def test_a_run_is_the_same_on_workers_as_here(workers, place, settings):
     data = place.data()
     heads = ["knn", "logistic"]
     here = place.classify(data, heads, **settings)
-    there = place.classify(data, heads, cluster=workers, **settings)
+    there = place.classify(data, heads, workers=workers, **settings)
     for one, other in zip(here.results, there.results, strict=True):
         assert one.parameters == other.parameters
         losses = [[loss for _, loss in result.candidates] for result in (one, other)]
@@ -136,7 +136,7 @@ def test_heads_that_are_done_are_kept_when_the_workers_die(place, monkeypatch):
     monkeypatch.setattr(cluster_module, "_DEATHS", 1)
     heads = ["logistic", "test_spread:Deadly", "ridge"]
     with Cluster(workers=2) as cluster:
-        run = place.classify(place.data(), heads, search=True, cluster=cluster)
+        run = place.classify(place.data(), heads, search=True, workers=cluster)
     assert [result.head for result in run.results] == ["logistic"]
     assert run.failed.keys() == {"test_spread:Deadly"}
     assert "the workers died" in run.failed["test_spread:Deadly"]
@@ -145,7 +145,7 @@ def test_heads_that_are_done_are_kept_when_the_workers_die(place, monkeypatch):
 
 def test_a_head_that_workers_cannot_read_costs_no_other(workers, place):
     heads = ["test_spread:Unpicklable", "logistic"]
-    run = place.classify(place.data(), heads, search=True, cluster=workers)
+    run = place.classify(place.data(), heads, search=True, workers=workers)
     assert [result.head for result in run.results] == ["logistic"]
     assert run.failed.keys() == {"test_spread:Unpicklable"}
     assert "deserialization" in run.failed["test_spread:Unpicklable"]
@@ -161,8 +161,8 @@ def test_heads_that_are_done_are_kept_when_the_scheduler_dies(place, tmp_path):
             place.data(),
             ["logistic", "knn", "ridge"],
             search=True,
-            cluster=cluster,
-            on_result=lambda result: process.kill(),
+            workers=cluster,
+            listener=Hears(judged=lambda result: process.kill()),
         )
     assert [result.head for result in run.results] == ["logistic"]
     assert run.failed == {"knn": "the connection to the Dask scheduler was lost."}

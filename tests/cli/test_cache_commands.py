@@ -252,7 +252,7 @@ def spoil(file, change):
 )
 def test_a_features_file_that_does_not_fit_is_refused(photos, recipe, tmp_path, change, message):
     backbone = CountingBackbone(recipe)
-    done = extract(load_dataset(photos), recipe, cache="cache", backbone=backbone)
+    done = extract(load_dataset(photos), recipe, cache="cache", forward=backbone)
     file = tmp_path / "features.npz"
     export_features(done.dataset, recipe, done.rows(), file)
     import_features(file)
@@ -302,7 +302,7 @@ def the_recipe(folder):
 def test_status_and_export_find_rows_in_int8(photos):
     data = load_dataset(photos)
     settled = make_recipe(size=64, precision="int8", calibration=" ".join(["3"] * 12))
-    extract(data, settled, cache="cache", backbone=CountingBackbone(settled))
+    extract(data, settled, cache="cache", forward=CountingBackbone(settled))
     options = ["--size", "64", "--precision", "int8", "--cache", "cache"]
     assert json.loads(pipeline("status", photos, *options, "--json").stdout)["reused"] == 40
     assert pipeline("cache", "export", photos, "f.npz", *options).exit_code == 0

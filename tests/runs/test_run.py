@@ -161,7 +161,7 @@ def test_a_name_that_another_process_takes_meanwhile_costs_no_run_its_results(pl
         (place.runs / "photos").mkdir(parents=True)
         (place.runs / "photos" / "run.json").write_text("another's")
 
-    run = place.classify(data, on_result=take)
+    run = place.classify(data, listener=Hears(judged=take))
     assert run.folder == place.runs / "photos-2"
     assert run_json(run)["best"] == "logistic"
     assert (place.runs / "photos" / "run.json").read_text() == "another's"
