@@ -9,19 +9,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import relabelled, run_json
+from conftest import classify, relabelled, run_json
 from sklearn.metrics import log_loss
 
 from pipeline.analysis import problems
 from pipeline.analysis.leakage import measure_leakage
 from pipeline.classification import fitting
 from pipeline.classification import task as task_module
+from pipeline.classification.in_memory import RowsInMemory
 from pipeline.classification.task import Task
 from pipeline.classification.variants import ViewedRows
 from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.threshold import Aim, choose_threshold
+from pipeline.features.extractor import Extractor
 from pipeline.features.keys import keys
 from pipeline.features.store import FeatureStore
 from pipeline.features.views import Views
@@ -463,8 +465,6 @@ def test_probabilities_that_are_no_numbers_are_a_heads_failure(place, settings, 
 
 
 def test_a_threshold_is_used_in_prediction(photos, recipe, backbone, tmp_path):
-    from pipeline.classification.experiment import classify
-
     run = classify(
         photos,
         "logistic",
@@ -478,8 +478,9 @@ def test_a_threshold_is_used_in_prediction(photos, recipe, backbone, tmp_path):
     assert model.threshold == run.best.model.threshold
     strict = dataclasses.replace(model.threshold, value=1.0)
     paths = run.dataset.paths
-    assert {one.label for one in model.predict(paths, forward=backbone)} == {"blue", "red"}
-    said = list(dataclasses.replace(model, threshold=strict).predict(paths, forward=backbone))
+    extractor = Extractor(cache=tmp_path / "cache", forward=backbone)
+    assert {one.label for one in model.predict(paths, extractor=extractor)} == {"blue", "red"}
+    said = list(dataclasses.replace(model, threshold=strict).predict(paths, extractor=extractor))
     assert {one.label for one in said} == {"blue"}
 
 

@@ -422,12 +422,12 @@ def test_rows_can_be_read_shard_by_shard_and_the_model_is_one_like_any_other(
     assert done.exit_code == 0, done.output
     assert "Rows are read shard by shard: as asked for" in done.stderr
     assert "linear-svm: epoch 40 of 40" in done.stderr
-    assert "Heads were trained on rows that were read shard by shard" in done.stdout
+    assert "Classifiers were trained on rows read shard by shard" in done.stdout
     predicted = run("predict", "runs/mine", photos / "red" / "000.png", "--json").stdout
     assert json.loads(predicted)[0]["label"] == "red"
     with_others = run(*settings, "--head", "linear-svm", "--head", "knn", "--head", "lda")
     assert with_others.exit_code == 3
-    assert "knn, lda could not be fitted: it takes rows in memory" in with_others.stdout
+    assert "knn, lda could not be fitted: it needs all rows in memory" in with_others.stdout
     refused = run(*settings, "--search")
     assert refused.exit_code == 1
     assert "cannot be done with --search" in refused.stderr
