@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from pipeline.backbones.registry import DEFAULT, get_backbone
 from pipeline.cli.listening import TerminalListener
 from pipeline.cli.options import (
     AugmentationOption,
@@ -91,7 +90,7 @@ def finetune(
         str | None,
         typer.Option(
             help="First layer that is trained jointly with the head.",
-            show_default=get_backbone(DEFAULT).default_cut,
+            show_default="the first of the last block",
         ),
     ] = None,
     head: Annotated[

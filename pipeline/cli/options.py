@@ -13,20 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.backbones.recipe import Precision
-from pipeline.backbones.registry import DEFAULT, get_backbone
-from pipeline.backbones.scaling import Scaling
+from pipeline.backbones.recipe import Precision, Scaling
 from pipeline.cli.terminal import err
-from pipeline.data.images import Resize
+from pipeline.data.resizing import Resize
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
     from pipeline.features.computing import Workers
     from pipeline.features.extractor import Extractor
     from pipeline.features.views import Views
-
-
-_BACKBONE = get_backbone(DEFAULT)
 
 
 def _on_this_machine(folder: Path) -> Path:
@@ -182,20 +177,18 @@ def _options(
         int | None,
         typer.Option(
             help="Side of the network's input, in pixels.",
-            show_default=str(_BACKBONE.default_size),
+            show_default="the network's own",
         ),
     ] = None,
     layer: Annotated[
         str | None,
-        typer.Option(
-            help="Layer that the network is cut at.", show_default=_BACKBONE.default_layer
-        ),
+        typer.Option(help="Layer that the network is cut at.", show_default="the network's last"),
     ] = None,
     scaling: Annotated[
         Scaling | None,
         typer.Option(
             help="The network's own preprocessing, or the textbook's division by 255 (unit).",
-            show_default=_BACKBONE.scalings[0],
+            show_default="the network's own",
         ),
     ] = None,
     precision: Annotated[

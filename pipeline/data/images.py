@@ -11,7 +11,7 @@ import io
 import logging
 import re
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +31,6 @@ EXTENSIONS: frozenset[str] = frozenset(
 )
 """Suffixes, in lower case, of the files that are taken for images."""
 
-Resize = Literal["bilinear", "nearest", "bicubic"]
 
 FILTERS: dict[str, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import files_in, no_network, run_json
+from conftest import Hears, files_in, no_network, run_json
 from PIL import Image
 
 from pipeline.classification import experiment as classification
