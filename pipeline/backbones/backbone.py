@@ -24,27 +24,27 @@ Step = Literal["convolution", "pooling"]
 class Backbone(ABC):
     """A network without its classifier, which turns pixels into rows.
 
-    A network is added by a subclass in a file of its own and a line in
-    `pipeline.backbones.registry`.
+    To add a network, write a subclass in a file of its own and add it to
+    `pipeline.backbones.registry.BACKBONES`.
 
     Attributes
     ----------
     name : str
-        What recipes and the command line call it.
+        Name in recipes and on the command line.
     title : str
-        What people call it.
+        Name in messages.
     layers : tuple of str
         Layers whose output can be a row, from the input up.
     cuts : tuple of str
         Layers that may be the first to be trained jointly with a head.
     default_layer, default_cut : str
-        Of these, what is taken where none is named.
+        The layer and the cut that are used if none is named.
     default_size, least_size : int
         Side of the square input in pixels.
     scalings : tuple of str
-        What may be done to pixels; the first is what the network was trained with.
+        Names of allowed scalings; the first is the one that the network was trained with.
     published : Published
-        Its weights.
+        The weights and where to find them.
     """
 
     name: ClassVar[str]
@@ -60,7 +60,7 @@ class Backbone(ABC):
 
     @abstractmethod
     def shape(self, layer: str, size: int) -> tuple[int, int, int]:
-        """Return the shape of a row, ``(height, width, channels)``, without building the network."""
+        """Return a row's ``(height, width, channels)`` without building the network."""
 
     @abstractmethod
     def architecture(self, size: int | None = None, weights: str | None = None) -> Any:

@@ -22,20 +22,20 @@ SCHEMA = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """How an image file becomes a row of features.
+    """How an image file becomes a row of features: the settings of stage one.
 
-    Two recipes that differ in any field have another fingerprint, so their rows lie in
-    different folders and never mix. What cannot change a value (batch size, number of
-    threads, machine) is not here.
+    Recipes that differ in any field have different fingerprints, so their rows lie in different
+    folders and never mix. What cannot change a value (batch size, number of threads, machine) is
+    not here.
 
     Parameters
     ----------
     backbone : str
-        Name of the convolutional base.
+        Name of the network; see `pipeline.backbones.registry.BACKBONES`.
     weights : str
-        SHA-256 of the base's weights, as hexadecimal digits.
+        SHA-256 of its weights, as hexadecimal digits.
     layer : str
-        Where the base is cut; a row is this layer's output.
+        Where the network is cut; a row is this layer's output.
     shape : tuple of int
         Shape of one row, ``(height, width, channels)``.
     size : int
@@ -43,17 +43,17 @@ class Recipe:
     decoding : str
         Version of the rules that turn a file's bytes into pixels.
     resize : str
-        Filter that brings a picture to ``size``.
+        Filter that scales a picture to ``size``.
     scaling : str
-        What is done to pixels before the first layer: ``"caffe"`` or ``"unit"``.
+        What is done to pixels before the first layer, as `pipeline.backbones.scaling` names it.
     precision : str
-        Number format the base computes in.
+        Number format that the network computes in.
     engine : str
         Library that computes.
     calibration : str
-        What was measured on a sample of images to round as ``"int8"`` does; else ``"none"``.
+        For precision ``"int8"``, what was measured on a sample of images; else ``"none"``.
     augmentation : str
-        How the views beyond view 0 are made; ``"none"`` where there are none.
+        How the views beyond view 0 are made; ``"none"`` for view 0 itself.
     """
 
     backbone: str
@@ -91,19 +91,12 @@ class Recipe:
 
     @classmethod
     def from_json(cls, text: str, *, source: str) -> Recipe:
-        """Read what `to_json` wrote.
-
-        Parameters
-        ----------
-        text : str
-            The JSON text.
-        source : str
-            Where it was read, for the error message.
+        """Read what `to_json` wrote; errors name `source`.
 
         Raises
         ------
         StoreError
-            The text is of a newer schema, is damaged, or does not match its fingerprint.
+            The text has a newer schema, is damaged, or does not match its fingerprint.
         """
         try:
             document = read_document(text, RecipeDocument)
@@ -140,7 +133,7 @@ class RecipeDocument(Document, frozen=True, kw_only=True):
 
 
 def newer(source: str, schema: int) -> StoreError:
-    """Make the error for something written by a later version of this project."""
+    """Return the error for a file that a later version of this project wrote."""
     return StoreError(
         f"{source} is of schema version {schema}.",
         expected=f"version {SCHEMA} or older, which is what this installation reads",
@@ -149,9 +142,9 @@ def newer(source: str, schema: int) -> StoreError:
 
 
 def damaged(source: str, reason: str) -> StoreError:
-    """Make the error for a recipe file that cannot be believed."""
+    """Return the error for a recipe file that was changed."""
     return StoreError(
         f"{source} is damaged: {reason}.",
         expected="the recipe.json that was written when the store was made",
-        fix="restore the file, or delete its folder: the features are then made again",
+        fix="restore the file, or delete its folder: the features are then computed again",
     )

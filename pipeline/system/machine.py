@@ -1,4 +1,4 @@
-"""How much memory there is for work that takes much of it."""
+"""What this machine can do: number formats of its CPU, and free memory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def native_precision() -> str:
 
 
 def cpu_flags() -> list[str]:
-    """List what this CPU can do; empty where the system does not tell."""
+    """List the CPU's features as Linux names them; empty on other systems."""
     if platform.system() == "Linux" and platform.machine() == "x86_64":
         with contextlib.suppress(OSError), Path("/proc/cpuinfo").open() as cpuinfo:
             return next((line.split() for line in cpuinfo if line.startswith("flags")), [])
@@ -29,5 +29,5 @@ def cpu_flags() -> list[str]:
 
 
 def free_memory() -> int:
-    """Return the bytes that programs can have without the system taking to the disk."""
+    """Return the bytes of memory that can be used without swapping."""
     return int(psutil.virtual_memory().available)

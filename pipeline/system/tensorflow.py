@@ -15,32 +15,26 @@ _LOADING = threading.Lock()
 
 
 def load() -> tuple[ModuleType, ModuleType]:
-    """Import TensorFlow, which takes seconds, and start its CPU device.
-
-    Returns
-    -------
-    tuple of module
-        ``tensorflow`` and ``keras``.
-    """
-    with _LOADING:  # of several threads, one imports it, and the others wait
+    """Import ``tensorflow`` and ``keras``, which takes seconds, and start the CPU device."""
+    with _LOADING:  # the first of several threads imports it, and the others wait
         return _load()
 
 
 @cache
 def _load() -> tuple[ModuleType, ModuleType]:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # without, the last bits of features are others
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"  # without it, the last bits of features differ
     with _silent_stderr():
         import keras
         import tensorflow as tf
 
-        tf.constant(0)  # the device is announced on first use
-    tf.get_logger().setLevel("ERROR")  # each new network "retraces", which it warns of
+        tf.constant(0)  # starts the device, which logs a line
+    tf.get_logger().setLevel("ERROR")  # it warns that each new network "retraces"
     return tf, keras
 
 
 def limit_threads(count: int) -> None:
-    """Compute in so many threads, in this process: to be said before TensorFlow's device starts."""
+    """Use so many threads in this process; call it before the first `load`."""
     for setting in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ[setting] = str(count)
 
@@ -49,7 +43,7 @@ def limit_threads(count: int) -> None:
 def _silent_stderr() -> Iterator[None]:
     """Hold back what is written to file descriptor 2, and show it only if the block fails.
 
-    TensorFlow's C++ code logs before it has read any setting, so no setting can silence it.
+    TensorFlow's C++ code logs before it reads its settings, so no setting can silence it.
     """
     sys.stderr.flush()
     kept = os.dup(2)

@@ -13,7 +13,7 @@ from pipeline.data.digests import read_image
 from pipeline.data.images import decode
 from pipeline.data.targets import Targets
 from pipeline.errors import PipelineError
-from pipeline.features.extractor import extract
+from pipeline.features.extractor import Extractor, extract
 from pipeline.finetuning.batches import OrderedBatches
 from pipeline.finetuning.sources import CachedRows
 from pipeline.finetuning.training import Training, train
@@ -299,7 +299,7 @@ def test_fifty_steps_from_cached_rows_are_those_of_keras_end_to_end(weights, dem
     block5 = [base.get_layer(f"block5_conv{number}").get_weights() for number in (1, 2, 3)]
     theirs = [*itertools.chain(*block5), *end_to_end.get_weights()[-4:]]
 
-    rows = CachedRows(extract(demo, network.recipe, cache=tmp_path), tmp_path)
+    rows = CachedRows(extract(demo, extractor=Extractor(network.recipe, cache=tmp_path)), tmp_path)
     ours = {}
     progress = train(
         network.tail,
