@@ -14,7 +14,6 @@ from pipeline.system.documents import Document, NewerError, convert, read_docume
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Scaling = Literal["caffe", "unit"]
-SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
 
 SCHEMA = 1
 """Version of what is written to disk: recipe files and shards."""
