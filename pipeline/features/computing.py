@@ -51,7 +51,8 @@ class Workers(Protocol):
         """Have joblib run on the workers while the context lasts."""
 
 
-_PIXELS_PER_BATCH = 64 * 150 * 150  # about 1 GB of activations in float32; larger is not faster
+PIXELS_PER_BATCH = 64 * 150 * 150
+"""What the network sees at once: about 1 GB of activations in float32. More is not faster."""
 _IMAGES_PER_BATCH = 256  # of small ones: 1,400 at 32 x 32 are as fast, and take twice the memory
 _DECODING_THREADS = 4
 _BATCHES_AHEAD = 3
@@ -135,7 +136,7 @@ def compute_rows(
             for view in request.views
         ]
 
-    most = max(1, min(_IMAGES_PER_BATCH, _PIXELS_PER_BATCH // recipe.size**2))
+    most = max(1, min(_IMAGES_PER_BATCH, PIXELS_PER_BATCH // recipe.size**2))
     batches = grouped(requests, most)
     decoding = threading.Semaphore(_DECODING_THREADS)  # a large picture takes much memory
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:

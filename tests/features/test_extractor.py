@@ -1,35 +1,51 @@
 import hashlib
 import itertools
+import shutil
 import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import CountingBackbone, paint, paint_classes
+from conftest import CountingBackbone, Hears, no_network, paint, paint_classes
 from hostile import hostile_images
 
 from pipeline.data.augmentation import PRESETS, get_augmentation
 from pipeline.data.images import decode
 from pipeline.data.loading import load_dataset
 from pipeline.data.views import apply, draw
-from pipeline.errors import DataError, PipelineError, StoreError
-from pipeline.features import extractor as extraction
+from pipeline.errors import DataError, ImageError, PipelineError, StoreError
+from pipeline.features import computing
 from pipeline.features import shard as shard_module
-from pipeline.features.extractor import extract, extract_files, plan_extraction
+from pipeline.features.extractor import Extractor, extract
 from pipeline.features.views import Views
 
 
 @pytest.fixture
-def small_batches(monkeypatch, recipe):
-    monkeypatch.setattr(extraction, "_PIXELS_PER_BATCH", 7 * recipe.size**2)
+def set_batches(monkeypatch, recipe):
+    """Set how many images are computed at once."""
+
+    def set_size(images):
+        monkeypatch.setattr(computing, "PIXELS_PER_BATCH", images * recipe.size**2)
+
+    return set_size
 
 
 @pytest.fixture
-def run(tmp_path, recipe, backbone):
-    def extract_here(dataset, cache="cache", **options):
-        options.setdefault("backbone", backbone)
-        return extract(dataset, recipe, cache=tmp_path / cache, **options)
+def small_batches(set_batches):
+    set_batches(7)
+
+
+@pytest.fixture
+def extractor(tmp_path, recipe, backbone):
+    return Extractor(recipe, cache=tmp_path / "cache", forward=backbone)
+
+
+@pytest.fixture
+def run(tmp_path, extractor):
+    def extract_here(dataset, views=Views(), cache="cache", listener=None, **settings):
+        here = replace(extractor, cache=tmp_path / cache, **settings)
+        return extract(dataset, views=views, extractor=here, listener=listener)
 
     return extract_here
 
@@ -46,11 +62,7 @@ def test_a_second_run_makes_no_forward_pass_and_loads_no_network(run, photos, ba
     dataset = load_dataset(photos)
     assert run(dataset).made == 40
     assert backbone.images == 40
-
-    def refuse(pixels):
-        raise AssertionError("the network was run")
-
-    assert run(dataset, backbone=refuse).made == 0
+    assert run(dataset, forward=no_network).made == 0
 
 
 def test_moving_renaming_relabelling_and_copying_images_makes_nothing_again(
@@ -73,20 +85,20 @@ def test_one_changed_byte_makes_that_row_alone_again(run, photos, backbone):
     assert backbone.images == 41
 
 
-def test_the_plan_tells_what_will_be_done_and_does_nothing(run, photos, recipe, tmp_path):
+def test_the_plan_tells_what_will_be_done_and_does_nothing(run, photos, extractor, tmp_path):
     dataset = load_dataset(photos)
-    before = plan_extraction(dataset, recipe, cache=tmp_path / "cache")
-    assert (before.there, before.missing) == (0, 40)
+    before = extractor.plan(dataset)
+    assert (before.stored, before.missing) == (0, 40)
     assert not (tmp_path / "cache").exists()
     run(dataset)
     paint(photos / "red" / "new.png", (180, 70, 70), seed=98)
-    after = plan_extraction(load_dataset(photos), recipe, cache=tmp_path / "cache")
-    assert (after.there, after.missing) == (40, 1)
+    after = extractor.plan(load_dataset(photos))
+    assert (after.stored, after.missing) == (40, 1)
 
 
 @pytest.mark.usefixtures("small_batches")
 def test_rows_are_the_same_in_one_go_interrupted_in_another_order_and_other_batches(
-    run, photos, backbone, recipe, tmp_path, monkeypatch
+    run, photos, recipe, set_batches
 ):
     dataset = load_dataset(photos)
     whole = run(dataset, cache="one go").rows()
@@ -98,7 +110,7 @@ def test_rows_are_the_same_in_one_go_interrupted_in_another_order_and_other_batc
 
     interrupted = CountingBackbone(recipe)
     with pytest.raises(KeyboardInterrupt):
-        run(dataset, cache="interrupted", backbone=stop_after_three_batches)
+        run(dataset, cache="interrupted", forward=stop_after_three_batches)
     resumed = run(dataset, cache="interrupted")
     assert interrupted.images == 21
     assert resumed.made == 19
@@ -106,7 +118,7 @@ def test_rows_are_the_same_in_one_go_interrupted_in_another_order_and_other_batc
 
     order = np.random.default_rng(5).permutation(len(dataset))
     shuffled = dataset.take(order)
-    monkeypatch.setattr(extraction, "_PIXELS_PER_BATCH", 11 * recipe.size**2)
+    set_batches(11)
     assert np.array_equal(run(shuffled, cache="shuffled").rows(), whole[order])
 
 
@@ -128,8 +140,8 @@ def test_decoding_goes_on_while_the_network_computes(run, photos, recipe, monkey
             assert several_batches.wait(timeout=30)
         return forward(pixels)
 
-    monkeypatch.setattr(extraction, "decode", counting_decode)
-    run(load_dataset(photos), backbone=wait_for_decoding)
+    monkeypatch.setattr(computing, "decode", counting_decode)
+    run(load_dataset(photos), forward=wait_for_decoding)
     assert forward.images == 40
 
 
@@ -150,10 +162,10 @@ def test_images_decoded_ahead_are_few(run, photos, recipe, monkeypatch):
         ahead.append(decoded - forward.images)
         return rows
 
-    monkeypatch.setattr(extraction, "decode", counting_decode)
+    monkeypatch.setattr(computing, "decode", counting_decode)
     paint_classes(photos, count=60)
-    run(load_dataset(photos), backbone=note)
-    assert max(ahead) <= extraction._BATCHES_AHEAD * 7
+    run(load_dataset(photos), forward=note)
+    assert max(ahead) <= 3 * 7
 
 
 def test_a_bad_image_costs_nobody_else_and_is_listed_with_its_reason(run, photos, backbone):
@@ -215,21 +227,8 @@ def test_nothing_readable_is_an_error_that_names_files(run, tmp_path):
 @pytest.mark.usefixtures("small_batches")
 def test_progress_counts_up_to_the_number_of_missing_rows(run, photos):
     seen = []
-    run(load_dataset(photos), on_progress=lambda done, total: seen.append((done, total)))
+    run(load_dataset(photos), listener=Hears(rows_made=lambda *how: seen.append(how)))
     assert seen == [(n, 40) for n in (0, 7, 14, 21, 28, 35, 40)]
-
-
-def test_files_without_labels_get_rows_in_their_order_and_bad_ones_are_told(
-    photos, recipe, backbone, tmp_path
-):
-    (photos / "bad.png").write_text("not an image")
-    paths = [photos / "red" / "001.png", photos / "bad.png", photos / "blue" / "002.png"]
-    store, keys, refused = extract_files(
-        [*paths, tmp_path / "absent.png"], recipe, cache=tmp_path / "cache", backbone=backbone
-    )
-    rows = store.read(keys)
-    assert rows[0, ..., 0].mean() > rows[1, ..., 0].mean()
-    assert [bad.path.name for bad in refused] == ["bad.png", "absent.png"]
 
 
 # --- views --------------------------------------------------------------------------------
@@ -245,6 +244,11 @@ def dataset(photos):
     found = load_dataset(photos)
     pattern = ["train", "test", "train", "validation", "train", "train", "test", "train"]
     return replace(found, splits=np.resize(pattern, 40))
+
+
+def views_store(plan):
+    """The store of the views beyond view 0 of the plan's first augmentation."""
+    return plan.store_of(plan.views[0])
 
 
 def listed_again(folder, dataset):
@@ -264,18 +268,18 @@ def test_views_lie_in_a_store_of_their_own_and_the_images_themselves_in_the_plai
     done = run(dataset, views=some_views(3))
     assert (done.made, backbone.images) == (50, 90)
     assert done.store.recipe == recipe
-    assert done.augmented.recipe == replace(recipe, augmentation=PRESETS["mild"].name)
-    stores = {done.store.folder, done.augmented.folder}
+    assert views_store(done.plan).recipe == replace(recipe, augmentation=PRESETS["mild"].name)
+    stores = {done.store.folder, views_store(done.plan).folder}
     assert set((tmp_path / "cache").glob("*/")) == stores
     assert len(stores) == 2
     assert {path: path.read_bytes() for path in plain.store.folder.glob("*.h5")} == {
         path: content for path, content in shards.items() if path.suffix == ".h5"
     }
     assert np.array_equal(done.rows(), rows)
-    assert len(done.augmented) == 50
+    assert len(views_store(done.plan)) == 50
     for place, digest in enumerate(dataset.digests):
         views = (1, 2) if dataset.splits[place] == "train" else ()
-        assert [view for view in range(5) if (digest, view) in done.augmented] == [*views]
+        assert [view for view in range(5) if (digest, view) in views_store(done.plan)] == [*views]
     assert run(dataset, views=some_views(3)).made == 0
 
 
@@ -304,7 +308,7 @@ def test_asking_for_more_views_later_makes_only_the_new_ones(run, dataset, backb
     four = run(dataset, views=some_views(4))
     assert (four.made, backbone.images) == (2 * 25, 40 + 3 * 25)
     assert np.array_equal(four.rows(1, places), first)
-    assert run(dataset, views=some_views(2), backbone=None).made == 0
+    assert run(dataset, views=some_views(2), forward=no_network).made == 0
 
 
 def test_another_augmentation_makes_its_views_and_no_image_itself_again(run, dataset, backbone):
@@ -312,7 +316,7 @@ def test_another_augmentation_makes_its_views_and_no_image_itself_again(run, dat
     other = run(dataset, views=some_views(2, "mild,rotation=4"))
     assert (other.made, backbone.images) == (25, 40 + 25 + 25)
     assert other.store.folder == mild.store.folder
-    assert other.augmented.folder != mild.augmented.folder
+    assert views_store(other.plan).folder != views_store(mild.plan).folder
     places = dataset.where("train").tolist()
     assert not np.array_equal(other.rows(1, places), mild.rows(1, places))
 
@@ -346,24 +350,25 @@ def test_moving_renaming_relabelling_and_copying_images_makes_no_view_again(
     assert len(again.rows(2, again.dataset.where("train").tolist())) == 26
 
 
-def test_images_with_the_same_bytes_share_their_views(run, photos, dataset, recipe, backbone):
+def test_images_with_the_same_bytes_share_their_views(run, photos, dataset, extractor, backbone):
     for number in (0, 2, 4):
         copy = (photos / "red" / f"00{number}.png").read_bytes()
         (photos / "red" / f"copy {number}.png").write_bytes(copy)
     more = listed_again(photos, dataset)
     assert len(more.where("train")) > 25
     views = some_views(3)
-    assert plan_extraction(more, recipe, cache=photos / "no cache", views=views).missing == 90
+    assert extractor.plan(more, [views]).missing == 90
     done = run(more, views=views)
     assert done.made == backbone.images == 90
-    cache = done.store.folder.parent
-    plan = plan_extraction(more, recipe, cache=cache, views=some_views(4))
-    assert (plan.there, plan.missing) == (90, 25)
+    plan = extractor.plan(more, [some_views(4)])
+    assert (plan.stored, plan.missing) == (90, 25)
 
 
 @pytest.mark.usefixtures("small_batches")
 @pytest.mark.parametrize("batches", [3, 6, 9])
-def test_views_that_were_interrupted_go_on_where_they_were(run, dataset, recipe, tmp_path, batches):
+def test_views_that_were_interrupted_go_on_where_they_were(
+    run, dataset, extractor, recipe, tmp_path, batches
+):
     views = some_views(4)
     whole = run(dataset, views=views, cache="one go")
 
@@ -374,16 +379,16 @@ def test_views_that_were_interrupted_go_on_where_they_were(run, dataset, recipe,
 
     interrupted = CountingBackbone(recipe)
     with pytest.raises(KeyboardInterrupt):
-        run(dataset, views=views, cache="interrupted", backbone=stop)
-    stopped = plan_extraction(dataset, recipe, cache=tmp_path / "interrupted", views=views)
-    assert stopped.there == interrupted.images > 0
+        run(dataset, views=views, cache="interrupted", forward=stop)
+    stopped = replace(extractor, cache=tmp_path / "interrupted").plan(dataset, [views])
+    assert stopped.stored == interrupted.images > 0
     # The images themselves are made first; then their views, image by image.
-    if len(stopped.augmented):
+    if len(views_store(stopped)):
         assert len(stopped.store) == 40
     for digest in dataset.digests:
-        assert sum((digest, view) in stopped.augmented for view in (1, 2, 3)) in (0, 3)
+        assert sum((digest, view) in views_store(stopped) for view in (1, 2, 3)) in (0, 3)
     resumed = run(dataset, views=views, cache="interrupted")
-    assert resumed.made == stopped.missing == 40 + 3 * 25 - stopped.there
+    assert resumed.made == stopped.missing == 40 + 3 * 25 - stopped.stored
     places = dataset.where("train").tolist()
     assert np.array_equal(resumed.rows(), whole.rows())
     for view in (1, 2, 3):
@@ -391,13 +396,13 @@ def test_views_that_were_interrupted_go_on_where_they_were(run, dataset, recipe,
 
 
 def test_no_batch_is_larger_than_memory_is_meant_for_however_many_views_an_image_has(
-    run, dataset, backbone, recipe, monkeypatch
+    run, dataset, backbone, set_batches
 ):
     views = some_views(6)
     whole = run(dataset, views=views, cache="large batches")
     assert max(backbone.batches) == 125
     del backbone.batches[:]
-    monkeypatch.setattr(extraction, "_PIXELS_PER_BATCH", 3 * recipe.size**2)
+    set_batches(3)
     parts = run(dataset, views=views)
     assert max(backbone.batches) == 3
     assert parts.made == backbone.images == 40 + 5 * 25
@@ -416,7 +421,8 @@ def test_unreadable_images_cost_no_other_its_views_and_are_listed_once(
     more = listed_again(photos, dataset)
     assert (len(more.where("train")), len(more.where("test"))) == (28, 13)
     seen = []
-    done = run(more, views=some_views(3), on_progress=lambda *how: seen.append(how))
+    heard = Hears(rows_made=lambda *how: seen.append(how))
+    done = run(more, views=some_views(3), listener=heard)
     assert sorted(bad.path.name for bad in done.dataset.quarantined) == [
         f"cut {number}.png" for number in range(6)
     ]
@@ -444,27 +450,27 @@ def test_an_image_that_changes_before_its_views_are_made_is_left_out_and_listed_
     assert "changed while" in done.dataset.quarantined[0].reason
     assert dataset.digests[place] not in done.dataset.digests
     assert len(done.rows()) == 39
-    assert done.made == len(done.augmented) == 2 * 24
+    assert done.made == len(views_store(done.plan)) == 2 * 24
 
 
 def test_a_damaged_shard_of_views_is_made_again_and_nothing_else(
-    run, dataset, backbone, recipe, monkeypatch
+    run, dataset, backbone, monkeypatch
 ):
     monkeypatch.setattr(shard_module, "ROWS_PER_SHARD", 10)
     views = some_views(3)
     first = run(dataset, views=views)
     places = dataset.where("train").tolist()
     before = [first.rows(view, places) for view in (1, 2)]
-    shards = sorted(first.augmented.folder.glob("*.h5"))
+    shards = sorted(views_store(first.plan).folder.glob("*.h5"))
     assert len(shards) == 5
     image = bytearray(shards[2].read_bytes())
     image[len(image) // 2] ^= 1
     shards[2].write_bytes(image)
     again = run(dataset, views=views)
     assert (again.made, backbone.images) == (10, 100)
-    assert [bad.name for bad in again.augmented.damaged] == [shards[2].name]
+    assert [bad.name for bad in views_store(again.plan).damaged] == [shards[2].name]
     assert again.store.damaged == []
-    assert sorted(again.augmented.folder.glob("*.h5")) == shards
+    assert sorted(views_store(again.plan).folder.glob("*.h5")) == shards
     for view in (1, 2):
         assert np.array_equal(again.rows(view, places), before[view - 1])
 
@@ -484,47 +490,38 @@ def test_views_that_would_all_be_the_same_are_refused():
 # --- the plan, and space ------------------------------------------------------------------
 
 
-def test_the_plan_for_views_counts_what_is_there_and_measures_what_a_row_takes(
-    run, dataset, recipe, tmp_path
+def test_the_plan_for_views_counts_what_is_stored_and_measures_what_a_row_takes(
+    run, dataset, extractor, tmp_path
 ):
-    def plan(**more):
-        return plan_extraction(dataset, recipe, cache=tmp_path / "cache", **more)
-
-    nothing = plan(views=some_views(3))
-    assert (nothing.there, nothing.missing) == (0, 40 + 50)
-    assert nothing.bytes_per_row == 4 * 2 * 2 * 512 / 2  # nothing is known: half of the raw bytes
+    nothing = extractor.plan(dataset, [some_views(3)])
+    assert (nothing.stored, nothing.missing) == (0, 40 + 50)
+    row = 4 * 2 * 2 * 512 // 2  # nothing is known: half of the raw bytes
+    assert (nothing.bytes_missing, nothing.bytes_per_image) == (90 * row, 3 * row)
     assert not (tmp_path / "cache").exists()
     run(dataset)
-    half = plan(views=some_views(3))
-    assert (half.there, half.missing) == (40, 50)
+    half = extractor.plan(dataset, [some_views(3)])
+    assert (half.stored, half.missing) == (40, 50)
     measured = half.store.size / 40
-    assert measured <= half.bytes_per_row < measured + 1
-    assert half.bytes_to_make == 50 * half.bytes_per_row
+    assert 50 * measured <= half.bytes_missing < 50 * (measured + 1)
+    assert half.bytes_per_image == pytest.approx(3 * measured, abs=3)
     run(dataset, views=some_views(3))
-    done = plan(views=some_views(4, everywhere=True))
-    assert (done.there, done.missing) == (40 + 50, 25 + 3 * 15)
-    of_views = done.augmented.size / 50
-    assert of_views <= done.bytes_per_row < of_views + 1
+    done = extractor.plan(dataset, [some_views(4, everywhere=True)])
+    assert (done.stored, done.missing) == (40 + 50, 25 + 3 * 15)
+    of_views = views_store(done).size / 50
+    assert done.missing * of_views <= done.bytes_missing < done.missing * (of_views + 1)
 
 
-def test_several_augmentations_are_planned_with_view_0_counted_once(run, dataset, recipe, tmp_path):
-    plans = [plan_extraction(dataset, recipe, cache=tmp_path / "cache", views=some_views(2))]
-    for text in ("recipe", "rotation=5"):
-        plans.append(
-            plan_extraction(
-                dataset,
-                recipe,
-                cache=tmp_path / "cache",
-                views=some_views(2, text),
-                after=plans[0],
-            )
-        )
-    assert [plan.missing for plan in plans] == [65, 25, 25]
-    made = [
-        run(dataset, views=some_views(2, text), plan=plan).made
-        for text, plan in zip(("mild", "recipe", "rotation=5"), plans, strict=True)
-    ]
-    assert made == [65, 25, 25]
+def test_several_augmentations_are_planned_and_made_with_view_0_counted_once(
+    run, dataset, extractor, backbone
+):
+    views = [some_views(2, text) for text in ("mild", "recipe", "rotation=5")]
+    assert extractor.plan(dataset, views).missing == 40 + 3 * 25
+    done = run(dataset, views)
+    assert done.made == backbone.images == 40 + 3 * 25
+    places = dataset.where("train").tolist()
+    rows = [done.rows(1, places, views=some).tobytes() for some in views]
+    assert len(set(rows)) == 3
+    assert extractor.plan(dataset, views).missing == 0
 
 
 def disk(monkeypatch, free, total=10**12):
@@ -534,18 +531,18 @@ def disk(monkeypatch, free, total=10**12):
         asked.append(folder)
         return SimpleNamespace(free=free, total=total)
 
-    monkeypatch.setattr(extraction.shutil, "disk_usage", disk_usage)
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
     return asked
 
 
 def test_too_little_space_is_one_error_before_anything_is_computed(
-    run, dataset, recipe, backbone, tmp_path, monkeypatch
+    run, dataset, backbone, tmp_path, monkeypatch
 ):
     asked = disk(monkeypatch, free=300_000)
     with pytest.raises(StoreError) as error:
         run(dataset, views=some_views(3))
     # 90 rows of 4,096 bytes.
-    assert "90 rows to make need about 0.4 MB, and 0.3 MB are free" in str(error.value)
+    assert "90 missing rows need about 0.4 MB; 0.3 MB are free" in str(error.value)
     assert "--views" in str(error.value)
     assert backbone.images == 0
     assert not (tmp_path / "cache").exists()
@@ -555,27 +552,72 @@ def test_too_little_space_is_one_error_before_anything_is_computed(
     assert run(dataset).made == 0
 
 
-def test_space_for_one_augmentation_and_not_for_two_is_too_little(dataset, recipe, tmp_path):
-    where = {"cache": tmp_path / "cache"}
-    one = plan_extraction(dataset, recipe, views=some_views(2), **where)
-    two = plan_extraction(dataset, recipe, views=some_views(2, "recipe"), after=one, **where)
-    with pytest.MonkeyPatch.context() as patched:
-        disk(patched, free=one.bytes_to_make)
-        extraction.check_space([one])
-        with pytest.raises(StoreError, match="the 90 rows to make need about"):
-            extraction.check_space([one, two])
+def test_space_for_one_augmentation_and_not_for_two_is_too_little(
+    run, dataset, extractor, backbone, monkeypatch
+):
+    views = [some_views(2), some_views(2, "recipe")]
+    disk(monkeypatch, free=extractor.plan(dataset, views[:1]).bytes_missing)
+    with pytest.raises(StoreError, match="the 90 missing rows need about"):
+        run(dataset, views)
+    assert backbone.images == 0
+    assert run(dataset, views[:1]).made == 65
 
 
 @pytest.mark.parametrize("silence", ["0 of 0", "an error"])
 def test_a_disk_that_does_not_tell_its_space_is_tried(
-    run, dataset, recipe, tmp_path, monkeypatch, silence
+    run, dataset, extractor, monkeypatch, silence
 ):
     def fail(folder):
         raise OSError(38, "Function not implemented")
 
     if silence == "an error":
-        monkeypatch.setattr(extraction.shutil, "disk_usage", fail)
+        monkeypatch.setattr(shutil, "disk_usage", fail)
     else:
         disk(monkeypatch, free=0, total=0)
-    assert plan_extraction(dataset, recipe, cache=tmp_path / "cache").free is None
+    assert extractor.plan(dataset).free is None
     assert run(dataset, views=some_views(2)).made == 65
+
+
+# --- files without labels ------------------------------------------------------------------
+
+
+def test_files_have_their_cached_rows_or_are_computed_in_their_order_and_bad_ones_are_told(
+    run, extractor, backbone, dataset, photos, tmp_path
+):
+    views = some_views(3)
+    done = run(dataset, views)
+    stored = dataset.where("train")[:3].tolist()
+    bad = tmp_path / "bad.png"
+    bad.write_text("not an image")
+    new = [paint(tmp_path / f"{seed}.png", (180, 70, 70), seed) for seed in (98, 99)]
+    files = [dataset.paths[place] for place in stored]
+    files[1:1] = [bad, new[0], tmp_path / "absent.png"]
+    files.append(new[1])
+    backbone.batches.clear()
+    outcomes = list(extractor.rows_of_files(files, views))
+    assert [file for file, _ in outcomes] == files
+    rows = dict(outcomes)
+    assert {file for file in files if isinstance(rows[file], ImageError)} == {files[1], files[3]}
+    for place in stored:
+        each = [done.rows(view, [place])[0] for view in range(3)]
+        assert np.array_equal(rows[dataset.paths[place]], each)
+    assert backbone.images == 2 * 3  # those that are new
+    assert all(rows[file].shape == (3, 2, 2, 512) for file in new)
+    known = [dataset.paths[place] for place in stored]
+    assert len(list(replace(extractor, forward=no_network).rows_of_files(known, views))) == 3
+
+
+def test_a_file_that_has_some_of_its_views_only_is_computed(run, extractor, dataset, backbone):
+    run(dataset)
+    expected = run(dataset, some_views(3), cache="other").rows(2)
+    backbone.batches.clear()
+    place = dataset.where("train")[0]
+    [(_, rows)] = extractor.rows_of_files([dataset.paths[place]], some_views(3))
+    assert backbone.images == 3
+    assert np.array_equal(rows[2], expected[0])
+
+
+def test_an_empty_cache_is_not_made_to_look_up_files(extractor, photos, tmp_path):
+    files = sorted(photos.glob("*/*.png"))
+    assert len(list(extractor.rows_of_files(files))) == 40
+    assert not (tmp_path / "cache").exists()

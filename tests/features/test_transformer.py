@@ -12,9 +12,9 @@ from sklearn.preprocessing import Normalizer
 from sklearn.utils.validation import check_is_fitted
 
 from pipeline.backbones.registry import make_recipe
+from pipeline.data.images import decode
 from pipeline.errors import ImageError, PipelineError
-from pipeline.features import extractor as extraction
-from pipeline.features.extractor import extract_files
+from pipeline.features.extractor import Extractor
 from pipeline.features.transformer import FeatureExtractor
 
 
@@ -47,15 +47,14 @@ def colours(paths):
 
 
 def test_each_image_becomes_the_flattened_row_that_stage_one_makes(
-    extractor, paths, networks, recipe, tmp_path
+    extractor, paths, networks, recipe
 ):
     rows = extractor.fit_transform(paths[:5])
     assert rows.shape == (5, 2 * 2 * 512)
     assert rows.dtype == np.float32
-    store, keys, _ = extract_files(
-        paths[:5], recipe, cache=tmp_path / "other", backbone=CountingBackbone(recipe)
-    )
-    assert np.array_equal(rows, store.read(keys).reshape(5, -1))
+    forward = CountingBackbone(recipe)
+    pictures = np.stack([decode(path.read_bytes(), recipe.size) for path in paths[:5]])
+    assert np.array_equal(rows, forward(pictures).reshape(5, -1))
 
 
 def test_the_network_sees_each_image_once_whatever_is_done_afterwards(extractor, paths, networks):
@@ -138,7 +137,7 @@ def test_an_unknown_setting_is_an_error_when_it_is_used_not_before(paths):
 
 def test_its_settings_are_those_of_a_recipe_and_its_defaults_too():
     settings = FeatureExtractor().get_params()
-    assert settings.pop("cache") == str(extraction.CACHE)
+    assert settings.pop("cache") == str(Extractor().cache)
     assert settings.pop("weights") is None
     assert make_recipe(**settings) == make_recipe()
 
