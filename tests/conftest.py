@@ -163,7 +163,7 @@ def relabelled(dataset, labels, classes=None):
 
 
 def no_network(pixels):
-    raise AssertionError("the rows are there: nothing is to be computed")
+    raise AssertionError("the rows are stored: nothing is to be computed")
 
 
 @pytest.fixture

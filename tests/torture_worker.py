@@ -299,7 +299,7 @@ def fill_disk(job) -> None:
             assert not made.missing(committed), at
         again = run(cache)
         assert again.exit_code == 0, f"{at}\n{again.output}"
-        assert f"{len(made)} rows are there" in again.output, at
+        assert f"{len(made)} rows are stored" in again.output, at
         whole = FeatureStore(cache, RECIPE)
         digests = [bytes.fromhex(digest) for digest in job["digests"]]
         found = hashlib.sha256(whole.read([(digest, 0) for digest in digests]).tobytes())

@@ -126,11 +126,11 @@ def progress(
 
 
 def finish(quarantined: Sequence[Quarantined]) -> None:
-    """List the files that took no part; they also show in the exit code."""
+    """List the files that were skipped; they also show in the exit code."""
     if not quarantined:
         return
     files = "file" if len(quarantined) == 1 else "files"
-    err.print(f"[yellow]{len(quarantined):,} {files} took no part:[/]")
+    err.print(f"[yellow]{len(quarantined):,} {files} skipped:[/]")
     for bad in quarantined[:_SHOWN_FILES]:
         err.print(f"  {shown(bad.path)}: {shown(bad.reason)}", soft_wrap=True)
     if len(quarantined) > _SHOWN_FILES:

@@ -28,7 +28,6 @@ from pipeline.cli.terminal import SOME_FILES_UNUSABLE
 from pipeline.data.loading import load_dataset
 from pipeline.features.keys import keys
 from pipeline.features.store import FeatureStore
-from pipeline.models import model as model_module
 
 RECIPE = ("--size", "32", "--precision", "float32")
 NAMES = [
@@ -63,7 +62,8 @@ def pipeline_here(monkeypatch):
     """
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(
-        model_module, "load_backbone", lambda recipe, weights=None: CountingBackbone(recipe)
+        "pipeline.features.computing.load_backbone",
+        lambda recipe, weights=None: CountingBackbone(recipe),
     )
 
     def run_here(*arguments):
@@ -259,7 +259,7 @@ def test_classify_refuses_bad_data_and_leaves_no_run_behind(tmp_path):
 
 def test_neighbours_of_bad_images_are_processed_in_the_very_same_run(first_run):
     assert first_run.returncode == SOME_FILES_UNUSABLE
-    assert "12 rows made" in first_run.stdout
+    assert "12 rows computed" in first_run.stdout
     assert "12 images have features" in first_run.stdout
     assert "2 files took no part" in first_run.stderr
     assert "blue/0-text.jpg: not a known image format" in first_run.stderr
@@ -296,10 +296,10 @@ def test_a_bad_file_is_named_with_its_reason_and_the_others_are_used(
     done = pipeline("features", photos, "--cache", cache, *RECIPE)
     assert done.returncode == SOME_FILES_UNUSABLE
     assert "Traceback" not in done.stderr
-    assert "0 rows made; 12 images have features" in done.stdout
+    assert "0 rows computed; 12 images have features" in done.stdout
     shown = name.replace("\n", "\\n").replace("\x1b", "\\x1b")
     *_, title, line = done.stderr.splitlines()
-    assert title == "1 file took no part:"
+    assert title == "1 file skipped:"
     assert line.endswith(f"train/blue/{shown}: {line.split(': ', 1)[1]}")
     assert reason in line
     assert stored(cache) == before
@@ -356,7 +356,7 @@ def oddly_named(photos):
 def test_odd_file_names_work_in_features_and_classify(oddly_named, cache, tmp_path):
     done = pipeline("features", oddly_named, "--cache", cache, *RECIPE)
     assert_went_well(done)
-    assert "0 rows made; 12 images have features" in done.stdout
+    assert "0 rows computed; 12 images have features" in done.stdout
     done = pipeline(
         *("classify", oddly_named, "--head", "knn", "--cache", cache),
         *("--runs", tmp_path / "runs", *RECIPE),
@@ -423,7 +423,7 @@ def test_a_bad_image_is_named_by_predict_and_the_others_are_classified(run, phot
     alone = pipeline_here("predict", run, bad["path"])
     assert alone.returncode == SOME_FILES_UNUSABLE
     assert alone.stdout == ""  # no table without a line
-    assert "1 file took no part:" in alone.stderr
+    assert "1 file skipped:" in alone.stderr
 
 
 def test_predict_without_any_image_is_refused(run, tmp_path, pipeline_here):
@@ -473,8 +473,8 @@ def test_damaged_shards_are_set_aside_visibly_and_their_rows_are_made_again(
     done = pipeline("features", photos, "--cache", own_cache, *RECIPE)
 
     assert_went_well(done)
-    assert "5 rows are there, 7 to make" in done.stderr
-    assert "7 rows made" in done.stdout
+    assert "5 rows are stored, 7 are missing" in done.stderr
+    assert "7 rows computed" in done.stdout
     assert done.stderr.count("SHA-256") == 2
     assert cut.name in done.stderr
     assert flipped.name in done.stderr

@@ -129,7 +129,7 @@ def test_prune_keeps_all_views_of_the_images_that_are_listed_and_drops_those_of_
     assert "4 rows dropped, 36 stay" in " ".join(result.stdout.split())
     assert f"8 rows dropped, {2 * train - 8} stay" in " ".join(result.stdout.split())
     again = pipeline("features", photos, *options)
-    assert again.stdout.startswith("0 rows made; 36 images")
+    assert again.stdout.startswith("0 rows computed; 36 images")
 
 
 def test_status_and_export_are_about_the_images_themselves(photos):

@@ -15,7 +15,6 @@ from types import SimpleNamespace
 import pytest
 import typer
 from conftest import CountingBackbone, paint
-from pipeline.cli.steps import called, figures_table
 from rich.console import Console
 from rich.filesize import decimal
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -24,10 +23,13 @@ from typer.testing import CliRunner
 from pipeline.backbones.registry import make_recipe
 from pipeline.cli import main as cli
 from pipeline.cli import terminal
+from pipeline.cli.live import ClassifyListener
+from pipeline.cli.results import figures_table
+from pipeline.cli.terminal import typed_augmentation
 from pipeline.data.augmentation import PRESETS, get_augmentation
+from pipeline.data.digests import CACHE
 from pipeline.data.loading import load_dataset
 from pipeline.errors import PipelineError
-from pipeline.features import extractor as extraction
 from pipeline.features.store import FeatureStore
 from pipeline.heads.registry import HEADS
 from pipeline.runs.run import COLUMNS
@@ -69,7 +71,6 @@ def networks(monkeypatch):
         return loaded[-1]
 
     monkeypatch.setattr("pipeline.features.computing.load_backbone", load)
-    monkeypatch.setattr("pipeline.models.model.load_backbone", load)
     return loaded
 
 
@@ -138,7 +139,7 @@ def test_defaults_are_those_of_the_library(command):
     defaults = {parameter.name: parameter.default for parameter in parameters}
     recipe = {name: defaults[name] for name in ("size", "layer", "scaling", "precision", "resize")}
     assert make_recipe(**recipe) == make_recipe()
-    assert Path(defaults["cache"]) == extraction.CACHE
+    assert Path(defaults["cache"]) == CACHE
 
 
 # --- what is imported ---------------------------------------------------------------------
@@ -157,7 +158,7 @@ def python(code, *arguments, **options):
 
 IMPORTED = """
 import sys
-from pipeline.cli import main
+from pipeline.cli.main import main
 sys.argv[0] = "pipeline"
 try:
     main()
@@ -180,8 +181,8 @@ def test_training_scikit_learn_heads_on_cached_rows_imports_no_tensorflow(photos
     heads = [argument for name in HEADS if name != "dense" for argument in ("--head", name)]
     done = python(IMPORTED, "classify", photos, *SETTINGS, *heads)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[-1] == "imported: h5py matplotlib numpy sklearn"
-    assert "40 rows are there, 0 to make" in done.stderr
+    assert done.stderr.splitlines()[-1] == "imported: h5py numpy sklearn"
+    assert "40 rows are stored, 0 are missing" in done.stderr
     assert "rbf-svm" in done.stdout
 
 
@@ -204,15 +205,19 @@ def test_features_shows_a_plan_and_a_summary(photos, networks):
     assert result.exit_code == 0
     assert "40 images" in result.stderr
     assert re.search(r"blue +\d+ +\d+ +\d+", result.stderr)
-    assert "block5_pool, 64 x 64 pixels, float32: 0 rows are there, 40 to make" in result.stderr
-    assert re.search(r"40 rows made in .*rows/s\); 40 images have features in cache", result.stdout)
+    assert (
+        "block5_pool, 64 x 64 pixels, float32: 0 rows are stored, 40 are missing" in result.stderr
+    )
+    assert re.search(
+        r"40 rows computed in .*rows/s\); 40 images have features in cache", result.stdout
+    )
 
 
 def test_features_again_has_nothing_to_do(photos, networks):
     run("features", photos, *SETTINGS)
     result = run("features", photos, *SETTINGS)
-    assert "40 rows are there, 0 to make" in result.stderr
-    assert result.stdout.startswith("0 rows made; 40 images have features in ")
+    assert "40 rows are stored, 0 are missing" in result.stderr
+    assert result.stdout.startswith("0 rows computed; 40 images have features in ")
     assert [network.images for network in networks] == [40]
 
 
@@ -238,7 +243,7 @@ def test_the_demo_names_its_source(photos, networks, monkeypatch):
 
 def test_progress_comes_in_lines_where_there_is_no_terminal(photos, networks, monkeypatch):
     monkeypatch.setattr(terminal, "LINE_EVERY_SECONDS", -1.0)
-    monkeypatch.setattr(extraction, "_PIXELS_PER_BATCH", 10 * 64 * 64)
+    monkeypatch.setattr("pipeline.features.computing._PIXELS_PER_BATCH", 10 * 64 * 64)
     result = run("features", photos, *SETTINGS)
     lines = re.findall(r"^(\d+) of 40 rows, [\d.]+/s, \d+ s left$", result.stderr, re.MULTILINE)
     assert lines == ["10", "20", "30", "40"]
@@ -247,7 +252,7 @@ def test_progress_comes_in_lines_where_there_is_no_terminal(photos, networks, mo
 
 
 def test_short_work_is_not_interrupted_by_progress_lines(photos, networks, monkeypatch):
-    monkeypatch.setattr(extraction, "_PIXELS_PER_BATCH", 10 * 64 * 64)
+    monkeypatch.setattr("pipeline.features.computing._PIXELS_PER_BATCH", 10 * 64 * 64)
     assert "s left" not in run("features", photos, *SETTINGS).stderr
 
 
@@ -277,8 +282,8 @@ def test_classify_prints_a_table_with_a_line_for_each_head(photos, networks, tmp
         assert re.search(line, result.stdout, re.MULTILINE), result.stdout
     assert "…" not in result.stdout
     assert f"{test['n']} test images" in result.stdout
-    assert "pictures and models: runs/mine" in result.stdout
-    assert "one page: runs/mine/report.html" in result.stdout
+    assert "saved in runs/mine" in result.stdout
+    assert "report: runs/mine/report.html" in result.stdout
     assert "logistic: fitted in" in result.stderr
 
 
@@ -302,7 +307,7 @@ def test_few_test_images_are_said_to_be_few(photos, networks):
 
 def test_rows_that_lack_are_made_before_classifying_and_said(photos, networks):
     result = run("classify", photos, *SETTINGS, "--head", "logistic")
-    assert "0 rows are there, 40 to make" in result.stderr
+    assert "0 rows are stored, 40 are missing" in result.stderr
     assert [network.images for network in networks] == [40]
 
 
@@ -383,7 +388,7 @@ def test_classify_says_what_may_be_wrong_with_the_data(photos, networks, monkeyp
     *sentences, more = said
     assert len(sentences) == 5
     count = int(re.fullmatch(r"Data: (\d+) more on the page.", more)[1])
-    monkeypatch.setattr(sys.modules["pipeline.cli.steps"], "_SENTENCES", 1)
+    monkeypatch.setattr(sys.modules["pipeline.cli.results"], "_SENTENCES", 1)
     fewer = [line for line in run(*settings).stdout.splitlines() if line.startswith("Data: ")]
     assert fewer == [sentences[0], f"Data: {count + 4} more on the page."]
 
@@ -404,7 +409,7 @@ def test_a_live_table_is_shown_on_a_terminal_only(photos, networks, monkeypatch)
     assert "\x1b" not in run(*settings).stderr
     screen = io.StringIO()
     terminal_like = Console(file=screen, force_terminal=True, width=80, legacy_windows=False)
-    for module in ("pipeline.cli.classify", "pipeline.cli.terminal"):
+    for module in ("pipeline.cli.live", "pipeline.cli.listening", "pipeline.cli.terminal"):
         monkeypatch.setattr(sys.modules[module], "err", terminal_like)
     result = run(*settings)
     assert result.exit_code == 0
@@ -416,7 +421,7 @@ def test_a_live_table_is_shown_on_a_terminal_only(photos, networks, monkeypatch)
 def test_rows_can_be_read_shard_by_shard_and_the_model_is_one_like_any_other(
     photos, networks, monkeypatch
 ):
-    monkeypatch.setattr(sys.modules["pipeline.cli.classify"], "LINE_EVERY_SECONDS", -1.0)
+    monkeypatch.setattr("pipeline.cli.live.LINE_EVERY_SECONDS", -1.0)
     settings = ["classify", photos, *SETTINGS, "--stream"]
     done = run(*settings, "--head", "linear-svm", "--name", "mine")
     assert done.exit_code == 0, done.output
@@ -434,43 +439,33 @@ def test_rows_can_be_read_shard_by_shard_and_the_model_is_one_like_any_other(
     assert "Traceback" not in refused.stderr
 
 
-def test_rows_that_fitted_into_memory_at_first_are_not_streamed_without_a_word(
-    photos, networks, monkeypatch
-):
-    free = iter([10**12])
-    monkeypatch.setattr("pipeline.system.machine.free_memory", lambda: next(free, 0))
-    done = run("classify", photos, *SETTINGS, "--head", "knn")
-    assert done.exit_code == 0, done.output
-    assert "shard by shard" not in done.output
-
-
 def test_the_live_table_shows_epochs_where_rows_are_streamed(monkeypatch):
-    module = sys.modules["pipeline.cli.classify"]
     screen = io.StringIO()
     terminal_like = Console(file=screen, force_terminal=True, width=80, legacy_windows=False)
-    monkeypatch.setattr(module, "err", terminal_like)
-    with module.live_table(["logistic", "knn"]) as live:
-        live.on_epoch("logistic", 3, 40)
+    monkeypatch.setattr("pipeline.cli.live.err", terminal_like)
+    with ClassifyListener() as listener:
+        listener.judging(["logistic", "knn"])
+        listener.head_epoch("logistic", 3, 40)
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
     assert re.search(r"logistic +3/40 +\d+ s", shown)
 
 
 STOPPED = """
 import signal, sys
-from pipeline import classification
-from pipeline.cli import main
+from pipeline.classification.in_memory import RowsInMemory
+from pipeline.cli.main import main
 
 stop = getattr(signal, sys.argv.pop())
-judge = classification.judge
+judge = RowsInMemory.judge
 
-def stop_at_knn(task, head):
+def stop_at_knn(rows, head):
     if head.name == "knn":
         signal.raise_signal(stop)
-    return judge(task, head)
+    return judge(rows, head)
 
 # Whoever started the tests may ignore Ctrl-C, and that would be inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-classification.judge = stop_at_knn
+RowsInMemory.judge = stop_at_knn
 main()
 """
 
@@ -495,7 +490,7 @@ def test_a_head_from_elsewhere_is_used_once_its_types_are_trusted(photos, networ
     assert run("classify", photos, *SETTINGS, "--head", head).exit_code == 0
     folder = tmp_path / "runs" / "photos"
     name = "sklearn.gaussian_process--GaussianProcessClassifier"
-    assert (folder / f"confusion-{name}.png").exists()
+    assert (folder / f"confusion-{name}.svg").exists()
     assert [path.name for path in (folder / "models").iterdir()] == [name]
     refused = run("predict", folder, photos)
     assert refused.exit_code == 1
@@ -538,30 +533,30 @@ def test_the_plan_for_views_tells_rows_disk_space_and_what_is_free(
     photos, networks, train, monkeypatch
 ):
     usage = SimpleNamespace(free=123_456_789, total=10**12)
-    monkeypatch.setattr(extraction.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
     result = run("features", photos, *SETTINGS, "--views", "4", "--augmentation", "mild")
     assert result.exit_code == 0
     rows = 40 + 3 * train
     plan, space = result.stderr.splitlines()[-2:]
     assert plan == (
         "vgg16 up to block5_pool, 64 x 64 pixels, float32, 4 views (mild): "
-        f"0 rows are there, {rows} to make"
+        f"0 rows are stored, {rows} are missing"
     )
     # 2 x 2 x 512 numbers a row, of four bytes, which shrink to half of that.
     assert space == (
-        f"They take about {decimal(4096 * rows)} of disk, 16.4 MB for 1,000 images in all their "
+        f"The missing rows take about {decimal(4096 * rows)} of disk, 16.4 MB for 1,000 images in all their "
         "views; 123.5 MB are free"
     )
-    assert result.stdout.startswith(f"{rows} rows made in ")
+    assert result.stdout.startswith(f"{rows} rows computed in ")
     plain, views = make_recipe(size=64, precision="float32"), PRESETS["mild"].name
     other = dataclasses.replace(plain, augmentation=views)
     assert result.stdout.endswith(
-        f"40 images have features in cache/{plain.name}, views in cache/{other.name}\n"
+        f"40 images have features in cache/{plain.name} and cache/{other.name}\n"
     )
     again = run("features", photos, *SETTINGS, "--views", "4", "--augmentation", "mild")
-    assert f"4 views (mild): {rows} rows are there, 0 to make" in again.stderr
-    assert "They take" not in again.stderr
-    assert again.stdout.startswith("0 rows made; 40 images")
+    assert f"4 views (mild): {rows} rows are stored, 0 are missing" in again.stderr
+    assert "The missing rows take" not in again.stderr
+    assert again.stdout.startswith("0 rows computed; 40 images")
     assert [network.images for network in networks] == [rows]
 
 
@@ -569,10 +564,12 @@ def test_a_disk_that_does_not_tell_what_is_free_is_not_said_to_be_full(
     photos, networks, monkeypatch
 ):
     usage = SimpleNamespace(free=0, total=0)
-    monkeypatch.setattr(extraction.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
     result = run("features", photos, *SETTINGS)
     assert result.exit_code == 0
-    assert result.stderr.endswith("They take about 163.8 kB of disk, 4.1 MB for 1,000 images\n")
+    assert result.stderr.endswith(
+        "The missing rows take about 163.8 kB of disk, 4.1 MB for 1,000 images\n"
+    )
 
 
 def test_several_augmentations_are_one_plan_and_share_the_images_themselves(
@@ -582,15 +579,16 @@ def test_several_augmentations_are_one_plan_and_share_the_images_themselves(
     result = run("features", photos, *SETTINGS, *several)
     assert result.exit_code == 0
     rows = 40 + 2 * train
-    assert f"2 views (mild, rotation=5): 0 rows are there, {rows} to make" in result.stderr
-    assert result.stderr.count("rows are there") == 1
-    assert f"They take about {decimal(4096 * rows)} of disk, 12.3 MB for 1,000" in result.stderr
+    assert f"2 views (mild, rotation=5): 0 rows are stored, {rows} are missing" in result.stderr
+    assert result.stderr.count("rows are stored") == 1
+    assert (
+        f"The missing rows take about {decimal(4096 * rows)} of disk, 12.3 MB for 1,000"
+        in result.stderr
+    )
     assert sum(network.images for network in networks) == rows
-    mild, other = result.stdout.splitlines()
-    assert mild.startswith(f"{40 + train} rows made")
-    assert other.startswith(f"{train} rows made")
+    assert result.stdout.startswith(f"{rows} rows computed")
     again = run("classify", photos, *SETTINGS, *several, "--head", "logistic")
-    assert f"{rows} rows are there, 0 to make" in again.stderr
+    assert f"{rows} rows are stored, 0 are missing" in again.stderr
     assert re.search(
         r"^logistic: log loss on validation by augmentation: mild \d\.\d+, rotation=5 \d\.\d+, "
         r"none \d\.\d+(; augmentation hurts here)?$",
@@ -605,13 +603,13 @@ def test_too_little_space_is_said_before_anything_is_computed(
 ):
     rows = 40 + 2 * train
     usage = SimpleNamespace(free=4096 * rows - 1, total=10**12)
-    monkeypatch.setattr(extraction.shutil, "disk_usage", lambda folder: usage)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: usage)
     several = ["--views", "2", "--augmentation", "mild", "--augmentation", "rotation=5"]
     for command in ("features", "classify"):
         result = run(command, photos, *SETTINGS, *several)
         assert result.exit_code == 1
         error = result.stderr[result.stderr.index("Error: ") :]
-        assert error.startswith(f"Error: the {rows} rows to make need about 0.4 MB, and 0.4 MB are")
+        assert error.startswith(f"Error: the {rows} missing rows need about 0.4 MB; 0.4 MB are")
         assert "make room, name another --cache, or ask for fewer --views" in error
         assert result.stdout == ""
     assert networks == []
@@ -648,12 +646,12 @@ def test_views_that_cannot_be_meant_are_one_message_before_any_work(
 
 def test_a_file_of_features_has_no_views(photos, networks):
     run("features", photos, *SETTINGS)
-    run("cache", "export", photos, "features.npz", *SETTINGS)
-    result = run("classify", "features.npz", "--views", "2", "--head", "logistic")
+    run("cache", "export", photos, "features.h5", *SETTINGS)
+    result = run("classify", "features.h5", "--views", "2", "--head", "logistic")
     assert result.exit_code == 1
-    assert "Error: features.npz holds no views of its images." in result.stderr
+    assert "Error: features.h5 holds no views of its images." in result.stderr
     assert "leave --views away" in result.stderr
-    assert run("classify", "features.npz", "--head", "logistic").exit_code == 0
+    assert run("classify", "features.h5", "--head", "logistic").exit_code == 0
 
 
 def test_with_tta_predict_says_what_classify_said(photos, networks, tmp_path):
@@ -663,7 +661,7 @@ def test_with_tta_predict_says_what_classify_said(photos, networks, tmp_path):
     with (tmp_path / "runs" / "photos" / "predictions.csv").open(newline="") as file:
         said = {row["path"]: float(row["probability of red"]) for row in csv.DictReader(file)}
     found = json.loads(run("predict", "runs/photos", photos, "--json").stdout)
-    assert networks[1].images == 3 * 40
+    assert len(networks) == 1  # the images' rows are stored
     for item in found:
         assert item["probabilities"]["red"] == pytest.approx(said[item["path"]], abs=1e-6)
 
@@ -680,8 +678,8 @@ def test_views_are_those_of_the_recipe_unless_others_are_named(photos, networks)
 )
 def test_an_augmentation_is_called_as_it_can_be_typed(text):
     augmentation = get_augmentation(text)
-    assert get_augmentation(called(augmentation.name)) == augmentation
-    assert called(augmentation.name) == text or text.startswith("mild,")
+    assert get_augmentation(typed_augmentation(augmentation.name)) == augmentation
+    assert typed_augmentation(augmentation.name) == text or text.startswith("mild,")
 
 
 # --- predict ------------------------------------------------------------------------------
@@ -795,7 +793,7 @@ def test_unusable_files_are_listed_last_with_their_reasons_and_change_the_exit_c
         result = run(*command, *SETTINGS)
         assert result.exit_code == 3
         *_, headline, first, second = result.stderr.splitlines()
-        assert headline == "2 files took no part:"
+        assert headline == "2 files skipped:"
         assert first == rf"  {photos}/red/a\nb.png: 0 bytes"
         assert second.startswith(f"  {photos}/red/bad[1].png: not a known image format")
 
@@ -804,7 +802,7 @@ def test_a_long_list_of_unusable_files_is_cut_and_says_so(photos, networks):
     for number in range(30):
         (photos / "red" / f"{number}.txt").touch()
     lines = run("features", photos, *SETTINGS).stderr.splitlines()
-    assert "30 files took no part:" in lines
+    assert "30 files skipped:" in lines
     assert lines[-1] == "  and 10 more"
 
 
@@ -931,7 +929,7 @@ def test_stopping_keeps_what_was_computed_and_says_how_to_go_on(
     there = len(FeatureStore(tmp_path / "cache", recipe))
     assert there in (8, 12)
     result = run("features", photos, *SETTINGS)
-    assert f"{there} rows are there, {40 - there} to make" in result.stderr
+    assert f"{there} rows are stored, {40 - there} are missing" in result.stderr
     assert networks[0].images == 40 - there
 
 
@@ -966,15 +964,17 @@ def test_the_real_network_works_from_images_to_predictions_and_makes_no_noise(ti
     small = ["--size", "32", "--precision", "float32"]
     made = command("features", "data", *small, folder=tiny)
     assert made.returncode == 0, made.stderr
-    assert made.stdout.startswith("10 rows made in ")
+    assert made.stdout.startswith("10 rows computed in ")
     # On a busy machine there are lines of progress, too.
     lines = [line for line in made.stderr.splitlines() if not line.endswith(" s left")]
     *plan, recipe, space = lines
     assert plan[0].split() == ["10", "images", "train", "validation", "test"]
     assert [line.split()[0] for line in plan[1:]] == ["blue", "red"]
-    assert recipe.endswith("32 x 32 pixels, float32: 0 rows are there, 10 to make")
+    assert recipe.endswith("32 x 32 pixels, float32: 0 rows are stored, 10 are missing")
     # 1 x 1 x 512 numbers a row, of four bytes, which shrink to half of that.
-    assert space.startswith("They take about 10.2 kB of disk, 1.0 MB for 1,000 images; ")
+    assert space.startswith(
+        "The missing rows take about 10.2 kB of disk, 1.0 MB for 1,000 images; "
+    )
 
     trained = command(
         "classify", "data", *small, "--head", "logistic", "--head", "dense", folder=tiny
@@ -982,7 +982,7 @@ def test_the_real_network_works_from_images_to_predictions_and_makes_no_noise(ti
     assert trained.returncode == 0, trained.stderr
     *plan, recipe, logistic, dense = trained.stderr.splitlines()
     assert len(plan) == 3
-    assert recipe.endswith("10 rows are there, 0 to make")
+    assert recipe.endswith("10 rows are stored, 0 are missing")
     assert logistic.startswith("logistic: fitted in ")
     assert dense.startswith("dense: fitted in ")
 

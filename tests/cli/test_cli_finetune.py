@@ -97,7 +97,7 @@ def test_it_shows_data_plan_layers_epochs_and_the_result_in_this_order(photos):
     assert result.exit_code == 0
     expected = [
         r"28 images +train +validation +test",
-        r"vgg16 up to block5_conv2, 32 x 32 pixels, float32: 0 rows are there, 28 to make",
+        r"vgg16 up to block5_conv2, 32 x 32 pixels, float32: 0 rows are stored, 28 are missing",
         r"layer +output +parameters",
         r"[\d,]+ parameters: 2,368,033 are trained, 12,354,880 are frozen",
         r"frozen base, epoch 1: loss [\d.]+, accuracy [\d.]+; on validation [\d.]+, [\d.]+",
@@ -277,7 +277,7 @@ def test_an_image_that_cannot_be_used_is_listed_and_shows_in_the_exit_code(photo
     options = ["--from", source, "--phase", "frozen"]
     result = finetune(photos, *options)
     assert result.exit_code == cli.SOME_FILES_UNUSABLE
-    assert re.search(r"1 file took no part:\n +photos/red/bad\.png|.*red/bad\.png", result.stderr)
+    assert re.search(r"1 file skipped:\n +photos/red/bad\.png|.*red/bad\.png", result.stderr)
     assert "red/bad.png" in result.stderr
     strict = finetune(photos, *options, "--strict")
     assert strict.exit_code == 1

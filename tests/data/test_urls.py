@@ -244,7 +244,7 @@ def test_a_second_run_reads_nothing(bucket, tmp_path, run):
     assert not bucket.asked("HEAD")
     bucket.requests.clear()
     again = run("features", PHOTOS, *SETTINGS)
-    assert "0 rows made; 24 images" in again.output
+    assert "0 rows computed; 24 images" in again.output
     assert [one.split("&")[0] for one in bucket.requests] == ["GET /holiday?list-type=2"]
 
 
@@ -271,7 +271,7 @@ def test_a_changed_object_is_read_again_and_its_row_made_anew(bucket, photos, tm
     assert told["removed"] == [f"{PHOTOS}/red/004.png"]
     bucket.requests.clear()
     again = run("features", PHOTOS, *SETTINGS)
-    assert "1 rows made" in again.output
+    assert "1 rows computed" in again.output
     assert bucket.asked("GET")[1:] == 2 * ["/holiday/photos/red/003.png"]
 
 
@@ -302,7 +302,7 @@ def test_an_image_that_cannot_be_had_harms_no_other(bucket, tmp_path, run, answe
     assert "23 images have features" in result.output
     bucket.answers = {}
     result = run("features", PHOTOS, *SETTINGS)
-    assert "1 rows made" in result.output
+    assert "1 rows computed" in result.output
     assert result.exit_code == 0
 
 
@@ -365,7 +365,7 @@ def test_a_failure_that_is_not_the_images_own_stops_the_work_which_goes_on_later
     bucket.answers = {}
     bucket.requests.clear()
     result = run("features", PHOTOS, *SETTINGS)
-    assert "24 rows made" in result.output
+    assert "24 rows computed" in result.output
     kept = 15  # what was read, in order, before the image that failed
     assert len(bucket.asked("GET")) == 1 + (24 - kept) + 24
 

@@ -73,7 +73,7 @@ def make(dataset, cache, cluster, **settings):
 
 
 def assert_same(extraction, other, *, killed=False):
-    """All rows are there, bit for bit, and none twice.
+    """All rows are stored, bit for bit, and none twice.
 
     What a killed writer had begun lies there until a later one, sure that it is dead, removes it.
     """

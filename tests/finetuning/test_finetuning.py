@@ -313,7 +313,7 @@ def test_a_frozen_weight_that_changes_is_an_error_and_no_run_is_written(
 
 
 def no_network(*_):
-    raise AssertionError("the rows are there: nothing is to be computed")
+    raise AssertionError("the rows are stored: nothing is to be computed")
 
 
 @pytest.fixture(scope="module")
