@@ -161,7 +161,7 @@ class Dataset:
 def count_splits(dataset: Dataset) -> dict[str, Counter[str]]:
     """Count the images of each class in each split."""
     return {
-        split: Counter(
+        split: +Counter(  # without the classes that have no image in the split
             dict(zip(dataset.classes, dataset.targets.counts(dataset.where(split)).tolist()))
         )
         for split in SPLITS

@@ -28,6 +28,7 @@ from pipeline.cli.terminal import SOME_FILES_UNUSABLE
 from pipeline.data.loading import load_dataset
 from pipeline.features.keys import keys
 from pipeline.features.store import FeatureStore
+from pipeline.models.files import digest_of_manifest
 
 RECIPE = ("--size", "32", "--precision", "float32")
 NAMES = [
@@ -689,7 +690,7 @@ def flipped_dense_head(run: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_bytes())
     manifest["files"] = {"head.weights.h5": hashlib.sha256(content).hexdigest()}
     del manifest["digest"]
-    edit_manifest(run, files=manifest["files"], digest=model_module._digest(manifest))
+    edit_manifest(run, files=manifest["files"], digest=digest_of_manifest(manifest))
     (folder / "head.weights.h5").write_bytes(b"\0" + content)
 
 

@@ -868,7 +868,7 @@ def test_a_defect_of_the_program_is_not_dressed_up_as_the_users(photos, networks
     def defect(*args, **kwargs):
         raise ZeroDivisionError
 
-    monkeypatch.setattr("pipeline.data.loading.load_dataset", defect)
+    monkeypatch.setattr("pipeline.features.extractor.load_dataset", defect)
     with pytest.raises(ZeroDivisionError):
         run("features", photos, *SETTINGS)
 
