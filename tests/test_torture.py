@@ -27,7 +27,7 @@ import pytest
 import torture_worker
 from conftest import paint, paint_classes
 from hostile import hostile_images
-from test_store import forge, put, replaced
+from stores import forge, put, replaced
 from torture_worker import RECIPE, REMOVALS, ROWS_PER_SHARD, SETTINGS, STEPS, Backbone, stand_in
 
 from pipeline.classification import experiment as classification

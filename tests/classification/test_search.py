@@ -4,11 +4,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from rows import NAMES, SKLEARN, rows_in_views, rows_like_features
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import RidgeClassifier
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
 from sklearn.svm import SVC
-from test_heads import NAMES, SKLEARN, rows_in_views, rows_like_features
 
 from pipeline.classification import search
 from pipeline.classification.search import Fold, Prepared, out_of_fold

@@ -7,12 +7,12 @@ import signal
 import distributed
 import numpy as np
 import pytest
+from clusters import make, scheduler_of_its_own, worker
 from conftest import Hears, paint_classes
+from rows import rows_like_features
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
-from test_cluster import make, scheduler_of_its_own, worker
-from test_heads import rows_like_features
 from test_search import folds_of, grid_of
 from torture_worker import SETTINGS
 from typer.testing import CliRunner

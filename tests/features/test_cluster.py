@@ -16,6 +16,7 @@ import dask
 import psutil
 import pytest
 import yaml
+from clusters import PYTHONPATH, make, scheduler_of_its_own, worker
 from conftest import paint_classes
 from distributed import LocalCluster
 from distributed.security import Security
@@ -30,7 +31,6 @@ from pipeline.errors import DataError, PipelineError, StoreError
 from pipeline.features import cluster as cluster_module
 from pipeline.features.cluster import Cluster
 from pipeline.features.computing import Task
-from pipeline.features.extractor import extract
 from pipeline.features.store import FeatureStore
 from pipeline.features.views import Views
 
@@ -67,11 +67,6 @@ def small_shards(monkeypatch):
     monkeypatch.setattr("pipeline.features.shard.ROWS_PER_SHARD", ROWS_PER_SHARD)
 
 
-def make(dataset, cache, cluster, **settings):
-    settings = {"recipe": RECIPE, "backbone": stand_in, **settings}
-    return extract(dataset, cache=cache, commit=cluster and cluster.commit_rows, **settings)
-
-
 def assert_same(extraction, other, *, killed=False):
     """All rows are stored, bit for bit, and none twice.
 
@@ -98,42 +93,6 @@ def scheduler(**settings):
     """A scheduler without workers."""
     with LocalCluster(n_workers=0, **SILENT, **settings) as started:
         yield started.scheduler_address
-
-
-@contextlib.contextmanager
-def scheduler_of_its_own(tmp_path):
-    """A scheduler in a process of its own."""
-    file = tmp_path / "address.json"
-    command = [sys.executable, "-m", "distributed.cli.dask_scheduler", "--host=127.0.0.1"]
-    with subprocess.Popen(
-        [*command, "--port=0", "--no-dashboard", f"--scheduler-file={file}"],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{Path(__file__).parent.parent}"},
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            while not (file.exists() and file.stat().st_size):
-                time.sleep(0.05)
-            yield process, yaml.safe_load(file.read_text())["address"]
-        finally:
-            process.kill()
-
-
-@contextlib.contextmanager
-def worker(address, tmp_path, setup=""):
-    """A worker in a process of its own, that runs some Python when it starts."""
-    (tmp_path / "sitecustomize.py").write_text(setup)
-    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--nthreads=1"]
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}:{Path(__file__).parent.parent}"}
-    with subprocess.Popen(
-        [*command, "--no-nanny", "--no-dashboard"],
-        env=environment,
-        cwd=tmp_path,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 # --- the same rows ------------------------------------------------------------------------
@@ -464,7 +423,7 @@ def test_the_commands_of_the_compose_file_make_a_cluster(dataset, tmp_path):
             words = [*shlex.split(command), *(["--host=127.0.0.1"] * (service == "worker"))]
             process = subprocess.Popen(
                 [sys.executable, "-m", *words],
-                env={**os.environ, "PYTHONPATH": f"{ROOT}:{Path(__file__).parent.parent}"},
+                env={**os.environ, "PYTHONPATH": PYTHONPATH},
                 cwd=tmp_path,
                 stderr=subprocess.DEVNULL,
             )

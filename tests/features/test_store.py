@@ -1,6 +1,5 @@
 import fcntl
 import hashlib
-import io
 import os
 import subprocess
 import sys
@@ -12,11 +11,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from stores import forge, put, replaced, some_keys, some_rows
 
 from pipeline.backbones.recipe import SCHEMA
 from pipeline.errors import StoreError
 from pipeline.features.pruning import prune
-from pipeline.features.shard import ROWS_PER_SHARD, Shard, make_shard
+from pipeline.features.shard import ROWS_PER_SHARD, Shard
 from pipeline.features.store import FeatureStore
 
 
@@ -25,37 +25,8 @@ def store(tmp_path, recipe):
     return FeatureStore(tmp_path / "cache", recipe)
 
 
-def some_keys(count, start=0, view=0):
-    return [
-        (hashlib.sha256(b"%d" % number).digest(), view) for number in range(start, start + count)
-    ]
-
-
-def some_rows(recipe, count, seed=0):
-    """Rows like VGG16's: not negative, and mostly zeros."""
-    rows = np.random.default_rng(seed).normal(-2, 2, (count, *recipe.shape)).astype(np.float32)
-    return np.maximum(rows, 0)
-
-
 def shard_files(store):
     return sorted(store.folder.glob("*.h5"))
-
-
-def put(store, image: bytes):
-    """Place bytes into the store's folder under the name that vouches for them."""
-    store.folder.mkdir(parents=True, exist_ok=True)
-    file = store.folder / f"{hashlib.sha256(image).hexdigest()}.h5"
-    file.write_bytes(image)
-    return file
-
-
-def forge(store, change):
-    """Make a shard as the store does, let `change` spoil it, and give its bytes."""
-    rows = some_rows(store.recipe, 3)
-    image = io.BytesIO(make_shard(store.recipe, some_keys(3), rows))
-    with h5py.File(image, "r+") as shard:
-        change(shard)
-    return image.getvalue()
 
 
 def test_rows_come_back_bit_for_bit_in_any_order_and_more_than_once(store, recipe, tmp_path):
@@ -176,11 +147,6 @@ def external_storage(shard, file):
     del shard["features"]
     size = 4 * int(np.prod(shape))
     shard.create_dataset("features", shape, "f4", external=[(str(file), 0, size)])
-
-
-def replaced(shard, name, **options):
-    del shard[name]
-    shard.create_dataset(name, **options)
 
 
 def test_a_shard_made_to_harm_is_refused_before_any_row_is_read(store, tmp_path):

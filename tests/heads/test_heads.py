@@ -12,6 +12,7 @@ import pytest
 import skops.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rows import NAMES, SKLEARN, rows_in_views, rows_like_features
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -28,29 +29,8 @@ from pipeline.heads.gram import DiscriminantAnalysis, NearestNeighbours, RbfSVM,
 from pipeline.heads.products import inner_products
 from pipeline.heads.registry import HEADS, TRUSTED_TYPES, get_head
 
-NAMES = [
-    "logistic",
-    "ridge",
-    "lda",
-    "linear-svm",
-    "rbf-svm",
-    "knn",
-    "random-forest",
-    "mlp",
-    "dense",
-]
-SKLEARN = NAMES[:-1]
 BOOSTING = "sklearn.ensemble:HistGradientBoostingClassifier"
 CALIBRATED = [name for name in NAMES if HEADS[name].calibrated]
-
-
-def rows_like_features(n, k, d=128, seed=0):
-    """Sparse, non-negative rows of k classes that partly overlap."""
-    rng = np.random.default_rng(seed)
-    y = np.arange(n) % k
-    centres = np.random.default_rng(99).exponential(size=(k, d))
-    X = rng.exponential(size=(n, d)) * centres[y] * (rng.random((n, d)) < 0.3)
-    return X.astype(np.float32), y
 
 
 def fast(name, **params):
@@ -301,17 +281,6 @@ def test_groups_of_several_classes_are_dealt_out_once_for_all_fits_on_the_same_r
     assert all(np.array_equal(one[2][1], dealt[0][2][1]) for one in dealt)
     list(CalibrationFolds(78, groups).split(labels, labels))
     assert len(calls) == 2
-
-
-def rows_in_views(n, k, views, d=128):
-    """Rows of images and, for each, rows near to it: `X`, `y` and which image each row shows."""
-    X, y = rows_like_features(n, k, d)
-    noise = np.random.default_rng(3).random((views, *X.shape), dtype=np.float32) * 0.05
-    return (
-        np.concatenate(X + noise * X),
-        np.tile(y, views),
-        np.tile(np.arange(n), views),
-    )
 
 
 @pytest.mark.parametrize("name", CALIBRATED)

@@ -1,0 +1,36 @@
+"""The heads by name, and rows that resemble features."""
+
+import numpy as np
+
+NAMES = [
+    "logistic",
+    "ridge",
+    "lda",
+    "linear-svm",
+    "rbf-svm",
+    "knn",
+    "random-forest",
+    "mlp",
+    "dense",
+]
+SKLEARN = NAMES[:-1]
+
+
+def rows_like_features(n, k, d=128, seed=0):
+    """Sparse, non-negative rows of k classes that partly overlap."""
+    rng = np.random.default_rng(seed)
+    y = np.arange(n) % k
+    centres = np.random.default_rng(99).exponential(size=(k, d))
+    X = rng.exponential(size=(n, d)) * centres[y] * (rng.random((n, d)) < 0.3)
+    return X.astype(np.float32), y
+
+
+def rows_in_views(n, k, views, d=128):
+    """Rows of images and, for each, rows near to it: `X`, `y` and which image each row shows."""
+    X, y = rows_like_features(n, k, d)
+    noise = np.random.default_rng(3).random((views, *X.shape), dtype=np.float32) * 0.05
+    return (
+        np.concatenate(X + noise * X),
+        np.tile(y, views),
+        np.tile(np.arange(n), views),
+    )
