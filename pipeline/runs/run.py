@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.analysis.examples import Examples
+from pipeline.analysis.examples import ExaminedImages
 from pipeline.analysis.problems import Problems
 from pipeline.backbones.recipe import Recipe
 from pipeline.data.dataset import Dataset
@@ -118,7 +118,7 @@ class Run:
         What else is to be known of it, in sentences.
     problems : Problems or None
         What is wrong with the data set, where that was looked for.
-    examples : Examples or None
+    examples : ExaminedImages or None
         What the best head makes of some test images.
     """
 
@@ -133,7 +133,7 @@ class Run:
     left_out: dict[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     problems: Problems | None = None
-    examples: Examples | None = None
+    examples: ExaminedImages | None = None
 
     @property
     def ranked(self) -> list[Result]:

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.analysis.problems import Problems, not_looked_for
+from pipeline.analysis.problems import Problems
+from pipeline.analysis.sentences import not_looked_for
 from pipeline.errors import PipelineError
 from pipeline.models.files import folder_name
 from pipeline.runs.describing import describe_examples, describe_problems, describe_run
