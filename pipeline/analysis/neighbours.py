@@ -148,6 +148,7 @@ class _Best:
 
 
 def _lengths(rows: Rows) -> npt.NDArray[np.float32]:
+    """Give the length of each row, 1 for a row of zeros."""
     lengths = np.empty(len(rows), np.float32)
     for start in range(0, len(rows), _BLOCK):
         block = slice(start, start + _BLOCK)
@@ -159,12 +160,12 @@ def _lengths(rows: Rows) -> npt.NDArray[np.float32]:
             expected="numbers",
             fix="compute these features again",
         )
+    lengths[lengths == 0] = 1
     return lengths
 
 
 def _unit(rows: Rows, lengths: npt.NDArray[np.float32]) -> Rows:
-    units: Rows = _flat(rows) / np.where(lengths > 0, lengths, np.float32(1))[:, None]
-    return units
+    return _flat(rows) / lengths[:, None]
 
 
 def _flat(rows: Rows) -> Rows:

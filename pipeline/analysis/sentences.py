@@ -11,6 +11,9 @@ from pipeline.analysis.leakage import Leakage
 from pipeline.analysis.outliers import OutlierImage
 from pipeline.data.dataset import Dataset
 
+NOT_LOOKED_FOR = "This run did not look for"
+"""The beginning of the first sentence of `not_looked_for`, also in older runs."""
+
 _NOTES = 5  # on classes, where no other problems are listed
 
 
@@ -78,8 +81,8 @@ def not_looked_for(dataset: Dataset) -> tuple[str, ...]:
     notes = find_class_problems(dataset.targets.labels, dataset.splits, dataset.classes).notes
     more = len(notes) - _NOTES
     return (
-        "This run did not look for duplicates, wrong labels and outliers. `pipeline problems DATA "
-        "--run RUN`, with the same options, does, and adds them to the report"
+        f"{NOT_LOOKED_FOR} duplicates, wrong labels and outliers. `pipeline problems DATA --run "
+        "RUN`, with the same options, does, and adds them to the report"
         + (f", with {more:,} more notes like the following." if more > 0 else "."),
         *notes[:_NOTES],
     )
