@@ -154,7 +154,7 @@ class LabelsRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutlierRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An image unlike the others of its class: as `pipeline.analysis.outliers.OutlierImage`."""
+    """An image that is unusual for its class: as `pipeline.analysis.outliers.OutlierImage`."""
 
     path: str
     split: str

@@ -68,7 +68,7 @@ def test_the_page_shows_what_problems_json_holds_with_pictures(folder):
 
 def test_copies_across_splits_are_told_at_the_top(folder):
     leakage = document(folder, "problems")["summary"][0]
-    assert leakage.startswith("2 of 60 test images have a copy")
+    assert leakage.startswith("2 of 60 test images have a duplicate")
     assert report(folder).verdict[-1] == leakage
     (folder / "problems.json").unlink()
     assert leakage not in report(folder).verdict
@@ -266,7 +266,7 @@ def test_the_command_problems_names_the_files(exported):
         line = next(line for line in done.stdout.splitlines() if dataset.paths[second].name in line)
         assert dataset.paths[first].name in line
     assert "2 of " in done.stdout
-    assert "1 pair of copies with two labels" in done.stdout
+    assert "1 duplicate or near-duplicate pair has different labels" in done.stdout
     assert "Going from" not in done.stdout
 
 
