@@ -163,7 +163,7 @@ sys.argv[0] = "pipeline"
 try:
     main()
 finally:
-    heavy = {"tensorflow", "keras", "sklearn", "numpy", "h5py", "matplotlib"}
+    heavy = {"tensorflow", "keras", "sklearn", "numpy", "h5py"}
     print("imported:", *sorted(heavy & set(sys.modules)), file=sys.stderr)
 """
 
@@ -477,7 +477,7 @@ def test_stopping_keeps_the_heads_that_are_done(photos, networks, tmp_path, stop
     assert "Stopped. 1 of 3 heads were done and are kept." in done.stderr
     assert "Traceback" not in done.stderr
     assert "logistic *" in done.stdout
-    assert "Stopped before these heads were done: knn, linear-svm" in done.stdout
+    assert "Stopped before these were done: knn, linear-svm" in done.stdout
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["photos"]
     assert (tmp_path / "runs" / "photos" / "report.html").exists()
     assert run("predict", "runs/photos", photos / "red" / "000.png").exit_code == 0
