@@ -59,7 +59,7 @@ def export(
     _check_name(file)
     dataset = load_dataset(source, seed=seed, cache=extractor.cache)
     extractor = extractor.settle(dataset, calibrate=False)
-    plan = extractor.plan(dataset)
+    plan = extractor.plan(dataset, hold=True)
     dataset = dataset.without(extractor.unreadable(plan))
     if missing := plan.store.missing(keys(dataset)):
         raise DataError(

@@ -417,28 +417,39 @@ def test_export_leaves_out_what_cannot_be_decoded_and_lists_it(stored):
 
 
 @pytest.fixture
-def images_read(stored, monkeypatch):
-    """The image files that were read, in order; all are older than any file system's clock tick."""
-    monkeypatch.setattr("pipeline.data.digests._RESOLUTION_NS", 0)
-    load_dataset(stored)
+def files_read(monkeypatch):
+    """Names of the files that were read whole, in order."""
     names = []
     real = Path.read_bytes
 
     def read_bytes(path):
-        if path.suffix == ".png":
-            names.append(path.name)
+        names.append(path.name)
         return real(path)
 
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
     return names
 
 
-def test_no_command_reads_files_again_that_have_not_changed(stored, images_read):
+def test_no_command_reads_images_again_that_have_not_changed(stored, files_read, monkeypatch):
+    monkeypatch.setattr("pipeline.data.digests._RESOLUTION_NS", 0)  # they were changed just now
+    load_dataset(stored)
+    files_read.clear()
     load_dataset(stored)
     assert pipeline("cache", "prune", stored, "--cache", "cache").exit_code == 0
     assert pipeline("cache", "export", stored, "features.h5", *SETTINGS).exit_code == 0
     assert status(stored)["reused"] == 40
-    assert images_read == []
+    assert not [name for name in files_read if name.endswith(".png")]
     paint(stored / "red" / "001.png", (1, 1, 1), seed=9)
     load_dataset(stored)
-    assert images_read == ["001.png"]
+    assert [name for name in files_read if name.endswith(".png")] == ["001.png"]
+
+
+@pytest.mark.parametrize("views", [[], ["--views", "3", "--augmentation", "mild"]])
+def test_a_run_on_cached_rows_reads_each_shard_once(photos, files_read, monkeypatch, views):
+    monkeypatch.setattr("pipeline.features.shard.ROWS_PER_SHARD", 10)
+    assert pipeline("features", photos, *SETTINGS, *views).exit_code == 0
+    shards = sorted(path.name for path in Path("cache").glob("*/*.h5"))
+    files_read.clear()
+    result = pipeline("classify", photos, "--head", "logistic", *SETTINGS, *views)
+    assert result.exit_code == 0, result.output
+    assert sorted(name for name in files_read if name.endswith(".h5")) == shards
