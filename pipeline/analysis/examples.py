@@ -30,7 +30,7 @@ class SimilarImage:
 
 
 @dataclass(frozen=True)
-class ExaminedImages:
+class ExampleImages:
     """Test images, and how a head classifies them.
 
     Attributes
@@ -70,7 +70,7 @@ def find_examples(
     *,
     read_features: Callable[[Places], Rows] | None = None,
     predicted: Places | None = None,
-) -> ExaminedImages:
+) -> ExampleImages:
     """Choose the test images with the most confident predictions, and look at them closely.
 
     Parameters
@@ -103,7 +103,7 @@ def find_examples(
     ]
     places = np.array([*confident[~is_right][:MISTAKES], *correct[:_CORRECT]], np.int64)
     rows = read(places)
-    return ExaminedImages(
+    return ExampleImages(
         dataset,
         model,
         probabilities[places],

@@ -45,13 +45,13 @@ def problems(
     run: Annotated[
         Path | None,
         typer.Option(
-            metavar="RUN", help="A run on the same images: show what is found on its page."
+            metavar="RUN", help="A run on the same images: add the problems to its report."
         ),
     ] = None,
     as_json: JsonOption = False,
     seed: SeedOption = 0,
 ) -> None:
-    """Find copies, labels that may be wrong, outliers, small classes; tell if more images help.
+    """Find duplicates, labels that may be wrong, outliers, small classes; tell if more images help.
 
     Missing features are computed first. No picture is changed or removed.
 
@@ -67,8 +67,8 @@ def problems(
         extractor = stage_one.extractor()
         if run:  # tell before the work that it does not fit
             _check_recipe(run, extractor.recipe)
-        err.print("comparing the images, and training on parts of them ...")
-        found = examine(
+        err.print("comparing the images and training on parts of them ...")
+        result = examine(
             data,
             repeats=2 if learning_curve else 0,
             extractor=extractor,
@@ -77,19 +77,19 @@ def problems(
         )
         listener.end_bar()
         if as_json:
-            typer.echo(to_json(describe_problems(found)), nl=False)
+            typer.echo(to_json(describe_problems(result)), nl=False)
         else:
-            _print(found)
-            if learning_curve and found.curve is None:
-                out.print("There are too few images to tell whether more would help.")
+            _print(result)
+            if learning_curve and result.curve is None:
+                out.print("There are too few images to measure whether more would help.")
         if run:
-            add_problems(run, found)
+            add_problems(run, result)
             err.print(f"on the run's page: {shown(write_report(run))}", soft_wrap=True)
-    finish(found.dataset.quarantined)
+    finish(result.dataset.quarantined)
 
 
 def _check_recipe(run: Path, recipe: Recipe) -> None:
-    """Refuse to put onto a run's page what was found in other rows than the run's."""
+    """Refuse to add to a run's report problems that were found with other features."""
     from pipeline.runs.reading import read_run_document
 
     theirs = read_run_document(run).recipe
@@ -103,16 +103,16 @@ def _check_recipe(run: Path, recipe: Recipe) -> None:
         )
 
 
-def _print(found: Problems) -> None:
+def _print(problems: Problems) -> None:
     from pipeline.report.words import common_folder
 
-    for sentence in found.summary():
+    for sentence in problems.summary():
         out.print(f"- {shown(sentence)}", soft_wrap=True)
-    data = found.dataset
-    likely = [suspect for suspect in found.labels.suspects if suspect.likely]
-    places = [place for pair in found.duplicates.pairs for place in (pair.first, pair.second)]
+    data = problems.dataset
+    likely = [suspect for suspect in problems.labels.suspects if suspect.likely]
+    places = [place for pair in problems.duplicates.pairs for place in (pair.first, pair.second)]
     places += [suspect.place for suspect in likely]
-    places += [outlier.place for outlier in found.outliers]
+    places += [outlier.place for outlier in problems.outliers]
     folder = common_folder([str(data.paths[place]) for place in places])
     if folder:
         out.print(f"The files are in {shown(folder)}", soft_wrap=True)
@@ -124,7 +124,7 @@ def _print(found: Problems) -> None:
         return data.targets.name(place)
 
     _print_table(
-        "Copies, or nearly: those across splits first",
+        "Duplicates and near-duplicates, those across splits first",
         ("image", "copy", "splits", "labels", "similarity"),
         [
             (
@@ -134,11 +134,11 @@ def _print(found: Problems) -> None:
                 " and ".join(dict.fromkeys((label(pair.first), label(pair.second)))),
                 pair.kind if pair.kind == "same bytes" else f"{pair.similarity:.3f}",
             )
-            for pair in found.duplicates.pairs
+            for pair in problems.duplicates.pairs
         ],
     )
     _print_table(
-        "Labels that are likely wrong: the most suspicious first",
+        "Labels that may be wrong, the most suspicious first",
         ("image", "split", "label", "looks like", "margin"),
         [
             (
@@ -152,7 +152,7 @@ def _print(found: Problems) -> None:
         ],
     )
     _print_table(
-        "Unlike all others of their class: the strangest first",
+        "Outliers: images that are unusual for their class, the most unusual first",
         ("image", "split", "label", "score"),
         [
             (
@@ -161,7 +161,7 @@ def _print(found: Problems) -> None:
                 data.classes[outlier.label],
                 f"{outlier.score:.1f}",
             )
-            for outlier in found.outliers
+            for outlier in problems.outliers
         ],
     )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.analysis.examples import ExaminedImages, find_examples
+from pipeline.analysis.examples import ExampleImages, find_examples
 from pipeline.analysis.problems import QUICK, Problems, find_problems_quickly
 from pipeline.analysis.sentences import not_looked_for
 from pipeline.backbones.recipe import Recipe
@@ -58,7 +58,7 @@ def look_into(
             return None
         return find_problems_quickly(dataset, rows, result.predicted, seed=seed)
 
-    def find_some() -> ExaminedImages:
+    def find_some() -> ExampleImages:
         called = (result.model, dataset, result.probabilities, read)
         rows = None
         with contextlib.suppress(Exception):  # `find_problems` has said why

@@ -183,7 +183,7 @@ class ProblemsDocument(Document, frozen=True, kw_only=True):
 
     @property
     def likely_wrong(self) -> list[SuspectRecord]:
-        """The labels that are likely wrong, the most suspicious first."""
+        """The labels that confident learning counts as wrong, the most suspicious first."""
         return [suspect for suspect in self.labels.suspects if suspect.likely]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.analysis.examples import ExaminedImages
+from pipeline.analysis.examples import ExampleImages
 from pipeline.analysis.problems import Problems
 from pipeline.backbones.recipe import Recipe
 from pipeline.data.dataset import Dataset
@@ -118,7 +118,7 @@ class Run:
         Remarks on the run, in sentences.
     problems : Problems or None
         What is wrong with the data set, where that was looked for.
-    examples : ExaminedImages or None
+    examples : ExampleImages or None
         Test images with the best head's predictions, maps and neighbours.
     """
 
@@ -133,7 +133,7 @@ class Run:
     left_out: dict[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     problems: Problems | None = None
-    examples: ExaminedImages | None = None
+    examples: ExampleImages | None = None
 
     @property
     def ranked(self) -> list[Result]:

@@ -1,4 +1,4 @@
-"""Problems and examined images as documents: files and classes by name, and nothing lost."""
+"""Problems and examples as documents: files and classes by name, and nothing lost."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +9,7 @@ import pytest
 from pipeline.analysis.class_maps import ClassMaps
 from pipeline.analysis.classes import find_class_problems
 from pipeline.analysis.duplicates import DuplicatePair, Duplicates, DuplicateThresholds
-from pipeline.analysis.examples import ExaminedImages, SimilarImage
+from pipeline.analysis.examples import ExampleImages, SimilarImage
 from pipeline.analysis.labels import LabelProblems, SuspectLabel
 from pipeline.analysis.leakage import Leakage
 from pipeline.analysis.learning_curve import LearningCurve, LearningCurvePoint
@@ -69,8 +69,8 @@ def test_problems_are_read_as_they_were_written(dataset):
     assert document.learning_curve == problems.curve
 
 
-def test_examined_images_are_read_as_they_were_written(dataset):
-    examined = ExaminedImages(
+def test_examples_are_read_as_they_were_written(dataset):
+    examples = ExampleImages(
         dataset,
         SimpleNamespace(head="logistic", recipe=SimpleNamespace(size=64)),
         probabilities=np.array([[0.9, 0.1], [0.2, 0.8]]),
@@ -79,11 +79,11 @@ def test_examined_images_are_read_as_they_were_written(dataset):
         neighbours=((SimilarImage(0, 0.75),), ()),
         maps=ClassMaps("weights", np.array([[[0.123456, -1.0]], [[0.0, 2.0]]])),
     )
-    document = read_document(to_json(describe_examples(examined)), ExamplesDocument)
+    document = read_document(to_json(describe_examples(examples)), ExamplesDocument)
     assert (document.head, document.maps, document.size) == ("logistic", "weights", 64)
     first, second = document.images
     assert (first.path, first.label, first.predicted) == ("5.png", "dog", "cat")
     assert (first.probability, second.probability) == (0.9, 0.8)
     [similar] = first.neighbours
     assert (similar.path, similar.label, similar.similarity) == ("0.png", "cat", 0.75)
-    np.testing.assert_allclose(first.map, examined.maps.values[0], rtol=1e-3)
+    np.testing.assert_allclose(first.map, examples.maps.values[0], rtol=1e-3)
