@@ -32,8 +32,8 @@ WINGS = (
 
 ONLY_IN = {
     "tensorflow": {"system/tensorflow.py"},
-    "keras": {"system/tensorflow.py"},
-    "h5py": {"features/shard.py", "features/store.py", "features/exchange.py"},
+    "keras": {"system/tensorflow.py", "heads/dense.py"},
+    "h5py": {"features/shard.py", "features/exchange.py"},
     "sqlite3": {"data/digests.py"},
     "PIL": {"data/images.py", "report/sheet.py"},
     "fsspec": {"data/urls.py"},
@@ -42,7 +42,7 @@ ONLY_IN = {
     "dask": {"features/cluster.py"},
     "distributed": {"features/worker.py"},
     "skops": {"models/files.py", "models/model.py"},
-    "msgspec": {"system/documents.py"},
+    "msgspec": {"system/documents.py", "models/files.py", "runs/documents.py"},
     "jinja2": {"report/rendering.py"},
     "typer": {"cli"},
     "rich": {"cli"},
