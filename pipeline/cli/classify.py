@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -23,21 +23,9 @@ from pipeline.cli.options import (
     views_of,
     with_stage_one,
 )
-from pipeline.cli.results import print_run
-from pipeline.cli.terminal import (
-    SOME_FILES_UNUSABLE,
-    err,
-    exit_code,
-    finish,
-    out,
-    reporting_errors,
-    typed_augmentation,
-)
+from pipeline.cli.results import end_run
+from pipeline.cli.terminal import reporting_errors
 from pipeline.heads.pooling import POOLS
-
-if TYPE_CHECKING:
-    from pipeline.runs.run import Run
-
 
 DataOrFileArgument = Annotated[
     str, typer.Argument(metavar="DATA", help="As for features, or a file of cache export.")
@@ -165,36 +153,6 @@ def classify(
         except Interrupted as stop:
             run, stopped = stop.run, stop
         listener.end_bar()
-        if as_json:
-            typer.echo((run.folder / "run.json").read_text(), nl=False)
-        else:
-            print_run(run)
-            print_augmentation(run)
-        if stopped:
-            done, asked = len(run.results), len(run.results) + len(run.failed) + len(run.unfinished)
-            err.print(f"Stopped. {done} of {asked} heads were done and are kept.")
-            raise typer.Exit(exit_code(stopped))
-    finish(run.dataset.quarantined)
-    if run.failed or run.left_out:
-        raise typer.Exit(SOME_FILES_UNUSABLE)
-
-
-def print_augmentation(run: Run) -> None:
-    """Tell what augmentation did on validation, and where it hurts."""
-    for result in run.results:
-        losses: dict[str, float] = {}
-        for parameters, log_loss in result.candidates:
-            name = parameters.get("augmentation")
-            if name is not None:
-                losses[name] = min(log_loss, losses.get(name, log_loss))
-        if not losses:
-            continue
-        chosen = result.parameters["augmentation"]
-        shares = ", ".join(
-            f"{typed_augmentation(name)} {loss:.3f}" for name, loss in losses.items()
-        )
-        verdict = "; augmentation hurts here" if losses["none"] <= losses[chosen] else ""
-        out.print(
-            f"{result.head}: log loss on validation by augmentation: {shares}{verdict}",
-            soft_wrap=True,
-        )
+        asked = len(run.results) + len(run.failed) + len(run.unfinished)
+        kept = f"{len(run.results)} of {asked} heads were done and are kept."
+        end_run(run, stopped, as_json=as_json, kept=kept)

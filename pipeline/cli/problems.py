@@ -21,8 +21,8 @@ from pipeline.cli.terminal import err, finish, out, reporting_errors, shown
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.analysis.problems import Problems
     from pipeline.backbones.recipe import Recipe
+    from pipeline.runs.documents import ProblemsDocument
 
 
 _ROWS = 20
@@ -45,13 +45,13 @@ def problems(
     run: Annotated[
         Path | None,
         typer.Option(
-            metavar="RUN", help="A run on the same images: add the problems to its report."
+            metavar="RUN", help="A run on the same images: show what is found on its page."
         ),
     ] = None,
     as_json: JsonOption = False,
     seed: SeedOption = 0,
 ) -> None:
-    """Find duplicates, labels that may be wrong, outliers, small classes; tell if more images help.
+    """Find copies, labels that may be wrong, outliers, small classes; tell if more images help.
 
     Missing features are computed first. No picture is changed or removed.
 
@@ -67,8 +67,8 @@ def problems(
         extractor = stage_one.extractor()
         if run:  # tell before the work that it does not fit
             _check_recipe(run, extractor.recipe)
-        err.print("comparing the images and training on parts of them ...")
-        result = examine(
+        err.print("comparing the images, and training on parts of them ...")
+        problems = examine(
             data,
             repeats=2 if learning_curve else 0,
             extractor=extractor,
@@ -76,20 +76,21 @@ def problems(
             listener=listener,
         )
         listener.end_bar()
+        document = describe_problems(problems)
         if as_json:
-            typer.echo(to_json(describe_problems(result)), nl=False)
+            typer.echo(to_json(document), nl=False)
         else:
-            _print(result)
-            if learning_curve and result.curve is None:
-                out.print("There are too few images to measure whether more would help.")
+            _print(document)
+            if learning_curve and problems.curve is None:
+                out.print("there are too few images to tell whether more would help")
         if run:
-            add_problems(run, result)
+            add_problems(run, problems)
             err.print(f"on the run's page: {shown(write_report(run))}", soft_wrap=True)
-    finish(result.dataset.quarantined)
+    finish(problems.dataset.quarantined)
 
 
 def _check_recipe(run: Path, recipe: Recipe) -> None:
-    """Refuse to add to a run's report problems that were found with other features."""
+    """Refuse to look in other rows than those of the run whose page is to show it."""
     from pipeline.runs.reading import read_run_document
 
     theirs = read_run_document(run).recipe
@@ -103,65 +104,52 @@ def _check_recipe(run: Path, recipe: Recipe) -> None:
         )
 
 
-def _print(problems: Problems) -> None:
+def _print(document: ProblemsDocument) -> None:
+    """Print the summary, then the images that it speaks of."""
     from pipeline.report.words import common_folder
 
-    for sentence in problems.summary():
+    for sentence in document.summary:
         out.print(f"- {shown(sentence)}", soft_wrap=True)
-    data = problems.dataset
-    likely = [suspect for suspect in problems.labels.suspects if suspect.likely]
-    places = [place for pair in problems.duplicates.pairs for place in (pair.first, pair.second)]
-    places += [suspect.place for suspect in likely]
-    places += [outlier.place for outlier in problems.outliers]
-    folder = common_folder([str(data.paths[place]) for place in places])
+    pairs, suspects = document.duplicates.pairs, document.likely_wrong
+    outliers = document.outliers
+    paths = [path for pair in pairs for path in pair.paths]
+    paths += [image.path for image in suspects] + [image.path for image in outliers]
+    folder = common_folder(paths)
     if folder:
-        out.print(f"The files are in {shown(folder)}", soft_wrap=True)
-
-    def path(place: int) -> str:
-        return str(data.paths[place]).removeprefix(folder)
-
-    def label(place: int) -> str:
-        return data.targets.name(place)
-
+        out.print(f"the files are in {shown(folder)}", soft_wrap=True)
     _print_table(
         "Duplicates and near-duplicates, those across splits first",
         ("image", "copy", "splits", "labels", "similarity"),
         [
             (
-                path(pair.first),
-                path(pair.second),
+                *(path.removeprefix(folder) for path in pair.paths),
                 " and ".join(dict.fromkeys(pair.splits)),
-                " and ".join(dict.fromkeys((label(pair.first), label(pair.second)))),
+                " and ".join(dict.fromkeys(pair.labels)),
                 pair.kind if pair.kind == "same bytes" else f"{pair.similarity:.3f}",
             )
-            for pair in problems.duplicates.pairs
+            for pair in pairs
         ],
     )
     _print_table(
-        "Labels that may be wrong, the most suspicious first",
+        "Labels that are likely wrong, the most suspicious first",
         ("image", "split", "label", "looks like", "margin"),
         [
             (
-                path(suspect.place),
-                str(data.splits[suspect.place]),
-                data.classes[suspect.given],
-                data.classes[suspect.suggested],
-                f"{suspect.score:.3f}",
+                image.path.removeprefix(folder),
+                image.split,
+                image.label,
+                image.suggested,
+                f"{image.score:.3f}",
             )
-            for suspect in likely
+            for image in suspects
         ],
     )
     _print_table(
-        "Outliers: images that are unusual for their class, the most unusual first",
+        "Outliers of their class, the strangest first",
         ("image", "split", "label", "score"),
         [
-            (
-                path(outlier.place),
-                str(data.splits[outlier.place]),
-                data.classes[outlier.label],
-                f"{outlier.score:.1f}",
-            )
-            for outlier in problems.outliers
+            (image.path.removeprefix(folder), image.split, image.label, f"{image.score:.1f}")
+            for image in outliers
         ],
     )
 

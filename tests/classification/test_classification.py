@@ -22,7 +22,7 @@ from conftest import (
 from pipeline.classification import experiment as classification
 from pipeline.classification import fitting
 from pipeline.classification.in_memory import RowsInMemory
-from pipeline.cli.classify import print_augmentation
+from pipeline.cli.results import print_augmentation
 from pipeline.data.augmentation import PRESETS, get_augmentation
 from pipeline.data.loading import load_dataset
 from pipeline.errors import DataError, PipelineError, StoreError
