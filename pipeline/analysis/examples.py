@@ -1,55 +1,48 @@
-"""Test images for a closer look: the most confident mistakes, and some correct ones to compare."""
+"""Test images looked at one by one: what a head takes them for, why, and what they look like.
+
+The surest mistakes, and for comparison some that are right.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.analysis.class_maps import ClassMaps, find_class_maps
-from pipeline.analysis.neighbours import Places, Rows, most_similar
+from pipeline.analysis.neighbours import Neighbour, Places, Rows, nearest_images
 from pipeline.data.dataset import Dataset
 from pipeline.models.model import Model
 
 MISTAKES = 24
-"""The most mistakes that are shown."""
+"""Most mistakes that are looked at."""
 
-_CORRECT = 12  # at most, two of each class
-_NEIGHBOURS = 3
-_BLOCK = 1024  # rows
+_RIGHT = 12  # most right ones, and two of a class
 
 
 @dataclass(frozen=True)
-class SimilarImage:
-    """An image that a head was trained on, and its similarity to another (cosine of features)."""
-
-    place: int
-    similarity: float
-
-
-@dataclass(frozen=True)
-class ExampleImages:
-    """Test images, and how a head classifies them.
+class Examples:
+    """Test images, and what a head makes of them.
 
     Attributes
     ----------
     dataset : Dataset
-        The data set that `places` are positions in.
+        What `places` are positions in.
     model : Model
         The head.
     probabilities : ndarray of float64, shape (n, k)
-        Its probabilities for the images.
+        What it says of them.
     predicted : ndarray of int64, shape (n,)
-        The class that each image is called.
+        What each is called.
     places : ndarray of int64, shape (n,)
-        The images: mistakes by falling confidence, then correct ones.
-    neighbours : tuple of tuple of SimilarImage
-        For each image the most similar images that the head was trained on, the most similar
-        first; empty if there were no features to compare.
+        Which images: the mistakes, the surest first, then the right ones.
+    neighbours : tuple of tuple of Neighbour
+        For each the most similar images that were learned from, the nearest first; empty where
+        there were no features to compare.
     maps : ClassMaps
-        For each image, where it has features of the predicted class.
+        For each what speaks for the class that it is taken for.
     """
 
     dataset: Dataset
@@ -57,7 +50,7 @@ class ExampleImages:
     probabilities: npt.NDArray[np.float64]
     predicted: Places
     places: Places
-    neighbours: tuple[tuple[SimilarImage, ...], ...]
+    neighbours: tuple[tuple[Neighbour, ...], ...]
     maps: ClassMaps
 
 
@@ -70,74 +63,44 @@ def find_examples(
     *,
     read_features: Callable[[Places], Rows] | None = None,
     predicted: Places | None = None,
-) -> ExampleImages:
-    """Choose the test images with the most confident predictions, and look at them closely.
+) -> Examples:
+    """Look at the test images that a head was surest of.
 
     Parameters
     ----------
     model : Model
         The head.
     dataset : Dataset
-        The n images.
+        Its n images.
     probabilities : ndarray of float64, shape (n, k)
-        The probabilities of all images.
+        What it says of each.
     read : callable
-        Returns the head's input rows at given positions.
+        Positions in, the rows that the head takes out.
     features : iterable of (ndarray of float32, ndarray of int64), optional
-        Features of all images in blocks, and their positions, to find the most similar images.
+        Features of all images, some at a time, and their positions: to find the most similar by.
     read_features : callable, optional
-        Returns the features at given positions, if the head's input rows are others.
+        Positions in, features out, where the head takes other rows.
     predicted : ndarray of int64, shape (n,), optional
-        The class that each image is called, if not by this model: in cross-validation, by a model
-        that was trained without the image.
+        What each image is called, where that is not for the model to say: in cross-validation a
+        fit without the image, and its threshold, called it.
     """
     if predicted is None:
         predicted = model.call(probabilities)
     test = dataset.where("test")
-    confident = test[np.argsort(-probabilities[test].max(axis=1), kind="stable")]
-    is_right = dataset.targets.right(predicted[confident], confident)
-    correct = [
+    surest = test[np.argsort(-probabilities[test].max(axis=1), kind="stable")]
+    is_right = dataset.targets.right(predicted[surest], surest)
+    right = [
         place
         for label in range(len(dataset.classes))
-        for place in confident[is_right & (predicted[confident] == label)][:2]
+        for place in surest[is_right & (predicted[surest] == label)][:2]
     ]
-    places = np.array([*confident[~is_right][:MISTAKES], *correct[:_CORRECT]], np.int64)
+    places = np.array([*surest[~is_right][:MISTAKES], *right[:_RIGHT]], np.int64)
     rows = read(places)
-    return ExampleImages(
-        dataset,
-        model,
-        probabilities[places],
-        predicted[places],
-        places,
-        _similar_images(
-            dataset, places, read_features(places) if read_features else rows, features
-        ),
-        find_class_maps(model, rows, predicted[places]),
+    seen = read_features(places) if read_features else rows
+    learned = dataset.where("train", "validation")
+    # In cross-validation every image is learned from in all folds but its own.
+    near = nearest_images(
+        seen, places, learned if len(learned) else np.arange(len(dataset)), features
     )
-
-
-def _similar_images(
-    dataset: Dataset, places: Places, rows: Rows, features: Iterable[tuple[Rows, Places]]
-) -> tuple[tuple[SimilarImage, ...], ...]:
-    """Find the training images most similar to the images at some places, which have these rows."""
-    trained = dataset.where("train", "validation")
-    if not len(trained):  # in cross-validation, every image is trained on in all folds but its own
-        trained = np.arange(len(dataset))
-    nearest = most_similar(rows, _only(trained, features), _NEIGHBOURS + 1)
-    return tuple(
-        tuple(
-            SimilarImage(int(other), min(float(similarity), 1.0))
-            for other, similarity in zip(others, similarities)
-            if other not in (place, -1)
-        )[:_NEIGHBOURS]
-        for place, others, similarities in zip(places, nearest.places, nearest.similarities)
-    )
-
-
-def _only(wanted: Places, features: Iterable[tuple[Rows, Places]]) -> Iterator[tuple[Rows, Places]]:
-    """Leave out of blocks of rows those that are not wanted, without a copy of a whole block."""
-    for rows, places in features:
-        for start in range(0, len(rows), _BLOCK):
-            part = places[start : start + _BLOCK]
-            is_wanted = np.isin(part, wanted)
-            yield rows[start : start + _BLOCK][is_wanted], part[is_wanted]
+    maps = find_class_maps(model, rows, predicted[places])
+    return Examples(dataset, model, probabilities[places], predicted[places], places, near, maps)

@@ -1,10 +1,8 @@
-"""`pipeline finetune` and `pipeline augment`."""
+"""`pipeline finetune`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
-from enum import StrEnum
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,41 +34,20 @@ from pipeline.cli.terminal import (
     reporting_errors,
 )
 from pipeline.errors import PipelineError
+from pipeline.finetuning.settings import (
+    Finetuning,
+    Optimizer,
+    Phase,
+    Schedule,
+    Source,
+    Training,
+)
 from pipeline.heads.pooling import Pooling
 
 if TYPE_CHECKING:
-    from pipeline.models.network import Network
+    from pipeline.runs.listener import Layer
 
-
-class Source(StrEnum):
-    """Where training reads from."""
-
-    cache = "cache"
-    images = "images"
-
-
-class Phase(StrEnum):
-    """What is trained."""
-
-    both = "both"
-    frozen = "frozen"
-    finetune = "finetune"
-
-
-class Optimizer(StrEnum):
-    """Keras's optimisers."""
-
-    rmsprop = "rmsprop"
-    adam = "adam"
-
-
-class Schedule(StrEnum):
-    """What becomes of the learning rate."""
-
-    constant = "constant"
-    cosine = "cosine"
-
-
+_DEFAULT = Finetuning()
 _PHASES = {"frozen": "frozen base", "finetune": "fine-tuning"}
 
 
@@ -82,17 +59,21 @@ def finetune(
     source: Annotated[
         Source,
         typer.Option("--from", help="Cached rows, or the images through the whole network (slow)."),
-    ] = Source.cache,
+    ] = _DEFAULT.source,
     phase: Annotated[
-        Phase, typer.Option(help="Train the head on the frozen base, both jointly, or one by one.")
-    ] = Phase.both,
+        Phase,
+        typer.Option(
+            help="both: train the head on the frozen base, then the last layers jointly with it; "
+            "frozen or finetune: one of the two."
+        ),
+    ] = _DEFAULT.phase,
     unfreeze: Annotated[
         str | None,
         typer.Option(
             help="First layer that is trained jointly with the head.",
             show_default="the first of the last block",
         ),
-    ] = None,
+    ] = _DEFAULT.unfreeze,
     head: Annotated[
         Path | None,
         typer.Option(help="Run, or model, with a dense head to start from.", metavar="MODEL"),
@@ -100,29 +81,42 @@ def finetune(
     views: ViewsOption = 1,
     augmentation: AugmentationOption = None,
     tta: TtaOption = False,
-    pool: Annotated[Pooling, typer.Option(help="What is between base and head.")] = "flatten",
+    pool: Annotated[
+        Pooling,
+        typer.Option(
+            help="Keep the places of a picture apart for the head, or take their mean or maximum."
+        ),
+    ] = _DEFAULT.pool,
     units: Annotated[
         int, typer.Option(help="Size of the head's hidden layer; with --head, its own.")
-    ] = 256,
+    ] = _DEFAULT.units,
     dropout: Annotated[
         float, typer.Option(help="Dropout in the head; with --head, its own.")
-    ] = 0.0,
-    optimizer: Annotated[Optimizer, typer.Option(help="Optimiser.")] = Optimizer.rmsprop,
+    ] = _DEFAULT.dropout,
+    optimizer: Annotated[Optimizer, typer.Option(help="Optimizer.")] = _DEFAULT.joint.optimizer,
     schedule: Annotated[
         Schedule,
         typer.Option(
-            help="Learning rate: constant, or falling to 0 until the last of --epochs, so without "
-            "--final take --patience so large that it comes to that."
+            help="Learning rate: constant, or cosine (reaches 0 at the last of --epochs; without "
+            "--final, raise --patience so that training gets there)."
         ),
-    ] = Schedule.constant,
-    epochs: Annotated[int, typer.Option(help="The most epochs of the joint training.")] = 30,
-    frozen_epochs: Annotated[int, typer.Option(help="The most epochs on the frozen base.")] = 30,
-    learning_rate: Annotated[float, typer.Option(help="Of the joint training.")] = 1e-5,
+    ] = _DEFAULT.joint.schedule,
+    epochs: Annotated[
+        int, typer.Option(help="The most epochs of the joint training.")
+    ] = _DEFAULT.joint.epochs,
+    frozen_epochs: Annotated[
+        int, typer.Option(help="The most epochs on the frozen base.")
+    ] = _DEFAULT.frozen.epochs,
+    learning_rate: Annotated[
+        float, typer.Option(help="Of the joint training.")
+    ] = _DEFAULT.joint.learning_rate,
     frozen_learning_rate: Annotated[
         float, typer.Option(help="Of the training on the frozen base.")
-    ] = 1e-4,
-    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 20,
-    patience: Annotated[int, typer.Option(help="Epochs to wait for a lower validation loss.")] = 5,
+    ] = _DEFAULT.frozen.learning_rate,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = _DEFAULT.batch_size,
+    patience: Annotated[
+        int, typer.Option(help="Epochs to wait for a lower validation loss.")
+    ] = _DEFAULT.joint.patience,
     final: Annotated[
         bool,
         typer.Option(
@@ -139,69 +133,50 @@ def finetune(
 
     Example: pipeline finetune photos/ --views 4 --augmentation mild
     """
-    with reporting_errors(kept="Features and the last minute's checkpoint are"):
+    with (
+        reporting_errors(kept="Features and the last checkpoint are"),
+        FinetuneListener(data) as listener,
+    ):
         from pipeline.finetuning.experiment import finetune as run_finetune
-        from pipeline.finetuning.settings import Finetuning
-        from pipeline.finetuning.training import Training
-        from pipeline.models.files import find_model
-        from pipeline.models.model import Model
         from pipeline.runs.run import Interrupted
 
+        training = partial(Training, optimizer=optimizer, schedule=schedule, patience=patience)
         settings = Finetuning(
-            source=source.value,
-            phase=phase.value,
+            source=source,
+            phase=phase,
             unfreeze=unfreeze,
             pool=pool,
             units=units,
             dropout=dropout,
             batch_size=batch_size,
-            frozen=Training(
-                epochs=frozen_epochs,
-                learning_rate=frozen_learning_rate,
-                optimizer=optimizer.value,
-                schedule=schedule.value,
-                patience=patience,
-            ),
-            joint=Training(
-                epochs=epochs,
-                learning_rate=learning_rate,
-                optimizer=optimizer.value,
-                schedule=schedule.value,
-                patience=patience,
-            ),
+            frozen=training(epochs=frozen_epochs, learning_rate=frozen_learning_rate),
+            joint=training(epochs=epochs, learning_rate=learning_rate),
             final=final,
         )
-        wanted = views_of(views, augmentation, tta=tta, endless=source is Source.images)
-        if len(wanted) > 1:
+        chosen = views_of(views, augmentation, tta=tta, endless=source == "images")
+        if len(chosen) > 1:
             raise PipelineError("finetune takes one --augmentation.")
-        start = None
-        if head:
-            of_run = (head / "run.json").exists()
-            start = Model.load(find_model(head, "dense" if of_run else None))
-        if settings.phase == "finetune" and start is None:
+        if phase == "finetune" and head is None:
             err.print(
                 "The head starts from random weights. To train it on the frozen base first, leave "
                 "out --phase; or name a run with a trained one by --head."
             )
         stopped = None
         try:
-            with TerminalListener(data) as listener, _Bars() as bars:
-                run = run_finetune(
-                    data,
-                    settings,
-                    views=wanted[0],
-                    head=start,
-                    extractor=stage_one.extractor(),
-                    runs=runs,
-                    name=name,
-                    seed=seed,
-                    listener=listener,
-                    on_network=_print_network,
-                    on_images=bars.show,
-                    on_epoch=_print_epoch,
-                )
-        except Interrupted as stop:  # the training was done
+            run = run_finetune(
+                data,
+                settings,
+                views=chosen[0],
+                head=head,
+                extractor=stage_one.extractor(),
+                runs=runs,
+                name=name,
+                seed=seed,
+                listener=listener,
+            )
+        except Interrupted as stop:  # the training was complete
             run, stopped = stop.run, stop
+        listener.end_bar()
         if as_json:
             typer.echo((run.folder / "run.json").read_text(), nl=False)
         else:
@@ -214,48 +189,51 @@ def finetune(
         raise typer.Exit(SOME_FILES_UNUSABLE)
 
 
-def _print_network(network: Network) -> None:
-    """Show the layers, what of them is trained, and the parameter counts."""
-    table = Table(box=None, pad_edge=False)
-    for column, justify in (("layer", "left"), ("output", "left"), ("parameters", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
-    table.add_column("")
-    counts = {True: 0, False: 0}
-    for name, shape, parameters, trained in network.layers():
-        counts[trained] += parameters
-        note = ("trained" if trained else "frozen") if parameters else ""
-        table.add_row(name, " x ".join(map(str, shape)), f"{parameters:,}", note)
-    err.print(table)
-    err.print(
-        f"{sum(counts.values()):,} parameters: {counts[True]:,} are trained, "
-        f"{counts[False]:,} are frozen"
-    )
+class FinetuneListener(TerminalListener):
+    """Shows stage one, the network's layers, and each phase with a bar of its own."""
 
+    _phase = ""
+    _before = 0
 
-class _Bars(ExitStack):
-    """One bar after the other: of the features that are made, and of each phase."""
+    def built(self, layers: Sequence[Layer]) -> None:
+        """Show the layers, which of them are trained, and the parameter counts."""
+        self.end_bar()
+        table = Table(box=None, pad_edge=False)
+        table.add_column("layer")
+        table.add_column("output")
+        table.add_column("parameters", justify="right")
+        table.add_column("")
+        counts = {True: 0, False: 0}
+        for name, shape, parameters, trained in layers:
+            counts[trained] += parameters
+            note = ("trained" if trained else "frozen") if parameters else ""
+            table.add_row(name, " x ".join(map(str, shape)), f"{parameters:,}", note)
+        err.print(table)
+        err.print(
+            f"{sum(counts.values()):,} parameters: {counts[True]:,} are trained, "
+            f"{counts[False]:,} are frozen"
+        )
 
-    _part = ""
+    def images_trained(self, phase: str, done: int, total: int) -> None:
+        """Move the bar on; images that an earlier start trained do not count."""
+        if phase != self._phase:
+            self.end_bar()
+            self._phase, self._before = phase, done
+            self._report = self._bar.enter_context(progress())
+            if done:
+                err.print(f"{_PHASES[phase]}: going on after {done:,} of {total:,} images")
+        if self._report:
+            self._report(done - self._before, total - self._before)
 
-    def show(self, part: str, done: int, total: int) -> None:
-        """Show how far a part of the work is, without what an earlier start has done of it."""
-        if part != self._part:
-            self.close()
-            self._part, self._before = part, done
-            self._report = self.enter_context(progress())
-            if part in _PHASES and done:
-                err.print(f"{_PHASES[part]}: going on after {done:,} of {total:,} images")
-        self._report(done - self._before, total - self._before)
-
-
-def _print_epoch(phase: str, epoch: int, figures: Mapping[str, float]) -> None:
-    held_out = (
-        f"; on validation {figures['val_loss']:.4f}, {figures['val_accuracy']:.3f}"
-        if "val_loss" in figures
-        else ""
-    )
-    err.print(
-        f"{_PHASES[phase]}, epoch {epoch}: loss {figures['loss']:.4f}, accuracy "
-        f"{figures['accuracy']:.3f}{held_out}",
-        soft_wrap=True,
-    )
+    def epoch_ended(self, phase: str, epoch: int, figures: Mapping[str, float]) -> None:
+        """Print the losses and accuracies."""
+        validation = (
+            f"; on validation {figures['val_loss']:.4f}, {figures['val_accuracy']:.3f}"
+            if "val_loss" in figures
+            else ""
+        )
+        err.print(
+            f"{_PHASES[phase]}, epoch {epoch}: loss {figures['loss']:.4f}, accuracy "
+            f"{figures['accuracy']:.3f}{validation}",
+            soft_wrap=True,
+        )

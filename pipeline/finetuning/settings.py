@@ -2,21 +2,63 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+import math
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import get_backbone, remake_recipe
-from pipeline.data.dataset import Dataset
-from pipeline.errors import ModelError, PipelineError
-from pipeline.features.views import Views
-from pipeline.finetuning.training import Training
-from pipeline.heads.dense import DenseHead
-from pipeline.heads.pooling import POOLS
-from pipeline.models.model import Model
+from pipeline.errors import PipelineError
+from pipeline.heads.pooling import POOLS, Pooling
 
-SOURCES = ("cache", "images")
-PHASES = ("both", "frozen", "finetune")
+if TYPE_CHECKING:  # the command line imports this file to declare its options
+    from pipeline.features.views import Views
+
+Source = Literal["cache", "images"]
+SOURCES: tuple[Source, ...] = get_args(Source)
+Phase = Literal["both", "frozen", "finetune"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+Optimizer = Literal["rmsprop", "adam"]
+OPTIMIZERS: tuple[Optimizer, ...] = get_args(Optimizer)
+Schedule = Literal["constant", "cosine"]
+SCHEDULES: tuple[Schedule, ...] = get_args(Schedule)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How a model is trained.
+
+    Parameters
+    ----------
+    epochs : int
+        The most epochs.
+    learning_rate : float
+        Of the optimizer.
+    optimizer : {"rmsprop", "adam"}
+        Keras's, with its defaults. The textbook uses RMSprop.
+    schedule : {"constant", "cosine"}
+        The learning rate is constant, as in the textbook, or falls along half a cosine to 0 at the
+        last epoch (I. Loshchilov, F. Hutter, *SGDR*, ICLR 2017).
+    patience : int
+        Training ends when the validation loss has not fallen for so many epochs; the weights of
+        the best epoch are kept.
+    """
+
+    epochs: int = 30
+    learning_rate: float = 1e-5
+    optimizer: Optimizer = "rmsprop"
+    schedule: Schedule = "constant"
+    patience: int = 5
+
+    def __post_init__(self) -> None:
+        _check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        _check_choice("schedule", self.schedule, SCHEDULES)
+        if self.epochs < 1 or self.patience < 1 or not 0 < self.learning_rate < math.inf:
+            raise PipelineError(
+                f"{self.epochs} epochs, patience {self.patience}, learning rate "
+                f"{self.learning_rate}.",
+                expected="at least 1 epoch, patience of 1 or more and a positive learning rate",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +70,8 @@ class Finetuning:
     source : {"cache", "images"}
         Cached rows, or the images through the whole network.
     phase : {"both", "frozen", "finetune"}
-        The head on a frozen base, both jointly, or one after the other.
+        Train the head on the frozen base, the last layers jointly with the head, or one after the
+        other.
     unfreeze : str, optional
         The first layer that is trained jointly with the head: one of the backbone's `cuts`. The
         default is the backbone's own.
@@ -39,15 +82,15 @@ class Finetuning:
     frozen, joint : Training
         How the two phases are trained.
     final : bool
-        Train on the validation images, too, and for exactly as many epochs: once it is known how
-        many are good. Nothing is then known of the result but what it does on test. From the
-        cache, validation images have view 0 only, unless all images have all views.
+        Train on the validation images, too, and for all epochs: once the best number of epochs is
+        known. The result is then judged on the test images only. From the cache, validation images
+        have view 0 only, unless all images have all views.
     """
 
-    source: str = "cache"
-    phase: str = "both"
+    source: Source = "cache"
+    phase: Phase = "both"
     unfreeze: str | None = None
-    pool: str = "flatten"
+    pool: Pooling = "flatten"
     units: int = 256
     dropout: float = 0.0
     batch_size: int = 20
@@ -56,91 +99,57 @@ class Finetuning:
     final: bool = False
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("source", SOURCES),
-            ("phase", PHASES),
-            ("pool", POOLS),
-        ):
-            if getattr(self, name) not in known:
-                raise PipelineError(
-                    f"cannot fine-tune with {name} {getattr(self, name)!r}.",
-                    expected=f"one of {', '.join(known)}",
-                )
+        _check_choice("source", self.source, SOURCES)
+        _check_choice("phase", self.phase, PHASES)
+        _check_choice("pool", self.pool, POOLS)
         if self.batch_size < 1 or not 0 <= self.dropout < 1 or self.units < 1:
             raise PipelineError(
                 f"batch size {self.batch_size}, {self.units} units, dropout {self.dropout}.",
                 expected="at least 1 image, at least 1 unit, and dropout from 0 to below 1",
             )
 
-    def recipe(self, recipe: Recipe) -> Recipe:
+    @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The phases in their order."""
+        return ("frozen", "finetune") if self.phase == "both" else (self.phase,)
+
+    @property
+    def head(self) -> dict[str, Any]:
+        """What `pipeline.models.network.Network` takes for the head."""
+        return {"pool": self.pool, "units": self.units, "dropout": self.dropout}
+
+    def cut(self, recipe: Recipe) -> Recipe:
         """Return a recipe with its network cut at the last layer that is not trained."""
         backbone = get_backbone(recipe.backbone)
         below = backbone.below(self.unfreeze or backbone.default_cut)
         return remake_recipe(recipe, layer=backbone.top if self.phase == "frozen" else below)
 
+    def check_views(self, views: Views) -> None:
+        """Refuse views that would do nothing."""
+        if self.source == "images" and (views.count > 1) != views.everywhere:
+            raise PipelineError(
+                f"{views.count} views from images {'with' if views.everywhere else 'without'} "
+                "--tta.",
+                expected="the number of views to average over: every epoch sees views of its own",
+                fix="give both --tta and --views 4, say, or neither",
+            )
+        if self.source == "cache" and views.count == 1 and views.augmentation.name != "none":
+            raise PipelineError(
+                "one cached view is the image itself: its augmentation would do nothing.",
+                expected="more than one view, or no augmentation",
+            )
 
-def dense_of(head: Model) -> DenseHead:
-    if not isinstance(head.estimator, DenseHead):
-        raise ModelError(
-            f"fine-tuning cannot start from a head of the kind {head.head}.",
-            expected="a head named dense, the only one that can be trained on with the base",
-            fix="train one: pipeline classify DATA --head dense",
-        )
-    return head.estimator
-
-
-def settings_of(head: Model, settings: Finetuning) -> Finetuning:
-    """Settle what follows from starting with a head that is trained."""
-    start = dense_of(head)
-    if settings.phase == "frozen":
-        raise PipelineError("a head that is trained leaves nothing to do in phase frozen.")
-    if settings.pool != "flatten":
-        raise PipelineError(
-            f"a head of `classify` does not take features with pool {settings.pool!r}.",
-            expected="pool 'flatten', as it was trained",
-        )
-    return replace(settings, phase="finetune", units=start.units, dropout=start.dropout)
-
-
-def check_head(head: Model, dataset: Dataset, recipe: Recipe) -> None:
-    if head.classes != dataset.classes:
-        raise ModelError(
-            f"the head tells {', '.join(head.classes)} apart; the data has "
-            f"{', '.join(dataset.classes)}.",
-            expected="the same classes",
-        )
-    there, wanted = (
-        f"{one.layer} at {one.size} pixels, scaling {one.scaling}, resized by {one.resize}"
-        for one in (head.recipe, replace(recipe, layer=get_backbone(recipe.backbone).top))
-    )
-    if there != wanted:
-        raise ModelError(
-            f"the head was trained on {there}.",
-            expected=wanted,
-            fix="give --size, --scaling and --resize as they were when the head was trained",
-        )
+    def described(self, views: Views, recipe: Recipe) -> dict[str, Any]:
+        """List all that was chosen, for the run's document."""
+        return {
+            **asdict(self),
+            "unfreeze": self.unfreeze or get_backbone(recipe.backbone).default_cut,
+            "views": views.count,
+            "augmentation": views.augmentation.name,
+            "averaged_over_views": views.everywhere,
+        }
 
 
-def check_views(source: str, views: Views) -> None:
-    """Refuse views that would do nothing."""
-    if source == "images" and (views.count > 1) != views.everywhere:
-        raise PipelineError(
-            f"{views.count} views from images {'with' if views.everywhere else 'without'} --tta.",
-            expected="the number of views to average over: every epoch sees views of its own",
-            fix="give both --tta and --views 4, say, or neither",
-        )
-    if source == "cache" and views.count == 1 and views.augmentation.name != "none":
-        raise PipelineError(
-            "one cached view is the image itself: its augmentation would do nothing.",
-            expected="more than one view, or no augmentation",
-        )
-
-
-def describe(settings: Finetuning, views: Views, recipe: Recipe) -> dict[str, Any]:
-    return {
-        **asdict(settings),
-        "unfreeze": settings.unfreeze or get_backbone(recipe.backbone).default_cut,
-        "views": views.count,
-        "augmentation": views.augmentation.name,
-        "averaged_over_views": views.everywhere,
-    }
+def _check_choice(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise PipelineError(f"unknown {name} {value!r}.", expected=f"one of {', '.join(known)}")

@@ -35,11 +35,16 @@ Read = Callable[[npt.NDArray[np.int64], int, int], Iterator[Inputs]]
 Before = Callable[[Any], Any]
 
 
-class Source(Protocol):
+class InputSource(Protocol):
     """Where the inputs of training come from."""
 
+    dataset: Dataset
+    """The images, less those that cannot be read."""
+    recipe: Recipe
+    """How they become rows."""
+
     def inputs(self, network: Network, phase: str) -> tuple[Read, Before]:
-        """Give what reads inputs for a phase, and what is done to them before the trained part.
+        """Return what reads inputs for a phase, and the frozen part of the network.
 
         The first is called with the images' positions, the batch size and the view, or -1 for
         images that are not to be augmented.
@@ -62,15 +67,16 @@ class CachedRows:
 
     def __init__(self, extraction: Extraction, folder: Path) -> None:
         tf, _ = tensorflow.load()
+        self.dataset = dataset = extraction.dataset
+        self.recipe = recipe = extraction.recipe
         self._folder = folder
         self._averaged = extraction.views.everywhere
-        recipe, dataset = extraction.store.recipe, extraction.dataset
         views = list(extraction.views.beyond_first(dataset))
-        self._counts = np.array([1 + len(more) for more in views])
+        self._counts = np.array([1 + len(numbers) for numbers in views])
         self._first = np.cumsum(self._counts) - self._counts
         # Rows that were computed in bfloat16 lose nothing by it.
         exact = tf.bfloat16.as_numpy_dtype if recipe.precision == "bfloat16" else np.float32
-        self._rows = _scratch(folder, (int(self._counts.sum()), *recipe.shape), exact)
+        self._rows = scratch_array(folder, (int(self._counts.sum()), *recipe.shape), exact)
         for start in range(0, len(dataset), _ROWS_AT_ONCE):
             places = range(start, min(start + _ROWS_AT_ONCE, len(dataset)))
             self._rows[self._first[places]] = extraction.rows(0, places)
@@ -81,31 +87,25 @@ class CachedRows:
 
     @staticmethod
     def check_space(dataset: Dataset, recipe: Recipe, views: Views, folder: Path) -> None:
-        """Refuse, before rows are made, what could not be laid out in a folder.
-
-        Raises
-        ------
-        PipelineError
-            The uncompressed rows need more space than is free there.
-        """
-        count = sum(1 + len(more) for more in views.beyond_first(dataset))
+        """Refuse, before rows are computed, what a folder has no space for uncompressed."""
+        count = sum(1 + len(numbers) for numbers in views.beyond_first(dataset))
         size = count * math.prod(recipe.shape) * (2 if recipe.precision == "bfloat16" else 4)
         free = free_space(folder)
         if free is not None and size > free:
             raise _no_room(count, size, folder, f"{free / 1e9:.1f} GB are free")
 
     def inputs(self, network: Network, phase: str) -> tuple[Read, Before]:
-        """Give rows; for a head alone, what the frozen layers above make of them, made once."""
+        """Return rows; for a head alone, the outputs of the frozen layers, computed once."""
         upper = network.upper if phase == "frozen" else None
 
-        @cache  # a phase that ended before a restart needs none
-        def source() -> Any:
+        @cache  # not computed if the phase ended before a restart
+        def rows() -> Any:
             return self._rows if upper is None else self._through(upper)
 
         def read(places: npt.NDArray[np.int64], size: int, view: int) -> Iterator[Inputs]:
-            rows = self._first[places] + max(view, 0) % self._counts[places]
-            for start in range(0, len(rows), size):
-                yield np.asarray(source()[rows[start : start + size]])
+            chosen = self._first[places] + max(view, 0) % self._counts[places]
+            for start in range(0, len(chosen), size):
+                yield np.asarray(rows()[chosen[start : start + size]])
 
         return read, lambda inputs: inputs
 
@@ -116,15 +116,15 @@ class CachedRows:
             np.asarray(network.tail(np.asarray(self._rows[part]), training=False))
             for part in np.split(rows, range(_ROWS_AT_ONCE, len(rows), _ROWS_AT_ONCE))
         ]
-        found = as_probabilities(np.concatenate(parts)).astype(np.float64)
+        probabilities = as_probabilities(np.concatenate(parts)).astype(np.float64)
         if not self._averaged:
-            return found
-        means: npt.NDArray[np.float64] = np.add.reduceat(found, self._first)
+            return probabilities
+        means: npt.NDArray[np.float64] = np.add.reduceat(probabilities, self._first)
         means /= self._counts[:, None]
         return means
 
     def features(self, layers: Any) -> npt.NDArray[np.float32]:
-        """Give what layers make of view 0 of every image; None stands for no layers."""
+        """Return view 0 of every image, through layers if there are any."""
         parts = [
             np.asarray(rows if layers is None else layers(rows, training=False), np.float32)
             for start in range(0, len(self._first), _ROWS_AT_ONCE)
@@ -133,36 +133,36 @@ class CachedRows:
         return np.concatenate(parts)
 
     def _through(self, layers: Any) -> Any:
-        """Make what frozen layers make of all rows."""
+        """Apply frozen layers to all rows."""
         shape = (len(self._rows), *layers.output.shape[1:])
-        found = _scratch(self._folder, shape, np.float32)
-        for start in range(0, len(found), _ROWS_AT_ONCE):
+        outputs = scratch_array(self._folder, shape, np.float32)
+        for start in range(0, len(outputs), _ROWS_AT_ONCE):
             part = slice(start, start + _ROWS_AT_ONCE)
-            found[part] = layers(np.asarray(self._rows[part]), training=False)
-        return found
+            outputs[part] = layers(np.asarray(self._rows[part]), training=False)
+        return outputs
 
 
 class Images:
     """The images themselves, decoded and augmented while the network trains."""
 
     def __init__(self, dataset: Dataset, recipe: Recipe, views: Views) -> None:
-        self._dataset = dataset
-        self._recipe = recipe
+        self.dataset = dataset
+        self.recipe = recipe
         self._views = views
         self._failed: list[tuple[Location, PipelineError]] = []
 
     def inputs(self, network: Network, phase: str) -> tuple[Read, Before]:
-        """Give pixels, and the frozen part of the network."""
+        """Return pixels, and the frozen part of the network."""
         frozen = network.base if phase == "frozen" else network.trunk
-        scaling, preprocess = self._recipe.scaling, network.backbone.preprocess
+        scaling, preprocess = self.recipe.scaling, network.backbone.preprocess
         return self._read, lambda pixels: frozen(preprocess(pixels, scaling), training=False)
 
     def probabilities(self, network: Network) -> npt.NDArray[np.float64]:
         """Apply the whole network to every image."""
-        places = np.arange(len(self._dataset))
+        places = np.arange(len(self.dataset))
         views = range(self._views.count if self._views.everywhere else 1)
         whole = network.whole()
-        sums = np.zeros((len(places), len(self._dataset.classes)))
+        sums = np.zeros((len(places), len(self.dataset.classes)))
         for view in views:
             parts = [
                 np.asarray(whole(pixels, training=False))
@@ -175,18 +175,18 @@ class Images:
         """Read images; with an augmentation, view + 1 of each, so that -1 is the image itself."""
         tf, _ = tensorflow.load()
         number = 0 if self._views.augmentation == PRESETS["none"] else view + 1
-        side = self._recipe.size
+        side = self.recipe.size
 
         def pixels(place: int) -> Inputs:
             try:
                 return self._pixels(int(place), number)
             except PipelineError as error:
-                self._failed.append((self._dataset.paths[place], error))
+                self._failed.append((self.dataset.paths[place], error))
                 raise
 
         def load(place: Any) -> Any:
-            found = tf.numpy_function(pixels, [place], tf.uint8, stateful=False)
-            return tf.ensure_shape(found, (side, side, 3))
+            picture = tf.numpy_function(pixels, [place], tf.uint8, stateful=False)
+            return tf.ensure_shape(picture, (side, side, 3))
 
         batches = (
             tf.data.Dataset.from_tensor_slices(places)
@@ -207,22 +207,23 @@ class Images:
             raise
 
     def _pixels(self, place: int, view: int) -> Inputs:
-        dataset = self._dataset
+        dataset = self.dataset
         content, digest = read_image(dataset.paths[place], dataset.digests[place])
-        picture = decode(content, self._recipe.size, resize=self._recipe.resize)
+        picture = decode(content, self.recipe.size, resize=self.recipe.resize)
         if view:
             return apply(picture, draw(self._views.augmentation, digest, view))
         return picture
 
 
-def _scratch(folder: Path, shape: tuple[int, ...], dtype: Any) -> Any:
-    """Make an array that the system keeps in memory while there is room, and on disk else.
+def scratch_array(folder: Path, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Make an array that the system keeps in memory while there is room, and else on disk.
 
-    Its space is taken at once where the system can: a disk that is full later would end the
-    process without a word.
+    Its space is allocated at once where the system can: if the disk were full later, the process
+    would end without a message.
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder) as file:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(file.fileno(), 0, size)
@@ -231,9 +232,9 @@ def _scratch(folder: Path, shape: tuple[int, ...], dtype: Any) -> Any:
         raise _no_room(shape[0], size, folder, error.strerror or str(error)) from error
 
 
-def _no_room(rows: int, size: int, folder: Path, why: str) -> PipelineError:
+def _no_room(rows: int, size: int, folder: Path, reason: str) -> PipelineError:
     return PipelineError(
-        f"cannot lay out {rows:,} rows, {size / 1e9:.1f} GB, in {folder}: {why}.",
-        fix="see to permissions and free space there, name another folder with --runs, or ask "
-        "for fewer --views",
+        f"cannot unpack {rows:,} rows, {size / 1e9:.1f} GB, in {folder}: {reason}.",
+        fix="check permissions and free space there, name another folder with --runs, or ask for "
+        "fewer --views",
     )

@@ -1,11 +1,12 @@
-"""Training a Keras model on batches, so that it can be killed at any step and gone on with."""
+"""Training a Keras model on batches; killed, it goes on after the last epoch that was kept."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,16 +14,17 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import PipelineError
-from pipeline.finetuning.checkpoint import Progress, State, not_finite
+from pipeline.finetuning.checkpoint import Checkpoint, Curves
+from pipeline.finetuning.settings import Training
+from pipeline.runs.listener import RunListener
 from pipeline.system import tensorflow
 
-OPTIMIZERS = ("rmsprop", "adam")
-"""Keras's names of the optimisers; the textbook uses RMSprop."""
-
-SCHEDULES = ("constant", "cosine")
-"""What can become of the learning rate."""
+CHECKPOINT_SECONDS = 10.0
+"""Checkpoints are at least so far apart: after short epochs, writing them would take the time."""
 
 Batch = tuple[Any, npt.NDArray[np.int64]]
+_Step = Callable[[Any, Any], tuple[Any, Any]]
+_Judged = tuple[float, Any, int]  # of a batch: summed loss, number correct, number of images
 
 
 class Batches(Protocol):
@@ -31,51 +33,43 @@ class Batches(Protocol):
     images: int
     """Number of images of an epoch."""
 
-    def epoch(self, number: int, first: int) -> Iterator[Batch]:
-        """Give an epoch's batches, from the one with the number `first`; both count from 0."""
+    def before(self, inputs: Any) -> Any:
+        """Apply the frozen part of the network, in the same graph as the trained part."""
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """Yield an epoch's batches, the same each time; epochs count from 0."""
 
     def validation(self) -> Iterator[Batch]:
-        """Give what is judged after each epoch."""
+        """Yield what is judged after each epoch."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """How a model is trained.
+@dataclass(frozen=True)
+class Trained:
+    """What came of a training.
 
-    Parameters
+    Attributes
     ----------
-    epochs : int
-        The most epochs.
-    learning_rate : float
-        Of the optimiser.
-    optimizer : {"rmsprop", "adam"}
-        Keras's, with its defaults.
-    schedule : {"constant", "cosine"}
-        What becomes of the learning rate: nothing, or it falls to 0 along half a cosine until the
-        last epoch (I. Loshchilov, F. Hutter, *SGDR*, ICLR 2017). The textbook recipe has the first.
-    patience : int
-        Training ends when the validation loss has not fallen for so many epochs; the weights of
-        the best epoch are kept.
+    curves : dict of list of float
+        ``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy`` of each complete epoch.
     """
 
-    epochs: int = 30
-    learning_rate: float = 1e-5
-    optimizer: str = "rmsprop"
-    schedule: str = "constant"
-    patience: int = 5
+    curves: Curves
 
-    def __post_init__(self) -> None:
-        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES)):
-            if (given := getattr(self, name)) not in known:
-                raise PipelineError(
-                    f"unknown {name} {given!r}.", expected=f"one of {', '.join(known)}"
-                )
-        if self.epochs < 1 or self.patience < 1 or not 0 < self.learning_rate < math.inf:
-            raise PipelineError(
-                f"{self.epochs} epochs, patience {self.patience}, learning rate "
-                f"{self.learning_rate}.",
-                expected="at least 1 epoch, patience of 1 or more and a positive learning rate",
-            )
+    @property
+    def epochs(self) -> int:
+        """Number of complete epochs."""
+        return len(self.curves["loss"])
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, from 1, with the lowest validation loss; without validation, the last."""
+        losses = self.curves["val_loss"]
+        return int(np.argmin(losses)) + 1 if losses else self.epochs
+
+    def is_over(self, training: Training) -> bool:
+        """Tell whether the training has ended."""
+        waited = self.epochs - self.best_epoch
+        return self.epochs >= training.epochs or waited >= training.patience
 
 
 def train(
@@ -83,100 +77,117 @@ def train(
     batches: Batches,
     training: Training,
     *,
-    checkpoint: Path,
-    before: Callable[[Any], Any] = lambda inputs: inputs,
-    on_images: Callable[[int, int], None] | None = None,
-    on_epoch: Callable[[int, Mapping[str, float]], None] | None = None,
-) -> Progress:
+    file: Path,
+    phase: str = "finetune",
+    listener: RunListener | None = None,
+) -> Trained:
     """Train a model; where there is a checkpoint, go on from it.
+
+    At the end the model has the weights of the best epoch.
 
     Parameters
     ----------
     model : keras.Model
-        To probabilities, ``(n, 1)`` for two classes or ``(n, k)``; what of it is trainable is
+        To probabilities, ``(n, 1)`` for two classes or ``(n, k)``; its trainable weights are
         trained on the cross-entropy.
     batches : Batches
-        The same in every run, for an epoch and a step.
+        What it is trained on.
     training : Training
         How it is trained.
-    checkpoint : Path
-        File to go on from; written each minute, at the end, and after an epoch that is long enough
-        for writing it to be a small part.
-    before : callable
-        What is done to a batch's inputs, in the same graph, without being trained.
-    on_images : callable, optional
-        Called with the number of images done, and to do, at the start and after each step.
-    on_epoch : callable, optional
-        Called after each epoch with its number and its figures.
-
-    Returns
-    -------
-    Progress
-        With the learning curves; the model has the weights of the best epoch.
+    file : Path
+        The checkpoint: written after an epoch if `CHECKPOINT_SECONDS` have passed, and at the end.
+    phase : str
+        Its name, for the listener.
+    listener : RunListener, optional
+        Told how far the training is, after each step and each epoch.
 
     Raises
     ------
     PipelineError
-        The loss is not finite, the checkpoint cannot be written, or is not of this training.
+        A number is not finite; the checkpoint cannot be written, or belongs to another network.
     """
-    tf, keras = tensorflow.load()
-    optimizer = keras.optimizers.get(training.optimizer)  # its learning rate is set at each step
-    optimizer.build(model.trainable_variables)
-
-    @_for_any_batch_size
-    def step(inputs: Any, labels: Any) -> tuple[Any, Any]:
-        inputs = before(inputs)
-        with tf.GradientTape() as tape:
-            losses, hits = _judge(model(inputs, training=True), labels)
-            loss = tf.reduce_mean(losses)
-        gradients = tape.gradient(loss, model.trainable_variables)
-        optimizer.apply_gradients(zip(gradients, model.trainable_variables))
-        return loss, tf.math.count_nonzero(hits)
-
-    @_for_any_batch_size
-    def test(inputs: Any, labels: Any) -> tuple[Any, Any]:
-        losses, hits = _judge(model(before(inputs), training=False), labels)
-        return tf.reduce_sum(losses), tf.math.count_nonzero(hits)
-
-    state = State(model, optimizer, checkpoint)
-    progress = state.restore()
-    report = on_images or (lambda done, total: None)
+    listener = listener or RunListener()
     total = training.epochs * batches.images
-    rate_after = _schedule(training, total)
-    done = progress.epoch * batches.images + progress.seen
-    report(done, total)
-    while not _is_over(progress, training):
-        begun = time.monotonic()
-        for inputs, labels in batches.epoch(progress.epoch, progress.step):
-            optimizer.learning_rate = rate_after(done)
-            loss, hits = step(inputs, labels)
-            loss = float(loss)
-            progress.step += 1
+    report = partial((listener or RunListener()).images_trained, phase, total=total)
+    epochs = _Epochs(model, batches, training, report)
+    checkpoint = Checkpoint(file, model, epochs.optimizer)
+    curves, best = checkpoint.restore()
+    trained, saved = Trained(curves), time.monotonic()
+    report(trained.epochs * batches.images)
+    while not trained.is_over(training):
+        for name, value in epochs.train(trained.epochs).items():
+            curves[name].append(value)
+        if trained.best_epoch == trained.epochs:
+            best = [np.asarray(variable) for variable in model.trainable_variables]
+        if trained.is_over(training) or time.monotonic() - saved >= CHECKPOINT_SECONDS:
+            checkpoint.save(curves, best)
+            saved = time.monotonic()
+        figures = {name: values[-1] for name, values in curves.items() if values}
+        listener.epoch_ended(phase, trained.epochs, figures)
+    for variable, array in zip(model.trainable_variables, best, strict=True):
+        variable.assign(array)
+    return trained
+
+
+class _Epochs:
+    """The epochs of a training, one at a time."""
+
+    def __init__(
+        self, model: Any, batches: Batches, training: Training, report: Callable[[int], None]
+    ) -> None:
+        _, keras = tensorflow.load()
+        self.optimizer = keras.optimizers.get(training.optimizer)  # each step sets the rate
+        self.optimizer.build(model.trainable_variables)
+        self._variables = [*model.variables, *self.optimizer.variables]
+        self._batches = batches
+        self._rate = _schedule(training, training.epochs * batches.images)
+        self._report = report
+        self._step, self._judge = _compile(model, self.optimizer, batches)
+
+    def train(self, number: int) -> dict[str, float]:
+        """Train an epoch; return its losses and accuracies, on training and validation images."""
+        loss, accuracy = _means(self._steps(number))
+        # The loss may well be finite if weights are not: a compiled relu turns NaN into 0.
+        if not all(np.isfinite(np.asarray(variable)).all() for variable in self._variables):
+            raise _not_finite(f"weights were not finite after epoch {number + 1}")
+        figures = {"loss": loss, "accuracy": accuracy}
+        judged = [
+            (*self._judge(inputs, labels), len(labels))
+            for inputs, labels in self._batches.validation()
+        ]
+        if judged:
+            figures["val_loss"], figures["val_accuracy"] = _means(judged)
+            if not math.isfinite(figures["val_loss"]):
+                raise _not_finite(f"the validation loss was not finite after epoch {number + 1}")
+        return figures
+
+    def _steps(self, epoch: int) -> Iterator[_Judged]:
+        done = epoch * self._batches.images
+        for number, (inputs, labels) in enumerate(self._batches.epoch(epoch), 1):
+            self.optimizer.learning_rate = self._rate(done)
+            loss, correct = self._step(inputs, labels)
             if not math.isfinite(loss):
-                raise not_finite(f"the loss was {loss} {progress.where}", checkpoint)
-            progress.seen += len(labels)
-            progress.loss += loss * len(labels)
-            progress.hits += int(hits)
-            done = progress.epoch * batches.images + progress.seen
-            report(done, total)
-            state.save_now_and_then(progress)
-        figures = progress.end_epoch(_validate(test, batches))
-        if not math.isfinite(figures.get("val_loss", 0.0)):
-            raise not_finite(f"the loss on validation was not finite {progress.where}", checkpoint)
-        if progress.best_epoch == progress.epoch:
-            state.keep_best()
-        if _is_over(progress, training):
-            state.save(progress)
-        else:
-            state.save_if_cheap(progress, time.monotonic() - begun)
-        if on_epoch:
-            on_epoch(progress.epoch, figures)
-    state.use_best()
-    return progress
+                raise _not_finite(
+                    f"the loss was {float(loss)} at step {number} of epoch {epoch + 1}"
+                )
+            yield float(loss) * len(labels), correct, len(labels)
+            done += len(labels)
+            self._report(done)
+
+
+def _means(judged: Iterable[_Judged]) -> tuple[float, float]:
+    """Return mean loss and accuracy."""
+    losses, correct, images = zip(*judged)
+    seen = sum(images)
+    return sum(map(float, losses)) / seen, sum(map(int, correct)) / seen
+
+
+def _not_finite(problem: str) -> PipelineError:
+    return PipelineError(f"{problem}.", expected="finite numbers", fix="lower the learning rate")
 
 
 def _schedule(training: Training, total: int) -> Callable[[int], float]:
-    """Give what tells the learning rate after so many of all images."""
+    """Return the learning rate as a function of the number of images trained, of `total`."""
     if training.schedule == "constant":
         return lambda done: training.learning_rate
     _, keras = tensorflow.load()
@@ -184,47 +195,37 @@ def _schedule(training: Training, total: int) -> Callable[[int], float]:
     return lambda done: float(cosine(done))
 
 
-def _for_any_batch_size(function: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """Compile a function of inputs and labels once, whichever batch comes first.
+def _compile(model: Any, optimizer: Any, batches: Batches) -> tuple[_Step, _Step]:
+    """Compile a step of training and the judging of a batch.
 
-    Else a training that goes on with an epoch's last, smaller batch would run other graphs.
+    The first returns the mean loss, the second the sum; both, the number of correct images.
     """
     tf, _ = tensorflow.load()
-    compiled: Any = None
 
-    def call(inputs: Any, labels: Any) -> Any:
-        nonlocal compiled
-        if compiled is None:
-            signature = [tf.TensorSpec((None, *a.shape[1:]), a.dtype) for a in (inputs, labels)]
-            # Keras's jit_compile="auto" would use XLA, which halves bfloat16's speed on a CPU.
-            compiled = tf.function(function, signature, jit_compile=False)
-        return compiled(inputs, labels)
+    # Keras's jit_compile="auto" would use XLA, which halves bfloat16's speed on a CPU.
+    @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
+    def step(inputs: Any, labels: Any) -> tuple[Any, Any]:
+        inputs = batches.before(inputs)
+        with tf.GradientTape() as tape:
+            losses, correct = _losses(model(inputs, training=True), labels)
+            loss = tf.reduce_mean(losses)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+        return loss, tf.math.count_nonzero(correct)
 
-    return call
+    @tf.function(jit_compile=False)  # type: ignore[untyped-decorator]
+    def judge(inputs: Any, labels: Any) -> tuple[Any, Any]:
+        losses, correct = _losses(model(batches.before(inputs), training=False), labels)
+        return tf.reduce_sum(losses), tf.math.count_nonzero(correct)
+
+    return step, judge
 
 
-def _judge(outputs: Any, labels: Any) -> tuple[Any, Any]:
-    """Give each image's cross-entropy, and whether its likeliest class is the true one."""
+def _losses(outputs: Any, labels: Any) -> tuple[Any, Any]:
+    """Return each image's cross-entropy, and whether its likeliest class is the true one."""
     tf, keras = tensorflow.load()
     if outputs.shape[-1] == 1:
         losses = keras.losses.binary_crossentropy(labels[:, None], outputs)
         return losses, tf.cast(outputs[:, 0] > 0.5, tf.int64) == labels
     losses = keras.losses.sparse_categorical_crossentropy(labels, outputs)
     return losses, tf.argmax(outputs, axis=-1) == labels
-
-
-def _is_over(progress: Progress, training: Training) -> bool:
-    waited = progress.epoch - progress.best_epoch
-    return progress.epoch >= training.epochs or (
-        progress.best_epoch > 0 and waited >= training.patience
-    )
-
-
-def _validate(test: Callable[[Any, Any], tuple[Any, Any]], batches: Batches) -> dict[str, float]:
-    loss, hits, seen = 0.0, 0, 0
-    for inputs, labels in batches.validation():
-        losses, right = test(inputs, labels)
-        loss += float(losses)
-        hits += int(right)
-        seen += len(labels)
-    return {"val_loss": loss / seen, "val_accuracy": hits / seen} if seen else {}

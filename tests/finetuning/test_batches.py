@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from conftest import CountingBackbone, paint, paint_classes
 
+from pipeline.backbones.vgg16 import VGG16
 from pipeline.data.augmentation import PRESETS
 from pipeline.data.images import decode
 from pipeline.data.loading import load_dataset
 from pipeline.data.views import apply, draw
 from pipeline.errors import DataError, PipelineError
-from pipeline.features.extractor import extract
+from pipeline.features.extractor import Extractor, extract
 from pipeline.features.views import Views
-from pipeline.finetuning import batches
+from pipeline.finetuning import sources
 from pipeline.finetuning.batches import OrderedBatches
 from pipeline.finetuning.sources import CachedRows, Images
 from pipeline.system import tensorflow
@@ -42,7 +43,7 @@ def dataset(photos):
 def network(recipe):
     """Stands for a network of which only the frozen part is asked for."""
     frozen = CountingBackbone(recipe)
-    return SimpleNamespace(upper=None, trunk=frozen, base=frozen)
+    return SimpleNamespace(upper=None, trunk=frozen, base=frozen, backbone=VGG16())
 
 
 @pytest.fixture
@@ -50,17 +51,15 @@ def cached(dataset, recipe, backbone, tmp_path):
     backbone.shape = recipe.shape
 
     def make(**views):
-        extraction = extract(
-            dataset, recipe, views=Views(**views), cache=tmp_path / "cache", backbone=backbone
-        )
+        extractor = Extractor(recipe, cache=tmp_path / "cache", forward=backbone)
+        extraction = extract(dataset, extractor=extractor, views=Views(**views))
         return CachedRows(extraction, tmp_path)
 
     return make
 
 
-def ordered(source, dataset, *, phase="finetune", network=TAIL_ONLY, **options):
-    options = {"batch_size": 4, "seed": 0, **options}
-    return OrderedBatches(source, network, phase, dataset, **options)
+def ordered(source, *, phase="finetune", network=TAIL_ONLY, **options):
+    return OrderedBatches(source, network, phase, **{"batch_size": 4, "seed": 0, **options})
 
 
 def inputs_of(pairs):
@@ -87,12 +86,12 @@ def places_of(pixels, dataset, recipe):
 def test_rows_and_images_come_in_the_same_order_with_the_same_labels(
     cached, dataset, recipe, network
 ):
-    from_rows = ordered(cached(), dataset)
-    from_images = ordered(Images(dataset, recipe, Views()), dataset, network=network)
+    from_rows = ordered(cached())
+    from_images = ordered(Images(dataset, recipe, Views()), network=network)
     backbone = CountingBackbone(recipe)
     assert from_rows.images == from_images.images == len(dataset.where("train"))
     for number in (0, 1, 7):
-        rows, pixels = (list(one.epoch(number, 0)) for one in (from_rows, from_images))
+        rows, pixels = (list(one.epoch(number)) for one in (from_rows, from_images))
         assert np.array_equal(inputs_of(rows), backbone(inputs_of(pixels)))
         assert np.array_equal(labels_of(rows), labels_of(pixels))
         assert [len(labels) for _, labels in rows] == [len(labels) for _, labels in pixels]
@@ -103,7 +102,7 @@ def test_rows_and_images_come_in_the_same_order_with_the_same_labels(
 
 def test_an_epoch_is_every_training_image_once_with_its_own_label(dataset, recipe, network):
     source = Images(dataset, recipe, Views())
-    pairs = list(ordered(source, dataset, network=network).epoch(3, 0))
+    pairs = list(ordered(source, network=network).epoch(3))
     places = places_of(inputs_of(pairs), dataset, recipe)
     assert sorted(places) == dataset.where("train").tolist() != places
     assert labels_of(pairs).tolist() == dataset.targets.labels[places].tolist()
@@ -114,28 +113,17 @@ def test_in_the_final_training_validation_images_take_part_and_nothing_is_held_o
     dataset, recipe, network
 ):
     source = Images(dataset, recipe, Views())
-    found = ordered(source, dataset, network=network, final=True)
-    places = places_of(inputs_of(found.epoch(0, 0)), dataset, recipe)
+    found = ordered(source, network=network, final=True)
+    places = places_of(inputs_of(found.epoch(0)), dataset, recipe)
     assert sorted(places) == dataset.where("train", "validation").tolist()
     assert found.images == len(places)
     assert list(found.validation()) == []
 
 
-def test_an_epoch_can_be_gone_on_with_at_any_batch(cached, dataset):
-    found = ordered(cached(count=3, augmentation=MILD), dataset)
-    whole = list(found.epoch(2, 0))
-    for first in range(len(whole) + 1):
-        rest = list(found.epoch(2, first))
-        assert len(rest) == len(whole) - first
-        for (inputs, labels), (again, same) in zip(whole[first:], rest, strict=True):
-            assert np.array_equal(inputs, again)
-            assert np.array_equal(labels, same)
-
-
 def test_each_epoch_and_each_seed_has_an_order_of_its_own(cached, dataset):
     rows = cached()
     orders = [
-        inputs_of(ordered(rows, dataset, seed=seed, epochs_before=before).epoch(number, 0))
+        inputs_of(ordered(rows, seed=seed, epochs_before=before).epoch(number))
         for seed, before, number in [(0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 0, 1), (0, 2, 0)]
     ]
     for place, one in enumerate(orders):
@@ -145,8 +133,8 @@ def test_each_epoch_and_each_seed_has_an_order_of_its_own(cached, dataset):
 def test_a_later_phase_goes_on_where_the_earlier_one_ended(cached, dataset):
     """So it neither repeats the first orders, nor the first views."""
     rows = cached(count=5, augmentation=MILD)
-    early, late = (ordered(rows, dataset, epochs_before=before) for before in (0, 3))
-    assert np.array_equal(inputs_of(early.epoch(4, 0)), inputs_of(late.epoch(1, 0)))
+    early, late = (ordered(rows, epochs_before=before) for before in (0, 3))
+    assert np.array_equal(inputs_of(early.epoch(4)), inputs_of(late.epoch(1)))
 
 
 def test_the_order_follows_from_the_bytes_of_the_images_and_not_from_their_names(
@@ -157,7 +145,7 @@ def test_the_order_follows_from_the_bytes_of_the_images_and_not_from_their_names
     moved = dataset.take(order)
     assert moved.digest == dataset.digest
     one, other = (
-        list(ordered(Images(data, recipe, Views()), data, network=network).epoch(0, 0))
+        list(ordered(Images(data, recipe, Views()), network=network).epoch(0))
         for data in (dataset, moved)
     )
     assert np.array_equal(inputs_of(one), inputs_of(other))
@@ -169,12 +157,12 @@ def test_the_order_follows_from_the_bytes_of_the_images_and_not_from_their_names
 
 def test_cached_rows_of_an_epoch_are_those_of_its_view(cached, dataset, recipe):
     """Epoch e has view e modulo their number, view 0 the image itself."""
-    found = ordered(cached(count=3, augmentation=MILD), dataset)
-    by_itself = ordered(cached(), dataset)
+    found = ordered(cached(count=3, augmentation=MILD))
+    by_itself = ordered(cached())
     backbone = CountingBackbone(recipe)
     for number in range(5):
-        images = inputs_of(by_itself.epoch(number, 0))
-        rows = inputs_of(found.epoch(number, 0))
+        images = inputs_of(by_itself.epoch(number))
+        rows = inputs_of(found.epoch(number))
         assert np.array_equal(rows, images) == (number % 3 == 0)
         # The order is that of the images, so each row can be told from its neighbours.
         places = [
@@ -194,7 +182,7 @@ def test_cached_rows_of_an_epoch_are_those_of_its_view(cached, dataset, recipe):
 
 @pytest.mark.parametrize("everywhere", [False, True])
 def test_validation_is_the_images_themselves_in_their_order(cached, dataset, recipe, everywhere):
-    found = ordered(cached(count=2, augmentation=MILD, everywhere=everywhere), dataset)
+    found = ordered(cached(count=2, augmentation=MILD, everywhere=everywhere))
     pairs = list(found.validation())
     held_out = dataset.where("validation")
     expected = CountingBackbone(recipe)(plain(dataset, held_out, recipe))
@@ -210,10 +198,12 @@ def test_rows_in_bfloat16_take_half_the_space_and_lose_nothing(dataset, recipe, 
         return tf.cast(tf.cast(rows, tf.bfloat16), tf.float32).numpy()
 
     short = dataclasses.replace(recipe, precision="bfloat16")
-    extraction = extract(dataset, short, cache=tmp_path / "cache", backbone=backbone)
-    [(inputs, _), *_] = ordered(CachedRows(extraction, tmp_path), dataset).epoch(0, 0)
+    extraction = extract(
+        dataset, extractor=Extractor(short, cache=tmp_path / "cache", forward=backbone)
+    )
+    [(inputs, _), *_] = ordered(CachedRows(extraction, tmp_path)).epoch(0)
     assert inputs.dtype.itemsize == 2
-    exact = inputs_of(ordered(CachedRows(extraction, tmp_path), dataset).validation())
+    exact = inputs_of(ordered(CachedRows(extraction, tmp_path)).validation())
     expected = extraction.rows(0, dataset.where("validation").tolist())
     assert np.array_equal(exact.astype(np.float32), expected)
 
@@ -228,12 +218,12 @@ def test_a_head_alone_sees_what_the_frozen_layers_make_of_rows_and_they_run_once
 
     upper.output = SimpleNamespace(shape=(None, 1, 1, 12))
     rows = cached(count=3, augmentation=MILD)
-    frozen = ordered(rows, dataset, phase="frozen", network=SimpleNamespace(upper=upper))
+    frozen = ordered(rows, phase="frozen", network=SimpleNamespace(upper=upper))
     assert not calls, "an unfinished training may need none"
-    below = ordered(rows, dataset)
+    below = ordered(rows)
     for number in range(3):
-        expected = inputs_of(below.epoch(number, 0)).max(axis=(1, 2), keepdims=True) + 1
-        assert np.array_equal(inputs_of(frozen.epoch(number, 0)), expected)
+        expected = inputs_of(below.epoch(number)).max(axis=(1, 2), keepdims=True) + 1
+        assert np.array_equal(inputs_of(frozen.epoch(number)), expected)
     expected = inputs_of(below.validation()).max(axis=(1, 2), keepdims=True) + 1
     assert np.array_equal(inputs_of(frozen.validation()), expected)
     assert sum(calls) == len(dataset) + 2 * len(dataset.where("train"))
@@ -279,7 +269,7 @@ def test_the_scratch_file_has_no_name_and_its_space_is_given_back(tmp_path):
         maps = Path("/proc/self/maps").read_text()
         return sum(str(tmp_path) in line for line in maps.splitlines())
 
-    array = batches._scratch(tmp_path, (100, 1000), np.float32)
+    array = sources.scratch_array(tmp_path, (100, 1000), np.float32)
     array[:] = np.arange(100)[:, None]
     assert list(tmp_path.iterdir()) == []
     assert array[99, 5] == 99
@@ -298,12 +288,13 @@ def test_a_disk_that_is_too_small_for_the_scratch_file_is_one_error(tmp_path, mo
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(PipelineError, match=r"100 rows, 0.0 GB.*No space left(.|\n)*--views"):
-        batches._scratch(tmp_path, (100, 1000), np.float32)
+        sources.scratch_array(tmp_path, (100, 1000), np.float32)
 
 
 def test_a_folder_that_cannot_hold_the_scratch_file_is_one_error(tmp_path):
-    with pytest.raises(PipelineError, match="No such file"):
-        batches._scratch(tmp_path / "nowhere", (1, 1), np.float32)
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(PipelineError, match="cannot unpack 1 rows"):
+        sources.scratch_array(tmp_path / "taken", (1, 1), np.float32)
 
 
 # --- images -----------------------------------------------------------------------------------
@@ -313,15 +304,15 @@ def test_images_are_augmented_in_training_only_and_by_another_view_each_epoch(
     dataset, recipe, network
 ):
     source = Images(dataset, recipe, Views(augmentation=MILD))
-    found = ordered(source, dataset, network=network)
-    itself = ordered(Images(dataset, recipe, Views()), dataset, network=network)
+    found = ordered(source, network=network)
+    itself = ordered(Images(dataset, recipe, Views()), network=network)
     for number in (0, 1, 12):
-        order = places_of(inputs_of(itself.epoch(number, 0)), dataset, recipe)
+        order = places_of(inputs_of(itself.epoch(number)), dataset, recipe)
         expected = [
             apply(picture, draw(MILD, dataset.digests[place], number + 1))
             for place, picture in zip(order, plain(dataset, order, recipe))
         ]
-        assert np.array_equal(inputs_of(found.epoch(number, 0)), np.stack(expected))
+        assert np.array_equal(inputs_of(found.epoch(number)), np.stack(expected))
     held_out = dataset.where("validation")
     for _ in range(2):
         pixels = inputs_of(found.validation())
@@ -330,9 +321,9 @@ def test_images_are_augmented_in_training_only_and_by_another_view_each_epoch(
 
 def test_a_later_phase_sees_views_that_no_earlier_one_has_seen(dataset, recipe, network):
     source = Images(dataset, recipe, Views(augmentation=MILD))
-    frozen = ordered(source, dataset, phase="frozen", network=network)
-    joint = ordered(source, dataset, network=network, epochs_before=2)
-    epochs = [frozen.epoch(0, 0), frozen.epoch(1, 0), joint.epoch(0, 0), joint.epoch(1, 0)]
+    frozen = ordered(source, phase="frozen", network=network)
+    joint = ordered(source, network=network, epochs_before=2)
+    epochs = [frozen.epoch(0), frozen.epoch(1), joint.epoch(0), joint.epoch(1)]
     views = [{one.tobytes() for one in inputs_of(epoch)} for epoch in epochs]
     assert len(set.union(*views)) == 4 * len(dataset.where("train"))
 
@@ -340,9 +331,7 @@ def test_a_later_phase_sees_views_that_no_earlier_one_has_seen(dataset, recipe, 
 def test_augmented_images_are_the_same_each_time(dataset, recipe, network):
     one, other = (
         inputs_of(
-            ordered(
-                Images(dataset, recipe, Views(augmentation=MILD)), dataset, network=network
-            ).epoch(3, 0)
+            ordered(Images(dataset, recipe, Views(augmentation=MILD)), network=network).epoch(3)
         )
         for _ in range(2)
     )
@@ -365,8 +354,8 @@ def test_images_are_decoded_by_the_workers_of_tf_data_several_at_once(
             another.set()
         return decode(*arguments, **options)
 
-    monkeypatch.setattr(batches, "decode", watched)
-    list(ordered(Images(dataset, recipe, Views()), dataset, network=network).epoch(0, 0))
+    monkeypatch.setattr(sources, "decode", watched)
+    list(ordered(Images(dataset, recipe, Views()), network=network).epoch(0))
     assert threading.main_thread().ident not in workers
     assert another.is_set()
     assert len(workers) > 1
@@ -376,8 +365,8 @@ def test_images_are_decoded_by_the_workers_of_tf_data_several_at_once(
 def test_an_image_that_changes_while_it_is_trained_on_is_one_clear_error(
     dataset, recipe, network, change, capfd
 ):
-    found = ordered(Images(dataset, recipe, Views()), dataset, network=network)
-    list(found.epoch(0, 0))
+    found = ordered(Images(dataset, recipe, Views()), network=network)
+    list(found.epoch(0))
     victim = dataset.paths[dataset.where("train")[0]]
     if change == "gone":
         victim.unlink()
@@ -388,7 +377,7 @@ def test_an_image_that_changes_while_it_is_trained_on_is_one_clear_error(
     with pytest.raises(
         DataError, match=r"(?s)cannot be read any more.*leave the images alone"
     ) as e:
-        list(found.epoch(1, 0))
+        list(found.epoch(1))
     assert str(victim) in str(e.value)
     assert capfd.readouterr().err == ""
 
@@ -399,10 +388,10 @@ def test_a_defect_in_reading_an_image_is_not_taken_for_a_damaged_image(
     def broken(*arguments, **options):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(batches, "decode", broken)
+    monkeypatch.setattr(sources, "decode", broken)
     tf, _ = tensorflow.load()
     with pytest.raises(tf.errors.OpError, match="ZeroDivisionError"):
-        list(ordered(Images(dataset, recipe, Views()), dataset, network=network).epoch(0, 0))
+        list(ordered(Images(dataset, recipe, Views()), network=network).epoch(0))
 
 
 def test_probabilities_of_images_are_averaged_over_the_views_that_were_asked_for(recipe, tmp_path):

@@ -10,21 +10,21 @@ import numpy as np
 import pytest
 from conftest import paint, paint_classes, run_json
 
-from pipeline import report
 from pipeline.backbones.registry import BACKBONES, DEFAULT, make_recipe
 from pipeline.classification.experiment import classify
 from pipeline.data.augmentation import PRESETS
 from pipeline.data.loading import Shares, load_dataset
 from pipeline.errors import DataError, ModelError, PipelineError, StoreError
-from pipeline.features import extractor as extraction
+from pipeline.features.extractor import Extractor
 from pipeline.features.views import Views
-from pipeline.finetuning import batches
-from pipeline.finetuning import experiment as finetuning
+from pipeline.finetuning import course, experiment, extras, sources, training
 from pipeline.finetuning.experiment import finetune
-from pipeline.finetuning.settings import PHASES, Finetuning
-from pipeline.finetuning.training import Training
+from pipeline.finetuning.settings import PHASES, Finetuning, Training
+from pipeline.finetuning.sources import CachedRows
 from pipeline.heads.dense import DenseHead
 from pipeline.models.model import Model
+from pipeline.models.network import Network
+from pipeline.runs.listener import RunListener
 from pipeline.runs.run import Interrupted
 from pipeline.system import tensorflow
 
@@ -43,21 +43,15 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    monkeypatch.setattr(report, "draw_confusion", lambda *args: args[-1].touch())
-    monkeypatch.setattr(report, "draw_history", lambda *args: None)
-
-
 @pytest.fixture
 def tune(folder, tmp_path):
-    def run(data="two", *, recipe=RECIPE, options=None, **settings):
+    def run(data="two", *, recipe=RECIPE, extractor=None, options=None, **settings):
         wanted = {"units": 16, "batch_size": 8, "frozen": FROZEN, "joint": JOINT, **settings}
         return finetune(
             folder / data if isinstance(data, str) else data,
             Finetuning(**wanted),
-            recipe=recipe,
-            **{"cache": folder / "cache", "runs": tmp_path / "runs", **(options or {})},
+            extractor=Extractor(recipe, **{"cache": folder / "cache", **(extractor or {})}),
+            **{"runs": tmp_path / "runs", **(options or {})},
         )
 
     return run
@@ -74,16 +68,29 @@ def unfinished(tmp_path):
     return sorted((tmp_path / "runs").glob(".finetune-*"))
 
 
-class Stopped(BaseException):
+class Killed(BaseException):
     """Stands for the end of the process."""
 
 
-def stop_after(phase, epochs):
-    def on_epoch(of_phase, epoch, figures):
-        if (of_phase, epoch) == (phase, epochs):
-            raise Stopped
+class Notes(RunListener):
+    """Notes the epochs, and does something after each."""
 
-    return on_epoch
+    def __init__(self, after_epoch=lambda phase, epoch: None):
+        self.epochs, self.figures = [], []
+        self.after_epoch = after_epoch
+
+    def epoch_ended(self, phase, epoch, figures):
+        self.epochs.append((phase, epoch))
+        self.figures.append(figures)
+        self.after_epoch(phase, epoch)
+
+
+def kill_after(phase, epoch):
+    def after_epoch(*ended):
+        if ended == (phase, epoch):
+            raise Killed
+
+    return Notes(after_epoch)
 
 
 # --- one result, whatever the source ----------------------------------------------------------
@@ -112,11 +119,11 @@ def test_augmented_training_from_images_gives_the_same_bits_each_time(tune):
 
 
 def test_the_final_training_has_the_validation_images_too_and_is_judged_on_test_alone(tune):
-    seen = []
+    notes = Notes()
     settings = {"unfreeze": "block5_conv3", "frozen": dataclasses.replace(FROZEN, patience=1)}
-    run = tune(**settings, final=True, options={"on_epoch": lambda *one: seen.append(one[:2])})
+    run = tune(**settings, final=True, options={"listener": notes})
     [result] = run.results
-    assert seen == [(phase, epoch) for phase in ("frozen", "finetune") for epoch in (1, 2)]
+    assert notes.epochs == [(phase, epoch) for phase in ("frozen", "finetune") for epoch in (1, 2)]
     assert result.validation is None
     assert result.test.n == len(run.dataset.where("test"))
     assert result.best_epoch == 4
@@ -209,7 +216,12 @@ def test_what_may_be_wrong_with_the_data_is_told_by_the_base_as_it_was_before_tr
     shutil.copy(first, first.with_stem("copy"))
     dataset = load_dataset(tmp_path / "photos")
     by_rows = tune(dataset)  # nothing at block5_pool is stored: frozen layers make it of the rows
-    classify(dataset, "logistic", recipe=RECIPE, cache=folder / "cache", runs=tmp_path / "runs")
+    classify(
+        dataset,
+        "logistic",
+        extractor=Extractor(RECIPE, cache=folder / "cache"),
+        runs=tmp_path / "runs",
+    )
     stored = tune(dataset)
     from_images = tune(dataset, source="images")
     there, *others = (
@@ -230,7 +242,7 @@ def test_what_may_be_wrong_with_the_data_is_told_by_the_base_as_it_was_before_tr
 
 
 def test_where_nothing_was_looked_for_the_run_says_so(tune, monkeypatch):
-    monkeypatch.setattr(finetuning, "QUICK", 5)
+    monkeypatch.setattr(extras, "QUICK", 5)
     run = tune()
     assert run.problems is None
     assert "did not look for" in str(run)
@@ -253,12 +265,12 @@ def test_a_run_says_which_weights_it_kept_and_when_fine_tuning_did_not_help(tune
     assert tune(final=True).remarks == ()  # nothing was held out to tell it by
 
 
-def test_features_that_cannot_be_read_cost_neighbours_and_no_more(tune, monkeypatch):
+def test_features_that_cannot_be_read_cost_neighbours_and_no_more(tune, tmp_path, monkeypatch):
     def fail(*_):
         raise StoreError("a shard is gone")
 
-    monkeypatch.setattr(finetuning, "_features", fail)
-    run = tune()
+    monkeypatch.setattr(CachedRows, "features", fail)
+    run = tune(extractor={"cache": tmp_path / "cache"})
     assert run.left_out == {"problems": "a shard is gone"}
     document = json.loads((run.folder / "examples.json").read_text())
     assert document["images"]
@@ -269,7 +281,7 @@ def test_ctrl_c_while_the_data_is_looked_at_keeps_the_run(tune, monkeypatch, tmp
     def stop(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(finetuning, "find_problems_quickly", stop)
+    monkeypatch.setattr(extras, "find_problems_quickly", stop)
     with pytest.raises(Interrupted) as stopped:
         tune()
     assert (stopped.value.run.folder / "models" / "finetuned").is_dir()
@@ -293,40 +305,53 @@ def test_a_run_notes_the_digest_of_the_weights_that_were_frozen_all_the_time(tun
 def test_a_frozen_weight_that_changes_is_an_error_and_no_run_is_written(
     tune, phase, tmp_path, monkeypatch
 ):
-    train, networks = finetuning.train, []
+    train = course.train
 
-    def meddling(model, *arguments, checkpoint, **options):
-        progress = train(model, *arguments, checkpoint=checkpoint, **options)
-        if checkpoint.stem == phase:
+    def meddling(model, batches, *arguments, **options):
+        trained = train(model, batches, *arguments, **options)
+        if options["phase"] == phase:
             layer = "block5_conv1" if phase == "frozen" else "block4_conv3"
             bias = networks[0].base.get_layer(layer).bias
             bias.assign(bias + 1e-6)
-        return progress
+        return trained
 
-    monkeypatch.setattr(finetuning, "train", meddling)
+    class Noted(Network):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            networks.append(self)
+
+    networks = []
+    monkeypatch.setattr(experiment, "Network", Noted)
+    monkeypatch.setattr(course, "train", meddling)
     with pytest.raises(PipelineError, match=f"frozen weights changed in phase {phase}"):
-        tune(options={"on_network": networks.append})
+        tune()
     assert not list((tmp_path / "runs").glob("[!.]*"))
 
 
 # --- what classify made before -----------------------------------------------------------------
 
 
-def no_network(*_):
-    raise AssertionError("the rows are stored: nothing is to be computed")
+@pytest.fixture
+def no_work(monkeypatch):
+    """Make it an error to run a network or to decode an image."""
+
+    def fail(*_, **__):
+        raise AssertionError("nothing is to be computed")
+
+    monkeypatch.setattr("pipeline.features.computing.load_backbone", fail)
+    monkeypatch.setattr("pipeline.features.extractor.decode", fail)
 
 
 @pytest.fixture(scope="module")
 def classified(folder):
-    settings = {"recipe": RECIPE, "cache": folder / "cache", "runs": folder / "classified"}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "draw_confusion", lambda *args: args[-1].touch())
-        patch.setattr(report, "draw_history", lambda *args: None)
-        return classify(folder / "two", ("dense", "logistic"), **settings)
+    settings = {
+        "extractor": Extractor(RECIPE, cache=folder / "cache"),
+        "runs": folder / "classified",
+    }
+    return classify(folder / "two", ("dense", "logistic"), **settings)
 
 
-def test_the_frozen_phase_alone_takes_the_rows_that_classify_made(tune, classified, monkeypatch):
-    monkeypatch.setattr("pipeline.features.computing.load_backbone", no_network)
+def test_the_frozen_phase_alone_takes_the_rows_that_classify_made(tune, classified, no_work):
     run = tune(phase="frozen")
     assert run.recipe.layer == "block5_pool"
     assert run.recipe == classified.recipe
@@ -338,20 +363,15 @@ def test_it_starts_from_the_very_head_that_classify_trained(tune, classified):
     """Before the first step that changes anything, the network says what the head said."""
     head = Model.load(classified.folder / "models" / "dense")
     nothing = Training(epochs=1, learning_rate=1e-30)
-    seen = []
-    run = tune(
-        units=256,
-        joint=nothing,
-        options={"head": head, "on_epoch": lambda *figures: seen.append(figures)},
-    )
+    notes = Notes()
+    run = tune(units=256, joint=nothing, options={"head": head, "listener": notes})
     dense = classified.results[0]
     assert dense.head == "dense"
     np.testing.assert_allclose(run.results[0].probabilities, dense.probabilities, atol=1e-5)
     held_out = run.dataset.where("validation")
     likelihoods = dense.probabilities[held_out, run.dataset.targets.labels[held_out]]
-    [(phase, epoch, figures)] = seen
-    assert (phase, epoch) == ("finetune", 1)
-    assert figures["val_loss"] == pytest.approx(-np.log(likelihoods).mean(), abs=1e-5)
+    assert notes.epochs == [("finetune", 1)]
+    assert notes.figures[0]["val_loss"] == pytest.approx(-np.log(likelihoods).mean(), abs=1e-5)
     assert run.results[0].parameters["units"] == 256
     assert run.results[0].parameters["dropout"] == 0.5
 
@@ -365,7 +385,7 @@ def test_a_head_of_another_kind_is_refused(tune, classified):
 @pytest.mark.parametrize(
     ("recipe", "classes", "message"),
     [
-        ({}, ("cat", "dog"), r"(?s)tells cat, dog apart; the data has blue, red"),
+        ({}, ("cat", "dog"), r"(?s)classes are cat, dog; the data has blue, red"),
         ({}, ("red", "blue"), "the same classes"),
         ({"size": 96}, ("blue", "red"), r"(?s)at 96 pixels.*Expected: .*at 64 pixels.*--size"),
         ({"scaling": "unit"}, ("blue", "red"), r"(?s)scaling unit.*Expected: .*scaling caffe"),
@@ -374,9 +394,8 @@ def test_a_head_of_another_kind_is_refused(tune, classified):
     ],
 )
 def test_a_head_that_does_not_fit_is_refused_before_the_work(
-    tune, recipe, classes, message, monkeypatch
+    tune, recipe, classes, message, no_work
 ):
-    monkeypatch.setattr(finetuning, "extract", no_network)
     recipe = make_recipe(**{"size": SIZE, "precision": "float32", **recipe})
     with pytest.raises(ModelError, match=message):
         tune(options={"head": Model(recipe, "dense", classes, DenseHead())})
@@ -385,7 +404,7 @@ def test_a_head_that_does_not_fit_is_refused_before_the_work(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"phase": "frozen"}, "nothing to do in phase frozen"),
+        ({"phase": "frozen"}, "nothing is left to do in phase frozen"),
         ({"pool": "average"}, r"(?s)pool 'average'.*flatten"),
     ],
 )
@@ -397,21 +416,21 @@ def test_settings_that_a_trained_head_does_not_go_with_are_refused(tune, setting
 # --- stopped and gone on with -----------------------------------------------------------------
 
 
-def test_stopped_in_either_phase_it_goes_on_to_the_same_bits_and_clears_up(
+def test_killed_in_either_phase_it_goes_on_to_the_same_bits_and_removes_its_checkpoints(
     tune, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     settings = {"unfreeze": "block5_conv3", "dropout": 0.3}
     undisturbed = tune(**settings)
     assert unfinished(tmp_path) == []
-    for stop in (stop_after("frozen", 1), stop_after("finetune", 1)):
-        with pytest.raises(Stopped):
-            tune(**settings, options={"on_epoch": stop})
+    for listener in (kill_after("frozen", 1), kill_after("finetune", 1)):
+        with pytest.raises(Killed):
+            tune(**settings, options={"listener": listener})
         assert len(unfinished(tmp_path)) == 1
-    seen = []
-    # The frozen phase is over: what it was trained on need not be made again.
-    monkeypatch.setattr(batches.CachedRows, "_through", no_network)
-    run = tune(**settings, options={"on_epoch": lambda *figures: seen.append(figures[:2])})
-    assert seen == [("finetune", 2)]
+    assert listener.epochs == [("frozen", 2), ("finetune", 1)]
+    notes = Notes()
+    run = tune(**settings, options={"listener": notes})
+    assert notes.epochs == [("finetune", 2)]
     assert unfinished(tmp_path) == []
     assert run.results[0].history == undisturbed.results[0].history
     assert run.results[0].best_epoch == undisturbed.results[0].best_epoch
@@ -428,16 +447,17 @@ def test_only_the_same_training_goes_on_from_a_checkpoint(tune, tmp_path, folder
     shape = [np.zeros(one.shape, np.float32) for one in BACKBONES[DEFAULT].load_weights()]
     monkeypatch.setattr(type(BACKBONES[DEFAULT]), "load_weights", lambda self, file: shape)
     fitted = DenseHead(units=4)
-    fitted.model_ = finetuning.Network(RECIPE, 2, weights=None, units=4).dense
+    fitted.model_ = Network(RECIPE, 2, weights=None, units=4).dense
     changed = DenseHead(units=4)
-    changed.model_ = finetuning.Network(RECIPE, 2, weights=None, units=4, seed=1).dense
+    changed.model_ = Network(RECIPE, 2, weights=None, units=4, seed=1).dense
 
     def head(dense):
         digest = load_dataset(folder / "two").digest
         return Model(RECIPE, "dense", ("blue", "red"), dense, trained_on=digest)
 
-    def stop(phase, done, total):
-        raise Stopped
+    class KilledAtOnce(RunListener):
+        def images_trained(self, phase, done, total):
+            raise Killed
 
     trainings = [
         {},
@@ -455,12 +475,12 @@ def test_only_the_same_training_goes_on_from_a_checkpoint(tune, tmp_path, folder
         {"final": True},
         {"data": "photos"},
     ]
-    for number, training in enumerate(trainings, 1):
+    for number, settings in enumerate(trainings, 1):
         for _ in range(1 + (number == 1)):
-            options = {**training.get("options", {}), "on_images": stop}
-            with pytest.raises(Stopped):
-                tune(**{**training, "options": options})
-        assert len(unfinished(tmp_path)) == number, training
+            options = {**settings.get("options", {}), "listener": KilledAtOnce()}
+            with pytest.raises(Killed):
+                tune(**{**settings, "options": options})
+        assert len(unfinished(tmp_path)) == number, settings
 
 
 def test_a_head_that_was_trained_on_other_splits_is_refused(tune):
@@ -484,12 +504,13 @@ def test_an_image_that_cannot_be_decoded_is_listed_and_the_others_are_trained_on
     assert [one.path for one in run.dataset.quarantined] == [bad]
     assert len(run.dataset) == 28
     with pytest.raises(DataError, match=r"(?s)1 files cannot be used.*bad\.png"):
-        tune(load_dataset(tmp_path / "two"), source=source, options={"strict": True})
+        tune(load_dataset(tmp_path / "two"), source=source, extractor={"strict": True})
 
 
 def test_an_image_that_changes_while_it_is_trained_on_is_an_error_and_the_checkpoint_stays(
-    tune, folder, tmp_path
+    tune, folder, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     shutil.copytree(folder / "two", tmp_path / "two")
     dataset = load_dataset(tmp_path / "two")
     victim = dataset.paths[dataset.where("train")[0]]
@@ -498,7 +519,7 @@ def test_an_image_that_changes_while_it_is_trained_on_is_an_error_and_the_checkp
             dataset,
             source="images",
             phase="frozen",
-            options={"on_epoch": lambda *figures: paint(victim, (0, 0, 0), seed=1)},
+            options={"listener": Notes(lambda *_: paint(victim, (0, 0, 0), seed=1))},
         )
     assert (unfinished(tmp_path)[0] / "frozen.npz").exists()
 
@@ -509,7 +530,7 @@ def test_an_image_that_changes_while_it_is_trained_on_is_an_error_and_the_checkp
 @pytest.mark.parametrize("layer", ["nope", "block1_conv1", "block5_pool"])
 def test_a_layer_that_cannot_be_the_first_to_be_trained_is_refused_with_those_that_can(layer):
     with pytest.raises(PipelineError, match=r"one of block1_conv2, block2_conv1, .*block5_conv3"):
-        Finetuning(unfreeze=layer).recipe(RECIPE)
+        Finetuning(unfreeze=layer).cut(RECIPE)
 
 
 @pytest.mark.parametrize(
@@ -548,33 +569,31 @@ def test_int8_is_for_cached_rows(tune):
         tune(source="images", recipe=recipe)
 
 
-def test_data_without_validation_images_is_refused_before_the_work(tune, folder, monkeypatch):
-    monkeypatch.setattr(finetuning, "extract", no_network)
+def test_data_without_validation_images_is_refused_before_the_work(tune, folder, no_work):
     dataset = load_dataset(folder / "two", shares=Shares(validation=0))
     with pytest.raises(DataError, match="the validation split of two is empty"):
         tune(dataset)
 
 
-def test_a_name_that_is_taken_is_said_before_the_work(tune, tmp_path, monkeypatch):
-    monkeypatch.setattr(finetuning, "extract", no_network)
+def test_a_name_that_is_taken_is_said_before_the_work(tune, tmp_path, no_work):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     with pytest.raises(PipelineError, match=r"there is a run .*mine already"):
         tune(options={"name": "mine"})
 
 
-def test_space_for_the_unpacked_rows_is_checked_before_any_is_made(tune, tmp_path, monkeypatch):
-    monkeypatch.setattr(extraction, "free_space", lambda folder: 10**12)
-    monkeypatch.setattr(batches, "free_space", lambda folder: 28 * 4 * 4 * 512 * 4 - 1)
-    monkeypatch.setattr("pipeline.features.computing.load_backbone", no_network)
+def test_space_for_the_unpacked_rows_is_checked_before_any_is_made(
+    tune, tmp_path, monkeypatch, no_work
+):
+    monkeypatch.setattr(sources, "free_space", lambda folder: 28 * 4 * 4 * 512 * 4 - 1)
     with pytest.raises(PipelineError, match=r"28 rows, 0.0 GB, in .*runs: 0.0 GB are free"):
-        tune(options={"cache": tmp_path / "empty"})
-    assert not (tmp_path / "empty").exists()
+        tune(extractor={"cache": tmp_path / "empty"})
+    assert not list((tmp_path / "empty").glob("*/*.h5"))
 
 
 @pytest.mark.parametrize("source", ["cache", "images"])
 def test_runs_that_cannot_be_written_are_one_error(tune, source, tmp_path):
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(PipelineError, match=r"(?s)cannot write into .*file.*--runs"):
+    with pytest.raises(PipelineError, match=r"(?s)cannot (write into|unpack) .*file.*--runs"):
         tune(source=source, options={"runs": tmp_path / "file"})
 
 
@@ -585,10 +604,10 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_training(tune, tmp_path, monke
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(report, "draw_confusion", full)
+        patch.setattr(experiment, "write_report", full)
         with pytest.raises(PipelineError, match=r"cannot write the run .*No space left"):
             tune(phase="frozen")
-    seen = []
-    run = tune(phase="frozen", options={"on_epoch": lambda *figures: seen.append(figures)})
-    assert seen == []
+    notes = Notes()
+    run = tune(phase="frozen", options={"listener": notes})
+    assert notes.epochs == []
     assert len(run.results[0].history["loss"]) == 2

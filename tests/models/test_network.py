@@ -15,11 +15,13 @@ from pipeline.data.targets import Targets
 from pipeline.errors import PipelineError
 from pipeline.features.extractor import Extractor, extract
 from pipeline.finetuning.batches import OrderedBatches
+from pipeline.finetuning.settings import Training
 from pipeline.finetuning.sources import CachedRows
-from pipeline.finetuning.training import Training, train
+from pipeline.finetuning.training import train
 from pipeline.heads.dense import as_probabilities
 from pipeline.heads.pooling import POOLS
 from pipeline.models.network import Network
+from pipeline.runs.listener import RunListener
 from pipeline.system import tensorflow
 
 
@@ -152,12 +154,16 @@ def test_training_changes_all_that_is_to_be_trained_and_nothing_else(weights, ph
     class Batches:
         images = 8
 
-        def epoch(self, number, first):
+        def before(self, inputs):
+            return inputs
+
+        def epoch(self, number):
             yield rows, np.arange(8) % 2
 
-        validation = lambda self: self.epoch(0, 0)  # noqa: E731
+        def validation(self):
+            return self.epoch(0)
 
-    train(model, Batches(), Training(epochs=2, learning_rate=1e-3), checkpoint=tmp_path / "c.npz")
+    train(model, Batches(), Training(epochs=2, learning_rate=1e-3), file=tmp_path / "c.npz")
     assert network.frozen_digest() == digest
     for layer in network.base.layers:
         trained = phase == "finetune" and layer.name.startswith("block5_conv")
@@ -215,6 +221,9 @@ def test_one_output_becomes_a_column_for_each_of_two_classes():
 class Places:
     """A source that gives the images' positions themselves."""
 
+    def __init__(self, dataset):
+        self.dataset = dataset
+
     def inputs(self, network, phase):
         def read(places, size, view):
             for start in range(0, len(places), size):
@@ -231,8 +240,9 @@ class StepByStep:
     def __init__(self, batches):
         self._batches = batches
         self._steps = steps_of(batches)
+        self.before = batches.before
 
-    def epoch(self, number, first):
+    def epoch(self, number):
         yield next(self._steps)
 
     def validation(self):
@@ -240,7 +250,7 @@ class StepByStep:
 
 
 def steps_of(batches):
-    return itertools.chain.from_iterable(batches.epoch(number, 0) for number in itertools.count())
+    return itertools.chain.from_iterable(batches.epoch(number) for number in itertools.count())
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +301,7 @@ def test_fifty_steps_from_cached_rows_are_those_of_keras_end_to_end(weights, dem
     end_to_end.compile(keras.optimizers.RMSprop(rate), "binary_crossentropy", jit_compile=False)
     pixels = np.stack([decode(path.read_bytes(), size) for path in demo.paths])
     pixels = keras.applications.vgg16.preprocess_input(pixels.astype(np.float32))
-    batches = steps_of(OrderedBatches(Places(), network, "finetune", demo, **order))
+    batches = steps_of(OrderedBatches(Places(demo), network, "finetune", **order))
     losses = [
         float(end_to_end.train_on_batch(pixels[places], labels[:, None]))
         for places, labels in itertools.islice(batches, steps)
@@ -299,17 +309,23 @@ def test_fifty_steps_from_cached_rows_are_those_of_keras_end_to_end(weights, dem
     block5 = [base.get_layer(f"block5_conv{number}").get_weights() for number in (1, 2, 3)]
     theirs = [*itertools.chain(*block5), *end_to_end.get_weights()[-4:]]
 
-    rows = CachedRows(extract(demo, extractor=Extractor(network.recipe, cache=tmp_path)), tmp_path)
+    extractor = Extractor(network.recipe, cache=tmp_path)
+    rows = CachedRows(extract(demo, extractor=extractor), tmp_path)
     ours = {}
-    progress = train(
+
+    class Weights(RunListener):
+        def epoch_ended(self, phase, epoch, figures):
+            ours[epoch] = network.tail.get_weights()
+
+    trained = train(
         network.tail,
-        StepByStep(OrderedBatches(rows, network, "finetune", demo, **order)),
+        StepByStep(OrderedBatches(rows, network, "finetune", **order)),
         Training(epochs=steps, learning_rate=rate, patience=steps),
-        checkpoint=tmp_path / "phase.npz",
-        on_epoch=lambda step, figures: ours.update({step: network.tail.get_weights()}),
+        file=tmp_path / "phase.npz",
+        listener=Weights(),
     )
 
-    np.testing.assert_allclose(progress.history["loss"][:10], losses[:10], rtol=1e-4)
+    np.testing.assert_allclose(trained.curves["loss"][:10], losses[:10], rtol=1e-4)
     difference = norm([one - other for one, other in zip(ours[steps], theirs, strict=True)])
     change = norm([one - other for one, other in zip(theirs, start, strict=True)])
     assert change > 1e-3 * norm(start)
