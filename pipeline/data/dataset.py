@@ -1,4 +1,4 @@
-"""Folders or a CSV to a `Dataset`: which images there are, their labels and their splits."""
+"""A data set: images, what is to be learned of them, and their splits."""
 
 from __future__ import annotations
 
@@ -19,12 +19,11 @@ from pipeline.errors import DataError
 
 SPLITS = ("train", "validation", "test")
 """The splits, from the least held-out to the most."""
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A file that takes no part, and why."""
+    """A file that is skipped, and why."""
 
     path: Location
     reason: str
@@ -47,7 +46,7 @@ class Dataset:
     splits : ndarray of str, shape (n,)
         ``"train"``, ``"validation"`` or ``"test"``.
     quarantined : tuple of Quarantined
-        Files that take no part.
+        Files that are skipped.
     groups : tuple of str
         Group of each image, empty where it has none. No entries at all where no image has one.
     """
@@ -73,21 +72,21 @@ class Dataset:
         """SHA-256 of all images' digests, labels and splits, whatever their order and names."""
         # Of lines, sorted: by images' digests, and those of one digest as a whole.
         texts = np.ascontiguousarray(packed(self.digests)).view("S32").ravel()
-        found = hashlib.sha256()
+        total = hashlib.sha256()
         separator = ""
-        for digest, same in groupby(np.argsort(texts), key=self.digests.__getitem__):
-            names = ((self.targets.name(place), self.splits[place]) for place in same)
+        for digest, places in groupby(np.argsort(texts), key=self.digests.__getitem__):
+            names = ((self.targets.name(place), self.splits[place]) for place in places)
             for line in sorted(f"{digest.hex()} {name} {split}" for name, split in names):
-                found.update((separator + line).encode(errors="surrogateescape"))
+                total.update((separator + line).encode(errors="surrogateescape"))
                 separator = "\n"
-        return found.hexdigest()
+        return total.hexdigest()
 
     def where(self, *splits: str) -> npt.NDArray[np.int64]:
         """Return the positions of the images that are in one of `splits`."""
         return np.flatnonzero(np.isin(self.splits, splits))
 
     def without(self, quarantined: Sequence[Quarantined]) -> Dataset:
-        """Return the data set less some files, which join its quarantine."""
+        """Return the data set less some files, which join `quarantined`."""
         if not quarantined:
             return self
         gone = {bad.path for bad in quarantined}
@@ -117,18 +116,18 @@ class Dataset:
         DataError
             No image can be used, or a class has fewer than two to train on.
         """
-        reasons = listed(f"{bad.path}: {bad.reason}" for bad in self.quarantined)
+        reasons = shorten(f"{bad.path}: {bad.reason}" for bad in self.quarantined)
         if not self.paths:
             raise DataError(
                 f"none of the {len(self.quarantined)} files of {self.name} can be used; {reasons}",
                 expected="images in one of the formats JPEG, PNG, WebP, BMP, GIF, TIFF",
             )
-        unused = f"; {len(self.quarantined)} files take no part: {reasons}" if reasons else ""
+        skipped = f"; {len(self.quarantined)} files skipped: {reasons}" if reasons else ""
         counts = self.targets.counts()
         if (few := np.flatnonzero(counts < 2)).size:
             raise DataError(
                 "too few images of the class "
-                f"{listed(f'{self.classes[c]} ({counts[c]})' for c in few)}{unused}",
+                f"{shorten(f'{self.classes[c]} ({counts[c]})' for c in few)}{skipped}",
                 expected="at least two of each class: one to learn from, one to be tested on",
                 fix="add images of it, or leave the class out",
             )
@@ -136,7 +135,7 @@ class Dataset:
         if (few := np.flatnonzero(in_train < 2)).size:
             raise DataError(
                 "too few training images of the class "
-                f"{listed(f'{self.classes[c]} ({in_train[c]})' for c in few)}{unused}",
+                f"{shorten(f'{self.classes[c]} ({in_train[c]})' for c in few)}{skipped}",
                 expected="at least two of each class in the training split",
                 fix="add images of it, give the splits yourself, or try another --seed",
             )
@@ -168,7 +167,8 @@ def count_splits(dataset: Dataset) -> dict[str, Counter[str]]:
     }
 
 
-def listed(items: Iterable[str]) -> str:
-    shown = list(items)
-    more = f" and {len(shown) - _SHOWN:,} more" if len(shown) > _SHOWN else ""
-    return ", ".join(shown[:_SHOWN]) + more
+def shorten(names: Iterable[str]) -> str:
+    """Write the first five of some names, and how many more there are."""
+    names = list(names)
+    more = f" and {len(names) - 5:,} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more

@@ -15,7 +15,8 @@ from types import MappingProxyType
 from typing import Self
 
 from pipeline.data.images import MAX_PIXELS
-from pipeline.data.urls import REQUESTS_AT_ONCE, Location, Url, locate, read
+from pipeline.data.servers import REQUESTS_AT_ONCE
+from pipeline.data.urls import Location, Url, locate, read
 from pipeline.errors import ImageError
 
 CACHE = Path("cache")

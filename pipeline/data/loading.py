@@ -1,50 +1,21 @@
-"""Entries to a data set: digests, splits, copies."""
+"""A source to a data set: entries, their digests and splits."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from pipeline.data.dataset import SPLITS, Dataset, Quarantined
+from pipeline.data.dataset import Dataset, Quarantined
 from pipeline.data.digests import CACHE, Digests, digest_files
-from pipeline.data.listing import LAYOUTS, Entry, Listing, list_entries
+from pipeline.data.entries import LAYOUTS, Entry, Listing
+from pipeline.data.listing import list_entries
 from pipeline.data.packed import PackedDigests, PackedPaths
+from pipeline.data.splits import Shares, assign_splits, copies_across_splits
 from pipeline.data.targets import Targets
 from pipeline.data.urls import Location
 from pipeline.errors import DataError, ImageError
-
-
-@dataclass(frozen=True)
-class Shares:
-    """The expected shares of the validation and test splits, where splits are not given.
-
-    Parameters
-    ----------
-    validation, test : float
-        0 or more; together less than 1.
-
-    Raises
-    ------
-    DataError
-        Nothing would be left to train on.
-    """
-
-    validation: float = 0.15
-    test: float = 0.25
-
-    def __post_init__(self) -> None:
-        total = self.validation + self.test
-        if not (self.validation >= 0 and self.test >= 0 and total < 1):  # also refuses NaN
-            raise DataError(
-                f"shares of {self.validation} for validation and {self.test} for test leave "
-                "nothing to train on.",
-                expected="shares of 0 or more that add up to less than 1",
-            )
-
 
 _DEFAULT = Shares()
 
@@ -116,16 +87,15 @@ def read_dataset(
 ) -> Dataset:
     """Do the same with an open memory of digests, which takes in what was read and is not saved."""
     listing = list_entries(source)
-    entries = listing.entries
-    classes = tuple(sorted({entry.label for entry in entries}))
-    if entries and len(classes) < 2:
+    classes = listing.classes
+    if len(classes) == 1:
         raise DataError(
             f"{source} has images of one class only: {classes[0]}.",
             expected=f"two classes or more, as {LAYOUTS}",
         )
     entries, digests, unreadable = _with_digests(listing, memory)
     number = {name: label for label, name in enumerate(classes)}
-    splits = assign_splits(entries, digests, seed=seed, shares=shares)
+    splits = assign_splits(entries, digests, seed, shares)
     groups = tuple(entry.group for entry in entries)
     dataset = Dataset(
         name=listing.name,
@@ -136,7 +106,7 @@ def read_dataset(
         quarantined=(*listing.quarantined, *unreadable),
         groups=groups if any(groups) else (),
     )
-    return dataset.without(_copies_across_splits(dataset))
+    return dataset.without(copies_across_splits(dataset))
 
 
 def _with_digests(
@@ -151,64 +121,6 @@ def _with_digests(
             kept.append(entry)
             digests.append(outcome)
     return kept, digests, quarantined
-
-
-def assign_splits(
-    entries: Sequence[Entry], digests: Sequence[bytes], *, seed: int, shares: Shares
-) -> list[str]:
-    """Give each entry its split: the given one, or one drawn by its group or digest.
-
-    Raises
-    ------
-    DataError
-        A group would be in two splits.
-    """
-    given = {entry.split for entry in entries}
-    splits = []
-    for entry, digest in zip(entries, digests, strict=True):
-        drawn = _draw(entry, digest, seed, shares)
-        if entry.split in ("validation", "test"):
-            splits.append(entry.split)
-        elif entry.split == "train" and drawn in given:
-            splits.append("train")
-        else:
-            splits.append(drawn)
-    split_of: dict[str, str] = {}
-    for entry, split in zip(entries, splits, strict=True):
-        if entry.group and split_of.setdefault(entry.group, split) != split:
-            raise DataError(
-                f"the group {entry.group} is in {split_of[entry.group]} and in {split}.",
-                expected="every group in one split",
-                fix="give its images the same split, or no split at all",
-            )
-    return splits
-
-
-def _draw(entry: Entry, digest: bytes, seed: int, shares: Shares) -> str:
-    unit = b"group:" + entry.group.encode() if entry.group else digest
-    drawn = hashlib.sha256(b"%d:" % seed + unit).digest()
-    number = int.from_bytes(drawn[:8], "big") / 2**64
-    if number < shares.test:
-        return "test"
-    return "validation" if number < shares.test + shares.validation else "train"
-
-
-def _copies_across_splits(dataset: Dataset) -> list[Quarantined]:
-    """Find files with the same bytes as one in a more held-out split."""
-    keeper: dict[bytes, int] = {}
-    rank = [SPLITS.index(split) for split in dataset.splits]
-    for place, digest in enumerate(dataset.digests):
-        kept = keeper.setdefault(digest, place)
-        if rank[place] > rank[kept]:
-            keeper[digest] = place
-    return [
-        Quarantined(
-            dataset.paths[place],
-            f"the same bytes as {dataset.paths[kept]}, which is in {dataset.splits[kept]}",
-        )
-        for place, digest in enumerate(dataset.digests)
-        if rank[kept := keeper[digest]] > rank[place]
-    ]
 
 
 def list_files(files: Sequence[Location]) -> Dataset:

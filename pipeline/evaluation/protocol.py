@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.data.dataset import Dataset
-from pipeline.data.loading import Shares
+from pipeline.data.splits import Shares
 from pipeline.errors import PipelineError
 from pipeline.evaluation.threshold import Aim
 

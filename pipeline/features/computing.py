@@ -21,7 +21,8 @@ from pipeline.backbones.running import Forward, Pixels, load_backbone
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.digests import read_image
 from pipeline.data.images import decode
-from pipeline.data.urls import REQUESTS_AT_ONCE, Location
+from pipeline.data.servers import REQUESTS_AT_ONCE
+from pipeline.data.urls import Location
 from pipeline.data.views import apply, draw
 from pipeline.errors import ImageError
 from pipeline.features.keys import Key

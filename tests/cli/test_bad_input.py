@@ -232,7 +232,7 @@ def picture_for_a_csv(root: Path) -> Path:
         (all_unreadable, ["none of the 6 files", "0.jpg: not a known image format"]),
         (
             all_of_one_class_unreadable,
-            ["class broken (0); 2 files take no part", "2.png: 0 bytes"],
+            ["class broken (0); 2 files skipped", "2.png: 0 bytes"],
         ),
         (csv_without_a_column, ["x.csv lacks the column label", "path, class"]),
         (csv_with_two_labels, ["x.csv, line 3: a.png is listed as dog, and as cat"]),

@@ -21,9 +21,10 @@ from pipeline.classification.experiment import classify
 from pipeline.data import digests as digests_module
 from pipeline.data.dataset import SPLITS, Dataset, Quarantined, count_splits
 from pipeline.data.digests import read_image
-from pipeline.data.listing import Entry as _Entry
+from pipeline.data.entries import Entry
 from pipeline.data.listing import list_images
-from pipeline.data.loading import Shares, _copies_across_splits, assign_splits, load_dataset
+from pipeline.data.loading import load_dataset
+from pipeline.data.splits import Shares, assign_splits, copies_across_splits
 from pipeline.errors import DataError, ImageError
 
 ALL_TO_TRAIN_ON = Shares(validation=0, test=0)
@@ -65,11 +66,11 @@ def fake_digest(number: int) -> bytes:
 
 def assign(entries, numbers=None, *, seed=0, shares=Shares()):
     digests = [fake_digest(n) for n in (range(len(entries)) if numbers is None else numbers)]
-    return assign_splits(entries, digests, seed=seed, shares=shares)
+    return assign_splits(entries, digests, seed, shares)
 
 
-def plain(count: int, label: str = "a") -> list[_Entry]:
-    return [_Entry(Path(f"{number}.png"), label) for number in range(count)]
+def plain(count: int, label: str = "a") -> list[Entry]:
+    return [Entry(Path(f"{number}.png"), label) for number in range(count)]
 
 
 # Folders of class folders
@@ -479,7 +480,7 @@ def test_a_class_whose_files_are_all_unusable_is_refused_with_the_reason(pets):
     put(pets, "bird/a.jpg", "bird/b.jpg")
     for file in (pets / "bird").iterdir():
         file.write_bytes(b"")
-    with pytest.raises(DataError, match=r"class bird \(0\); 2 files take no part: .*: 0 bytes"):
+    with pytest.raises(DataError, match=r"class bird \(0\); 2 files skipped: .*: 0 bytes"):
         load_dataset(pets)
 
 
@@ -520,7 +521,7 @@ def test_adding_images_never_moves_another(before, added, seed, shares):
 def test_neither_order_nor_names_nor_labels_decide_a_split(drawn):
     some, order = drawn
     straight = assign(plain(len(some)), some)
-    renamed = [_Entry(Path(f"other/{n}.png"), f"label {n}") for n in order]
+    renamed = [Entry(Path(f"other/{n}.png"), f"label {n}") for n in order]
     assert assign(renamed, [some[n] for n in order]) == [straight[n] for n in order]
 
 
@@ -532,9 +533,7 @@ def test_images_with_the_same_bytes_are_drawn_into_the_same_split(some):
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 500)), max_size=60), seeds)
 def test_a_group_is_never_in_two_splits(images_of_groups, seed):
-    entries = [
-        _Entry(Path(f"{n}"), "a", group=f"g{g}") for n, (g, _) in enumerate(images_of_groups)
-    ]
+    entries = [Entry(Path(f"{n}"), "a", group=f"g{g}") for n, (g, _) in enumerate(images_of_groups)]
     splits = assign(entries, [digest for _, digest in images_of_groups], seed=seed)
     pairs = {(entry.group, split) for entry, split in zip(entries, splits, strict=True)}
     assert len(pairs) == len({entry.group for entry in entries})
@@ -578,7 +577,7 @@ def test_another_seed_gives_another_split_and_the_same_seed_the_same():
 )
 def test_given_splits_are_respected_and_what_is_missing_comes_out_of_train(images_given, seed):
     splits_given = [split for split, _ in images_given]
-    entries = [_Entry(Path(f"{n}"), "a", split) for n, split in enumerate(splits_given)]
+    entries = [Entry(Path(f"{n}"), "a", split) for n, split in enumerate(splits_given)]
     splits = assign(entries, [digest for _, digest in images_given], seed=seed)
     absent = {"validation", "test"} - set(splits_given)
     for asked, split in zip(splits_given, splits, strict=True):
@@ -591,29 +590,29 @@ def test_given_splits_are_respected_and_what_is_missing_comes_out_of_train(image
 
 
 def test_where_all_splits_are_given_nothing_is_drawn():
-    entries = [_Entry(Path(f"{n}"), "a", SPLITS[n % 3]) for n in range(300)]
+    entries = [Entry(Path(f"{n}"), "a", SPLITS[n % 3]) for n in range(300)]
     assert assign(entries) == [entry.split for entry in entries]
 
 
 def test_the_share_carved_out_of_train_is_the_share_of_train():
-    entries = [_Entry(Path(f"{n}"), "a", "train" if n % 2 else "test") for n in range(20_000)]
+    entries = [Entry(Path(f"{n}"), "a", "train" if n % 2 else "test") for n in range(20_000)]
     splits = np.array(assign(entries))
     assert np.mean(splits[1::2] == "validation") == pytest.approx(0.15, abs=0.02)
     assert set(splits[::2]) == {"test"}
 
 
 def test_a_group_that_is_given_two_splits_is_refused():
-    entries = [_Entry(Path("1"), "a", "train", "g"), _Entry(Path("2"), "a", "test", "g")]
+    entries = [Entry(Path("1"), "a", "train", "g"), Entry(Path("2"), "a", "test", "g")]
     with pytest.raises(DataError, match="the group g is in train and in test"):
-        assign([*entries, _Entry(Path("3"), "a", "validation")])
+        assign([*entries, Entry(Path("3"), "a", "validation")])
 
 
 def test_a_group_is_not_a_digest_that_reads_the_same():
     """An image without a group must not be bound to a group by its name."""
-    entries = [_Entry(Path("1"), "a", group=f"g{n}") for n in range(200)]
+    entries = [Entry(Path("1"), "a", group=f"g{n}") for n in range(200)]
     digests = [f"g{n}".encode() for n in range(200)]
-    grouped = assign_splits(entries, digests, seed=0, shares=Shares())
-    alone = assign_splits(plain(200), digests, seed=0, shares=Shares())
+    grouped = assign_splits(entries, digests, 0, Shares())
+    alone = assign_splits(plain(200), digests, 0, Shares())
     assert grouped != alone
 
 
@@ -633,7 +632,7 @@ def with_copies(rows: list[tuple[int, str]]) -> Dataset:
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.sampled_from(SPLITS)), max_size=40))
 def test_of_the_same_bytes_only_those_in_the_most_held_out_split_stay(rows):
-    gone = {bad.path for bad in _copies_across_splits(with_copies(rows))}
+    gone = {bad.path for bad in copies_across_splits(with_copies(rows))}
     most = {}
     for number, split in rows:
         most[number] = max(most.get(number, 0), SPLITS.index(split))
@@ -664,7 +663,7 @@ def test_a_copy_in_a_group_that_is_held_out_leaves_train(tmp_path):
     (tmp_path / "copy.jpg").write_bytes((tmp_path / trained).read_bytes())
     label = images(alone, tmp_path)[trained][0]
     group = next(
-        f"g{n}" for n in range(100) if assign([_Entry(Path("x"), "a", "", f"g{n}")]) == ["test"]
+        f"g{n}" for n in range(100) if assign([Entry(Path("x"), "a", "", f"g{n}")]) == ["test"]
     )
     file = listing(tmp_path / "y.csv", "path,label,group", *lines, f"copy.jpg,{label},{group}")
     dataset = load_dataset(file)

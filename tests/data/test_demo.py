@@ -10,7 +10,8 @@ from PIL import Image
 
 from pipeline.data import demo
 from pipeline.data.demo import demo_images
-from pipeline.data.loading import Shares, load_dataset
+from pipeline.data.loading import load_dataset
+from pipeline.data.splits import Shares
 from pipeline.errors import DataError
 
 needs_demo = pytest.mark.skipif(

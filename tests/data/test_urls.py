@@ -19,12 +19,13 @@ from torture_worker import RECIPE, stand_in
 from typer.testing import CliRunner
 
 from pipeline.cli import main as cli
-from pipeline.data import urls
+from pipeline.data import servers, urls
 from pipeline.data.digests import Digests, digest_files
 from pipeline.data.listing import list_images
 from pipeline.data.loading import list_dataset, load_dataset
 from pipeline.data.packed import PackedPaths
-from pipeline.data.urls import REQUESTS_AT_ONCE, Url, locate
+from pipeline.data.servers import REQUESTS_AT_ONCE
+from pipeline.data.urls import Url, locate
 from pipeline.errors import DataError, ImageError, PipelineError
 from pipeline.features import computing
 from pipeline.features.cluster import Cluster
@@ -46,8 +47,8 @@ def running():
 def forgotten():
     """Nothing is left of another test's connections."""
     yield
-    urls._file_system.cache_clear()
-    urls._unreachable.clear()
+    servers.file_system.cache_clear()
+    servers._unreachable.clear()
 
 
 @pytest.fixture
@@ -289,7 +290,7 @@ def test_an_image_that_was_replaced_while_the_work_went_on_gives_no_row(bucket, 
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        ("404 NoSuchKey", "cannot be read: it is not there"),
+        ("404 NoSuchKey", "cannot be read: it does not exist"),
         ("403 AccessDenied", "cannot be read: AccessDenied"),
         ("403 InvalidObjectState", "cannot be read: InvalidObjectState"),  # it is in an archive
     ],
@@ -311,7 +312,7 @@ def test_an_object_deleted_after_it_was_listed_harms_no_other(bucket, tmp_path):
     bucket.client.delete_object(Bucket="holiday", Key="photos/red/003.png")
     extraction = extract(dataset, RECIPE, cache=tmp_path, backbone=stand_in)
     assert [(bad.path, bad.reason) for bad in extraction.dataset.quarantined] == [
-        (f"{PHOTOS}/red/003.png", "cannot be read: it is not there")
+        (f"{PHOTOS}/red/003.png", "cannot be read: it does not exist")
     ]
     assert len(extraction.rows()) == 23
 
@@ -345,7 +346,7 @@ class AnswerError(Exception):
 )
 def test_whose_fault_an_answer_is_does_not_hang_on_the_scheme(monkeypatch, answer, kind, told):
     system = SimpleNamespace(_strip_protocol=str, cat_file=Mock(side_effect=answer))
-    monkeypatch.setattr(urls, "_opened", lambda url: (system, url))
+    monkeypatch.setattr(urls, "open_url", lambda url: (system, url))
     with pytest.raises(PipelineError, match=re.escape(told)) as raised:
         urls.read(Url("gs://holiday/1.png"))
     assert type(raised.value) is kind
@@ -423,14 +424,14 @@ def nothing(server, monkeypatch):
         (
             nothing,
             "s3://nowhere/photos",
-            "the folder s3://nowhere/photos cannot be read: it is not",
+            "the folder s3://nowhere/photos cannot be read: it does not exist",
         ),
         (nothing, "s3://holiday/other", "there are no files in s3://holiday/other"),
         (nothing, "s3://holiday/photos/red", "s3://holiday/photos/red holds no class folders"),
         (
             nothing,
             "s3://holiday/other.csv",
-            "s3://holiday/other.csv cannot be read: it is not there",
+            "s3://holiday/other.csv cannot be read: it does not exist",
         ),
         (nothing, "ftp2://holiday/photos", "unknown scheme, ftp2://"),
         (no_access, PHOTOS, "the folder s3://holiday/photos cannot be read: AccessDenied"),
@@ -456,7 +457,7 @@ def test_what_goes_wrong_is_said_in_one_message(bucket, run, monkeypatch, troubl
 def test_users_settings_of_fsspec_go_before(server, monkeypatch):
     users = {"anon": True, "config_kwargs": {"read_timeout": 60}}
     monkeypatch.setitem(fsspec.config.conf, "s3", users)
-    system = urls._file_system("s3://holiday")
+    system = servers.file_system("s3://holiday")
     assert system.anon
     assert system.config_kwargs["read_timeout"] == 60
     assert system.config_kwargs["max_pool_connections"] == REQUESTS_AT_ONCE
@@ -515,16 +516,16 @@ def test_a_run_on_a_bucket_is_shown_and_predicts(bucket, photos, tmp_path, run):
     bucket.answers = {".png": "404 NoSuchKey"}
     assert run("report", "runs/first").exit_code == 0
     assert "data:image/jpeg" not in page.read_text()
-    assert "it is not there" in page.read_text()
+    assert "it does not exist" in page.read_text()
 
 
 def test_pictures_for_a_page_do_not_wait_for_a_dead_server_each(server, monkeypatch):
     nobody_listens(server, monkeypatch)
     asked = []
-    real = urls._file_system
+    real = servers.file_system
     counting = lambda place: asked.append(place) or real(place)  # noqa: E731
     counting.cache_clear = real.cache_clear
-    monkeypatch.setattr(urls, "_file_system", counting)
+    monkeypatch.setattr(servers, "file_system", counting)
     pictures = [Picture.of(f"{PHOTOS}/{number}.png") for number in range(50)]
     assert all("Could not connect" in one.reason and not one.source for one in pictures)
     assert len(asked) == 1

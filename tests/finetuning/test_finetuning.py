@@ -13,7 +13,8 @@ from conftest import paint, paint_classes, run_json
 from pipeline.backbones.registry import BACKBONES, DEFAULT, make_recipe
 from pipeline.classification.experiment import classify
 from pipeline.data.augmentation import PRESETS
-from pipeline.data.loading import Shares, load_dataset
+from pipeline.data.loading import load_dataset
+from pipeline.data.splits import Shares
 from pipeline.errors import DataError, ModelError, PipelineError, StoreError
 from pipeline.features.extractor import Extractor
 from pipeline.features.views import Views
