@@ -12,7 +12,7 @@ from PIL import Image, ImageFilter, ImageOps
 
 from benchmarks.accuracy import CACHE
 from pipeline import Dataset, extract, load_dataset, make_recipe
-from pipeline.analysis.duplicates import Pair, find_duplicates
+from pipeline.analysis.duplicates import DuplicatePair, find_duplicates
 from pipeline.analysis.labels import find_label_problems, out_of_fold
 from pipeline.analysis.neighbours import find_neighbours
 from pipeline.analysis.outliers import NEAREST, find_outliers
@@ -33,7 +33,6 @@ def measure() -> str:
     backbone = load_backbone(RECIPE)
     dataset = load_dataset("demo")
     rows = extract(dataset, RECIPE, cache=CACHE, backbone=backbone).rows()
-    mirrored = features(backbone, [mirror(open_image(path)) for path in dataset.paths])
     started = time.perf_counter()
     problems = find_problems(dataset, rows)
     seconds = time.perf_counter() - started
@@ -41,7 +40,7 @@ def measure() -> str:
         [
             *labels_section(dataset, rows),
             "",
-            *copies_section(backbone, rows, mirrored),
+            *copies_section(backbone, rows),
             "",
             *outliers_section(backbone, dataset, rows),
             "",
@@ -101,10 +100,10 @@ def flip(
 # Copies
 
 
-def copies_section(backbone: Forward, rows: np.ndarray, mirrored: np.ndarray) -> list[str]:
+def copies_section(backbone: Forward, rows: np.ndarray) -> list[str]:
     """Put copies of test images into training, and see which are named."""
-    with_mirrored = [plant_copies(backbone, rows, mirrored, seed) for seed in COPY_SEEDS]
-    kinds = with_mirrored[0][0]
+    planted = [plant_copies(backbone, rows, seed) for seed in COPY_SEEDS]
+    kinds = planted[0][0]
     lines = [
         f"**Copies.** Of test images into training, {COPIES} of each kind, {len(COPY_SEEDS)} seeds with splits of their",
         "own; none of the images that the thresholds were set with. Named is what is paired with its original.",
@@ -113,27 +112,25 @@ def copies_section(backbone: Forward, rows: np.ndarray, mirrored: np.ndarray) ->
         "|---|---|---|",
     ]
     for kind in kinds:
-        named = sum(found[kind] for found, _ in with_mirrored)
+        named = sum(found[kind] for found, _ in planted)
         lines.append(
             f"| {kind} | {named / COPIES / len(COPY_SEEDS):.0%} | {COPIES * len(COPY_SEEDS)} |"
         )
-    alarms = {
-        what: statistics.mean(found[what] for _, found in with_mirrored)
-        for what in with_mirrored[0][1]
-    }
-    lines += [
-        "",
-        "Of the other images were named, by mistake or since the demo has such pairs itself:",
-        *(
-            f"{share:.2%} {what}{',' if more else '.'}"
-            for more, (what, share) in zip((1, 1, 0), alarms.items())
-        ),
+    alarms = [
+        f"{statistics.mean(shares[where] for _, shares in planted):.2%} {where}"
+        for where in planted[0][1]
     ]
-    return lines
+    return [
+        *lines,
+        "",
+        "Of the other images were named, by mistake or since the demo has such pairs itself: "
+        + ", ".join(alarms)
+        + ".",
+    ]
 
 
 def plant_copies(
-    backbone: Forward, rows: np.ndarray, mirrored: np.ndarray, seed: int
+    backbone: Forward, rows: np.ndarray, seed: int
 ) -> tuple[dict[str, int], dict[str, float]]:
     """Give how many copies of each kind were named, and which shares of the other images."""
     rng = np.random.default_rng(seed)
@@ -146,7 +143,6 @@ def plant_copies(
         "resized, then JPEG": lambda image: jpeg(
             resized(image, 2 ** rng.uniform(-1, 1)), int(rng.integers(60, 96))
         ),
-        "mirrored, then JPEG": lambda image: jpeg(mirror(image), int(rng.integers(60, 96))),
     }
     set_with = np.random.default_rng(0).choice(len(dataset), 250, replace=False)
     free = np.setdiff1d(dataset.where("test"), set_with)
@@ -170,30 +166,21 @@ def plant_copies(
         "labels": np.concatenate([dataset.targets.labels, dataset.targets.labels[planted]]),
         "splits": np.concatenate([dataset.splits, np.repeat("train", len(planted))]),
     }
-    plain = find_duplicates(**everything)
-    turned = find_duplicates(
-        **everything,
-        mirrored=np.concatenate(
-            [mirrored, features(backbone, [mirror(image) for image in images])]
-        ),
-    )
-    found = {}
-    for kind, (name, places) in enumerate(zip(makers, originals)):
-        pairs = turned.across if name.startswith("mirrored") else plain.across
-        named = {frozenset((pair.first, pair.second)) for pair in pairs}
-        first = count + kind * COPIES
-        found[name] = sum(
-            {first + one, place} in named for one, place in enumerate(places.tolist())
-        )
+    duplicates = find_duplicates(**everything)
+    named = {frozenset((pair.first, pair.second)) for pair in duplicates.across}
+    copies = np.arange(count, count + len(planted)).reshape(originals.shape)
+    found = {
+        kind: sum(frozenset(pair) in named for pair in zip(*places))
+        for kind, *places in zip(makers, originals.tolist(), copies.tolist())
+    }
     rest = np.setdiff1d(np.arange(count), planted)
     return found, {
-        "without features of mirrored images": share(plain.pairs, rest),
-        "of these across splits": share(plain.across, rest),
-        "with them": share(turned.pairs, rest),
+        "in all": share(duplicates.pairs, rest),
+        "across splits": share(duplicates.across, rest),
     }
 
 
-def share(pairs: tuple[Pair, ...], rest: np.ndarray) -> float:
+def share(pairs: tuple[DuplicatePair, ...], rest: np.ndarray) -> float:
     """Give the share of some images that are named in any pair."""
     named = [place for pair in pairs for place in (pair.first, pair.second)]
     return float(np.isin(rest, named).mean())
@@ -266,11 +253,6 @@ def resized(image: Image.Image, by: float) -> Image.Image:
     """Scale a picture."""
     size = (round(image.width * by), round(image.height * by))
     return image.resize(size, Image.Resampling.LANCZOS)
-
-
-def mirror(image: Image.Image) -> Image.Image:
-    """Swap left and right."""
-    return ImageOps.mirror(image)
 
 
 def half_covered(image: Image.Image) -> Image.Image:

@@ -12,34 +12,41 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pipeline.backbones.recipe import Recipe
-    from pipeline.backbones.registry import make_recipe
-    from pipeline.classification.experiment import classify
-    from pipeline.data.augmentation import get_augmentation
-    from pipeline.data.dataset import Dataset
-    from pipeline.data.loading import load_dataset
-    from pipeline.errors import PipelineError
-    from pipeline.features.extractor import Extraction, extract
-    from pipeline.features.store import FeatureStore
-    from pipeline.features.transformer import FeatureExtractor
-    from pipeline.features.views import Views
-    from pipeline.finetuning.experiment import finetune
-    from pipeline.finetuning.settings import Finetuning
-    from pipeline.models.model import Model, Prediction
-    from pipeline.runs.run import Run
-
+    from pipeline.backbones.recipe import Recipe as Recipe
+    from pipeline.backbones.registry import make_recipe as make_recipe
+    from pipeline.classification.experiment import classify as classify
+    from pipeline.data.augmentation import get_augmentation as get_augmentation
+    from pipeline.data.dataset import Dataset as Dataset
+    from pipeline.data.loading import load_dataset as load_dataset
+    from pipeline.errors import PipelineError as PipelineError
+    from pipeline.evaluation.protocol import Protocol as Protocol
+    from pipeline.features.extractor import Extraction as Extraction
+    from pipeline.features.extractor import Extractor as Extractor
+    from pipeline.features.extractor import extract as extract
+    from pipeline.features.store import FeatureStore as FeatureStore
+    from pipeline.features.transformer import FeatureExtractor as FeatureExtractor
+    from pipeline.features.views import Views as Views
+    from pipeline.finetuning.experiment import finetune as finetune
+    from pipeline.finetuning.settings import Finetuning as Finetuning
+    from pipeline.models.model import Model as Model
+    from pipeline.models.model import Prediction as Prediction
+    from pipeline.runs.listener import RunListener as RunListener
+    from pipeline.runs.run import Run as Run
 
 _HOME = {
     "Dataset": "data.dataset",
     "Extraction": "features.extractor",
+    "Extractor": "features.extractor",
     "FeatureExtractor": "features.transformer",
     "FeatureStore": "features.store",
     "Finetuning": "finetuning.settings",
     "Model": "models.model",
     "PipelineError": "errors",
     "Prediction": "models.model",
+    "Protocol": "evaluation.protocol",
     "Recipe": "backbones.recipe",
     "Run": "runs.run",
+    "RunListener": "runs.listener",
     "Views": "features.views",
     "classify": "classification.experiment",
     "extract": "features.extractor",
@@ -49,25 +56,7 @@ _HOME = {
     "make_recipe": "backbones.registry",
 }
 
-__all__ = [
-    "Dataset",
-    "Extraction",
-    "FeatureExtractor",
-    "FeatureStore",
-    "Finetuning",
-    "Model",
-    "PipelineError",
-    "Prediction",
-    "Recipe",
-    "Run",
-    "Views",
-    "classify",
-    "extract",
-    "finetune",
-    "get_augmentation",
-    "load_dataset",
-    "make_recipe",
-]
+__all__ = [*_HOME]  # noqa: PLE0604 -- all of them are texts
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
-"""Where in a picture a head finds what speaks for a class, and against it.
+"""Which parts of a picture count for or against a class.
 
-The head is asked, not the network below it: a map has one value for each position of the features
-that the head was given, each of which sees a part of the picture.
+Maps explain the head, not the network below it: they have one value for each position of the
+features that the head takes, and each position sees a part of the picture.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ Rows = npt.NDArray[np.float32]
 Classes = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
 
-_PATCHES = 4  # a side, and so 16 looks at a picture at most
-_LEAST = 1e-6  # a probability below this counts as this
+_PATCHES = 4  # along each side, so at most 16 predictions for a picture
+_LEAST = 1e-6  # smaller probabilities count as this
 
 
 @dataclass(frozen=True)
 class ClassMaps:
-    """What speaks for a class (above 0) and against it (below), by position.
+    """How much each position counts for a class (above 0) or against it (below 0).
 
     Attributes
     ----------
     method : {"weights", "gradient", "occlusion"}
-        How they were made; see `find_class_maps`.
+        See `find_class_maps`.
     values : ndarray of float64, shape (n, height, width)
         A map for each picture, from its top left.
     """
@@ -47,23 +47,22 @@ class ClassMaps:
 
 
 def find_class_maps(model: Model, rows: Rows, classes: Classes) -> ClassMaps:
-    """Make a map for each picture of what speaks for a class.
+    """Make a map for each picture of how much each position counts for a class.
 
-    Three ways, by what the head allows:
+    There are three methods, depending on the head:
 
     weights
-        Of a linear head with a row of weights for each class (``logistic``, ``linear-svm``), exact:
-        feature times weight, summed over the channels. A map's sum is the class's score less the
-        intercept. The features are those that the weights are for, that is, after the row was
-        brought to length one.
+        For a linear head with a row of weights for each class (``logistic``, ``linear-svm``),
+        exact: feature times weight, summed over the channels. The sum of a map is the score of the
+        class minus the intercept. Features are scaled to rows of length 1, as for the weights.
     gradient
-        Of a network: feature times the gradient of the class's score before sigmoid or softmax,
-        summed over the channels; for a fine-tuned network, the backbone's last output. Where
-        the head averages over positions this is Grad-CAM, without its cut at 0. Where it flattens
-        them, each position has weights of its own, and Grad-CAM's mean of the gradients over
-        positions would mix these, so it is not taken (HiResCAM).
+        For a network: feature times the gradient of the class's score before sigmoid or softmax,
+        summed over the channels; for a fine-tuned network, the features below its dense layers. If
+        the head averages over positions, this is Grad-CAM without its cut at 0. If it flattens
+        them, each position has its own weights, and gradients are not averaged over positions as
+        in Grad-CAM (HiResCAM).
     occlusion
-        Of any other head: how much the log-odds of the class fall when the features of a patch
+        For any other head: how much the log-odds of the class fall when the features of a patch
         are set to 0; at most 4 x 4 patches.
 
     Parameters
@@ -73,7 +72,7 @@ def find_class_maps(model: Model, rows: Rows, classes: Classes) -> ClassMaps:
     rows : ndarray of float32, shape (n, height, width, channels)
         Features that it takes.
     classes : ndarray of int64, shape (n,)
-        Which class each map is about.
+        The class that each map is about.
 
     References
     ----------
@@ -91,7 +90,7 @@ def find_class_maps(model: Model, rows: Rows, classes: Classes) -> ClassMaps:
 
 
 def _by_weights(estimator: Classifier, rows: Rows, classes: Classes) -> Values | None:
-    """Share out a linear head's score; None where it is no sum of weights, a row for a class."""
+    """Split the score of a linear head by position; None if its weights are not one row a class."""
     if not isinstance(estimator, Pipeline):
         return None
     last = estimator[-1]
@@ -103,7 +102,7 @@ def _by_weights(estimator: Classifier, rows: Rows, classes: Classes) -> Values |
     flat = rows.reshape(len(rows), -1)
     seen = estimator[:-1].transform(flat)
     seen = seen.toarray() if hasattr(seen, "toarray") else seen
-    if weights.shape[1] != flat.shape[1] or not _shares_out(last, weights, seen):
+    if weights.shape[1] != flat.shape[1] or not _are_class_weights(last, weights, seen):
         return None
     if len(weights) == 1:
         weights = np.concatenate([-weights, weights])  # two classes share one score
@@ -111,14 +110,14 @@ def _by_weights(estimator: Classifier, rows: Rows, classes: Classes) -> Values |
     return shares
 
 
-def _shares_out(linear: Any, weights: Values, seen: Rows) -> bool:
-    """Tell whether these are weights of the classes: some have them for pairs of classes."""
+def _are_class_weights(linear: Any, weights: Values, seen: Rows) -> bool:
+    """Check that weights belong to classes: some classifiers have weights of pairs of classes."""
     count = len(linear.classes_)
     if len(weights) != (1 if count == 2 else count):
         return False
     scores = seen @ weights.T + linear.intercept_
-    found = np.reshape(linear.decision_function(seen), (len(seen), -1))
-    if found.shape != scores.shape or not np.allclose(found, scores, rtol=1e-3, atol=1e-4):
+    decision = np.reshape(linear.decision_function(seen), (len(seen), -1))
+    if decision.shape != scores.shape or not np.allclose(decision, scores, rtol=1e-3, atol=1e-4):
         return False
     codes = scores.argmax(axis=1) if count > 2 else (scores[:, 0] > 0).astype(int)
     return bool(np.array_equal(linear.classes_[codes], linear.predict(seen)))
@@ -155,10 +154,10 @@ def _by_occlusion(probabilities: Callable[[Rows], Any], rows: Rows, classes: Cla
     ]
     values = np.empty((len(rows), height, width))
     for place, (row, label) in enumerate(zip(rows, classes)):
-        looks = np.repeat(row[None], 1 + len(patches), axis=0)
-        for look, (down, across) in zip(looks[1:], patches):
-            look[down, across] = 0
-        p = np.clip(probabilities(looks)[:, label], _LEAST, 1 - _LEAST)
+        variants = np.repeat(row[None], 1 + len(patches), axis=0)
+        for variant, (down, across) in zip(variants[1:], patches):
+            variant[down, across] = 0
+        p = np.clip(probabilities(variants)[:, label], _LEAST, 1 - _LEAST)
         odds = np.log(p / (1 - p))
         for (down, across), without in zip(patches, odds[1:]):
             values[place, down, across] = odds[0] - without

@@ -1,25 +1,23 @@
-"""Classes of which there are too few images, or far more than of others."""
+"""Classes with too few images, or with far more than others."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import binomtest
 
-FEW_TO_TEST = 20
-"""Test images of a class below which its recall is known to no better than ± 20 points (Wilson)."""
+from pipeline.evaluation.intervals import wilson_interval
 
-FEW_TO_LEARN = 20
-"""Training images of a class that it should have: a rule of thumb, not measured."""
-
-_EASY_POINTS = 0.1
+_FEW_TO_TEST = 20  # with fewer, recall may be uncertain by more than ±20 points (Wilson)
+_FEW_TO_LEARN = 20  # a rule of thumb, not measured
+_IMBALANCE = 0.1
 
 
 @dataclass(frozen=True)
 class ClassCount:
-    """How many images there are of a class.
+    """How many images a class has.
 
     Attributes
     ----------
@@ -37,18 +35,18 @@ class ClassCount:
 
 @dataclass(frozen=True)
 class ClassProblems:
-    """What the numbers of images do not allow.
+    """What the numbers of images mean for learning and testing.
 
     Attributes
     ----------
     counts : tuple of ClassCount
         For each class.
     commonest : str
-        The class of which most images are.
+        The class with the most images.
     guessing : float
-        Share of all images that are of it: the accuracy of always guessing it, 0 to 1.
+        Its share of all images, 0 to 1: the accuracy of always guessing it.
     notes : tuple of str
-        What is to be noted, a sentence each; empty where nothing is.
+        Problems, a sentence each.
     """
 
     counts: tuple[ClassCount, ...]
@@ -60,20 +58,11 @@ class ClassProblems:
 def find_class_problems(
     labels: npt.NDArray[np.int64], splits: npt.NDArray[np.str_], classes: tuple[str, ...]
 ) -> ClassProblems:
-    """Find classes that cannot be learned or judged well, and say if one outnumbers the others.
+    """Find classes with too few images to learn or test, and a class that outnumbers the others.
 
-    Imbalance is noted where always guessing the commonest class is right at least 10 points more
-    often than guessing at random among the classes.
-
-    Parameters
-    ----------
-    labels : ndarray of int64, shape (n,)
-        Classes, an index into `classes`; n is at least 1.
-    splits : ndarray of str, shape (n,)
-        ``"train"``, ``"validation"`` or ``"test"``; all of them test in cross-validation, where
-        there is no number of training images to note.
-    classes : tuple of str
-        Names of the classes.
+    There is a note on imbalance if always guessing the commonest class is at least 10 points more
+    accurate than guessing at random. In cross-validation, where all splits are ``"test"``, there
+    are no notes on the number of training images. Needs at least one image.
     """
     numbers = {
         split: np.bincount(labels[splits == split], minlength=len(classes))
@@ -86,32 +75,32 @@ def find_class_problems(
     total = np.bincount(labels, minlength=len(classes))
     commonest = classes[int(total.argmax())]
     guessing = float(total.max() / total.sum())
-    notes = [note for count in counts for note in _notes(count)]
-    if not (splits == "test").all():
-        notes = [note for count in counts for note in _notes_on_learning(count)] + notes
-    if guessing >= 1 / len(classes) + _EASY_POINTS:
+    notes = [] if (splits == "test").all() else list(_notes_on_training(counts))
+    notes += _notes_on_testing(counts)
+    if guessing >= 1 / len(classes) + _IMBALANCE:
         notes.append(
-            f"{guessing:.0%} of the images are {commonest}: always guessing that has an accuracy "
-            f"of {guessing:.3f}, so look at the balanced accuracy too."
+            f"{100 * guessing:.0f} % of the images are {commonest}: always guessing {commonest} "
+            f"has an accuracy of {guessing:.3f}, so look at the balanced accuracy as well."
         )
     return ClassProblems(counts, commonest, guessing, tuple(notes))
 
 
-def _notes_on_learning(count: ClassCount) -> list[str]:
-    if count.train >= FEW_TO_LEARN:
-        return []
-    few = f"{count.name} has {count.train} training images"
-    return [f"{few}: with fewer than {FEW_TO_LEARN}, it is hard to learn."]
+def _notes_on_training(counts: Iterable[ClassCount]) -> Iterator[str]:
+    for count in counts:
+        if count.train < _FEW_TO_LEARN:
+            yield (
+                f"{count.name} has {count.train} training images; fewer than {_FEW_TO_LEARN} are "
+                "often too few to learn a class from."
+            )
 
 
-def _notes(count: ClassCount) -> list[str]:
-    notes = []
-    if count.test == 0:
-        notes.append(f"{count.name} has no test images: nothing is known of how well it is told.")
-    elif count.test < FEW_TO_TEST:
-        interval = binomtest(count.test // 2, count.test).proportion_ci(0.95, method="wilson")
-        notes.append(
-            f"{count.name} has {count.test} test images: how often it is told right may be off by "
-            f"{50 * (interval.high - interval.low):.0f} points by chance."
-        )
-    return notes
+def _notes_on_testing(counts: Iterable[ClassCount]) -> Iterator[str]:
+    for count in counts:
+        if count.test == 0:
+            yield f"{count.name} has no test images, so its recall is unknown."
+        elif count.test < _FEW_TO_TEST:
+            low, high = wilson_interval(count.test // 2 / count.test, count.test)
+            yield (
+                f"The recall of {count.name} is uncertain by up to ±{50 * (high - low):.0f} points "
+                f"({count.test} test images)."
+            )

@@ -1,4 +1,4 @@
-"""Looking for what is wrong with a data set, from its images or an exported file."""
+"""Looking for problems of a data set, from its images or an exported file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def examine(
     seed: int = 0,
     listener: Listener | None = None,
 ) -> Problems:
-    """Find what is wrong with a data set; missing rows are computed first.
+    """Find what is or may be wrong with a data set; missing rows are computed first.
 
     Parameters
     ----------
@@ -29,14 +29,14 @@ def examine(
     extractor : Extractor, optional
         How images become rows, and where rows are kept.
     seed : int
-        Decides splits and folds, and what is random in classifiers.
+        Random seed of splits, folds and classifiers.
     listener : Listener, optional
         Told how far the work is.
 
     Raises
     ------
     PipelineError
-        Something cannot be read or learned from; the message says what.
+        The data cannot be read or learned from.
     """
     if is_features_file(data):
         dataset, _, rows = import_features(Path(data))

@@ -1,48 +1,55 @@
-"""Test images looked at one by one: what a head takes them for, why, and what they look like.
-
-The surest mistakes, and for comparison some that are right.
-"""
+"""Test images for a closer look: the most confident mistakes, and some correct ones to compare."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.analysis.class_maps import ClassMaps, find_class_maps
-from pipeline.analysis.neighbours import Neighbour, Places, Rows, nearest_images
+from pipeline.analysis.neighbours import Places, Rows, most_similar
 from pipeline.data.dataset import Dataset
 from pipeline.models.model import Model
 
 MISTAKES = 24
-"""Most mistakes that are looked at."""
+"""The most mistakes that are shown."""
 
-_RIGHT = 12  # most right ones, and two of a class
+_CORRECT = 12  # at most, two of each class
+_NEIGHBOURS = 3
+_BLOCK = 1024  # rows
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Test images, and what a head makes of them.
+class SimilarImage:
+    """An image that a head was trained on, and its similarity to another (cosine of features)."""
+
+    place: int
+    similarity: float
+
+
+@dataclass(frozen=True)
+class ExampleImages:
+    """Test images, and how a head classifies them.
 
     Attributes
     ----------
     dataset : Dataset
-        What `places` are positions in.
+        The data set that `places` are positions in.
     model : Model
         The head.
     probabilities : ndarray of float64, shape (n, k)
-        What it says of them.
+        Its probabilities for the images.
     predicted : ndarray of int64, shape (n,)
-        What each is called.
+        The class that each image is called.
     places : ndarray of int64, shape (n,)
-        Which images: the mistakes, the surest first, then the right ones.
-    neighbours : tuple of tuple of Neighbour
-        For each the most similar images that were learned from, the nearest first; empty where
-        there were no features to compare.
+        The images: mistakes by falling confidence, then correct ones.
+    neighbours : tuple of tuple of SimilarImage
+        For each image the most similar images that the head was trained on, the most similar
+        first; empty if there were no features to compare.
     maps : ClassMaps
-        For each what speaks for the class that it is taken for.
+        For each image, where it has features of the predicted class.
     """
 
     dataset: Dataset
@@ -50,7 +57,7 @@ class Examples:
     probabilities: npt.NDArray[np.float64]
     predicted: Places
     places: Places
-    neighbours: tuple[tuple[Neighbour, ...], ...]
+    neighbours: tuple[tuple[SimilarImage, ...], ...]
     maps: ClassMaps
 
 
@@ -63,44 +70,74 @@ def find_examples(
     *,
     read_features: Callable[[Places], Rows] | None = None,
     predicted: Places | None = None,
-) -> Examples:
-    """Look at the test images that a head was surest of.
+) -> ExampleImages:
+    """Choose the test images with the most confident predictions, and look at them closely.
 
     Parameters
     ----------
     model : Model
         The head.
     dataset : Dataset
-        Its n images.
+        The n images.
     probabilities : ndarray of float64, shape (n, k)
-        What it says of each.
+        The probabilities of all images.
     read : callable
-        Positions in, the rows that the head takes out.
+        Returns the head's input rows at given positions.
     features : iterable of (ndarray of float32, ndarray of int64), optional
-        Features of all images, some at a time, and their positions: to find the most similar by.
+        Features of all images in blocks, and their positions, to find the most similar images.
     read_features : callable, optional
-        Positions in, features out, where the head takes other rows.
+        Returns the features at given positions, if the head's input rows are others.
     predicted : ndarray of int64, shape (n,), optional
-        What each image is called, where that is not for the model to say: in cross-validation a
-        fit without the image, and its threshold, called it.
+        The class that each image is called, if not by this model: in cross-validation, by a model
+        that was trained without the image.
     """
     if predicted is None:
         predicted = model.call(probabilities)
     test = dataset.where("test")
-    surest = test[np.argsort(-probabilities[test].max(axis=1), kind="stable")]
-    is_right = dataset.targets.right(predicted[surest], surest)
-    right = [
+    confident = test[np.argsort(-probabilities[test].max(axis=1), kind="stable")]
+    is_right = dataset.targets.right(predicted[confident], confident)
+    correct = [
         place
         for label in range(len(dataset.classes))
-        for place in surest[is_right & (predicted[surest] == label)][:2]
+        for place in confident[is_right & (predicted[confident] == label)][:2]
     ]
-    places = np.array([*surest[~is_right][:MISTAKES], *right[:_RIGHT]], np.int64)
+    places = np.array([*confident[~is_right][:MISTAKES], *correct[:_CORRECT]], np.int64)
     rows = read(places)
-    seen = read_features(places) if read_features else rows
-    learned = dataset.where("train", "validation")
-    # In cross-validation every image is learned from in all folds but its own.
-    near = nearest_images(
-        seen, places, learned if len(learned) else np.arange(len(dataset)), features
+    return ExampleImages(
+        dataset,
+        model,
+        probabilities[places],
+        predicted[places],
+        places,
+        _similar_images(
+            dataset, places, read_features(places) if read_features else rows, features
+        ),
+        find_class_maps(model, rows, predicted[places]),
     )
-    maps = find_class_maps(model, rows, predicted[places])
-    return Examples(dataset, model, probabilities[places], predicted[places], places, near, maps)
+
+
+def _similar_images(
+    dataset: Dataset, places: Places, rows: Rows, features: Iterable[tuple[Rows, Places]]
+) -> tuple[tuple[SimilarImage, ...], ...]:
+    """Find the training images most similar to the images at some places, which have these rows."""
+    trained = dataset.where("train", "validation")
+    if not len(trained):  # in cross-validation, every image is trained on in all folds but its own
+        trained = np.arange(len(dataset))
+    nearest = most_similar(rows, _only(trained, features), _NEIGHBOURS + 1)
+    return tuple(
+        tuple(
+            SimilarImage(int(other), min(float(similarity), 1.0))
+            for other, similarity in zip(others, similarities)
+            if other not in (place, -1)
+        )[:_NEIGHBOURS]
+        for place, others, similarities in zip(places, nearest.places, nearest.similarities)
+    )
+
+
+def _only(wanted: Places, features: Iterable[tuple[Rows, Places]]) -> Iterator[tuple[Rows, Places]]:
+    """Leave out of blocks of rows those that are not wanted, without a copy of a whole block."""
+    for rows, places in features:
+        for start in range(0, len(rows), _BLOCK):
+            part = places[start : start + _BLOCK]
+            is_wanted = np.isin(part, wanted)
+            yield rows[start : start + _BLOCK][is_wanted], part[is_wanted]

@@ -1,4 +1,4 @@
-"""Labels that are likely wrong, by what classifiers that never saw an image say of it."""
+"""Labels that may be wrong, found with classifiers that were not trained on the image."""
 
 from __future__ import annotations
 
@@ -10,34 +10,36 @@ import numpy.typing as npt
 from scipy.sparse import csr_array, issparse
 from threadpoolctl import threadpool_limits
 
+from pipeline.analysis.neighbours import Places, Rows
 from pipeline.errors import PipelineError
 from pipeline.heads.estimators import Classifier
 
 Build = Callable[[int], Classifier]
-"""A seed in, a fresh classifier out: ``get_head("rbf-svm").build`` is one."""
+"""Makes an unfitted classifier from a seed, as ``get_head("rbf-svm").build``."""
 
 FOLDS = 5
+"""Folds, and images of a class without which its labels are not checked."""
 
 
 class TooFewImagesError(PipelineError):
-    """There are too few images, or classes, to learn from some and judge others."""
+    """There are too few images, or classes, to train on some and test on others."""
 
 
 @dataclass(frozen=True)
-class Suspect:
-    """An image whose label another class fits better.
+class SuspectLabel:
+    """A label that fits its image less well than another class.
 
     Attributes
     ----------
     place : int
         Position of the image.
     given, suggested : int
-        Its label, and the likeliest class.
+        The label, and the most probable other class.
     score : float
-        The probability of the label less that of the suggested class, -1 to 0: the lower, the
-        more suspicious.
+        Probability of the label minus that of the suggested class, -1 to 0: the lower, the more
+        suspicious.
     likely : bool
-        Whether confident learning counts it among the wrong ones.
+        Whether confident learning counts the label as wrong.
     """
 
     place: int
@@ -49,116 +51,76 @@ class Suspect:
 
 @dataclass(frozen=True)
 class LabelProblems:
-    """Labels to look at again.
+    """Labels to check.
 
     Attributes
     ----------
-    suspects : tuple of Suspect
-        Every image whose label is not its likeliest class, the most suspicious first.
+    suspects : tuple of SuspectLabel
+        Every label that is not the most probable class, the most suspicious first.
     estimated : int
-        How many labels are wrong, as confident learning estimates it.
+        Number of wrong labels, as estimated by confident learning.
     judged : int
-        Number of images that were judged; 0 where there are too few to learn from.
+        Number of labels that were checked; 0 if there are too few images.
     """
 
-    suspects: tuple[Suspect, ...]
+    suspects: tuple[SuspectLabel, ...]
     estimated: int
     judged: int
 
 
-def assign_folds(
-    labels: npt.NDArray[np.int64],
-    folds: int,
-    *,
-    groups: npt.NDArray[np.int64] | None = None,
-    seed: int = 0,
-) -> npt.NDArray[np.int64]:
-    """Deal images out to folds, class by class, groups as a whole.
+def assign_folds(labels: Places, *, groups: Places | None = None, seed: int = 0) -> Places:
+    """Give each image the number of its fold, so that each fold has all classes and whole groups.
 
-    Unlike scikit-learn's splitters it takes classes of fewer images than there are folds.
-
-    Parameters
-    ----------
-    labels : ndarray of int64, shape (n,)
-        Classes. A group is dealt out with the class of its first image.
-    folds : int
-        How many.
-    groups : ndarray of int64, shape (n,), optional
-        Images with the same number come into the same fold.
-    seed : int
-        Decides who comes where.
-
-    Returns
-    -------
-    ndarray of int64, shape (n,)
-        0 to `folds` - 1.
+    Unlike scikit-learn's splitters, this accepts classes with fewer images than folds. A group
+    counts as of the class of its first image.
     """
     numbers = np.arange(len(labels)) if groups is None else groups
     _, first, unit = np.unique(numbers, return_index=True, return_inverse=True)
     shuffled = np.random.default_rng(seed).permutation(len(first))
     dealt = shuffled[np.argsort(labels[first][shuffled], kind="stable")]
     fold = np.empty(len(first), np.int64)
-    fold[dealt] = np.arange(len(first)) % folds
+    fold[dealt] = np.arange(len(first)) % FOLDS
     return fold[unit]
 
 
 def out_of_fold(
-    rows: npt.NDArray[np.float32] | csr_array,
-    labels: npt.NDArray[np.int64],
+    rows: Rows | csr_array,
+    labels: Places,
     build: Build,
     *,
     classes: int,
-    folds: int = FOLDS,
-    groups: npt.NDArray[np.int64] | None = None,
+    groups: Places | None = None,
     seed: int = 0,
 ) -> npt.NDArray[np.float64]:
-    """Give each image's probabilities, by a classifier that was not trained on it.
+    """Give the probabilities of each image, by a classifier that was not trained on it.
 
-    Parameters
-    ----------
-    rows : ndarray of float32, shape (n, ...), or csr_array of shape (n, d)
-        Features; a row is flattened.
-    labels : ndarray of int64, shape (n,)
-        Classes, 0 to `classes` - 1.
-    build : callable
-        Makes an unfitted classifier from a seed.
-    classes : int
-        Number of classes.
-    folds, groups, seed
-        As for `assign_folds`: images of a group (views, copies) are never on both sides.
-
-    Returns
-    -------
-    ndarray of float64, shape (n, classes)
-        0 for a class that a fold's classifier had fewer than two images of.
+    Images of a group are in the same fold. The result has shape (n, classes); it is 0 for a class
+    of which a fold's classifier had fewer than two images.
 
     Raises
     ------
     TooFewImagesError
-        Some fold leaves fewer than two classes to learn from.
+        A fold leaves fewer than two classes to learn from.
     """
     flat = rows if rows.ndim == 2 else rows.reshape(len(labels), -1)
-    fold = assign_folds(labels, min(folds, max(len(labels), 1)), groups=groups, seed=seed)
-    found = np.zeros((len(labels), classes))
-    for one in np.unique(fold):
-        judged = np.flatnonzero(fold == one)
-        # A sparse head's vectors are too short for BLAS to gain by a second thread.
+    folds = assign_folds(labels, groups=groups, seed=seed)
+    probabilities = np.zeros((len(labels), classes))
+    for fold in np.unique(folds):
+        held_out = np.flatnonzero(folds == fold)
+        # The vectors of sparse rows are too short for BLAS to gain from a second thread.
         with threadpool_limits(1 if issparse(flat) else None):
-            fitted = learn(build(seed), flat, labels, np.flatnonzero(fold != one))
+            fitted = learn(build(seed), flat, labels, np.flatnonzero(folds != fold))
         columns = np.asarray(fitted.classes_, np.int64)
-        found[np.ix_(judged, columns)] = fitted.predict_proba(flat[judged])
-    return found
+        probabilities[np.ix_(held_out, columns)] = fitted.predict_proba(flat[held_out])
+    return probabilities
 
 
 def learn(
-    classifier: Classifier,
-    flat: npt.NDArray[np.float32] | csr_array,
-    labels: npt.NDArray[np.int64],
-    places: npt.NDArray[np.int64],
+    classifier: Classifier, flat: Rows | csr_array, labels: Places, places: Places
 ) -> Classifier:
-    """Fit a classifier to some images, less those that are alone in their class.
+    """Fit a classifier to some images, without classes that have only one of them.
 
-    Heads that calibrate their probabilities need two of each.
+    Heads that calibrate their probabilities need two images of each class.
 
     Raises
     ------
@@ -169,51 +131,42 @@ def learn(
     learned = places[counts[labels[places]] > 1]
     if (counts > 1).sum() < 2:
         raise TooFewImagesError(
-            f"Of {len(labels)} images, {len(places)} are to be learned from; "
-            f"{(counts > 1).sum()} of their classes have two images or more.",
-            expected="two images or more of two classes or more.",
-            fix="add images of the other classes, or put fewer of them into one group.",
+            f"{len(places)} of {len(labels)} images are left to learn from, and "
+            f"{(counts > 1).sum()} of their classes have two images or more",
+            expected="two or more images of two or more classes",
+            fix="add images of the other classes, or make the groups smaller",
         )
     fitted: Classifier = classifier.fit(flat[learned], labels[learned])
     return fitted
 
 
-def find_label_problems(
-    labels: npt.NDArray[np.int64], probabilities: npt.NDArray[np.float64], *, fewest: int = FOLDS
-) -> LabelProblems:
-    """Rank the labels that do not fit what a classifier says, by confident learning.
+def find_label_problems(labels: Places, probabilities: npt.NDArray[np.float64]) -> LabelProblems:
+    """Rank the labels that do not fit the probabilities, by confident learning.
 
-    An image is likely of a class if its probability is at least the mean over the images of that
-    label; of several such classes, the likeliest. Where that is not its label, the label is
-    likely wrong. The counts, scaled to the number of images of each label, estimate how many are
-    wrong. The ranking is by the normalised margin: on the demo, with 3 % of the labels flipped, it
-    found more of them in the top 5 % than margins adjusted for each class's mean (0.56 to 0.48,
-    mean of three seeds with ``rbf-svm``).
+    An image probably belongs to a class if its probability is at least the mean over the images
+    with that label; if to several, to the most probable. If that is not its label, the label counts
+    as wrong. These counts, scaled to the number of images of each label, estimate the number of
+    wrong labels. The ranking is by the normalised margin: on the demo, with 3 % of the labels
+    flipped, it had more of them in the top 5 % than margins adjusted for each class's mean (0.56
+    against 0.48, mean of three seeds with ``rbf-svm``). Classes of fewer than five images are
+    neither checked nor suggested.
 
-    These are the rules of the package cleanlab, ``filter_by="confident_learning"`` and
-    ``normalized_margin``, which was not used for these few lines since it brings pandas along:
-    the results were compared with those of its release 2.9.0.
+    These are the rules of the package cleanlab (``filter_by="confident_learning"``,
+    ``normalized_margin``), whose release 2.9.0 gave the same results; it is not used because it
+    needs pandas. C. Northcutt, L. Jiang, I. Chuang, *Confident learning: estimating uncertainty in
+    dataset labels*, Journal of Artificial Intelligence Research 70, 2021.
 
     Parameters
     ----------
     labels : ndarray of int64, shape (n,)
         Classes, 0 to k - 1.
     probabilities : ndarray of float64, shape (n, k)
-        By classifiers that were not trained on the image, as of `out_of_fold`.
-    fewest : int
-        Images of classes smaller than this are not judged, nor suggested: there was nothing to
-        learn them from.
-
-    References
-    ----------
-    C. Northcutt, L. Jiang, I. Chuang, *Confident learning: estimating uncertainty in dataset
-    labels*, Journal of Artificial Intelligence Research 70, 2021.
+        From classifiers that were not trained on the image, as from `out_of_fold`.
     """
-    counts = np.bincount(labels, minlength=probabilities.shape[1])
-    large = counts >= fewest
-    judged = np.flatnonzero(large[labels])
-    given = labels[judged]
-    p = np.where(large, probabilities[judged], -np.inf)
+    large = np.bincount(labels, minlength=probabilities.shape[1]) >= FOLDS
+    checked = np.flatnonzero(large[labels])
+    given = labels[checked]
+    p = np.where(large, probabilities[checked], -np.inf)
     own = p[np.arange(len(given)), given]
     others = p.copy()
     others[np.arange(len(given)), given] = -np.inf
@@ -222,32 +175,32 @@ def find_label_problems(
     joint, likely = _confident_joint(given, p, large)
     order = np.argsort(margin, kind="stable")
     suspects = tuple(
-        Suspect(
-            int(judged[one]),
-            int(given[one]),
-            int(suggested[one]),
-            float(margin[one]),
-            bool(likely[one]),
+        SuspectLabel(
+            int(checked[place]),
+            int(given[place]),
+            int(suggested[place]),
+            float(margin[place]),
+            bool(likely[place]),
         )
-        for one in order[margin[order] < 0]
+        for place in order[margin[order] < 0]
     )
-    return LabelProblems(suspects, round(float(joint.sum() - np.trace(joint))), len(judged))
+    return LabelProblems(suspects, round(float(joint.sum() - np.trace(joint))), len(checked))
 
 
 def _confident_joint(
-    given: npt.NDArray[np.int64], p: npt.NDArray[np.float64], large: npt.NDArray[np.bool_]
+    given: Places, p: npt.NDArray[np.float64], large: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
-    """Count label against likely class, scaled to the labels' numbers, and tell who is off it."""
+    """Count label against probable class, scaled by label, and tell which labels count as wrong."""
     k = p.shape[1]
     usual = np.full(k, np.inf)
-    for one in np.flatnonzero(large):
-        usual[one] = p[given == one, one].mean()
-    fits = p >= usual - 1e-6  # float32 probabilities that are all the same have another mean
+    for label in np.flatnonzero(large):
+        usual[label] = p[given == label, label].mean()
+    fits = p >= usual - 1e-6  # the mean of equal float32 probabilities differs from them slightly
     confident = np.where(fits, p, -np.inf).argmax(axis=1) if len(p) else given
     is_counted = fits.any(axis=1)
     joint = np.zeros((k, k))
     np.add.at(joint, (given[is_counted], confident[is_counted]), 1)
-    of_label = joint.sum(axis=1, keepdims=True)
+    counted = joint.sum(axis=1, keepdims=True)
     numbers = np.bincount(given, minlength=k)[:, None]
-    joint = np.divide(joint * numbers, of_label, out=np.zeros_like(joint), where=of_label > 0)
+    joint = np.divide(joint * numbers, counted, out=np.zeros_like(joint), where=counted > 0)
     return joint, is_counted & (confident != given)

@@ -1,4 +1,4 @@
-"""What copies across splits may add to the test accuracy."""
+"""How much copies across splits may add to the test accuracy."""
 
 from __future__ import annotations
 
@@ -8,31 +8,26 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.analysis.duplicates import Pair
+from pipeline.analysis.duplicates import DuplicatePair
 from pipeline.evaluation.intervals import newcombe_interval
 
 
 @dataclass(frozen=True)
 class Leakage:
-    """How much of the test accuracy may come from test images that were as good as trained on.
+    """How much of the test accuracy may be due to test images with a copy in training.
 
     Attributes
     ----------
     copied, total : int
-        Number of test images with a copy among those trained on or chosen by; and of test images,
-        0 where all images are, as in cross-validation.
+        Number of test images with a copy in the training or validation split, and of all test
+        images; 0 in cross-validation, where every image is tested.
     accuracy_of_copied, accuracy_of_rest : float or None
-        Share of these, and of the other test images, that are told right, 0 to 1. None where there
-        are none.
+        Share of these, and of the other test images, that are classified correctly, 0 to 1. None
+        where there are none.
     points, low, high : float or None
-        Accuracy on all test images less that on the rest, in percentage points, and its 95 %
-        interval: the share of the copied times what they have over the rest (the difference of two
-        proportions, by Newcombe's hybrid score method). 0 where none is copied, None where all are.
-
-    References
-    ----------
-    R. G. Newcombe, *Interval estimation for the difference between independent proportions*,
-    Statistics in Medicine 17, 1998, method 10.
+        Accuracy on all test images minus that on the rest, in percentage points, and its 95 %
+        interval: the share of copied images times the difference of the two accuracies, whose
+        interval is Newcombe's. 0 if no image is copied, None if all are.
     """
 
     copied: int
@@ -45,34 +40,22 @@ class Leakage:
 
 
 def measure_leakage(
-    pairs: Sequence[Pair], splits: npt.NDArray[np.str_], correct: npt.NDArray[np.bool_]
+    pairs: Sequence[DuplicatePair], splits: npt.NDArray[np.str_], correct: npt.NDArray[np.bool_]
 ) -> Leakage:
     """Compare test images that have a copy in another split with those that have none.
 
-    The copied ones may also be easier for another reason: what is told is what could be leakage,
-    not what is.
-
-    Parameters
-    ----------
-    pairs : sequence of Pair
-        What `find_duplicates` found.
-    splits : ndarray of str, shape (n,)
-        ``"train"``, ``"validation"`` or ``"test"``.
-    correct : ndarray of bool, shape (n,)
-        Whether an image was told right, by a head trained on what is not test. Only test images
-        are looked at.
+    The copied images may also be easier for another reason, so this is what leakage may add, not
+    what it does add. `correct`, of shape (n,), tells which images a head classifies correctly that
+    was trained without the test images; only test images matter.
     """
-    # Where all are tested on, as in a cross-validation, none were learned from once and for all.
+    # In cross-validation every image is tested, and none is trained on once and for all.
     is_test = (splits == "test") & np.any(splits != "test")
     ends = [place for pair in pairs if pair.across for place in (pair.first, pair.second)]
     copied = is_test & np.isin(np.arange(len(splits)), ends)
-    if is_test.all():
-        return Leakage(0, 0, None, None, 0.0, 0.0, 0.0)
     rest = is_test & ~copied
     count, total = int(copied.sum()), int(is_test.sum())
-    of_copied, of_rest = (
-        float(correct[one].mean()) if one.any() else None for one in (copied, rest)
-    )
+    of_copied = float(correct[copied].mean()) if count else None
+    of_rest = float(correct[rest].mean()) if total > count else None
     if of_copied is None:
         return Leakage(count, total, of_copied, of_rest, 0.0, 0.0, 0.0)
     if of_rest is None:

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.analysis.labels import FOLDS, Build, assign_folds, learn
+from pipeline.analysis.labels import Build, assign_folds, learn
+from pipeline.analysis.neighbours import Places, Rows
+from pipeline.evaluation.intervals import NORMAL_975
 
-SHARES = (0.125, 0.25, 0.5, 1.0)
-"""Shares of the images to learn from, each twice the one before."""
-
-_NORMAL = 1.96  # 97.5 % of a normal distribution lie below
+_SHARES = (0.125, 0.25, 0.5, 1.0)  # of the training images, each twice the one before
 
 
 @dataclass(frozen=True)
-class Point:
-    """Accuracy with some number of images to learn from.
+class LearningCurvePoint:
+    """Accuracy after training on some of the images.
 
     Attributes
     ----------
     images : int
-        How many were learned from, the mean over folds and seeds.
+        Number of training images, the mean over folds and repeats.
     accuracy : float
-        Share of images told right by classifiers that were not trained on them, 0 to 1.
+        Share of images that classifiers not trained on them classify correctly, 0 to 1.
     low, high : float
         95 % interval.
     """
@@ -42,16 +40,16 @@ class LearningCurve:
 
     Attributes
     ----------
-    points : tuple of Point
+    points : tuple of LearningCurvePoint
         From few images to all.
     gain, low, high : float
-        What the last step, from the last but one point to the last, brought in percentage points,
-        and its 95 % interval.
+        Accuracy at the last point minus that at the last but one, in percentage points, and its
+        95 % interval.
     answer : str
-        Whether more images would help, in a sentence or two.
+        Whether more images would help, in a sentence.
     """
 
-    points: tuple[Point, ...]
+    points: tuple[LearningCurvePoint, ...]
     gain: float
     low: float
     high: float
@@ -59,101 +57,83 @@ class LearningCurve:
 
     def __post_init__(self) -> None:
         before, after = self.points[-2:]
-        brought = (
-            f"Going from {before.images:,} to {after.images:,} images brought {self.gain:+.1f} "
-            f"points of accuracy (95 % interval {self.low:+.1f} to {self.high:+.1f})"
+        change = (
+            f"Going from {before.images:,} to {after.images:,} training images changed accuracy by "
+            f"{self.gain:+.1f} points (95 % interval {self.low:+.1f} to {self.high:+.1f})"
         )
         if self.low > 0:
-            answer = f"{brought}: more images would help; the next doubling, by that or less."
+            answer = "more images would probably help, the next doubling by this or less"
         elif self.high < 1:
-            answer = f"{brought}: more images of the same kind would help little, if at all."
+            answer = "more images of the same kind would probably help little"
         else:
-            answer = f"{brought}: within noise, so more images may help or not."
-        object.__setattr__(self, "answer", answer)
+            answer = "within noise, so it is unclear whether more images would help"
+        object.__setattr__(self, "answer", f"{change}: {answer}.")
 
 
 def measure_learning_curve(
-    rows: npt.NDArray[np.float32],
-    labels: npt.NDArray[np.int64],
+    rows: Rows,
+    labels: Places,
     build: Build,
     *,
-    shares: Sequence[float] = SHARES,
-    folds: int = FOLDS,
     repeats: int = 3,
-    groups: npt.NDArray[np.int64] | None = None,
+    groups: Places | None = None,
     seed: int = 0,
 ) -> LearningCurve:
-    """Learn from more and more of the images, and judge by those that were left out.
+    """Train on more and more of the images, and test on images that were left out.
 
-    In each fold the smaller parts lie within the larger ones, and all are judged by the same
-    images, so the steps are compared image by image. The interval's variance is that over the
-    images (groups as one) plus that over the repeats, as both another sample of images to judge by
-    and another to learn from would change the figure. It leaves out that the folds' classifiers
-    share images, so it is somewhat too narrow where there are few.
-
-    Parameters
-    ----------
-    rows : ndarray of float32, shape (n, ...)
-        Features; a row is flattened.
-    labels : ndarray of int64, shape (n,)
-        Classes.
-    build : callable
-        Makes an unfitted classifier from a seed.
-    shares : sequence of float
-        Which shares of the images to learn from, ascending, two or more.
-    folds, groups, seed
-        As for `pipeline.analysis.labels.out_of_fold`.
-    repeats : int
-        How often all of it is done, with other folds and parts.
+    In each fold the smaller parts lie within the larger ones, and all are tested on the same
+    images, so steps are compared image by image. The variance of the interval is that over the
+    images (a group counts as one) plus that over the repeats, which have other folds and parts. It
+    ignores that the classifiers of the folds share training images, so with few images the interval
+    is somewhat too narrow.
 
     Raises
     ------
     TooFewImagesError
-        The smallest part of some fold has too few images of too few classes.
+        The smallest part of a fold has too few images or classes.
     """
     flat = rows.reshape(len(rows), -1)
     units = np.arange(len(rows)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    correct = np.zeros((repeats, len(shares), len(rows)))
-    images = np.zeros(len(shares))
+    correct = np.zeros((repeats, len(_SHARES), len(rows)))
+    images = np.zeros(len(_SHARES))
     for repeat in range(repeats):
-        fold = assign_folds(labels, folds, groups=units, seed=seed + repeat)
-        for one in np.unique(fold):
-            judged = np.flatnonzero(fold == one)
-            rest = np.flatnonzero(fold != one)
-            order = _deal(labels[rest], units[rest], seed + repeat)
-            for step, share in enumerate(shares):
-                learned = rest[order <= share]
-                fitted = learn(build(seed + repeat), flat, labels, learned)
-                correct[repeat, step, judged] = fitted.predict(flat[judged]) == labels[judged]
-                images[step] += len(learned) / repeats / len(np.unique(fold))
+        folds = assign_folds(labels, groups=units, seed=seed + repeat)
+        for fold in np.unique(folds):
+            held_out, rest = np.flatnonzero(folds == fold), np.flatnonzero(folds != fold)
+            first_share = _first_share(labels[rest], units[rest], seed + repeat)
+            for step, share in enumerate(_SHARES):
+                part = rest[first_share <= share]
+                fitted = learn(build(seed + repeat), flat, labels, part)
+                correct[repeat, step, held_out] = fitted.predict(flat[held_out]) == labels[held_out]
+                images[step] += len(part) / repeats / len(np.unique(folds))
     points = []
     for step, count in enumerate(images):
-        mean, reach = _interval(correct[:, step], units)
-        points.append(Point(round(count), mean, max(mean - reach, 0), min(mean + reach, 1)))
-    gain, reach = _interval(100 * (correct[:, -1] - correct[:, -2]), units)
-    return LearningCurve(tuple(points), gain, gain - reach, gain + reach)
+        mean, half = _interval(correct[:, step], units)
+        points.append(
+            LearningCurvePoint(round(count), mean, max(mean - half, 0), min(mean + half, 1))
+        )
+    gain, half = _interval(100 * (correct[:, -1] - correct[:, -2]), units)
+    return LearningCurve(tuple(points), gain, gain - half, gain + half)
 
 
-def _deal(
-    labels: npt.NDArray[np.int64], units: npt.NDArray[np.int64], seed: int
-) -> npt.NDArray[np.float64]:
-    """Give each image the share from which on it is learned from, each class spread evenly."""
+def _first_share(labels: Places, units: Places, seed: int) -> npt.NDArray[np.float64]:
+    """Give each image the smallest share that it is part of, each class spread evenly."""
     _, first, unit = np.unique(units, return_index=True, return_inverse=True)
     shuffled = np.random.default_rng(seed).permutation(len(first))
     share = np.empty(len(first))
     for label in np.unique(labels[first]):
         members = shuffled[labels[first][shuffled] == label]
         share[members] = (np.arange(len(members)) + 0.5) / len(members)
-        share[members[:2]] = 0  # fewer than two cannot be learned from
+        share[members[:2]] = 0  # a class needs two images to be learned
     return share[unit]
 
 
-def _interval(values: npt.NDArray[np.float64], units: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Give the mean of values of shape (repeats, n), and how far its 95 % interval reaches."""
+def _interval(values: npt.NDArray[np.float64], units: Places) -> tuple[float, float]:
+    """Give the mean of values of shape (repeats, n), and half the width of its 95 % interval."""
     mean = float(values.mean())
     repeats, count = values.shape
     sums = np.bincount(units, weights=values.mean(axis=0) - mean)
     variance = float((sums**2).sum()) / count**2
     if repeats > 1:
         variance += float(values.mean(axis=1).var(ddof=1)) / repeats
-    return mean, _NORMAL * variance**0.5
+    return mean, NORMAL_975 * variance**0.5

@@ -1,4 +1,4 @@
-"""Images that are unlike all others of their class."""
+"""Images that are unusual for their class."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ import numpy.typing as npt
 from pipeline.analysis.neighbours import Neighbours
 
 NEAREST = 10
-"""How many neighbours of its class an image is held against."""
+"""How many neighbours within its class an image is compared with."""
 
-THRESHOLD = 3.5
-"""Robust z-score beyond which an image is an outlier."""
+# Iglewicz and Hoaglin recommend 3.5. On the demo it reports 12 of 2,624 images, nearly all of
+# them visibly shattered cells.
+_THRESHOLD = 3.5
 
 
 @dataclass(frozen=True)
-class Outlier:
-    """An image that is far from all others of its class.
+class OutlierImage:
+    """An image that is far from the others of its class.
 
     Attributes
     ----------
@@ -27,9 +28,9 @@ class Outlier:
     label : int
         Its class.
     distance : float
-        Mean distance (1 - cosine) to the nearest of its class, 0 to 1.
+        Mean distance (1 - cosine) to its nearest neighbours of the class, 0 to 1.
     score : float
-        How many robust standard deviations that is above its class's median.
+        How many robust standard deviations the distance is above the median of the class.
     """
 
     place: int
@@ -39,26 +40,13 @@ class Outlier:
 
 
 def find_outliers(
-    labels: npt.NDArray[np.int64], neighbours: Neighbours, *, threshold: float = THRESHOLD
-) -> tuple[Outlier, ...]:
-    """Find images that are unlike the others of their class, the strangest first.
+    labels: npt.NDArray[np.int64], neighbours: Neighbours
+) -> tuple[OutlierImage, ...]:
+    """Find images that are unusual for their class, the most unusual first.
 
-    An image's distance is the mean of those to its nearest neighbours (as many as `neighbours`
-    has) in its class. Its score is that less the class's median, divided by 1.4826 times the
-    median absolute deviation, which is the standard deviation of a normal distribution.
-
-    Parameters
-    ----------
-    labels : ndarray of int64, shape (n,)
-        Classes.
-    neighbours : Neighbours
-        Of each image, within its class.
-    threshold : float
-        Scores above this are reported. 3.5 is what Iglewicz and Hoaglin recommend. On the demo it
-        names 12 of 2,624 images, by eye nearly all of shattered cells.
-
-    References
-    ----------
+    An image's distance is the mean distance to its `neighbours`, which are those within its class.
+    Its score is the distance minus the median of the class, divided by 1.4826 times the median
+    absolute deviation, which estimates the standard deviation of a normal distribution.
     B. Iglewicz, D. Hoaglin, *How to detect and handle outliers*, ASQC Quality Press, 1993.
     """
     near = np.isfinite(neighbours.distances)
@@ -74,7 +62,7 @@ def find_outliers(
         if spread > 0:
             score[members] = (distance[members] - middle) / spread
     return tuple(
-        Outlier(int(place), int(labels[place]), float(distance[place]), float(score[place]))
+        OutlierImage(int(place), int(labels[place]), float(distance[place]), float(score[place]))
         for place in np.argsort(-score, kind="stable")
-        if score[place] > threshold
+        if score[place] > _THRESHOLD
     )

@@ -1,7 +1,6 @@
-"""What is wrong with a data set, from features that are there already.
+"""Problems of a data set, found from features that are computed already.
 
-Nothing is read, written or remembered, and no image is looked at again: rows, labels, splits and
-digests go in, and what to look at comes out.
+Nothing is read or written: rows, labels, splits and digests go in, and images to look at come out.
 """
 
 from __future__ import annotations
@@ -14,107 +13,75 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from pipeline.analysis.classes import ClassCount, ClassProblems, find_class_problems
-from pipeline.analysis.duplicates import ALIKE, Alike, Duplicates, Kind, Pair, find_duplicates
+from pipeline.analysis.classes import ClassProblems, find_class_problems
+from pipeline.analysis.duplicates import Duplicates, find_duplicates
 from pipeline.analysis.labels import (
     Build,
     LabelProblems,
-    Suspect,
     TooFewImagesError,
-    assign_folds,
     find_label_problems,
     learn,
     out_of_fold,
 )
 from pipeline.analysis.leakage import Leakage, measure_leakage
-from pipeline.analysis.learning_curve import LearningCurve, Point, measure_learning_curve
-from pipeline.analysis.neighbours import Neighbours, Rows, find_neighbours
-from pipeline.analysis.outliers import NEAREST, Outlier, find_outliers
-from pipeline.analysis.sentences import say_duplicates, say_labels, say_leakage, say_outliers
+from pipeline.analysis.learning_curve import LearningCurve, measure_learning_curve
+from pipeline.analysis.neighbours import Neighbours, Places, Rows, find_neighbours
+from pipeline.analysis.outliers import NEAREST, OutlierImage, find_outliers
+from pipeline.analysis.sentences import (
+    describe_duplicates,
+    describe_labels,
+    describe_leakage,
+    describe_outliers,
+)
 from pipeline.data.dataset import Dataset
 from pipeline.errors import PipelineError
 from pipeline.evaluation.groups import join_groups, number_groups
 from pipeline.heads.registry import get_head
 
-__all__ = [
-    "ALIKE",
-    "NEAREST",
-    "Alike",
-    "Build",
-    "ClassCount",
-    "ClassProblems",
-    "Duplicates",
-    "Kind",
-    "LabelProblems",
-    "Leakage",
-    "LearningCurve",
-    "Neighbours",
-    "Outlier",
-    "Pair",
-    "Point",
-    "Problems",
-    "Suspect",
-    "TooFewImagesError",
-    "assign_folds",
-    "find_class_problems",
-    "find_duplicates",
-    "find_label_problems",
-    "find_neighbours",
-    "find_outliers",
-    "find_problems",
-    "find_problems_quickly",
-    "join_groups",
-    "measure_leakage",
-    "measure_learning_curve",
-    "nearest_rows",
-    "not_looked_for",
-    "out_of_fold",
-]
-
 QUICK = 20_000
-"""Images that are compared with each other in less than half a minute."""
+"""The most images that a run looks for problems in: comparing them takes half a minute."""
 
-_NOTES = 5  # on classes, where there is no list of problems that they are on
-_SMALL = 5000  # images up to which a Gram matrix is cheap: 200 MB
+_SMALL = 5000  # the most images whose Gram matrix is cheap: 200 MB
 
 
 @dataclass(frozen=True)
 class Problems:
-    """What is wrong with a data set, or may be.
+    """What is or may be wrong with a data set.
 
     Attributes
     ----------
     dataset : Dataset
-        What was looked at: all that follows names images by their position in it.
+        The data set; the problems name images by their position in it.
     duplicates : Duplicates
-        Images that are there more than once.
+        Images that occur more than once.
     leakage : Leakage
-        What those across splits may be worth on the test images.
+        How much those across splits may add to the test accuracy.
     labels : LabelProblems
-        Labels that are likely wrong.
-    outliers : tuple of Outlier
-        Images unlike all others of their class, the strangest first.
+        Labels that may be wrong.
+    outliers : tuple of OutlierImage
+        Images that are unusual for their class, the most unusual first.
     classes : ClassProblems
-        Classes too small or too large.
+        Classes that are too small, or far larger than others.
     curve : LearningCurve or None
-        How accuracy grows with the number of images; None where that was not asked for.
+        How accuracy grows with the number of images; None if it was not measured.
     """
 
     dataset: Dataset
     duplicates: Duplicates
     leakage: Leakage
     labels: LabelProblems
-    outliers: tuple[Outlier, ...]
+    outliers: tuple[OutlierImage, ...]
     classes: ClassProblems
     curve: LearningCurve | None = None
 
     def summary(self) -> tuple[str, ...]:
-        """Say all of it in short sentences, what matters most first."""
+        """Describe the problems in short sentences, the most important first."""
+        cross_validation = len(set(self.dataset.splits)) == 1
         return (
-            *say_leakage(self.leakage),
-            *say_duplicates(self.duplicates, split=len(set(self.dataset.splits)) > 1),
-            *say_labels(self.labels),
-            *say_outliers(self.outliers),
+            *describe_leakage(self.leakage),
+            *describe_duplicates(self.duplicates, cross_validation=cross_validation),
+            *describe_labels(self.labels),
+            *describe_outliers(self.outliers),
             *self.classes.notes,
             *([self.curve.answer] if self.curve else []),
         )
@@ -126,133 +93,115 @@ def find_problems(
     *,
     build: Build | None = None,
     probabilities: npt.NDArray[np.float64] | None = None,
-    predicted: npt.NDArray[np.int64] | None = None,
-    groups: npt.NDArray[np.int64] | None = None,
-    mirrored: Rows | None = None,
+    predicted: Places | None = None,
     neighbours: Sequence[Neighbours] | None = None,
-    alike: Alike = ALIKE,
     repeats: int = 2,
     seed: int = 0,
 ) -> Problems:
-    """Find what is wrong with a data set, or may be.
+    """Find what is or may be wrong with a data set.
 
     Parameters
     ----------
     dataset : Dataset
-        Labels, splits and digests of n images; their files are not touched.
+        Labels, splits, groups and digests of n images; the files are not read.
     rows : ndarray of float32, shape (n, ...)
-        Their features.
+        Features of the images.
     build : callable, optional
-        Makes an unfitted classifier from a seed: for what of the following is not given. The
-        default is ``rbf-svm`` up to 5,000 images: of 3 % of the demo's labels that were flipped, it
-        put 57 % among the first 5 % of the list, and ``logistic`` 52 %. Above it is ``logistic``,
-        whose memory does not grow with n squared.
+        Makes an unfitted classifier from a seed. The default is ``rbf-svm`` up to 5,000 images,
+        which put 57 % of the demo's labels that were flipped (3 % of all) among the first 5 % of
+        the list, against 52 % with ``logistic``. Above, it is ``logistic``, whose memory does not
+        grow with n squared; the learning curve always uses ``logistic`` by default.
     probabilities : ndarray of float64, shape (n, k), optional
-        Of classifiers that were not trained on the image, if that is there.
+        From classifiers that were not trained on the image; computed by default.
     predicted : ndarray of int64, shape (n,), optional
-        Classes that a head says which was trained on all but the test images.
-    groups : ndarray of int64, shape (n,), optional
-        Images that belong together; the default is the data set's groups. Duplicates do in any
-        case.
-    mirrored : ndarray of float32, shape (n, ...), optional
-        Features of the mirrored images, to find mirrored copies too.
+        Classes predicted by a head that was trained without the test images; computed by default.
     neighbours : sequence of Neighbours, optional
-        What `nearest_rows` gives of these rows, if that is there.
-    alike : Alike
-        What to call a near-duplicate.
+        Result of `nearest_rows` for these rows; computed by default.
     repeats : int
-        How often the learning curve is measured; 0 leaves it out. It is measured by ``logistic``,
-        where `build` is not given, and without the test images.
+        How often the learning curve is measured; 0 leaves it out. The test images are not used.
     seed : int
-        Decides folds, and what is random in classifiers.
+        Random seed of the folds and classifiers.
 
     Raises
     ------
     PipelineError
-        Features and data set do not fit, or features are not finite. Where there are too few
-        images to judge labels or to measure a learning curve, these are left out.
+        The number of rows is not that of the images, or features are not finite. If there are too
+        few images to check the labels or to measure a learning curve, these are left out.
     """
     if len(rows) != len(dataset):
         raise PipelineError(
-            f"{len(rows)} rows of features and {len(dataset)} images do not fit.",
-            expected="a row for each image.",
+            f"there are {len(rows)} rows of features for {len(dataset)} images",
+            expected="a row for each image",
         )
-    labels, splits, k = dataset.targets.labels, dataset.splits, len(dataset.classes)
+    labels, splits = dataset.targets.labels, dataset.splits
     logistic = get_head("logistic").build
-    judge = build or (get_head("rbf-svm").build if len(rows) <= _SMALL else logistic)
-    nearest, of_class = neighbours or nearest_rows(rows, labels)
-    duplicates = find_duplicates(
-        rows,
-        dataset.digests,
-        labels,
-        splits,
-        neighbours=nearest,
-        mirrored=mirrored,
-        alike=alike,
-    )
-    if groups is None:
-        groups = number_groups(dataset.groups or [""] * len(dataset))
-    together = join_groups(duplicates.groups, groups)
+    classifier = build or (get_head("rbf-svm").build if len(rows) <= _SMALL else logistic)
+    nearest, nearest_of_class = neighbours or nearest_rows(rows, labels)
+    duplicates = find_duplicates(rows, dataset.digests, labels, splits, neighbours=nearest)
+    groups = join_groups(duplicates.groups, number_groups(dataset.groups or [""] * len(dataset)))
     if predicted is None:
-        predicted = _predict_test(rows, labels, splits, judge, seed)
-    if probabilities is None:
-        # The first step of this head, taken once and not for each fold.
-        taken = csr_array(rows.reshape(len(rows), -1)) if judge is logistic else rows
-        with suppress(TooFewImagesError):
-            probabilities = out_of_fold(taken, labels, judge, classes=k, groups=together, seed=seed)
-    curve = None
-    if repeats:
-        seen = dataset.where("train", "validation")
-        with suppress(TooFewImagesError):
+        predicted = _predict_test(rows, labels, splits, classifier, seed)
+    label_problems, curve = LabelProblems((), 0, 0), None
+    with suppress(TooFewImagesError):
+        if probabilities is None:
+            # Converting rows is the first step of `logistic`: once here, not in each fold.
+            sparse = classifier is logistic
+            probabilities = out_of_fold(
+                csr_array(rows.reshape(len(rows), -1)) if sparse else rows,
+                labels,
+                classifier,
+                classes=len(dataset.classes),
+                groups=groups,
+                seed=seed,
+            )
+        label_problems = find_label_problems(labels, probabilities)
+    with suppress(TooFewImagesError):
+        if repeats:
+            seen = dataset.where("train", "validation")
             curve = measure_learning_curve(
                 rows[seen],
                 labels[seen],
                 build or logistic,
                 repeats=repeats,
-                groups=together[seen],
+                groups=groups[seen],
                 seed=seed,
             )
     return Problems(
         dataset=dataset,
         duplicates=duplicates,
         leakage=measure_leakage(duplicates.pairs, splits, predicted == labels),
-        labels=(
-            LabelProblems((), 0, 0)
-            if probabilities is None
-            else find_label_problems(labels, probabilities)
-        ),
-        outliers=find_outliers(labels, of_class),
+        labels=label_problems,
+        outliers=find_outliers(labels, nearest_of_class),
         classes=find_class_problems(labels, splits, dataset.classes),
         curve=curve,
     )
 
 
-def nearest_rows(rows: Rows, labels: npt.NDArray[np.int64]) -> list[Neighbours]:
-    """Find the neighbours that problems are found by: among all rows, and among their class."""
+def nearest_rows(rows: Rows, labels: Places) -> list[Neighbours]:
+    """Find the neighbours that problems are found with: among all rows, and within each class."""
     return find_neighbours(rows, NEAREST, among=(None, labels))
 
 
 def find_problems_quickly(
     dataset: Dataset,
     rows: Rows,
-    predicted: npt.NDArray[np.int64],
+    predicted: Places,
     *,
     probabilities: npt.NDArray[np.float64] | None = None,
     neighbours: Sequence[Neighbours] | None = None,
     seed: int = 0,
 ) -> Problems | None:
-    """Find what takes 3 s on the demo: all but the learning curve, labels by ``logistic``.
+    """Find problems in 3 s on the demo: without a learning curve, labels checked by ``logistic``.
 
-    Parameters are those of `find_problems`. None above 20,000 images, as the time for comparing
-    them grows with the square of their number.
+    Parameters are those of `find_problems`. Returns None above 20,000 images, as the time to
+    compare them grows with the square of their number.
     """
     if len(rows) > QUICK:
         return None
-    logistic = get_head("logistic").build
     return find_problems(
         dataset,
         rows,
-        build=logistic,
+        build=get_head("logistic").build,
         probabilities=probabilities,
         predicted=predicted,
         neighbours=neighbours,
@@ -261,29 +210,14 @@ def find_problems_quickly(
     )
 
 
-def not_looked_for(dataset: Dataset) -> tuple[str, ...]:
-    """Say what a run says in place of `find_problems_quickly`, in sentences."""
-    notes = find_class_problems(dataset.targets.labels, dataset.splits, dataset.classes).notes
-    more = len(notes) - _NOTES
-    return (
-        "This run did not look for copies, wrong labels and outliers: `pipeline problems DATA "
-        "--run RUN`, with the same options, does, and puts them on its page"
-        + (f", and {more:,} more notes like the following." if more > 0 else "."),
-        *notes[:_NOTES],
-    )
-
-
 def _predict_test(
-    rows: Rows,
-    labels: npt.NDArray[np.int64],
-    splits: npt.NDArray[np.str_],
-    build: Build,
-    seed: int,
-) -> npt.NDArray[np.int64]:
-    """Learn from what is not test, and say what the test images are; the others as they are."""
+    rows: Rows, labels: Places, splits: npt.NDArray[np.str_], build: Build, seed: int
+) -> Places:
+    """Predict the test images by a classifier trained on the others, which keep their labels."""
     predicted = labels.copy()
-    learned, judged = np.flatnonzero(splits != "test"), np.flatnonzero(splits == "test")
-    if len(judged):
+    is_test = splits == "test"
+    if is_test.any():
         flat = rows.reshape(len(rows), -1)
-        predicted[judged] = learn(build(seed), flat, labels, learned).predict(flat[judged])
+        fitted = learn(build(seed), flat, labels, np.flatnonzero(~is_test))
+        predicted[is_test] = fitted.predict(flat[is_test])
     return predicted

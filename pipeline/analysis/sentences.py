@@ -4,60 +4,93 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pipeline.analysis.classes import find_class_problems
 from pipeline.analysis.duplicates import Duplicates
 from pipeline.analysis.labels import LabelProblems
 from pipeline.analysis.leakage import Leakage
-from pipeline.analysis.outliers import Outlier
+from pipeline.analysis.outliers import OutlierImage
+from pipeline.data.dataset import Dataset
+
+NOT_LOOKED_FOR = "This run did not look for"
+"""The beginning of the first sentence of `not_looked_for`, also in older runs."""
+
+_NOTES = 5  # on classes, where no other problems are listed
 
 
-def say_leakage(leakage: Leakage) -> Iterator[str]:
+def describe_leakage(leakage: Leakage) -> Iterator[str]:
+    """Say how many test images have a copy in training, and what that may add to the accuracy."""
     if not leakage.total:
         return
     if not leakage.copied:
-        yield "No test image has a copy among the images that are learned from."
+        yield "No test image has a copy among the training and validation images."
         return
-    found = (
-        f"{leakage.copied:,} of {leakage.total:,} test images have a copy, or nearly one, among "
-        "the images that are learned from"
+    copied = (
+        f"{leakage.copied:,} of {leakage.total:,} test images "
+        f"{'has' if leakage.copied == 1 else 'have'} a duplicate or near-duplicate among the "
+        "training and validation images"
     )
     if leakage.points is None:
-        yield f"{found}: the test accuracy says nothing of new images."
+        yield f"{copied}: the test accuracy says nothing about new images."
     elif leakage.points <= 0:
-        yield f"{found}; they are told right no more often than the others."
+        yield f"{copied}, but are classified correctly no more often than the others."
     else:
-        noise = "" if leakage.low is None or leakage.low > 0 else ", so it is within noise"
+        noise = "" if leakage.low is None or leakage.low > 0 else ", so within noise"
         yield (
-            f"{found}: {leakage.points:.1f} points of test accuracy could be leakage (95 % "
-            f"interval {leakage.low:.1f} to {leakage.high:.1f}{noise}). They are told right in "
-            f"{leakage.accuracy_of_copied:.0%} of cases, the others in "
-            f"{leakage.accuracy_of_rest:.0%}."
+            f"{copied}: this may account for {leakage.points:.1f} points of test accuracy (95 % "
+            f"interval {leakage.low:.1f} to {leakage.high:.1f}{noise}). Of these images, "
+            f"{_percent(leakage.accuracy_of_copied)} were classified correctly; of the other test "
+            f"images, {_percent(leakage.accuracy_of_rest)}."
         )
 
 
-def say_duplicates(duplicates: Duplicates, *, split: bool) -> Iterator[str]:
-    if inside := len(duplicates.pairs) - len(duplicates.across):
-        where = ", within a split" if split else ""  # in cross-validation there are none
-        yield f"{_count(inside, 'pair')} of copies, or nearly{where}."
-    if wrong := len(duplicates.contradictory):
-        yield f"{_count(wrong, 'pair')} of copies with two labels: at most one of them is right."
+def describe_duplicates(duplicates: Duplicates, *, cross_validation: bool) -> Iterator[str]:
+    """Say how many duplicates are not across splits, and how many have different labels."""
+    if count := len(duplicates.pairs) - len(duplicates.across):
+        where = "" if cross_validation else " within a split"
+        yield f"{count:,} duplicate or near-duplicate {_pairs(count)}{where}."
+    if count := len(duplicates.contradictory):
+        have = "has" if count == 1 else "have"
+        yield (
+            f"{count:,} duplicate or near-duplicate {_pairs(count)} {have} different labels: one "
+            "of the two labels is probably wrong."
+        )
 
 
-def say_labels(labels: LabelProblems) -> Iterator[str]:
+def describe_labels(labels: LabelProblems) -> Iterator[str]:
+    """Say how many labels may be wrong."""
     if not labels.judged:
-        yield "There are too few images to tell which labels may be wrong."
-    likely = sum(suspect.likely for suspect in labels.suspects)
-    if likely:
+        yield "There are too few images to check the labels."
+    if likely := sum(suspect.likely for suspect in labels.suspects):
+        look = "looks" if likely == 1 else "look"
         yield (
-            f"{likely:,} of {labels.judged:,} labels look wrong to classifiers that were not "
-            "trained on the image. Where these are weak, that may be their mistake: look at the "
-            "first of the list."
+            f"{likely:,} of {labels.judged:,} labels {look} wrong to classifiers that were not "
+            "trained on the image: check the first few; the classifiers may be at fault."
         )
 
 
-def say_outliers(outliers: tuple[Outlier, ...]) -> Iterator[str]:
-    if outliers:
-        yield f"{_count(len(outliers), 'image')} unlike all others of the same class."
+def describe_outliers(outliers: tuple[OutlierImage, ...]) -> Iterator[str]:
+    """Say how many images are outliers."""
+    if len(outliers) == 1:
+        yield "1 image is unusual for its class."
+    elif outliers:
+        yield f"{len(outliers):,} images are unusual for their class."
 
 
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'s' if number != 1 else ''}"
+def not_looked_for(dataset: Dataset) -> tuple[str, ...]:
+    """Say that a run did not look for problems, how to do so, and what is known about classes."""
+    notes = find_class_problems(dataset.targets.labels, dataset.splits, dataset.classes).notes
+    more = len(notes) - _NOTES
+    return (
+        f"{NOT_LOOKED_FOR} duplicates, wrong labels and outliers. `pipeline problems DATA --run "
+        "RUN`, with the same options, does, and adds them to the report"
+        + (f", with {more:,} more notes like the following." if more > 0 else "."),
+        *notes[:_NOTES],
+    )
+
+
+def _pairs(count: int) -> str:
+    return "pair" if count == 1 else "pairs"
+
+
+def _percent(share: float | None) -> str:
+    return f"{100 * (share or 0):.0f} %"

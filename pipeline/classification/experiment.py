@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.analysis.problems import not_looked_for
+from pipeline.analysis.sentences import not_looked_for
 from pipeline.classification.extras import add_extras
 from pipeline.classification.in_memory import RowsInMemory, read_variants
 from pipeline.classification.rows import Rows

@@ -60,6 +60,7 @@ def read_variants(extraction: Extraction) -> list[ViewedRows]:
     """Read the rows of all views, and what they are compared with: the images as they are."""
     first = extraction.rows()
     variants = [ViewedRows.read(extraction, views, first) for views in extraction.plan.views]
+    extraction.plan.release()
     if all(variant.views.count > 1 for variant in variants):
         variants.append(ViewedRows.plain(first, asked_for=False))
     return variants

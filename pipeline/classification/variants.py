@@ -51,19 +51,18 @@ class ViewedRows:
         cls, extraction: Extraction, views: Views, first: npt.NDArray[np.float32]
     ) -> ViewedRows:
         """Read the views beyond view 0, which is there already."""
-        count = len(first)
+        count, digests = len(first), extraction.dataset.digests
         numbers = views.beyond_first(extraction.dataset)
         places = np.flatnonzero([len(more) > 0 for more in numbers])
         if not places.size:
             return cls.plain(first)
         image = np.concatenate([np.arange(count), *[places] * (views.count - 1)])
-        flat = np.empty((len(image), first[0].size), np.float32)
-        flat[:count] = first.reshape(count, -1)
-        for view in range(1, views.count):
-            start = count + (view - 1) * len(places)
-            rows = extraction.rows(view, places.tolist(), views=views)
-            flat[start : start + len(places)] = rows.reshape(len(places), -1)
-        return cls(views, flat[:count].reshape(first.shape), flat, image)
+        rows = np.empty((len(image), *first.shape[1:]), np.float32)
+        rows[:count] = first
+        augmented = [digests[place] for place in places.tolist()]
+        keys = [(digest, view) for view in range(1, views.count) for digest in augmented]
+        extraction.plan.store_of(views).read(keys, out=rows[count:])
+        return cls(views, rows[:count], rows.reshape(len(image), -1), image)
 
     @cached_property
     def prepared(self) -> Prepared:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -23,89 +23,89 @@ from pipeline.cli.options import (
     views_of,
     with_stage_one,
 )
-from pipeline.cli.results import print_run
-from pipeline.cli.terminal import (
-    SOME_FILES_UNUSABLE,
-    err,
-    exit_code,
-    finish,
-    out,
-    reporting_errors,
-    typed_augmentation,
-)
+from pipeline.cli.results import end_run
+from pipeline.cli.terminal import reporting_errors
 from pipeline.heads.pooling import POOLS
 
-if TYPE_CHECKING:
-    from pipeline.runs.run import Run
+DataOrFileArgument = Annotated[
+    str, typer.Argument(metavar="DATA", help="As for features, or a file of cache export.")
+]
+HeadOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="logistic, ridge, lda, linear-svm, rbf-svm, knn, random-forest, mlp, dense or "
+        "all; module:factory for any scikit-learn classifier; may be repeated.",
+        show_default="all",
+    ),
+]
+PoolOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="|".join(POOLS),
+        help="Keep the places of a picture apart, or take their mean or maximum; may be "
+        "repeated: of several, each head has the best.",
+        show_default="flatten",
+    ),
+]
+SearchOption = Annotated[
+    bool,
+    typer.Option(
+        "--search",
+        help="Choose by 5-fold cross-validation on training and validation images together.",
+    ),
+]
+CvOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="K",
+        help="Nested cross-validation in place of splits: each image is tested on once.",
+    ),
+]
+RepeatsOption = Annotated[
+    int, typer.Option(help="How often --cv is done, with other folds and seeds.")
+]
+BalancedOption = Annotated[
+    bool, typer.Option("--balanced", help="All classes count the same in training.")
+]
+ThresholdOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="AIM",
+        help="For two classes, choose from which probability on an image is called positive: "
+        "f1, youden, precision=0.95 or recall=0.95. Not chosen on what is tested on.",
+    ),
+]
+PositiveOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CLASS", help="The positive class of --threshold.", show_default="the second"
+    ),
+]
+StreamOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--stream/--no-stream",
+        help="Read rows from the cache shard by shard, several times, instead of holding them "
+        "in memory: logistic, linear-svm and dense only.",
+        show_default="where they need more memory than is free",
+    ),
+]
 
 
 @with_stage_one
 def classify(
-    data: Annotated[
-        str, typer.Argument(metavar="DATA", help="As for features, or a file of cache export.")
-    ],
+    data: DataOrFileArgument,
     *,
     stage_one: StageOne,
-    head: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="logistic, ridge, lda, linear-svm, rbf-svm, knn, random-forest, mlp, dense or "
-            "all; module:factory for any scikit-learn classifier; may be repeated.",
-            show_default="all",
-        ),
-    ] = None,
-    pool: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="|".join(POOLS),
-            help="Keep the places of a picture apart, or take their mean or maximum; may be "
-            "repeated: of several, each head has the best.",
-            show_default="flatten",
-        ),
-    ] = None,
-    search: Annotated[
-        bool,
-        typer.Option(
-            "--search",
-            help="Choose by 5-fold cross-validation on training and validation images together.",
-        ),
-    ] = False,
-    cv: Annotated[
-        int | None,
-        typer.Option(
-            metavar="K",
-            help="Nested cross-validation in place of splits: each image is tested on once.",
-        ),
-    ] = None,
-    repeats: Annotated[
-        int, typer.Option(help="How often --cv is done, with other folds and seeds.")
-    ] = 1,
-    balanced: Annotated[
-        bool, typer.Option("--balanced", help="All classes count the same in training.")
-    ] = False,
-    threshold: Annotated[
-        str | None,
-        typer.Option(
-            metavar="AIM",
-            help="For two classes, choose from which probability on an image is called positive: "
-            "f1, youden, precision=0.95 or recall=0.95. Not chosen on what is tested on.",
-        ),
-    ] = None,
-    positive: Annotated[
-        str | None,
-        typer.Option(
-            metavar="CLASS", help="The positive class of --threshold.", show_default="the second"
-        ),
-    ] = None,
-    stream: Annotated[
-        bool | None,
-        typer.Option(
-            "--stream/--no-stream",
-            help="Read rows from the cache shard by shard, several times, instead of holding them "
-            "in memory: logistic, linear-svm and dense only.",
-            show_default="where they need more memory than is free",
-        ),
-    ] = None,
+    head: HeadOption = None,
+    pool: PoolOption = None,
+    search: SearchOption = False,
+    cv: CvOption = None,
+    repeats: RepeatsOption = 1,
+    balanced: BalancedOption = False,
+    threshold: ThresholdOption = None,
+    positive: PositiveOption = None,
+    stream: StreamOption = None,
     views: ViewsOption = 1,
     augmentation: AugmentationOption = None,
     tta: TtaOption = False,
@@ -153,36 +153,6 @@ def classify(
         except Interrupted as stop:
             run, stopped = stop.run, stop
         listener.end_bar()
-        if as_json:
-            typer.echo((run.folder / "run.json").read_text(), nl=False)
-        else:
-            print_run(run)
-            print_augmentation(run)
-        if stopped:
-            done, asked = len(run.results), len(run.results) + len(run.failed) + len(run.unfinished)
-            err.print(f"Stopped. {done} of {asked} heads were done and are kept.")
-            raise typer.Exit(exit_code(stopped))
-    finish(run.dataset.quarantined)
-    if run.failed or run.left_out:
-        raise typer.Exit(SOME_FILES_UNUSABLE)
-
-
-def print_augmentation(run: Run) -> None:
-    """Tell what augmentation did on validation, and where it hurts."""
-    for result in run.results:
-        losses: dict[str, float] = {}
-        for parameters, log_loss in result.candidates:
-            name = parameters.get("augmentation")
-            if name is not None:
-                losses[name] = min(log_loss, losses.get(name, log_loss))
-        if not losses:
-            continue
-        chosen = result.parameters["augmentation"]
-        shares = ", ".join(
-            f"{typed_augmentation(name)} {loss:.3f}" for name, loss in losses.items()
-        )
-        verdict = "; augmentation hurts here" if losses["none"] <= losses[chosen] else ""
-        out.print(
-            f"{result.head}: log loss on validation by augmentation: {shares}{verdict}",
-            soft_wrap=True,
-        )
+        asked = len(run.results) + len(run.failed) + len(run.unfinished)
+        kept = f"{len(run.results)} of {asked} heads were done and are kept."
+        end_run(run, stopped, as_json=as_json, kept=kept)

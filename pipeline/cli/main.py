@@ -8,7 +8,9 @@ or SIGTERM.
 from __future__ import annotations
 
 import gc
+import importlib.metadata
 import warnings
+from typing import Annotated
 
 import typer
 
@@ -31,16 +33,38 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+for command in (
+    features,
+    classify,
+    predict,
+    problems,
+    report,
+    compare,
+    status,
+    augment,
+    finetune,
+):
+    app.command()(command)
 app.add_typer(cache_app, name="cache")
-app.command()(features)
-app.command()(classify)
-app.command()(predict)
-app.command()(status)
-app.command()(finetune)
-app.command()(augment)
-app.command()(problems)
-app.command()(report)
-app.command()(compare)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pipeline {importlib.metadata.version('cached-feature-pipeline')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Transfer learning on a laptop: images are looked at once, every experiment is cheap."""
 
 
 def main() -> None:
@@ -48,7 +72,7 @@ def main() -> None:
     # Importing makes many objects and no garbage: with the default of 700, looking for it takes a
     # sixth of a run that has nothing to do.
     gc.set_threshold(100_000)
-    # What is wrong with an image is said once, in the list of files that took no part.
+    # What is wrong with an image is said once, in the list of files skipped.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     # The head mlp learns in batches of 64 images; that fewer images make smaller ones is no news.
     warnings.filterwarnings("ignore", message="Got `batch_size` less than 1 or larger")

@@ -70,8 +70,8 @@ def predict(
             extractor = Extractor(cache=cache, weights=weights)
             predictions = list(loaded.predict(images, extractor=extractor, listener=listener))
         if as_json:
-            found = [_prediction_dict(item, loaded.threshold) for item in predictions]
-            typer.echo(json.dumps(found, indent=2))
+            items = [_prediction_dict(item, loaded.threshold) for item in predictions]
+            typer.echo(json.dumps(items, indent=2))
         elif as_csv:
             _print_predictions_csv(predictions, loaded.classes)
         elif any(item.label is not None for item in predictions):
@@ -99,7 +99,7 @@ def _print_predictions_csv(predictions: Sequence[Prediction], classes: Sequence[
     for item in predictions:
         values = [item.probabilities.get(name, "") for name in classes]
         writer.writerow([item.path, item.label or "", *values, item.error or ""])
-    # Names of files are bytes to the system: what is no text comes out as it went in.
+    # File names are bytes: what is not text comes out as it went in.
     typer.echo(text.getvalue().encode("utf-8", "surrogateescape"), nl=False)
 
 

@@ -21,8 +21,8 @@ from pipeline.cli.terminal import err, finish, out, reporting_errors, shown
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.analysis.problems import Problems
     from pipeline.backbones.recipe import Recipe
+    from pipeline.runs.documents import ProblemsDocument
 
 
 _ROWS = 20
@@ -68,7 +68,7 @@ def problems(
         if run:  # tell before the work that it does not fit
             _check_recipe(run, extractor.recipe)
         err.print("comparing the images, and training on parts of them ...")
-        found = examine(
+        problems = examine(
             data,
             repeats=2 if learning_curve else 0,
             extractor=extractor,
@@ -76,20 +76,21 @@ def problems(
             listener=listener,
         )
         listener.end_bar()
+        document = describe_problems(problems)
         if as_json:
-            typer.echo(to_json(describe_problems(found)), nl=False)
+            typer.echo(to_json(document), nl=False)
         else:
-            _print(found)
-            if learning_curve and found.curve is None:
-                out.print("There are too few images to tell whether more would help.")
+            _print(document)
+            if learning_curve and problems.curve is None:
+                out.print("there are too few images to tell whether more would help")
         if run:
-            add_problems(run, found)
+            add_problems(run, problems)
             err.print(f"on the run's page: {shown(write_report(run))}", soft_wrap=True)
-    finish(found.dataset.quarantined)
+    finish(problems.dataset.quarantined)
 
 
 def _check_recipe(run: Path, recipe: Recipe) -> None:
-    """Refuse to put onto a run's page what was found in other rows than the run's."""
+    """Refuse to look in other rows than those of the run whose page is to show it."""
     from pipeline.runs.reading import read_run_document
 
     theirs = read_run_document(run).recipe
@@ -103,65 +104,52 @@ def _check_recipe(run: Path, recipe: Recipe) -> None:
         )
 
 
-def _print(found: Problems) -> None:
+def _print(document: ProblemsDocument) -> None:
+    """Print the summary, then the images that it speaks of."""
     from pipeline.report.words import common_folder
 
-    for sentence in found.summary():
+    for sentence in document.summary:
         out.print(f"- {shown(sentence)}", soft_wrap=True)
-    data = found.dataset
-    likely = [suspect for suspect in found.labels.suspects if suspect.likely]
-    places = [place for pair in found.duplicates.pairs for place in (pair.first, pair.second)]
-    places += [suspect.place for suspect in likely]
-    places += [outlier.place for outlier in found.outliers]
-    folder = common_folder([str(data.paths[place]) for place in places])
+    pairs, suspects = document.duplicates.pairs, document.likely_wrong
+    outliers = document.outliers
+    paths = [path for pair in pairs for path in pair.paths]
+    paths += [image.path for image in suspects] + [image.path for image in outliers]
+    folder = common_folder(paths)
     if folder:
-        out.print(f"The files are in {shown(folder)}", soft_wrap=True)
-
-    def path(place: int) -> str:
-        return str(data.paths[place]).removeprefix(folder)
-
-    def label(place: int) -> str:
-        return data.targets.name(place)
-
+        out.print(f"the files are in {shown(folder)}", soft_wrap=True)
     _print_table(
-        "Copies, or nearly: those across splits first",
+        "Duplicates and near-duplicates, those across splits first",
         ("image", "copy", "splits", "labels", "similarity"),
         [
             (
-                path(pair.first),
-                path(pair.second),
+                *(path.removeprefix(folder) for path in pair.paths),
                 " and ".join(dict.fromkeys(pair.splits)),
-                " and ".join(dict.fromkeys((label(pair.first), label(pair.second)))),
+                " and ".join(dict.fromkeys(pair.labels)),
                 pair.kind if pair.kind == "same bytes" else f"{pair.similarity:.3f}",
             )
-            for pair in found.duplicates.pairs
+            for pair in pairs
         ],
     )
     _print_table(
-        "Labels that are likely wrong: the most suspicious first",
+        "Labels that are likely wrong, the most suspicious first",
         ("image", "split", "label", "looks like", "margin"),
         [
             (
-                path(suspect.place),
-                str(data.splits[suspect.place]),
-                data.classes[suspect.given],
-                data.classes[suspect.suggested],
-                f"{suspect.score:.3f}",
+                image.path.removeprefix(folder),
+                image.split,
+                image.label,
+                image.suggested,
+                f"{image.score:.3f}",
             )
-            for suspect in likely
+            for image in suspects
         ],
     )
     _print_table(
-        "Unlike all others of their class: the strangest first",
+        "Outliers of their class, the strangest first",
         ("image", "split", "label", "score"),
         [
-            (
-                path(outlier.place),
-                str(data.splits[outlier.place]),
-                data.classes[outlier.label],
-                f"{outlier.score:.1f}",
-            )
-            for outlier in found.outliers
+            (image.path.removeprefix(folder), image.split, image.label, f"{image.score:.1f}")
+            for image in outliers
         ],
     )
 

@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import typer
 from rich import box
 from rich.table import Table
 
-from pipeline.cli.terminal import out, shown
+from pipeline.cli.terminal import (
+    SOME_FILES_UNUSABLE,
+    err,
+    exit_code,
+    finish,
+    out,
+    shown,
+    typed_augmentation,
+)
 
 if TYPE_CHECKING:
     from pipeline.analysis.problems import Problems
@@ -65,3 +74,39 @@ def print_run(run: Run) -> None:
         f"saved in {shown(run.folder)}\nreport: {shown(run.folder / 'report.html')}",
         soft_wrap=True,
     )
+
+
+def print_augmentation(run: Run) -> None:
+    """Show the log loss on validation by augmentation, and where augmentation hurts."""
+    for result in run.results:
+        losses: dict[str, float] = {}
+        for parameters, log_loss in result.candidates:
+            name = parameters.get("augmentation")
+            if name is not None:
+                losses[name] = min(log_loss, losses.get(name, log_loss))
+        if not losses:
+            continue
+        chosen = result.parameters["augmentation"]
+        shares = ", ".join(
+            f"{typed_augmentation(name)} {loss:.3f}" for name, loss in losses.items()
+        )
+        verdict = "; augmentation hurts here" if losses["none"] <= losses[chosen] else ""
+        out.print(
+            f"{result.head}: log loss on validation by augmentation: {shares}{verdict}",
+            soft_wrap=True,
+        )
+
+
+def end_run(run: Run, stopped: KeyboardInterrupt | None, *, as_json: bool, kept: str) -> None:
+    """Show a run, and end with the exit code that fits: stopped, files or heads left out, or 0."""
+    if as_json:
+        typer.echo((run.folder / "run.json").read_text(), nl=False)
+    else:
+        print_run(run)
+        print_augmentation(run)
+    if stopped:
+        err.print(f"Stopped. {kept}")
+        raise typer.Exit(exit_code(stopped))
+    finish(run.dataset.quarantined)
+    if run.failed or run.left_out:
+        raise typer.Exit(SOME_FILES_UNUSABLE)

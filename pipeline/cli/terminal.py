@@ -43,10 +43,10 @@ def _stop(number: int, _: object) -> NoReturn:
 
 @contextmanager
 def reporting_errors(kept: str = "Features made so far are") -> Iterator[None]:
-    """Turn what the user can act on into one message and an exit code, without a traceback.
+    """Turn errors that the user can act on into one message and an exit code, without a traceback.
 
-    SIGTERM, which a batch system or a container's end sends, stops the work as Ctrl-C does, so
-    that it, too, keeps what was computed.
+    SIGTERM, which batch systems and containers send, stops the work as Ctrl-C does, and keeps what
+    was computed, too.
     """
     _stops.clear()
     signal.signal(signal.SIGTERM, _stop)
@@ -55,12 +55,12 @@ def reporting_errors(kept: str = "Features made so far are") -> Iterator[None]:
     try:
         yield
     except PipelineError as error:
-        found, *rest = str(error).split("\n")
-        err.print(f"[red]Error:[/] {escape(found)}", *map(escape, rest), sep="\n", soft_wrap=True)
+        first, *rest = str(error).split("\n")
+        err.print(f"[red]Error:[/] {escape(first)}", *map(escape, rest), sep="\n", soft_wrap=True)
         raise typer.Exit(1) from None
     except MemoryError:
         err.print(
-            "[red]Error:[/] there is too little memory. What was made so far is kept.\n"
+            "[red]Error:[/] there is too little memory. What was computed so far is kept.\n"
             "To do: ask for fewer --views, or for classify --stream, or leave out rbf-svm, which "
             "needs most",
             soft_wrap=True,
@@ -72,7 +72,7 @@ def reporting_errors(kept: str = "Features made so far are") -> Iterator[None]:
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:
-    """Tell SIGTERM from Ctrl-C, also where it is what was stopped by."""
+    """Return the exit code of a stop by Ctrl-C or by SIGTERM."""
     return 143 if isinstance(stop.__cause__ or stop, _Terminated) else 130
 
 
@@ -80,7 +80,7 @@ def exit_code(stop: KeyboardInterrupt) -> int:
 def progress(
     unit: str = "images", workers: Workers | None = None
 ) -> Iterator[Callable[[int, int], None]]:
-    """Show how far the work is: a bar on a terminal, now and then a line elsewhere."""
+    """Show how far the work is: a bar on a terminal, a line every ten seconds elsewhere."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -108,7 +108,7 @@ def progress(
 
     def on_progress(done: int, total: int) -> None:
         nonlocal started, last_line
-        if _stops:  # Python drops what is raised while an object is cleared away
+        if _stops:  # an exception raised inside __del__ is lost, so raise the pending stop here
             raise _stops[-1]
         now = time.monotonic()
         started = started or now

@@ -1,8 +1,7 @@
-"""Features in one plain file, to be handed to someone without the pictures.
+"""Features in one HDF5 file, to be handed to someone without the pictures.
 
-`features` (n, height, width, channels) float32, `labels` (n,) int64, `paths`, `splits`, `classes`
-and, where there are any, `groups` as text, `digests` (n, 32) uint8, and the recipe as JSON: as
-HDF5.
+It holds `features` (n, height, width, channels) float32, `labels` (n,) int64, `digests` (n, 32)
+uint8, the texts `paths`, `splits`, `classes` and, if there are any, `groups`, and the recipe as JSON.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ SUFFIXES = (".h5", ".npz")
 """Endings of such files; ``.npz`` is what older releases could write, and is refused."""
 
 _BEST_COMPRESSION = 1100  # DEFLATE cannot shrink anything more than about 1,032 times
+_ARRAYS = ("features", "labels", "digests")
 _TEXTS = ("paths", "splits", "classes")
 _GROUPS = "groups"  # older files have none
-_ARRAYS = {"features": "f", "labels": "i", "digests": "u"}
 
 
 def is_features_file(data: object) -> bool:
@@ -57,9 +56,10 @@ def export(
     DataError
         An image has no row in the cache, or the file cannot be written.
     """
+    _check_name(file)
     dataset = load_dataset(source, seed=seed, cache=extractor.cache)
     extractor = extractor.settle(dataset, calibrate=False)
-    plan = extractor.plan(dataset)
+    plan = extractor.plan(dataset, hold=True)
     dataset = dataset.without(extractor.unreadable(plan))
     if missing := plan.store.missing(keys(dataset)):
         raise DataError(
@@ -91,10 +91,7 @@ def export_features(
     DataError
         The file cannot be written, exists already, or does not end in ``.h5``.
     """
-    if file.suffix != ".h5":
-        raise DataError(f"cannot export to {file}.", expected="a name that ends in .h5")
-    if file.exists():
-        raise DataError(f"{file} already exists.", fix="delete it, or choose another name")
+    _check_name(file)
     arrays: dict[str, Any] = {
         "features": rows,
         "labels": dataset.targets.labels,
@@ -108,6 +105,13 @@ def export_features(
         arrays[_GROUPS] = list(dataset.groups)
     with file_errors(f"write {file}", DataError):
         write_file(file, partial(_write_hdf5, arrays=arrays))
+
+
+def _check_name(file: Path) -> None:
+    if file.suffix != ".h5":
+        raise DataError(f"cannot export to {file}.", expected="a name that ends in .h5")
+    if file.exists():
+        raise DataError(f"{file} already exists.", fix="delete it, or choose another name")
 
 
 def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32]]:
@@ -190,8 +194,8 @@ def _read_hdf5(file: Path) -> dict[str, Any]:
                 raise ValueError(f"it has no {name} of its own")
             _check_size(content[name], file.stat().st_size)
         arrays: dict[str, Any] = {name: content[name][:] for name in _ARRAYS}
-        found = {name: content[name].asstr()[:].tolist() for name in texts}
-        return {**arrays, **found, "recipe": content.attrs["recipe"]}
+        arrays |= {name: content[name].asstr()[:].tolist() for name in texts}
+        return {**arrays, "recipe": content.attrs["recipe"]}
 
 
 def _check_size(array: h5py.Dataset, file_bytes: int) -> None:

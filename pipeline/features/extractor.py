@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -179,15 +179,15 @@ class Extractor:
         views : sequence of Views
             Which views of them: one entry for each augmentation.
         hold : bool
-            Whether all rows are going to be read into memory: what was read of the stores to
-            check them is then kept until that is done, so that each file is read once.
+            Whether all rows are going to be read into memory: the files that were read to check
+            them are then kept until that is done, so that each is read once.
 
         Raises
         ------
         StoreError
             The cache cannot be read.
         """
-        return make_plan(dataset, views, self._stores(views))
+        return make_plan(dataset, views, self._stores(views, dataset.digests if hold else ()))
 
     def make(self, plan: Plan, listener: Listener = _SILENT) -> Extraction:
         """Compute the rows that are missing, and commit them as they come.
@@ -280,13 +280,18 @@ class Extractor:
     def _forward(self) -> Forward:
         return self.forward or LateBackbone(self.recipe, self.weights)
 
-    def _stores(self, views: Sequence[Views]) -> dict[str, FeatureStore]:
+    def _stores(
+        self, views: Sequence[Views], hold: Iterable[bytes] = ()
+    ) -> dict[str, FeatureStore]:
         """Open the stores of these views, by the augmentation's name."""
         recipes = {"none": self.recipe}
         for wanted in views:
             if wanted.count > 1:
                 recipes[wanted.augmentation.name] = wanted.augmented(self.recipe)
-        return {name: FeatureStore(Path(self.cache), recipe) for name, recipe in recipes.items()}
+        return {
+            name: FeatureStore(Path(self.cache), recipe, hold=hold)
+            for name, recipe in recipes.items()
+        }
 
 
 def _look_up(

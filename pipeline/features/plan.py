@@ -65,6 +65,11 @@ class Plan:
         """Return the store of the views beyond view 0; the first one's where there are none."""
         return self.stores[views.augmentation.name if views.count > 1 else "none"]
 
+    def release(self) -> None:
+        """Free the memory of the files that the stores held to be read."""
+        for store in self.stores.values():
+            store.release()
+
     @property
     def free(self) -> int | None:
         """Bytes that are free where the cache is; None where the file system does not tell."""

@@ -75,9 +75,9 @@ class FeatureStore:
     index : bool
         False leaves out what is stored: the store then knows only the rows that it wrote itself,
         and is opened in no time, to write.
-    hold : bool
-        Keep the bytes of each shard, as checked, until rows are read from it: each file is then
-        read once for both. They take the memory of the files until then, or until `release`.
+    hold : collection of bytes
+        Digests of images whose rows are going to be read: the bytes of their shards are kept, as
+        checked, until then or until `release`, so that each file is read once for both.
 
     Attributes
     ----------
@@ -94,13 +94,13 @@ class FeatureStore:
     """
 
     def __init__(
-        self, cache: Path, recipe: Recipe, *, index: bool = True, hold: bool = False
+        self, cache: Path, recipe: Recipe, *, index: bool = True, hold: Iterable[bytes] = ()
     ) -> None:
         self.recipe = recipe
         self.folder = Path(cache) / recipe.name
         self.damaged: list[Damaged] = []
         self._index = Index()  # the shard itself tells where in it a row is
-        self._hold = hold
+        self._hold = frozenset(hold)
         self._held: dict[str, bytes] = {}
         if index:
             self.refresh()
@@ -155,7 +155,7 @@ class FeatureStore:
         refused = []
         new = (name for name in names if name not in self.shards)
         while block := list(itertools.islice(new, _SHARDS_AT_ONCE)):
-            loaded = {name: self._load(name, Shard.keys, hold=self._hold) for name in block}
+            loaded = {name: self._load_keys(name) for name in block}
             self._index.add([(name, keys) for name, keys in loaded.items() if keys is not None])
             refused += [name for name, keys in loaded.items() if keys is None]
         return refused
@@ -167,7 +167,8 @@ class FeatureStore:
         self.refresh()
 
     def release(self) -> None:
-        """Free the memory of the shards that are held."""
+        """Free the memory of the shards that are held, and hold no more."""
+        self._hold = frozenset()
         self._held.clear()
 
     def find(self, keys: Iterable[Key]) -> Iterator[tuple[Key, str | None]]:
@@ -182,13 +183,17 @@ class FeatureStore:
         """Count how many of some rows, all different, are stored."""
         return self._index.count(keys)
 
-    def read(self, keys: Sequence[Key]) -> npt.NDArray[np.float32]:
-        """Read rows.
+    def read(
+        self, keys: Sequence[Key], out: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """Read rows; each shard once.
 
         Parameters
         ----------
         keys : sequence of Key
             The rows wanted; a key may stand there more than once.
+        out : ndarray of float32, optional
+            Where to put them, in place of a new array.
 
         Returns
         -------
@@ -204,7 +209,7 @@ class FeatureStore:
         places_in: dict[str, list[int]] = {}
         for place, (_, name) in enumerate(self.find(keys)):
             places_in.setdefault(name or "", []).append(place)
-        rows = np.empty((len(keys), *self.recipe.shape), np.float32)
+        rows = np.empty((len(keys), *self.recipe.shape), np.float32) if out is None else out
         for name, places in places_in.items():
             part = self._load(name, partial(Shard.rows_of, keys=[keys[place] for place in places]))
             if part is not None:
@@ -274,6 +279,13 @@ class FeatureStore:
                 f"{absent} of the rows asked for are not in {self.folder}.{damage}",
                 fix="run the same command again, or `pipeline features`: it makes them",
             )
+
+    def _load_keys(self, name: str) -> Keys | None:
+        """Read what rows a shard has, and hold it if some of them are going to be read."""
+        keys = self._load(name, Shard.keys, hold=bool(self._hold))
+        if keys is not None and self._hold.isdisjoint(map(bytes, keys.digests)):
+            self._held.pop(name, None)
+        return keys
 
     def _load(self, name: str, part: Callable[[Shard], Part], *, hold: bool = False) -> Part | None:
         """Read a part of a shard, checked; None if it is gone, or damaged and so set aside."""

@@ -91,7 +91,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         weights = Path(self.weights) if self.weights else None
         extractor = Extractor(recipe, cache=self.cache, weights=weights)
         dataset = list_files(paths)
-        extraction = extractor.make(extractor.settle(dataset).plan(dataset))
+        extraction = extractor.make(extractor.settle(dataset).plan(dataset, hold=True))
         if refused := extraction.dataset.quarantined:
             raise ImageError(
                 f"{len(refused)} of {len(paths)} images cannot be read; the first is "

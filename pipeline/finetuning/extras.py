@@ -10,8 +10,9 @@ from functools import cache as once
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.analysis.examples import Examples, find_examples
-from pipeline.analysis.problems import QUICK, Problems, find_problems_quickly, not_looked_for
+from pipeline.analysis.examples import ExampleImages, find_examples
+from pipeline.analysis.problems import QUICK, Problems, find_problems_quickly
+from pipeline.analysis.sentences import not_looked_for
 from pipeline.backbones.registry import get_backbone, remake_recipe
 from pipeline.features.computing import Rows
 from pipeline.features.extractor import Extractor
@@ -40,7 +41,7 @@ def add_extras(
             return None
         return find_problems_quickly(dataset, rows, result.predicted, seed=course.seed)
 
-    def find_some() -> Examples:
+    def find_some() -> ExampleImages:
         arguments = (result.model, dataset, result.probabilities, read_rows)
         rows = None
         with contextlib.suppress(Exception):  # `Run.left_out` has the reason by now

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
 
-from pipeline.analysis.examples import Examples
+from pipeline.analysis.examples import ExampleImages
 from pipeline.analysis.problems import Problems
 from pipeline.data.dataset import Quarantined, count_splits
 from pipeline.runs.documents import (
@@ -166,7 +166,7 @@ def describe_problems(problems: Problems) -> ProblemsDocument:
     )
 
 
-def describe_examples(examples: Examples) -> ExamplesDocument:
+def describe_examples(examples: ExampleImages) -> ExamplesDocument:
     data = examples.dataset
     return ExamplesDocument(
         head=examples.model.head,

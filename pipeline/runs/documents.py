@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from pipeline.analysis.classes import ClassProblems
-from pipeline.analysis.duplicates import Alike
+from pipeline.analysis.duplicates import DuplicateThresholds
 from pipeline.analysis.leakage import Leakage
 from pipeline.analysis.learning_curve import LearningCurve
 from pipeline.evaluation.metrics import Metrics
@@ -112,7 +112,7 @@ class RunDocument(Document, frozen=True, kw_only=True):
 
 
 class PairRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """Two images that are the same, or nearly: as `pipeline.analysis.duplicates.Pair`."""
+    """Two images that are the same, or nearly: as `pipeline.analysis.duplicates.DuplicatePair`."""
 
     first: str
     second: str
@@ -130,12 +130,12 @@ class PairRecord(msgspec.Struct, frozen=True, kw_only=True):
 class DuplicatesRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Images that are there more than once, and what was called a near-duplicate."""
 
-    thresholds: Alike
+    thresholds: DuplicateThresholds
     pairs: list[PairRecord]
 
 
 class SuspectRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An image whose label may be wrong: as `pipeline.analysis.labels.Suspect`."""
+    """An image whose label may be wrong: as `pipeline.analysis.labels.SuspectLabel`."""
 
     path: str
     split: str
@@ -154,7 +154,7 @@ class LabelsRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OutlierRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """An image unlike the others of its class: as `pipeline.analysis.outliers.Outlier`."""
+    """An image that is unusual for its class: as `pipeline.analysis.outliers.OutlierImage`."""
 
     path: str
     split: str
@@ -183,7 +183,7 @@ class ProblemsDocument(Document, frozen=True, kw_only=True):
 
     @property
     def likely_wrong(self) -> list[SuspectRecord]:
-        """The labels that are likely wrong, the most suspicious first."""
+        """The labels that confident learning counts as wrong, the most suspicious first."""
         return [suspect for suspect in self.labels.suspects if suspect.likely]
 
 

@@ -1,4 +1,4 @@
-"""An experiment on disk: what was done, what came of it, and the folder that holds both."""
+"""An experiment: what was done, what came of it, and the folder that holds both."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.analysis.examples import Examples
+from pipeline.analysis.examples import ExampleImages
 from pipeline.analysis.problems import Problems
 from pipeline.backbones.recipe import Recipe
 from pipeline.data.dataset import Dataset
@@ -96,7 +96,7 @@ class Run:
     Attributes
     ----------
     folder : Path
-        Where it is kept.
+        Its folder.
     dataset : Dataset
         The data set, less the files that could not be read.
     recipe : Recipe
@@ -107,19 +107,19 @@ class Run:
         For features in int8: the same heads on the same images' features in a higher precision,
         where the cache holds these. Else empty.
     protocol : Protocol
-        Who was fitted on what, chosen by what and judged on what.
+        Which images heads were trained, chosen and tested on.
     unfinished : tuple of str
         Heads that were asked for, and not done when the run was stopped.
     failed : dict of str to str
         Heads that could not be fitted, and why.
     left_out : dict of str to str
-        Which of `reference`, `problems` and `examples` could not be had, and why.
+        Which of `reference`, `problems` and `examples` failed, and why.
     remarks : tuple of str
-        What else is to be known of it, in sentences.
+        Remarks on the run, in sentences.
     problems : Problems or None
         What is wrong with the data set, where that was looked for.
-    examples : Examples or None
-        What the best head makes of some test images.
+    examples : ExampleImages or None
+        Test images with the best head's predictions, maps and neighbours.
     """
 
     folder: Path
@@ -133,7 +133,7 @@ class Run:
     left_out: dict[str, str] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
     problems: Problems | None = None
-    examples: Examples | None = None
+    examples: ExampleImages | None = None
 
     @property
     def ranked(self) -> list[Result]:
@@ -161,7 +161,7 @@ class Run:
             return Comparison(first.head, second.head, points, p, "corrected resampled t test")
         test = self.dataset.where("test")
         right, other = (
-            self.dataset.targets.right(one.predicted[test], test) for one in (first, second)
+            self.dataset.targets.right(result.predicted[test], test) for result in (first, second)
         )
         if self.dataset.groups:
             p = sign_flip_test(right, other, find_units(self.dataset)[test])
@@ -177,7 +177,7 @@ class Run:
 
     def _table(self) -> TextTable:
         rows = [row(result, best=result is self.best) for result in self.results]
-        below = (*notes(self), f"Kept in {self.folder}")
+        below = (*notes(self), f"saved in {self.folder}")
         return TextTable(title(self), COLUMNS, rows, self.results.index(self.best), below)
 
 
@@ -191,7 +191,9 @@ class Interrupted(KeyboardInterrupt):
     """
 
     def __init__(self, run: Run) -> None:
-        super().__init__(f"stopped; {len(run.results)} heads are kept in {run.folder}")
+        count = len(run.results)
+        heads = "1 head is" if count == 1 else f"{count} heads are"
+        super().__init__(f"stopped; {heads} saved in {run.folder}")
         self.run = run
 
 
@@ -219,7 +221,7 @@ def with_optional_parts(
 
 
 COLUMNS = (
-    "head",
+    "classifier",
     "accuracy",
     "95 % interval",
     "balanced",
@@ -233,7 +235,7 @@ _FEW = 20  # the interval of an accuracy is then more than 30 points wide
 
 
 def row(result: Result, *, best: bool = False) -> tuple[str, ...]:
-    """Write a head's figures, one for each of `COLUMNS`; the best head gets a star."""
+    """Write a head's figures, in the order of `COLUMNS`; the best head gets a star."""
     test = result.test
     return (
         result.head + (" *" if best else ""),
@@ -248,42 +250,42 @@ def row(result: Result, *, best: bool = False) -> tuple[str, ...]:
 
 
 def title(run: Run) -> str:
-    """Say what the figures are of."""
+    """Say which images the figures are for."""
     n = run.results[0].test.n
     if run.protocol.cv is None and n < _FEW:
-        return f"{n:,} test images, never seen in training: too few to judge by"
+        return f"{n:,} test images, never seen in training: too few to be reliable"
     if run.protocol.cv is None:
         return f"{n:,} test images, never seen in training"
-    times = f", {run.protocol.repeats} times" if run.protocol.repeats > 1 else ""
-    return f"{n:,} images, each judged by a fit without it ({run.protocol.cv} folds{times})"
+    times = f", repeated {run.protocol.repeats} times" if run.protocol.repeats > 1 else ""
+    return f"{run.protocol.cv}-fold cross-validation of {n:,} images{times}"
 
 
 def notes(run: Run) -> list[str]:
-    """Say what the table does not."""
+    """Add in sentences what the table does not show."""
     best, protocol, classes = run.best, run.protocol, run.dataset.classes
     test = best.test
     by = "by cross-validation on the training images" if protocol.search else "on validation"
     if protocol.cv is not None:
-        by = "on the folds not tested on"
-    found = [f"Always guessing the commonest class: {max(map(sum, test.confusion)) / test.n:.3f}"]
+        by = "in the inner folds"
+    lines = [f"Always guessing the most common class: {max(map(sum, test.confusion)) / test.n:.3f}"]
     if best.validation:
-        found[0] = f"* best {by}. {found[0]}"
+        lines[0] = f"* best {by}. {lines[0]}"
     if run.comparison:
-        found.append(run.comparison.sentence)
+        lines.append(run.comparison.sentence)
     if protocol.cv is not None:
-        found.append("The models are fitted on all images; the figures are of fits without them.")
+        lines.append("The saved models are fitted on all images.")
     if protocol.cv is not None and protocol.threshold is not None:
-        found.append("The figures are of thresholds chosen for each fold without it.")
-    found += [
+        lines.append("For each fold, the threshold was chosen without it.")
+    lines += [
         f"{result.head}: {result.model.threshold.outcome(classes, result.test.confusion)}"
         for result in run.results
         if result.model.threshold
     ]
-    found += run.remarks
+    lines += run.remarks
     if run.unfinished:
-        found.append(f"Stopped before these heads were done: {', '.join(run.unfinished)}")
+        lines.append(f"Stopped before these were done: {', '.join(run.unfinished)}")
     for why in dict.fromkeys(run.failed.values()):
         heads = ", ".join(head for head, own in run.failed.items() if own == why)
-        found.append(f"{heads} could not be fitted: {why}")
-    found += [f"Left out of the run: {name}. {why}" for name, why in run.left_out.items()]
-    return found
+        lines.append(f"{heads} could not be fitted: {why}")
+    lines += [f"Left out of the run: {name}. {why}" for name, why in run.left_out.items()]
+    return lines

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.analysis.problems import Problems, not_looked_for
+from pipeline.analysis.problems import Problems
+from pipeline.analysis.sentences import NOT_LOOKED_FOR, not_looked_for
 from pipeline.errors import PipelineError
 from pipeline.models.files import folder_name
 from pipeline.runs.describing import describe_examples, describe_problems, describe_run
@@ -140,7 +141,11 @@ def add_problems(folder: Path, problems: Problems) -> None:
     document = parse((folder / RUN).read_bytes())  # as it is: fields not known here stay
     obsolete = not_looked_for(problems.dataset)  # they are among the problems now
     remarks = document.get("remarks", ())
-    document["remarks"] = [remark for remark in remarks if remark not in obsolete]
+    document["remarks"] = [
+        remark
+        for remark in remarks
+        if remark not in obsolete and not remark.startswith(NOT_LOOKED_FOR)
+    ]
     with file_errors(f"write {folder}"):
         write_file(folder / PROBLEMS, to_json(describe_problems(problems)))
         write_file(folder / RUN, to_json(document))

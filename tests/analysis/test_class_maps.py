@@ -1,4 +1,4 @@
-"""Maps of what speaks for a class: held against the score that they share out."""
+"""Maps of what counts for a class, compared with scores and gradients worked out by hand."""
 
 import dataclasses
 import subprocess
@@ -21,7 +21,7 @@ RECIPE = dataclasses.replace(make_recipe(size=100, precision="float32"), shape=S
 
 
 def examples(count=90, classes=2, seed=0):
-    """Rows with something at the top left that tells their class, and the rest noise."""
+    """Make rows whose class depends on the features at the top left; the rest is noise."""
     rng = np.random.default_rng(seed)
     labels = np.arange(count) % classes
     rows = rng.exponential(size=(count, *SHAPE)) * (rng.random((count, *SHAPE)) < 0.5)
@@ -43,7 +43,7 @@ def scaled(rows, down, across, by):
 
 @pytest.mark.parametrize("name", ["logistic", "linear-svm"])
 @pytest.mark.parametrize("classes", [2, 3])
-def test_a_linear_heads_map_adds_up_to_its_score_less_the_intercept(name, classes):
+def test_the_map_of_a_linear_head_adds_up_to_its_score_without_the_intercept(name, classes):
     rows, labels = examples(classes=classes)
     model = fitted(name, rows, labels)
     about = np.roll(labels, 1)
@@ -61,7 +61,7 @@ def test_a_linear_heads_map_adds_up_to_its_score_less_the_intercept(name, classe
 
 
 @pytest.mark.parametrize("classes", [2, 3])
-def test_a_linear_head_from_elsewhere_has_maps_by_its_weights(classes):
+def test_the_map_of_a_scikit_learn_linear_classifier_is_by_its_weights(classes):
     rows, labels = examples(classes=classes)
     model = fitted("sklearn.linear_model:RidgeClassifierCV", rows, labels)
     linear = model.estimator[-1].calibrated_classifiers_[0].estimator
@@ -84,13 +84,13 @@ def summed_up():
 
 @pytest.mark.parametrize("classes", [3, 4])
 @pytest.mark.parametrize("factory", ["pairwise", "summed_up"])
-def test_weights_for_pairs_of_classes_are_not_taken_for_weights_of_classes(factory, classes):
+def test_weights_of_pairs_of_classes_are_not_used_as_weights_of_classes(factory, classes):
     rows, labels = examples(classes=classes)
     model = fitted(f"test_class_maps:{factory}", rows, labels)
     assert find_class_maps(model, rows[:20], labels[:20]).method == "occlusion"
 
 
-def test_a_linear_heads_map_gives_each_position_its_own_share():
+def test_each_position_of_a_linear_heads_map_is_its_features_times_weights():
     rows, labels = examples()
     model = fitted("logistic", rows, labels)
     weights = model.estimator[-1].coef_.reshape(SHAPE)
@@ -102,13 +102,13 @@ def test_a_linear_heads_map_gives_each_position_its_own_share():
 
 def scores_of(dense, rows, label):
     """The score before sigmoid or softmax, computed from the weights by hand."""
-    hidden, bias, last, last_bias = (np.float64(one) for one in dense.get_weights())
+    hidden, bias, last, last_bias = map(np.float64, dense.get_weights())
     scores = np.maximum(rows.reshape(len(rows), -1) @ hidden + bias, 0) @ last + last_bias
     return scores[:, label] if scores.shape[1] > 1 else scores[:, 0] * (2 * label - 1)
 
 
 @pytest.mark.parametrize(("classes", "label"), [(2, 0), (2, 1), (3, 2)])
-def test_a_dense_heads_map_is_how_its_score_grows_with_the_features_of_a_position(classes, label):
+def test_the_map_of_a_dense_head_is_the_gradient_of_its_score(classes, label):
     rows, labels = examples(classes=classes)
     head = DenseHead(epochs=3, units=16, learning_rate=1e-3)
     head.fit(rows.reshape(90, -1), labels)
@@ -127,7 +127,7 @@ def test_a_dense_heads_map_is_how_its_score_grows_with_the_features_of_a_positio
 
 
 @pytest.mark.parametrize("pool", ["flatten", "average"])
-def test_a_tuned_networks_map_is_by_the_features_of_block5(pool):
+def test_the_map_of_a_fine_tuned_network_is_by_the_features_below_its_dense_layers(pool):
     recipe = make_recipe(size=64, precision="float32", layer="block5_conv2")
     rng = np.random.default_rng(0)
     base = Network(recipe, 2, weights=random_weights(), pool=pool, units=8)
@@ -152,7 +152,7 @@ def test_a_tuned_networks_map_is_by_the_features_of_block5(pool):
 
 
 def random_weights():
-    """VGG16's base with random numbers, in place of the 59 MB of its own."""
+    """Make random weights for VGG16's base, in place of the 59 MB of its own."""
     rng = np.random.default_rng(0)
     weights, before = [], 3
     for channels, count in ((64, 2), (128, 2), (256, 3), (512, 3), (512, 3)):
@@ -165,7 +165,7 @@ def random_weights():
 
 
 @pytest.mark.parametrize("name", ["rbf-svm", "knn"])
-def test_any_other_heads_map_is_what_is_lost_without_a_patch(name):
+def test_the_map_of_any_other_head_is_what_is_lost_without_a_patch(name):
     rows, labels = examples()
     model = fitted(name, rows, labels)
     maps = find_class_maps(model, rows, labels)
@@ -173,8 +173,8 @@ def test_any_other_heads_map_is_what_is_lost_without_a_patch(name):
     without = rows.copy()
     without[:, 0, 1] = 0
 
-    def odds(some):
-        p = model.probabilities(some)[np.arange(90), labels]
+    def odds(rows):
+        p = model.probabilities(rows)[np.arange(90), labels]
         return np.log(p / (1 - p))
 
     np.testing.assert_allclose(
@@ -182,22 +182,22 @@ def test_any_other_heads_map_is_what_is_lost_without_a_patch(name):
     )
 
 
-def test_fine_features_are_covered_in_patches():
+def test_large_grids_of_features_are_covered_in_at_most_16_patches():
     rng = np.random.default_rng(0)
     rows = rng.exponential(size=(40, 9, 9, 2)).astype(np.float32)
     labels = np.arange(40) % 2
-    asked = []
+    calls = []
     model = fitted("knn", rows, labels)
     probabilities = model.estimator.predict_proba
-    model.estimator.predict_proba = lambda some: asked.append(len(some)) or probabilities(some)
+    model.estimator.predict_proba = lambda rows: calls.append(len(rows)) or probabilities(rows)
     [values] = find_class_maps(model, rows[:1], labels[:1]).values
-    assert asked == [17]
+    assert calls == [17]
     assert (values[:3, :3] == values[0, 0]).all()
     assert values.shape == (9, 9)
 
 
 @pytest.mark.parametrize("name", ["logistic", "rbf-svm", "dense"])
-def test_what_tells_the_class_is_where_the_map_says(name):
+def test_maps_are_largest_where_the_class_shows(name):
     rows, labels = examples(300)
     if name == "dense":
         head = DenseHead(epochs=20, units=16, learning_rate=1e-3)
@@ -208,11 +208,11 @@ def test_what_tells_the_class_is_where_the_map_says(name):
     assert np.unravel_index(mean.argmax(), mean.shape) == (0, 0)
 
 
-def test_a_linear_heads_map_does_not_need_tensorflow():
+def test_maps_of_heads_without_a_network_do_not_load_tensorflow():
     code = f"""
-import sys; sys.path.insert(0, {str(Path(__file__).parent.parent)!r})
+import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_class_maps import examples, fitted
-from pipeline.examples.class_maps import find_class_maps
+from pipeline.analysis.class_maps import find_class_maps
 rows, labels = examples()
 find_class_maps(fitted("linear-svm", rows, labels), rows, labels)
 find_class_maps(fitted("knn", rows, labels), rows[:3], labels[:3])

@@ -22,7 +22,7 @@ from conftest import (
 from pipeline.classification import experiment as classification
 from pipeline.classification import fitting
 from pipeline.classification.in_memory import RowsInMemory
-from pipeline.cli.classify import print_augmentation
+from pipeline.cli.results import print_augmentation
 from pipeline.data.augmentation import PRESETS, get_augmentation
 from pipeline.data.loading import load_dataset
 from pipeline.errors import DataError, PipelineError, StoreError
@@ -387,7 +387,7 @@ def test_ctrl_c_before_a_head_is_done_leaves_no_run(place, monkeypatch):
 def test_ctrl_c_keeps_the_heads_that_are_done(place, monkeypatch):
     data = place.data()
     with_judge_failing(monkeypatch, {"linear-svm": KeyboardInterrupt()})
-    with pytest.raises(run_module.Interrupted, match="1 heads are kept in") as stopped:
+    with pytest.raises(run_module.Interrupted, match="1 head is saved in") as stopped:
         place.classify(data, ["logistic", "linear-svm", "knn"])
     run = stopped.value.run
     assert [result.head for result in run.results] == ["logistic"]
@@ -395,10 +395,10 @@ def test_ctrl_c_keeps_the_heads_that_are_done(place, monkeypatch):
     assert document["unfinished"] == ["linear-svm", "knn"]
     assert document["best"] == "logistic"
     assert find_model(run.folder) == run.folder / "models" / "logistic"
-    assert "Stopped before these heads were done: linear-svm, knn" in str(run)
+    assert "Stopped before these were done: linear-svm, knn" in str(run)
     said = " ".join(verdict(read_run(run.folder)))
     assert "The run was stopped before these were done: linear-svm, knn." in said
-    assert "This run did not look for copies" in (run.folder / "report.html").read_text()
+    assert "This run did not look for duplicates" in (run.folder / "report.html").read_text()
 
 
 LOOKS = (
@@ -468,7 +468,7 @@ def test_ctrl_c_while_the_run_is_looked_into_keeps_all_heads(place, monkeypatch,
         raise KeyboardInterrupt
 
     monkeypatch.setattr(where, stop)
-    with pytest.raises(run_module.Interrupted, match="2 heads are kept in") as stopped:
+    with pytest.raises(run_module.Interrupted, match="2 heads are saved in") as stopped:
         place.classify(data, ["logistic", "knn"])
     run = stopped.value.run
     assert run.unfinished == ()

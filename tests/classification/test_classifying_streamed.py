@@ -10,7 +10,7 @@ from conftest import Hears, relabelled, run_json
 
 from pipeline import Views, get_augmentation
 from pipeline.analysis.classes import find_class_problems
-from pipeline.analysis.problems import not_looked_for
+from pipeline.analysis.sentences import not_looked_for
 from pipeline.errors import PipelineError
 from pipeline.features.exchange import export_features
 from pipeline.features.extractor import Extraction

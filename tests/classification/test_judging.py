@@ -374,7 +374,7 @@ def test_a_run_of_a_cross_validation_says_so_and_its_page_can_be_made(place):
     data = place.data(noise=0.6)
     run = place.classify(data, ["logistic", "knn"], cv=4, repeats=2)
     assert [result.test.n for result in run.results] == [120, 120]
-    assert "120 images, each judged by a fit without it (4 folds, 2 times)" in str(run)
+    assert "4-fold cross-validation of 120 images, repeated 2 times" in str(run)
     assert "The models are fitted on all images" in str(run)
     document = run_json(run)
     assert document["protocol"] == dataclasses.asdict(Protocol(cv=4, repeats=2))
@@ -388,8 +388,8 @@ def test_a_run_of_a_cross_validation_says_so_and_its_page_can_be_made(place):
     copies = measure_leakage([], run.dataset.splits, np.ones(120, bool))
     assert copies.total == 0  # so nothing is said of copies among what was learned from
     first, *more, last = verdict(record)
-    assert "The models that are kept are fitted on all images." in more
-    assert "of 120 images, each judged by a fit without it, right" in first
+    assert "The saved models are fitted on all images." in more
+    assert "correct in 4-fold cross-validation, repeated 2 times (120 images)" in first
     assert last == document["comparison"]["sentence"]
 
 

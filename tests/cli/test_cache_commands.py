@@ -16,8 +16,9 @@ from pipeline.cli.main import app
 from pipeline.data.loading import load_dataset
 from pipeline.errors import DataError
 from pipeline.features.exchange import export_features, import_features
-from pipeline.features.extractor import extract
+from pipeline.features.extractor import Extractor, extract
 from pipeline.features.keys import keys
+from pipeline.features.pruning import prune
 from pipeline.features.store import FeatureStore, open_stores
 
 SETTINGS = ["--size", "64", "--precision", "float32", "--cache", "cache"]
@@ -135,8 +136,8 @@ def test_prune_keeps_all_views_of_the_images_that_are_listed_and_drops_those_of_
 def test_status_and_export_are_about_the_images_themselves(photos):
     pipeline("features", photos, *SETTINGS, "--views", "2", "--augmentation", "mild")
     assert status(photos)["reused"] == 40
-    assert pipeline("cache", "export", photos, "features.npz", *SETTINGS).exit_code == 0
-    _, recipe, rows = import_features(Path("features.npz"))
+    assert pipeline("cache", "export", photos, "features.h5", *SETTINGS).exit_code == 0
+    _, recipe, rows = import_features(Path("features.h5"))
     assert recipe == make_recipe(size=64, precision="float32")
     assert len(rows) == 40
 
@@ -162,14 +163,14 @@ def test_prune_drops_what_nobody_lists_and_keeps_the_rest_bit_for_bit(stored):
     for number in range(3):
         paint(stored / "red" / f"later {number}.png", (180, 70, 70), seed=300 + number)
         pipeline("features", stored, *SETTINGS)
-    assert the_store().shards == 4
+    assert len(the_store().shards) == 4
     for name in ("000", "001", "002"):
         (stored / "blue" / f"{name}.png").unlink()
     left = load_dataset(stored)
     before = the_store().read(keys(left))
     result = pipeline("cache", "prune", stored, "--cache", "cache")
     assert "3 rows dropped, 40 stay; 3 shards fewer" in " ".join(result.stdout.split())
-    assert (len(the_store()), the_store().shards) == (40, 1)
+    assert (len(the_store()), len(the_store().shards)) == (40, 1)
     assert np.array_equal(the_store().read(keys(left)), before)
     again = pipeline("cache", "prune", stored, "--cache", "cache")
     assert "0 rows dropped, 40 stay; 0 shards fewer" in " ".join(again.stdout.split())
@@ -185,19 +186,17 @@ def test_prune_interrupted_before_old_shards_are_gone_loses_no_row(stored, monke
         raise KeyboardInterrupt
 
     with monkeypatch.context() as stopping:
-        stopping.setattr("pipeline.features.store.Path.unlink", stop)
+        stopping.setattr("pathlib.Path.unlink", stop)
         with pytest.raises(KeyboardInterrupt):
-            store.prune(set(left.digests))
+            prune(store, set(left.digests))
     assert np.array_equal(the_store().read(keys(left)), before)
-    assert the_store().prune(set(left.digests))[0] == 1
+    assert prune(the_store(), set(left.digests)).rows == 1
 
 
-@pytest.mark.parametrize("suffix", [".h5", ".npz"])
-def test_an_exported_file_is_classified_as_the_images_were_without_them(stored, suffix):
-    from_images = classify(
-        load_dataset(stored), "logistic", recipe=the_store().recipe, cache="cache", name="a"
-    )
-    file = f"features{suffix}"
+def test_an_exported_file_is_classified_as_the_images_were_without_them(stored):
+    extractor = Extractor(the_store().recipe, cache="cache")
+    from_images = classify(load_dataset(stored), "logistic", extractor=extractor, name="a")
+    file = "features.h5"
     assert pipeline("cache", "export", stored, file, *SETTINGS).exit_code == 0
     for path in stored.rglob("*.png"):
         path.unlink()
@@ -226,50 +225,68 @@ def test_export_does_not_write_over_a_file_nor_without_rows(stored):
     paint(stored / "red" / "new.png", (1, 2, 3), seed=78)
     result = pipeline("cache", "export", stored, "other.h5", *SETTINGS)
     assert "1 of 41 images have no features" in result.stderr
-    result = pipeline("cache", "export", stored, "other.csv", *SETTINGS)
-    assert result.exit_code == 1
-    assert not (stored.parent / "other.csv").exists()
+    for name in ("other.csv", "other.npz"):
+        result = pipeline("cache", "export", stored, name, *SETTINGS)
+        assert result.exit_code == 1
+        assert "a name that ends in .h5" in result.stderr
+        assert not (stored.parent / name).exists()
 
 
-def spoil(file, change):
-    with np.load(file) as content:
-        arrays = dict(content)
-    change(arrays)
-    np.savez(file, **arrays)
+def replaced(name, change):
+    """Put other values in an array's place."""
+
+    def replace(file):
+        values = change(file[name][:])
+        del file[name]
+        file[name] = values
+
+    return replace
+
+
+def with_nan(rows):
+    rows[3, 0, 0, 0] = np.nan
+    return rows
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("spoil", "message"),
     [
-        (lambda a: a.pop("labels"), "labels"),
-        (lambda a: a.update(labels=a["labels"][:-1]), "not equally long"),
-        (lambda a: a.update(labels=a["labels"] + 7), "no name"),
-        (lambda a: a.update(features=a["features"][..., :-1]), "shape"),
-        (lambda a: a["features"].__setitem__((3, 0, 0, 0), np.nan), "1 rows are not finite"),
-        (lambda a: a.update(recipe=np.array("{}")), "cannot be read"),
-        (lambda a: a.update(paths=np.array([object()])), "cannot be read"),
+        (lambda file: file.pop("labels"), "labels"),
+        (replaced("labels", lambda labels: labels[:-1]), "not equally long"),
+        (replaced("labels", lambda labels: labels + 7), "no name"),
+        (replaced("features", lambda rows: rows[..., :-1]), "shape"),
+        (replaced("features", with_nan), "1 rows are not finite"),
+        (lambda file: file.attrs.modify("recipe", "{}"), "cannot be read"),
+        (replaced("paths", lambda paths: np.arange(len(paths))), "cannot be read"),
     ],
 )
-def test_a_features_file_that_does_not_fit_is_refused(photos, recipe, tmp_path, change, message):
-    backbone = CountingBackbone(recipe)
-    done = extract(load_dataset(photos), recipe, cache="cache", forward=backbone)
-    file = tmp_path / "features.npz"
-    export_features(done.dataset, recipe, done.rows(), file)
+def test_a_features_file_that_does_not_fit_is_refused(photos, recipe, tmp_path, spoil, message):
+    extractor = Extractor(recipe, forward=CountingBackbone(recipe))
+    extraction = extract(load_dataset(photos), extractor=extractor)
+    file = tmp_path / "features.h5"
+    export_features(extraction.dataset, recipe, extraction.rows(), file)
     import_features(file)
-    spoil(file, change)
+    with h5py.File(file, "r+") as content:
+        spoil(content)
     with pytest.raises(DataError, match=message):
         import_features(file)
 
 
-def test_a_features_file_that_is_none_is_one_clear_error(tmp_path):
-    for name in ("text.h5", "text.npz", "absent.h5"):
-        if "text" in name:
-            (tmp_path / name).write_text("not features")
-        result = pipeline("classify", name)
-        assert result.exit_code == 1
-        expected = "there is no file" if name == "absent.h5" else "cannot be used as features"
-        assert expected in result.stderr
-        assert "Traceback" not in result.stderr
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("text.h5", "cannot be used as features"),
+        ("old.npz", "old.npz is a NumPy archive, which is not read any more."),
+        ("absent.h5", "there is no file"),
+    ],
+)
+def test_a_features_file_that_is_none_is_one_clear_error(tmp_path, name, message):
+    for file in ("text.h5", "old.npz"):
+        (tmp_path / file).write_text("not features")
+    result = pipeline("classify", name)
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_hdf5_features_with_links_or_virtual_data_are_refused(stored, tmp_path):
@@ -290,7 +307,7 @@ def test_a_renamed_store_is_refused_by_name(stored, tmp_path):
     result = pipeline("cache", "verify", "--cache", "cache")
     assert result.exit_code == 1
     assert "was renamed" in result.stderr
-    assert FeatureStore(tmp_path / "cache", the_recipe(folder.with_name("other"))).shards == 0
+    assert FeatureStore(tmp_path / "cache", the_recipe(folder.with_name("other"))).shards == {}
 
 
 def the_recipe(folder):
@@ -302,11 +319,12 @@ def the_recipe(folder):
 def test_status_and_export_find_rows_in_int8(photos):
     data = load_dataset(photos)
     settled = make_recipe(size=64, precision="int8", calibration=" ".join(["3"] * 12))
-    extract(data, settled, cache="cache", forward=CountingBackbone(settled))
+    extractor = Extractor(settled, cache="cache", forward=CountingBackbone(settled))
+    extract(data, extractor=extractor)
     options = ["--size", "64", "--precision", "int8", "--cache", "cache"]
     assert json.loads(pipeline("status", photos, *options, "--json").stdout)["reused"] == 40
-    assert pipeline("cache", "export", photos, "f.npz", *options).exit_code == 0
-    assert import_features(Path("f.npz"))[1] == settled
+    assert pipeline("cache", "export", photos, "f.h5", *options).exit_code == 0
+    assert import_features(Path("f.h5"))[1] == settled
 
 
 def test_status_knows_files_by_whatever_way_leads_to_them(stored, monkeypatch):
@@ -362,9 +380,8 @@ def the_stores():
     return [store for store in open_stores("cache") if isinstance(store, FeatureStore)]
 
 
-@pytest.mark.parametrize("suffix", [".h5", ".npz"])
-def test_a_features_file_that_was_damaged_is_one_clear_error(stored, suffix):
-    file = Path(f"features{suffix}")
+def test_a_features_file_that_was_damaged_is_one_clear_error(stored):
+    file = Path("features.h5")
     pipeline("cache", "export", stored, file, *SETTINGS)
     whole = file.read_bytes()
     for content in (whole[: len(whole) // 2], b"", whole[:100] + bytes(len(whole) - 100)):
@@ -393,7 +410,46 @@ def test_hdf5_features_that_declare_terabytes_or_were_never_written_are_refused(
 def test_export_leaves_out_what_cannot_be_decoded_and_lists_it(stored):
     good = stored / "red" / "000.png"
     (stored / "red" / "broken.png").write_bytes(good.read_bytes()[:-300])
-    result = pipeline("cache", "export", stored, "features.npz", *SETTINGS)
+    result = pipeline("cache", "export", stored, "features.h5", *SETTINGS)
     assert result.exit_code == 3
     assert "broken.png: truncated" in result.stderr
-    assert len(import_features(Path("features.npz"))[0]) == 40
+    assert len(import_features(Path("features.h5"))[0]) == 40
+
+
+@pytest.fixture
+def files_read(monkeypatch):
+    """Names of the files that were read whole, in order."""
+    names = []
+    real = Path.read_bytes
+
+    def read_bytes(path):
+        names.append(path.name)
+        return real(path)
+
+    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    return names
+
+
+def test_no_command_reads_images_again_that_have_not_changed(stored, files_read, monkeypatch):
+    monkeypatch.setattr("pipeline.data.digests._RESOLUTION_NS", 0)  # they were changed just now
+    load_dataset(stored)
+    files_read.clear()
+    load_dataset(stored)
+    assert pipeline("cache", "prune", stored, "--cache", "cache").exit_code == 0
+    assert pipeline("cache", "export", stored, "features.h5", *SETTINGS).exit_code == 0
+    assert status(stored)["reused"] == 40
+    assert not [name for name in files_read if name.endswith(".png")]
+    paint(stored / "red" / "001.png", (1, 1, 1), seed=9)
+    load_dataset(stored)
+    assert [name for name in files_read if name.endswith(".png")] == ["001.png"]
+
+
+@pytest.mark.parametrize("views", [[], ["--views", "3", "--augmentation", "mild"]])
+def test_a_run_on_cached_rows_reads_each_shard_once(photos, files_read, monkeypatch, views):
+    monkeypatch.setattr("pipeline.features.shard.ROWS_PER_SHARD", 10)
+    assert pipeline("features", photos, *SETTINGS, *views).exit_code == 0
+    shards = sorted(path.name for path in Path("cache").glob("*/*.h5"))
+    files_read.clear()
+    result = pipeline("classify", photos, "--head", "logistic", *SETTINGS, *views)
+    assert result.exit_code == 0, result.output
+    assert sorted(name for name in files_read if name.endswith(".h5")) == shards

@@ -26,6 +26,7 @@ from pipeline.data.listing import list_images
 from pipeline.data.loading import load_dataset
 from pipeline.data.splits import Shares, assign_splits, copies_across_splits
 from pipeline.errors import DataError, ImageError
+from pipeline.features.extractor import Extractor
 
 ALL_TO_TRAIN_ON = Shares(validation=0, test=0)
 """For tests that are not about splits."""
@@ -802,14 +803,7 @@ def test_odd_names_of_files_and_classes_come_out_of_a_run_as_they_went_in(tmp_pa
         for name in NAMES:
             number = NAMES.index(name)
             (photos / odd / f"{number:03}.png").rename(photos / odd / name)
-    run = classify(
-        photos,
-        ["knn"],
-        recipe=recipe,
-        cache=tmp_path / "cache",
-        runs=tmp_path / "runs",
-        backbone=CountingBackbone(recipe),
-    )
+    run = classify(photos, "knn", extractor=Extractor(recipe, forward=CountingBackbone(recipe)))
     with (run.folder / "predictions.csv").open(
         newline="", encoding="utf-8", errors="surrogateescape"
     ) as file:

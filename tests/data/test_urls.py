@@ -29,7 +29,7 @@ from pipeline.data.urls import Url, locate
 from pipeline.errors import DataError, ImageError, PipelineError
 from pipeline.features import computing
 from pipeline.features.cluster import Cluster
-from pipeline.features.extractor import extract
+from pipeline.features.extractor import Extractor, extract
 from pipeline.report.thumbnails import Picture
 from pipeline.report.words import common_folder
 
@@ -76,6 +76,10 @@ def bucket(server, photos):
     return server
 
 
+def at(cache, workers=None):
+    return Extractor(RECIPE, cache=cache, workers=workers, forward=stand_in)
+
+
 @pytest.fixture
 def networks(monkeypatch):
     """Put the counting stand-in in the network's place; list those that were loaded."""
@@ -86,7 +90,6 @@ def networks(monkeypatch):
         return loaded[-1]
 
     monkeypatch.setattr("pipeline.features.computing.load_backbone", load)
-    monkeypatch.setattr("pipeline.models.model.load_backbone", load)
     return loaded
 
 
@@ -162,7 +165,7 @@ def test_a_bucket_is_the_same_data_set_as_the_folder_with_the_same_rows(bucket, 
     assert (there.targets.labels == here.targets.labels).all()
     assert (there.splits == here.splits).all()
     made = [
-        extract(dataset, RECIPE, cache=tmp_path / cache, backbone=stand_in).rows()
+        extract(dataset, extractor=at(tmp_path / cache)).rows()
         for dataset, cache in ((here, "here"), (there, "there"))
     ]
     assert made[0].tobytes() == made[1].tobytes()
@@ -279,7 +282,7 @@ def test_a_changed_object_is_read_again_and_its_row_made_anew(bucket, photos, tm
 def test_an_image_that_was_replaced_while_the_work_went_on_gives_no_row(bucket, photos, tmp_path):
     dataset = load_dataset(PHOTOS)
     bucket.put("holiday", "photos/red/003.png", (photos / "red" / "001.png").read_bytes())
-    extraction = extract(dataset, RECIPE, cache=tmp_path, backbone=stand_in)
+    extraction = extract(dataset, extractor=at(tmp_path))
     assert [bad.path.name for bad in extraction.dataset.quarantined] == ["003.png"]
     assert "changed while the work went on" in extraction.dataset.quarantined[0].reason
 
@@ -310,7 +313,7 @@ def test_an_image_that_cannot_be_had_harms_no_other(bucket, tmp_path, run, answe
 def test_an_object_deleted_after_it_was_listed_harms_no_other(bucket, tmp_path):
     dataset = load_dataset(PHOTOS)
     bucket.client.delete_object(Bucket="holiday", Key="photos/red/003.png")
-    extraction = extract(dataset, RECIPE, cache=tmp_path, backbone=stand_in)
+    extraction = extract(dataset, extractor=at(tmp_path))
     assert [(bad.path, bad.reason) for bad in extraction.dataset.quarantined] == [
         (f"{PHOTOS}/red/003.png", "cannot be read: it does not exist")
     ]
@@ -376,9 +379,9 @@ def test_a_failure_while_rows_are_made_keeps_those_that_are(bucket, tmp_path, mo
     dataset = load_dataset(PHOTOS)
     bucket.answers = {"/red/011.png": "500 InternalError"}
     with pytest.raises(PipelineError, match=r"red/011.png: InternalError"):
-        extract(dataset, RECIPE, cache=tmp_path, backbone=stand_in)
+        extract(dataset, extractor=at(tmp_path))
     bucket.answers = {}
-    again = extract(dataset, RECIPE, cache=tmp_path, backbone=stand_in)
+    again = extract(dataset, extractor=at(tmp_path))
     assert len(again.rows()) == 24
     assert again.made == 4
 
@@ -483,14 +486,13 @@ def test_what_is_written_stays_on_this_machine(run, photos, option):
 def test_workers_read_from_the_bucket(bucket, photos, tmp_path):
     dataset = load_dataset(PHOTOS)
     with Cluster(workers=1) as cluster:
-        settings = {"backbone": stand_in, "commit": cluster.commit_rows}
-        there = extract(dataset, RECIPE, cache=tmp_path / "there", **settings)
-        here = extract(load_dataset(photos), RECIPE, cache=tmp_path / "here", backbone=stand_in)
+        there = extract(dataset, extractor=at(tmp_path / "there", cluster))
+        here = extract(load_dataset(photos), extractor=at(tmp_path / "here"))
         assert there.rows().tobytes() == here.rows().tobytes()
         assert len(cluster.rates) == 1
         bucket.answers = {".png": "403 AccessDenied"}
         with pytest.raises(PipelineError, match=r"the worker .* cannot open s3://holiday.*Denied"):
-            extract(dataset, RECIPE, cache=tmp_path / "none", **settings)
+            extract(dataset, extractor=at(tmp_path / "none", cluster))
 
 
 def test_a_run_on_a_bucket_is_shown_and_predicts(bucket, photos, tmp_path, run):
@@ -547,7 +549,7 @@ def test_folders_behind_urls_are_searched_for_images(bucket):
 def test_files_behind_urls_without_a_listing_are_always_read(bucket, tmp_path):
     paths = [PHOTOS / "red/000.png", PHOTOS / "red/001.png"]
     for _ in range(2):
-        remembered = Digests(tmp_path)
-        digest_files(paths, remembered)
-        remembered.save(PHOTOS, paths)
+        memory = Digests(tmp_path)
+        digest_files(paths, memory)
+        memory.save(PHOTOS, paths)
     assert len(bucket.asked("GET")) == 4

@@ -43,9 +43,9 @@ def extractor(tmp_path, recipe, backbone):
 
 @pytest.fixture
 def run(tmp_path, extractor):
-    def extract_here(dataset, views=Views(), cache="cache", listener=None, **settings):
+    def extract_here(dataset, views=None, cache="cache", listener=None, **settings):
         here = replace(extractor, cache=tmp_path / cache, **settings)
-        return extract(dataset, views=views, extractor=here, listener=listener)
+        return extract(dataset, views=views or Views(), extractor=here, listener=listener)
 
     return extract_here
 

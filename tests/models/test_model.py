@@ -1,15 +1,17 @@
 # ruff: noqa: N803 -- X is what scikit-learn calls a matrix of rows
 import csv
-import dataclasses
 import hashlib
 import json
 import os
 import re
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import skops.io
+from conftest import Hears, no_network, paint
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -18,12 +20,12 @@ from pipeline.backbones.registry import make_recipe
 from pipeline.classification.experiment import classify
 from pipeline.data.augmentation import PRESETS
 from pipeline.data.images import decode
-from pipeline.data.loading import load_dataset
 from pipeline.data.views import apply, draw
 from pipeline.errors import ModelError
-from pipeline.features import extractor as extraction
-from pipeline.heads.registry import HEADS, get_head
-from pipeline.models import model as model_module
+from pipeline.features import computing
+from pipeline.features.extractor import Extractor, extract
+from pipeline.features.views import Views
+from pipeline.heads.registry import HEADS, TRUSTED_TYPES, get_head
 from pipeline.models.files import find_model
 from pipeline.models.model import Model
 
@@ -62,6 +64,11 @@ def change_manifest(folder, change, sign=True):
         canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
         manifest["digest"] = hashlib.sha256(canonical.encode()).hexdigest()
     file.write_text(json.dumps(manifest))
+
+
+@pytest.fixture
+def extractor(tmp_path, recipe, backbone):
+    return Extractor(recipe, cache=tmp_path / "cache", forward=backbone)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -105,7 +112,7 @@ def test_a_model_works_wherever_its_folder_is_moved(tmp_path, name, monkeypatch)
     expected = Model.load(folder).probabilities(unseen)
     shutil.move(folder, tmp_path / "at another place")
     monkeypatch.chdir(tmp_path / "at another place")
-    assert np.array_equal(Model.load(model_module.Path()).probabilities(unseen), expected)
+    assert np.array_equal(Model.load(Path()).probabilities(unseen), expected)
 
 
 @pytest.mark.parametrize("name", HEADS)
@@ -117,7 +124,7 @@ def test_no_pickle_is_in_a_models_folder(tmp_path, name):
     else:
         assert kinds == {"manifest.json": b"{\n  ", "head.skops": b"PK\x03\x04"}
         types = skops.io.get_untrusted_types(file=folder / "head.skops")
-        assert set(types) <= set(model_module.heads.TRUSTED_TYPES)
+        assert set(types) <= set(TRUSTED_TYPES)
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +195,7 @@ def test_a_manifest_that_was_edited_is_refused(intact, tmp_path):
         lambda manifest: manifest.pop("recipe"),
         lambda manifest: manifest["recipe"].pop("size"),
         lambda manifest: manifest["recipe"].update(shape=[1]),
+        lambda manifest: manifest["recipe"].update(size="64"),
         lambda manifest: manifest.update(files=["head.skops"]),
         lambda manifest: manifest.update(classes=3),
         lambda manifest: manifest.update(parameters=3),
@@ -347,7 +355,7 @@ def test_weights_that_do_not_fit_the_manifest_are_refused(intact, tmp_path, chan
         {"engine": "other"},
         {"layer": "block6_pool"},
         {"augmentation": "flip"},
-        {"size": 65},
+        {"size": 96},
         {"calibration": "1 2 3"},
     ],
     ids=lambda other: next(iter(other)),
@@ -364,7 +372,7 @@ def test_a_model_for_features_that_would_be_made_differently_now_is_refused(
 def test_a_model_keeps_the_calibration_that_its_features_were_made_with(tmp_path):
     calibration = " ".join(f"{peak}.5" for peak in range(1, 13))
     recipe = make_recipe(size=64, precision="int8", calibration=calibration)
-    dataclasses.replace(fitted("logistic"), recipe=recipe).save(tmp_path / "model")
+    replace(fitted("logistic"), recipe=recipe).save(tmp_path / "model")
     assert Model.load(tmp_path / "model").recipe == recipe
 
 
@@ -372,10 +380,10 @@ def test_a_model_keeps_the_calibration_that_its_features_were_made_with(tmp_path
 
 
 def with_views(count, text="recipe"):
-    return dataclasses.replace(fitted("logistic"), views=count, augmentation=PRESETS[text].name)
+    return replace(fitted("logistic"), views=count, augmentation=PRESETS[text].name)
 
 
-def test_a_model_of_before_there_were_views_can_be_loaded(intact, tmp_path, photos, backbone):
+def test_a_model_of_before_there_were_views_can_be_loaded(intact, tmp_path, photos, extractor):
     folder = shutil.copytree(intact["logistic"], tmp_path / "model")
 
     def as_it_was(manifest):
@@ -385,18 +393,19 @@ def test_a_model_of_before_there_were_views_can_be_loaded(intact, tmp_path, phot
     old, new = Model.load(folder), Model.load(intact["logistic"])
     assert (old.views, old.augmentation) == (1, "none")
     files = sorted(photos.glob("*/*.png"))[:3]
-    assert list(old.predict(files, backbone=backbone)) == list(
-        new.predict(files, backbone=backbone)
+    assert list(old.predict(files, extractor=extractor)) == list(
+        new.predict(files, extractor=extractor)
     )
 
 
 def test_a_model_says_the_mean_over_its_views_before_and_after_it_was_saved(
-    photos, backbone, tmp_path
+    photos, backbone, extractor, tmp_path
 ):
     model = with_views(4)
     files = sorted(photos.glob("*/*.png"))[::9]
     told = []
-    found = list(model.predict(files, backbone=backbone, on_progress=lambda *how: told.append(how)))
+    heard = Hears(rows_made=lambda *how: told.append(how))
+    found = list(model.predict(files, extractor=extractor, listener=heard))
     assert backbone.images == 4 * len(files)
     assert (told[0], told[-1]) == ((0, len(files)), (len(files), len(files)))
     for item in found:
@@ -412,17 +421,19 @@ def test_a_model_says_the_mean_over_its_views_before_and_after_it_was_saved(
     model.save(tmp_path / "model")
     loaded = Model.load(tmp_path / "model")
     assert (loaded.views, loaded.augmentation) == (4, PRESETS["recipe"].name)
-    assert list(loaded.predict(files, backbone=backbone)) == found
+    assert list(loaded.predict(files, extractor=extractor)) == found
 
 
-def test_an_unreadable_image_takes_no_view_of_another(photos, backbone, tmp_path):
+def test_an_unreadable_image_takes_no_view_of_another(photos, extractor, tmp_path):
     (tmp_path / "empty.png").touch()
     good = sorted(photos.glob("*/*.png"))[::13]
     files = [tmp_path / "none.png", good[0], tmp_path / "empty.png", *good[1:]]
-    found = list(with_views(3).predict(files, backbone=backbone))
+    found = list(with_views(3).predict(files, extractor=extractor))
     assert [item.path for item in found] == files
     assert [bool(item.error) for item in found] == [True, False, True, *([False] * len(good[1:]))]
-    alone = [next(with_views(3).predict([file], backbone=backbone)).probabilities for file in good]
+    alone = [
+        next(with_views(3).predict([file], extractor=extractor)).probabilities for file in good
+    ]
     assert [item.probabilities for item in found if not item.error] == [
         pytest.approx(probabilities) for probabilities in alone
     ]
@@ -451,10 +462,10 @@ def test_a_model_whose_views_cannot_be_made_here_is_refused(tmp_path, change):
 # --- what it says of images ---------------------------------------------------------------
 
 
-def test_the_class_named_is_the_one_with_the_highest_probability(photos, backbone):
+def test_the_class_named_is_the_one_with_the_highest_probability(photos, extractor):
     model = fitted("logistic", classes=3)
     files = sorted(photos.glob("*/*.png"))[::7]
-    predictions = list(model.predict(files, backbone=backbone))
+    predictions = list(model.predict(files, extractor=extractor))
     assert [item.path for item in predictions] == files
     for item in predictions:
         assert tuple(item.probabilities) == model.classes
@@ -465,34 +476,28 @@ def test_the_class_named_is_the_one_with_the_highest_probability(photos, backbon
 
 @pytest.mark.parametrize("head", ["rbf-svm", "logistic"])
 def test_an_image_of_the_data_set_gets_the_probabilities_that_stage_two_gave_it(
-    photos, recipe, backbone, tmp_path, head
+    photos, extractor, tmp_path, head
 ):
-    run = classify(
-        load_dataset(photos),
-        [head],
-        recipe=recipe,
-        backbone=backbone,
-        cache=tmp_path / "cache",
-        runs=tmp_path / "runs",
-    )
+    run = classify(photos, head, extractor=extractor, runs=tmp_path / "runs")
     with (run.folder / "predictions.csv").open(newline="") as file:
         said = {row["path"]: row for row in csv.DictReader(file)}
     model = Model.load(find_model(run.folder))
     assert model.head == head
     files = sorted(photos.glob("*/*.png"))
     assert len(said) == len(files)
-    for item in model.predict(files, backbone=backbone):
+    without_network = replace(extractor, forward=no_network)  # their rows are cached
+    for item in model.predict(files, extractor=without_network):
         row = said[str(item.path)]
         assert item.label == row["predicted"]
         for name, probability in item.probabilities.items():
             assert probability == pytest.approx(float(row[f"probability of {name}"]), abs=1e-5)
 
 
-def test_an_unreadable_image_keeps_its_place_and_says_why(photos, backbone, tmp_path):
+def test_an_unreadable_image_keeps_its_place_and_says_why(photos, extractor, tmp_path):
     (tmp_path / "empty.png").touch()
     good = photos / "red" / "000.png"
     files = [tmp_path / "none.png", str(good), tmp_path / "empty.png", good]
-    first, second, third, fourth = fitted("logistic").predict(files, backbone=backbone)
+    first, second, third, fourth = fitted("logistic").predict(files, extractor=extractor)
     assert (first.label, first.probabilities) == (None, {})
     assert "No such file" in first.error
     assert third.error == "0 bytes"
@@ -500,72 +505,55 @@ def test_an_unreadable_image_keeps_its_place_and_says_why(photos, backbone, tmp_
     assert second.label in ("class 0", "class 1")
 
 
-def test_nothing_but_unreadable_images_is_no_reason_to_fail(backbone, tmp_path):
-    [only] = fitted("logistic").predict([tmp_path / "none.png"], backbone=backbone)
+def test_nothing_but_unreadable_images_is_no_reason_to_fail(extractor, backbone, tmp_path):
+    [only] = fitted("logistic").predict([tmp_path / "none.png"], extractor=extractor)
     assert only.error
     assert backbone.images == 0
 
 
 def test_images_of_many_batches_keep_their_order_and_their_answers(
-    photos, backbone, tmp_path, monkeypatch
+    photos, extractor, backbone, tmp_path, monkeypatch
 ):
-    files = sorted(photos.glob("*/*.png"))
+    files = [*sorted(photos.glob("*/*.png")), *sorted(photos.glob("*/*.png"))]
     files[3:3] = [tmp_path / "none.png"]
     model = fitted("logistic")
-    at_once = list(model.predict(files, backbone=backbone))
-    assert backbone.batches == [40]
-    monkeypatch.setattr(extraction, "_PIXELS_PER_BATCH", 3 * 64 * 64)
+    at_once = list(model.predict(files, extractor=extractor))
+    monkeypatch.setattr(computing, "PIXELS_PER_BATCH", 3 * 64 * 64)
+    backbone.batches.clear()
     told = []
-    one_by_one = list(
-        model.predict(files, backbone=backbone, on_progress=lambda *how: told.append(how))
-    )
-    assert len(backbone.batches) == 1 + 14
-    assert [item.path for item in one_by_one] == files
-    for one, other in zip(one_by_one, at_once, strict=True):
-        assert one.label == other.label
-        assert one.probabilities == pytest.approx(other.probabilities)
-    assert told[:3] == [(0, 41), (3, 41), (6, 41)]
-    assert told[-1] == (41, 41)
+    heard = Hears(rows_made=lambda *how: told.append(how))
+    in_parts = list(model.predict(files, extractor=extractor, listener=heard))
+    assert (max(backbone.batches), backbone.images) == (3, 80)
+    assert [item.path for item in in_parts] == files
+    for item, other in zip(in_parts, at_once, strict=True):
+        assert item.label == other.label
+        assert item.probabilities == pytest.approx(other.probabilities)
+    assert told == [(0, 81), (64, 81), (81, 81)]
 
 
-@pytest.fixture
-def run_folder(tmp_path):
-    folder = tmp_path / "runs" / "photos"
-    for name in ("logistic", "knn"):
-        (folder / "models" / name).mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"best": "knn"}))
-    return folder
+def test_the_network_sees_only_images_whose_rows_are_not_cached(
+    photos, extractor, backbone, tmp_path
+):
+    extract(photos, extractor=extractor)
+    files = sorted(photos.glob("*/*.png"))
+    new = paint(tmp_path / "new.png", (180, 70, 70), seed=99)
+    files[5:5] = [new]
+    backbone.batches.clear()
+    model = fitted("logistic")
+    cached = {item.path: item for item in model.predict(files, extractor=extractor)}
+    assert backbone.images == 1
+    elsewhere = replace(extractor, cache=tmp_path / "empty")
+    assert [cached[item.path] for item in model.predict(files, extractor=elsewhere)] == [
+        *cached.values()
+    ]
+    assert list(cached) == files
 
 
-def test_a_runs_model_is_the_head_asked_for_or_else_its_best(run_folder):
-    assert find_model(run_folder) == run_folder / "models" / "knn"
-    assert find_model(run_folder, "logistic") == run_folder / "models" / "logistic"
-
-
-def test_a_head_from_elsewhere_has_a_folder_whose_name_all_systems_allow(run_folder):
-    folder = run_folder / "models" / "some.module--factory"
-    folder.mkdir()
-    assert find_model(run_folder, "some.module:factory") == folder
-
-
-def test_a_models_own_folder_is_itself(run_folder):
-    folder = run_folder / "models" / "knn"
-    assert find_model(folder) == folder
-
-
-def test_choosing_a_head_where_there_is_no_run_is_an_error(run_folder):
-    with pytest.raises(ModelError, match=r"(?s)is not a run.*leave --head away"):
-        find_model(run_folder / "models" / "knn", "logistic")
-
-
-@pytest.mark.parametrize("head", ["dense", "..", "../..", "knn/../logistic"])
-def test_a_head_that_a_run_has_not_is_answered_with_those_it_has(run_folder, head):
-    with pytest.raises(ModelError, match=r"(?s)has no head.*one of knn, logistic"):
-        find_model(run_folder, head)
-
-
-@pytest.mark.parametrize("content", ["", "{}", "[]", "null"])
-def test_a_damaged_run_file_is_an_error_that_names_the_way_round(run_folder, content):
-    (run_folder / "run.json").write_text(content)
-    with pytest.raises(ModelError, match=r"(?s)run\.json cannot be read.*models/"):
-        find_model(run_folder)
+def test_views_that_are_cached_are_not_computed_again(photos, extractor, backbone):
+    views = Views(count=3, augmentation=PRESETS["recipe"], everywhere=True)
+    extract(photos, views=views, extractor=extractor)
+    backbone.batches.clear()
+    files = sorted(photos.glob("*/*.png"))
+    found = list(with_views(3).predict(files, extractor=extractor))
+    assert backbone.images == 0
+    assert not [item for item in found if item.error]

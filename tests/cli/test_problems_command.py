@@ -1,0 +1,61 @@
+"""The command `problems`."""
+
+import json
+
+import numpy as np
+import pytest
+from conftest import paint_classes
+from pages import run_command
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """Features in a file, with two copies across splits, of which one has another label."""
+    from pipeline.backbones.registry import make_recipe
+    from pipeline.data.loading import load_dataset
+    from pipeline.features.exchange import export_features
+
+    dataset = load_dataset(paint_classes(tmp_path / "photos", 40))
+    recipe = make_recipe(size=64, precision="float32")
+    rng = np.random.default_rng(0)
+    rows = rng.exponential(size=(80, *recipe.shape)) * (rng.random((80, *recipe.shape)) < 0.1)
+    rows[..., 0] += dataset.targets.labels[:, None, None]
+    train, test = dataset.where("train"), dataset.where("test")
+    rows[test[0]] = rows[train[0]]
+    other = next(
+        place for place in test if dataset.targets.labels[place] != dataset.targets.labels[train[1]]
+    )
+    rows[other] = rows[train[1]]
+    file = tmp_path / "features.h5"
+    export_features(dataset, recipe, rows.astype(np.float32), file)
+    return file, dataset, {(train[0], test[0]), (train[1], other)}
+
+
+def test_the_command_problems_names_the_files(exported):
+    file, dataset, copies = exported
+    done = run_command("problems", file, "--no-learning-curve")
+    assert done.exit_code == 0, done.output
+    for first, second in copies:
+        line = next(line for line in done.stdout.splitlines() if dataset.paths[second].name in line)
+        assert dataset.paths[first].name in line
+    assert "2 of " in done.stdout
+    assert "1 duplicate or near-duplicate pair has different labels" in done.stdout
+    assert "Going from" not in done.stdout
+
+
+def test_the_command_problems_prints_json_with_whole_paths_and_the_curve(exported):
+    file, dataset, copies = exported
+    done = run_command("problems", file, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    named = {(pair["first"], pair["second"]) for pair in found["duplicates"]["pairs"]}
+    assert named == {(str(dataset.paths[a]), str(dataset.paths[b])) for a, b in copies}
+    assert found["learning_curve"]["answer"].startswith("Going from")
+    assert found["quarantined"] == []
+
+
+def test_the_command_problems_says_before_the_work_that_there_is_no_run(exported):
+    done = run_command("problems", exported[0], "--run", "runs/none")
+    assert done.exit_code == 1
+    assert "there is no run in runs/none" in done.output
+    assert "comparing" not in done.output

@@ -1,0 +1,51 @@
+"""Finding a model: by its own folder, or by its run's."""
+
+import json
+
+import pytest
+
+from pipeline.errors import ModelError
+from pipeline.models.files import find_model
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    folder = tmp_path / "runs" / "photos"
+    for name in ("logistic", "knn"):
+        (folder / "models" / name).mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"best": "knn"}))
+    return folder
+
+
+def test_a_runs_model_is_the_head_asked_for_or_else_its_best(run_folder):
+    assert find_model(run_folder) == run_folder / "models" / "knn"
+    assert find_model(run_folder, "logistic") == run_folder / "models" / "logistic"
+
+
+def test_a_head_from_elsewhere_has_a_folder_whose_name_all_systems_allow(run_folder):
+    folder = run_folder / "models" / "some.module--factory"
+    folder.mkdir()
+    assert find_model(run_folder, "some.module:factory") == folder
+
+
+def test_a_models_own_folder_is_itself(run_folder):
+    folder = run_folder / "models" / "knn"
+    assert find_model(folder) == folder
+
+
+def test_choosing_a_head_where_there_is_no_run_is_an_error(run_folder):
+    with pytest.raises(ModelError, match=r"(?s)is not a run.*leave --head away"):
+        find_model(run_folder / "models" / "knn", "logistic")
+
+
+@pytest.mark.parametrize("head", ["dense", "..", "../..", "knn/../logistic"])
+def test_a_head_that_a_run_has_not_is_answered_with_those_it_has(run_folder, head):
+    with pytest.raises(ModelError, match=r"(?s)has no head.*one of knn, logistic"):
+        find_model(run_folder, head)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", "null"])
+def test_a_damaged_run_file_is_an_error_that_names_the_way_round(run_folder, content):
+    (run_folder / "run.json").write_text(content)
+    with pytest.raises(ModelError, match=r"(?s)run\.json cannot be read.*models/"):
+        find_model(run_folder)

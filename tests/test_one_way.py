@@ -1,0 +1,107 @@
+"""There is one way from image to row: looked up once, read once, computed at most once."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import CountingBackbone, no_network, paint_classes
+from typer.testing import CliRunner
+
+from pipeline.classification.experiment import classify
+from pipeline.cli.main import app
+from pipeline.data.augmentation import get_augmentation
+from pipeline.features import computing, shard, store
+from pipeline.features.extractor import Extractor, extract
+from pipeline.features.transformer import FeatureExtractor
+from pipeline.features.views import Views
+
+MILD, STRONG = (
+    Views(count=3, augmentation=get_augmentation(text)) for text in ("mild", "rotation=20")
+)
+SETTINGS = ["--size", "64", "--precision", "float32"]
+
+
+@pytest.fixture
+def extractor(tmp_path, recipe, backbone, monkeypatch):
+    monkeypatch.setattr(shard, "ROWS_PER_SHARD", 10)
+    return Extractor(recipe, cache=tmp_path / "cache", forward=backbone, stream=False)
+
+
+@pytest.fixture
+def shards_read(monkeypatch):
+    """The shards that were read from disk, in order, and the lengths of what was hashed."""
+    read, hashed = [], []
+    read_bytes, shard_name = Path.read_bytes, store.shard_name
+
+    def reading(path):
+        if path.suffix == ".h5":
+            read.append(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", reading)
+    monkeypatch.setattr(
+        store, "shard_name", lambda content: (hashed.append(1), shard_name(content))[1]
+    )
+    return read, hashed
+
+
+@pytest.mark.parametrize("views", [[Views()], [MILD], [MILD, STRONG]], ids=["0", "1", "2"])
+def test_one_classify_reads_and_hashes_each_shard_once(
+    photos, extractor, shards_read, tmp_path, views
+):
+    others = paint_classes(tmp_path / "others", classes=("green", "blue"))
+    for folder in (photos, others):  # two data sets share the stores
+        extract(folder, views=views, extractor=extractor)
+    read, hashed = shards_read
+    for record in shards_read:
+        record.clear()
+    classify(
+        photos,
+        ["ridge", "knn"],
+        views=views,
+        extractor=replace(extractor, forward=no_network),
+        runs=tmp_path / "runs",
+    )
+    assert sorted(read) == sorted((tmp_path / "cache").glob("*/*.h5"))
+    assert len(hashed) == len(read)
+
+
+def test_every_command_and_the_transformer_look_up_rows_by_one_plan(
+    photos, tmp_path, recipe, monkeypatch
+):
+    plans = []
+    plan = Extractor.plan
+
+    def planned(self, *args, **settings):
+        plans.append(plan(self, *args, **settings))
+        return plans[-1]
+
+    monkeypatch.setattr(Extractor, "plan", planned)
+    backbone = CountingBackbone(recipe)
+    monkeypatch.setattr(computing, "load_backbone", lambda *_: backbone)
+    cache = tmp_path / "cache"
+
+    def command(name, *arguments):
+        where = [str(photos), *map(str, arguments), "--cache", str(cache), *SETTINGS]
+        done = CliRunner().invoke(
+            app, [name, *where] if name != "export" else ["cache", name, *where]
+        )
+        assert done.exit_code == 0, done.output
+
+    transformer = FeatureExtractor(size=64, precision="float32", cache=str(cache))
+    steps = {
+        "status": lambda: command("status"),
+        "features": lambda: command("features"),
+        "classify": lambda: command("classify", "--head", "ridge", "--runs", tmp_path / "runs"),
+        "problems": lambda: command("problems", "--no-learning-curve"),
+        "export": lambda: command("export", tmp_path / "features.h5"),
+        "transformer": lambda: transformer.transform(sorted(photos.glob("*/*.png"))),
+    }
+    for step in steps.values():
+        step()
+    assert [(plan.stored, plan.missing) for plan in plans] == [
+        (0, 40),
+        (0, 40),
+        *[(40, 0)] * (len(steps) - 2),
+    ]
+    assert backbone.images == 40
