@@ -30,8 +30,8 @@ from typing import Any
 from pipeline.errors import PipelineError
 
 DRAWING = "1"
-"""Version of how a view is drawn and applied; part of every recipe with views, so it goes up when
-either changes."""
+"""Version of how a view is drawn and applied: it goes up when either changes, since it is part of
+every recipe with views."""
 
 _LIMITS = {
     "rotation": (180.0, "a number from 0 to 180"),
@@ -57,7 +57,7 @@ class Augmentation:
         Largest shift to either side, as a fraction of the picture's width or height.
     shear : float
         Largest shear in degrees, to either side. Keras's ``shear_range`` is in degrees too: a
-        shear of 0.2, as many recipes have it, is a fifth of a degree and hardly to be seen.
+        shear of 0.2, as in the textbook, is a fifth of a degree and hardly to be seen.
     zoom : float
         Largest zoom: two factors from ``1 - zoom`` to ``1 + zoom``, one for each direction.
     horizontal_flip, vertical_flip : bool
@@ -100,39 +100,39 @@ class Augmentation:
 
     @property
     def name(self) -> str:
-        """The one text for this augmentation: the rules' version, then what is not off.
+        """Text for this augmentation: the version of drawing, then the parameters that are not off.
 
-        ``"none"`` if all is off. Equal augmentations have equal names, others have others.
+        ``"none"`` if all are off. Augmentations have the same name if and only if they are equal.
         """
         settings = [_setting(name, getattr(self, name)) for name in _PARAMETERS]
         return " ".join([DRAWING, *filter(None, settings)]) if any(settings) else "none"
 
     @classmethod
     def from_name(cls, text: str) -> Augmentation:
-        """Read what `name` gave.
+        """Read a text that `name` gave.
 
         Raises
         ------
         PipelineError
-            The text is something else, or of another version of the rules.
+            The text is something else, or of another version of drawing.
         """
         if text == "none":
             return cls()
         version, *settings = text.split(" ")
         if version.isdecimal() and version != DRAWING:
             raise PipelineError(
-                f"the augmentation {text!r} follows version {version} of the rules for views.",
-                expected=f"version {DRAWING}, which is what this installation follows",
-                fix="make the features anew, or use the release that they were made with",
+                f"the augmentation {text!r} is of version {version} of drawing views.",
+                expected=f"version {DRAWING}, the one that is installed",
+                fix="compute the features again, or use the release that they were made with",
             )
         try:
             pairs = (setting.partition("=") for setting in settings)
             values: dict[str, Any] = {key: _value(key, given or "yes") for key, _, given in pairs}
             augmentation = cls(**values)
         except PipelineError as error:
-            raise _not_a_name(text) from error
+            raise _bad_name(text) from error
         if augmentation.name != text:
-            raise _not_a_name(text)
+            raise _bad_name(text)
         return augmentation
 
 
@@ -159,12 +159,12 @@ PRESETS: Mapping[str, Augmentation] = MappingProxyType(
         "none": Augmentation(),
     }
 )
-"""Augmentations by name: that of the classic Keras recipe for few photographs, one for aligned
-pictures that have no upside, and none."""
+"""Augmentations by name: ``"recipe"`` is the textbook's, for few photographs; ``"mild"`` is for
+aligned pictures without a right way up."""
 
 
 def get_augmentation(text: str) -> Augmentation:
-    """Read an augmentation as somebody types it.
+    """Read an augmentation as it is typed.
 
     Parameters
     ----------
@@ -175,7 +175,7 @@ def get_augmentation(text: str) -> Augmentation:
     Raises
     ------
     PipelineError
-        There is no such preset or parameter, or a value is not one that it can have.
+        There is no such preset or parameter, or a value is out of its range.
     """
     first, *rest = [part.strip() for part in text.split(",")]
     if "=" in first:
@@ -190,7 +190,7 @@ def get_augmentation(text: str) -> Augmentation:
         key, equals, value = (piece.strip() for piece in part.partition("="))
         if not equals:
             raise PipelineError(
-                f"{part!r} in the augmentation {text!r} is no setting.",
+                f"{part!r} in the augmentation {text!r} is not a setting.",
                 expected="at most one preset, which comes first, then settings as in 'rotation=10'",
             )
         if key in settings:
@@ -200,7 +200,7 @@ def get_augmentation(text: str) -> Augmentation:
 
 
 def _setting(name: str, value: float) -> str:
-    """Write one parameter as it stands in a name; nothing where it is off."""
+    """Write one parameter as in a name; nothing where it is off."""
     if not value:
         return ""
     # repr is the shortest text that gives the same number back.
@@ -227,8 +227,8 @@ def _bad_value(name: str, value: object, expected: str) -> PipelineError:
     return PipelineError(f"the augmentation's {name} is {value!r}.", expected=expected)
 
 
-def _not_a_name(text: str) -> PipelineError:
+def _bad_name(text: str) -> PipelineError:
     return PipelineError(
-        f"{text!r} is no augmentation's name.",
-        expected=f"a text as in {PRESETS['mild'].name!r}, which Augmentation.name gives",
+        f"{text!r} is not the name of an augmentation.",
+        expected=f"a text that Augmentation.name gives, as {PRESETS['mild'].name!r}",
     )

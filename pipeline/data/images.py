@@ -1,8 +1,8 @@
-"""An image file's bytes to the square of pixels that the backbone is shown.
+"""An image file's bytes to the square of pixels that the network gets.
 
-Whatever a file holds (a phone's rotated photo, a palette, CMYK, 16-bit microscopy), what comes out
-is ``uint8 (size, size, 3)`` RGB; a file that cannot be read whole is refused with an `ImageError`,
-never shown in part. Colour profiles are not applied, as Keras does not apply them either.
+Whatever a file holds (a rotated photo, a palette, CMYK, 16-bit microscopy), the result is
+``uint8 (size, size, 3)`` RGB; a file that cannot be read whole is refused with an `ImageError`,
+never used in part. Colour profiles are not applied, as Keras does not apply them either.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import io
 import logging
 import re
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.ExifTags import Base as Tag
 
+from pipeline.data.levels import to_8_bits
 from pipeline.errors import ImageError
 
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """What is read, by Pillow's names. Pillow's other decoders are never tried."""
 
 DECODING = "1"
-"""Version of the rules below; part of every recipe, so it goes up when pixels change."""
+"""Version of how pixels are decoded; part of every recipe, so it goes up when pixels change."""
 
 EXTENSIONS: frozenset[str] = frozenset(
     {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -46,9 +46,6 @@ At 4 bytes a pixel in Pillow, a picture of this size takes 0.7 GB while it is de
 """
 
 _THUMBNAIL_QUALITY = 80
-
-_MAX_12_BIT = 4095
-_MAX_16_BIT = 65_535
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -78,9 +75,9 @@ def decode(
         Resize rule. ``nearest`` is what Keras's ``flow_from_directory`` does by default, and gives
         the pixels of ``keras.utils.load_img`` for opaque 8-bit images without an EXIF orientation.
     scaled : bool
-        Let a large image be shrunk cheaply to at least twice `size` before the filter: a JPEG by
-        decoding only its low frequencies, any other by averaging whole blocks of pixels. Turn it
-        off to measure what that changes. Never done for ``nearest``.
+        Shrink a large image cheaply to at least twice `size` before the filter: a JPEG by decoding
+        only its low frequencies, any other by averaging whole blocks of pixels. Off, it shows in
+        benchmarks and tests what that changes. Never done for ``nearest``.
 
     Returns
     -------
@@ -104,19 +101,9 @@ def decode(
 
 
 def thumbnail(data: bytes, side: int) -> bytes:
-    """Decode one image file and make a small picture of it, to be shown to people.
+    """Make a small JPEG of an image file: upright, without metadata, in its aspect ratio.
 
-    Parameters
-    ----------
-    data : bytes
-        As for `decode`.
-    side : int
-        Pixels that neither side exceeds. The aspect ratio is kept; nothing is enlarged.
-
-    Returns
-    -------
-    bytes
-        A JPEG file, upright, without metadata.
+    Neither side has more than `side` pixels; nothing is enlarged.
 
     Raises
     ------
@@ -173,7 +160,7 @@ def _decode(
         box = drafted[1] if drafted else None
         turn = _turn(image)
         target = fit(*image.size)  # a TIFF is turned, a JPEG drafted, by the time it is loaded
-        small = _eight_bits(image).resize(
+        small = to_8_bits(image).resize(
             target, FILTERS[resize], box=box, reducing_gap=3.0 if scaled else None
         )
     # The filters are symmetric, so turning the small picture is turning the large one, for less.
@@ -183,7 +170,7 @@ def _decode(
 
 
 def _check(image: ImageFile.ImageFile) -> None:
-    """Refuse, by its header alone, a picture that is too large or not all there."""
+    """Refuse, by its header alone, a picture that is too large or cut short."""
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
         raise _too_large(pixels)
@@ -193,7 +180,7 @@ def _check(image: ImageFile.ImageFile) -> None:
         boxes = (tile.extents or (0, 0, 0, 0) for tile in image.tile)
         covered = sum((right - left) * (low - high) for left, high, right, low in boxes)
         if covered < pixels:
-            raise ImageError(f"truncated: {covered} of {pixels} pixels are there")
+            raise ImageError(f"truncated: it has {covered} of {pixels} pixels")
 
 
 def _too_large(pixels: int) -> ImageError:
@@ -205,7 +192,7 @@ def _too_large(pixels: int) -> ImageError:
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Read what turns the stored picture upright, if anything.
+    """Read how the stored picture is to be turned upright, if at all.
 
     Not `ImageOps.exif_transpose`: it also writes the EXIF block anew, and fails where some other
     tag is damaged. A TIFF has been turned by Pillow, and lost its tag, by the time it is loaded.
@@ -215,69 +202,6 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
     # A damaged EXIF block is worth less than the picture that it comes with.
     except Exception:  # noqa: BLE001
         return None
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Convert any of Pillow's modes to ``L`` or ``RGB``."""
-    if image.mode.startswith("I"):
-        return _from_integers(image)
-    if image.mode == "F":
-        return _from_floats(image)
-    if image.mode == "La":
-        image = image.convert("LA")
-    if image.has_transparency_data:
-        # White is what a page, a viewer and a journal put behind a cut-out. What the file stores
-        # under its transparent pixels was never meant to be seen, and is often black or garbage.
-        image = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, "white")
-        return Image.alpha_composite(white, image).convert("RGB")
-    if image.mode in ("L", "RGB"):
-        return image
-    return image.convert("L" if image.mode == "1" else "RGB")
-
-
-def _from_integers(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grey by the range that the file declares, the same for every image.
-
-    A 12-bit camera's values in a 16-bit file thus come out dark. Stretching each image to its own
-    range would look better and make a dim sample and a bright one the same. Pillow's `convert`
-    clips at 255: nearly all white.
-    """
-    values = np.asarray(image)
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high > _MAX_16_BIT:
-        raise ImageError(
-            f"integers from {low} to {high}",
-            expected=f"8-bit values, or 16-bit values from 0 to {_MAX_16_BIT}",
-            fix="Rescale all images by one rule and save them with 8 or 16 bits.",
-        )
-    tags: dict[int, Any] = getattr(image, "tag_v2", {})
-    # Pillow unpacks 12-bit TIFFs, and leaves white-is-zero ones, without touching the values.
-    white = _MAX_12_BIT if tags.get(Tag.BitsPerSample) == (12,) else _MAX_16_BIT
-    grey = values.astype(np.uint32)
-    grey *= 255
-    grey += white // 2
-    grey //= white
-    pixels = np.minimum(grey, 255).astype(np.uint8)
-    if tags.get(Tag.PhotometricInterpretation) == 0:
-        pixels = 255 - pixels
-    transparent = image.info.get("transparency")
-    if isinstance(transparent, int):
-        pixels[values == transparent] = 255
-    return Image.fromarray(pixels)
-
-
-def _from_floats(image: Image.Image) -> Image.Image:
-    values = np.asarray(image)
-    low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 1):  # NaN fails this too
-        raise ImageError(
-            f"floating-point values from {low:g} to {high:g}",
-            expected="floating-point values from 0 (black) to 1 (white)",
-            fix="Rescale all images by one rule and save them with 8 or 16 bits.",
-        )
-    levels = values * 255
-    return Image.fromarray(np.rint(levels, out=levels).astype(np.uint8))
 
 
 def _refusal(error: Exception, data: bytes) -> ImageError:

@@ -1,4 +1,4 @@
-"""Sequences that take little more memory than the bytes in them: for a million images."""
+"""Paths and digests of a million images, in little more memory than their bytes."""
 
 from __future__ import annotations
 
@@ -14,14 +14,9 @@ from pipeline.data.urls import Location
 
 
 class PackedPaths(Sequence[Location]):
-    """Paths, as the folders that there are, and for each path the number of its folder and a name.
+    """Paths, as a list of folders, and for each path the number of its folder and its name.
 
     It is equal to any sequence of the same paths, and cannot be changed.
-
-    Parameters
-    ----------
-    paths : iterable of Path or Url
-        What it holds.
     """
 
     def __init__(self, paths: Iterable[Location]) -> None:
@@ -45,7 +40,7 @@ class PackedPaths(Sequence[Location]):
     def __getitem__(self, place: slice) -> Sequence[Location]: ...
     def __getitem__(self, place: int | slice) -> Location | Sequence[Location]:
         if isinstance(place, slice):
-            return [self[one] for one in range(*place.indices(len(self)))]
+            return [self[at] for at in range(*place.indices(len(self)))]
         place = range(len(self))[place]
         name = self._names[self._end[place] : self._end[place + 1]]
         return self._folders[self._folder[place]] / os.fsdecode(name)
@@ -57,18 +52,7 @@ class PackedPaths(Sequence[Location]):
 
 
 class PackedDigests(Sequence[bytes]):
-    """Digests of 32 bytes, in one array; equal to any sequence of the same.
-
-    Parameters
-    ----------
-    digests : iterable of bytes
-        What it holds.
-
-    Attributes
-    ----------
-    array : ndarray of uint8, shape (n, 32)
-        All of them.
-    """
+    """Digests of 32 bytes, in `array` of shape (n, 32); equal to any sequence of the same."""
 
     def __init__(self, digests: Iterable[bytes]) -> None:
         self.array = packed(digests)
@@ -82,7 +66,7 @@ class PackedDigests(Sequence[bytes]):
     def __getitem__(self, place: slice) -> Sequence[bytes]: ...
     def __getitem__(self, place: int | slice) -> bytes | Sequence[bytes]:
         if isinstance(place, slice):
-            return [self[one] for one in range(*place.indices(len(self)))]
+            return [self[at] for at in range(*place.indices(len(self)))]
         return bytes(self.array[place])
 
     def __eq__(self, other: object) -> bool:
@@ -92,7 +76,7 @@ class PackedDigests(Sequence[bytes]):
 
 
 def packed(digests: Iterable[bytes]) -> npt.NDArray[np.uint8]:
-    """Put digests into one array of shape (n, 32), without a copy where they lie in one."""
+    """Put digests into one array of shape (n, 32); those of a `PackedDigests` are not copied."""
     if isinstance(digests, PackedDigests):
         return digests.array
     joined = bytearray()  # b"".join would make a list of them all first
@@ -103,10 +87,10 @@ def packed(digests: Iterable[bytes]) -> npt.NDArray[np.uint8]:
 
 def distinct(digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return each of the rows of an array of shape (n, 32) once, sorted."""
-    # As fixed texts, which NumPy sorts byte by byte; the zeros that it takes for padding count.
+    # As texts of fixed length, which NumPy sorts byte by byte, with the zeros at their ends.
     texts = np.sort(np.ascontiguousarray(digests).view("S32").ravel())
     first = np.ones(len(texts), bool)
     first[1:] = texts[1:] != texts[:-1]
-    if not first.all():  # else the copy is spared
+    if not first.all():  # otherwise no copy is needed
         texts = texts[first]
     return texts.view(np.uint8).reshape(-1, 32)

@@ -1,4 +1,4 @@
-"""The parameters of one random view, and the warp that applies them."""
+"""Drawing the parameters of one random view, and applying them to a picture."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class View:
 
 
 def draw(augmentation: Augmentation, digest: bytes, view: int) -> View:
-    """Draw the parameters of one view; the same ones on every call, on every machine.
+    """Draw the parameters of one view; the same on every call and on every machine.
 
-    The ranges do not enter the random numbers, only scale them: under a rotation of 10 and of 20
+    The ranges scale the random numbers, and do not change them: with a rotation of 10 and of 20
     degrees, a view turns to the same side, and no parameter depends on which others are on. So two
-    augmentations are compared on the same luck.
+    augmentations are compared on the same random numbers.
 
     Parameters
     ----------
@@ -90,17 +90,7 @@ def draw(augmentation: Augmentation, digest: bytes, view: int) -> View:
 
 
 def apply(pixels: npt.NDArray[np.uint8], view: View) -> npt.NDArray[np.uint8]:
-    """Make one view of a picture, in a new array.
-
-    Other threads run meanwhile.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (height, width, 3)
-        The picture; left as it is.
-    view : View
-        What `draw` gave.
-    """
+    """Make one view of a picture of shape (height, width, 3), in a new array."""
     from scipy.ndimage import affine_transform
 
     _check(pixels)
@@ -138,7 +128,7 @@ def _check(pixels: npt.NDArray[np.uint8]) -> None:
 def _warp(
     view: View, height: int, width: int
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Give the matrix and offset that lead from a view's (row, column) to the picture's."""
+    """Return the matrix and offset that lead from a view's (row, column) to the picture's."""
     theta, shear = math.radians(view.theta), math.radians(view.shear)
     turn = np.array([[math.cos(theta), math.sin(theta)], [-math.sin(theta), math.cos(theta)]])
     slant = np.array([[math.cos(shear), 0.0], [-math.sin(shear), 1.0]])

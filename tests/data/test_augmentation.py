@@ -492,7 +492,7 @@ def test_a_name_is_canonical(augmentation, name):
     ],
 )
 def test_a_text_that_is_no_name_is_refused(text):
-    with pytest.raises(PipelineError, match="no augmentation's name") as caught:
+    with pytest.raises(PipelineError, match="not the name of an augmentation") as caught:
         Augmentation.from_name(text)
     assert repr(text) in caught.value.found
 

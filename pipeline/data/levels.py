@@ -1,0 +1,77 @@
+"""Any of Pillow's modes to 8-bit grey or RGB: palettes, transparency, 16 bits, floats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from PIL.ExifTags import Base as Tag
+
+from pipeline.errors import ImageError
+
+_MAX_12_BIT = 4095
+_MAX_16_BIT = 65_535
+
+
+def to_8_bits(image: Image.Image) -> Image.Image:
+    """Convert any of Pillow's modes to ``L`` or ``RGB``."""
+    if image.mode.startswith("I"):
+        return _from_integers(image)
+    if image.mode == "F":
+        return _from_floats(image)
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.has_transparency_data:
+        # White is what a page, a viewer and a journal put behind a cut-out. What the file stores
+        # under its transparent pixels was never meant to be seen, and is often black or garbage.
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    if image.mode in ("L", "RGB"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _from_integers(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grey by the range that the file declares, the same for every image.
+
+    A 12-bit camera's values in a 16-bit file thus come out dark. Stretching each image to its own
+    range would look better and make a dim sample and a bright one the same. Pillow's `convert`
+    clips at 255: nearly all white.
+    """
+    values = np.asarray(image)
+    low, high = int(values.min()), int(values.max())
+    if low < 0 or high > _MAX_16_BIT:
+        raise ImageError(
+            f"integers from {low} to {high}",
+            expected=f"8-bit values, or 16-bit values from 0 to {_MAX_16_BIT}",
+            fix="Rescale all images by one rule and save them with 8 or 16 bits.",
+        )
+    tags: dict[int, Any] = getattr(image, "tag_v2", {})
+    # Pillow unpacks 12-bit TIFFs, and leaves white-is-zero ones, without touching the values.
+    white = _MAX_12_BIT if tags.get(Tag.BitsPerSample) == (12,) else _MAX_16_BIT
+    grey = values.astype(np.uint32)
+    grey *= 255
+    grey += white // 2
+    grey //= white
+    pixels = np.minimum(grey, 255).astype(np.uint8)
+    if tags.get(Tag.PhotometricInterpretation) == 0:
+        pixels = 255 - pixels
+    transparent = image.info.get("transparency")
+    if isinstance(transparent, int):
+        pixels[values == transparent] = 255
+    return Image.fromarray(pixels)
+
+
+def _from_floats(image: Image.Image) -> Image.Image:
+    values = np.asarray(image)
+    low, high = float(values.min()), float(values.max())
+    if not (low >= 0 and high <= 1):  # NaN fails this too
+        raise ImageError(
+            f"floating-point values from {low:g} to {high:g}",
+            expected="floating-point values from 0 (black) to 1 (white)",
+            fix="Rescale all images by one rule and save them with 8 or 16 bits.",
+        )
+    levels = values * 255
+    return Image.fromarray(np.rint(levels, out=levels).astype(np.uint8))
