@@ -42,14 +42,15 @@ _LOGIN_ERRORS = frozenset(
 _UNREACHABLE_SECONDS = 10.0  # for so long, a server that did not answer is not asked again
 
 _lock = threading.Lock()
-_unreachable: dict[str, tuple[float, PipelineError]] = {}
+unreachable: dict[str, tuple[float, PipelineError]] = {}
+"""Servers that did not answer lately: when, and the error."""
 
 
 def open_url(url: str) -> tuple[Any, str]:
     """Return the file system that a URL is on, and the path there."""
     server = _server(url)
     with _lock:
-        when, reason = _unreachable.get(server, (-_UNREACHABLE_SECONDS, None))
+        when, reason = unreachable.get(server, (-_UNREACHABLE_SECONDS, None))
         if reason and time.monotonic() - when < _UNREACHABLE_SECONDS:
             raise PipelineError(reason.found, expected=reason.expected, fix=reason.fix)
         system = file_system(server)
@@ -131,5 +132,5 @@ def _explanation(url: str, error: Exception) -> PipelineError:
     with _lock:
         file_system.cache_clear()  # next time, credentials are looked for again
         if not answered:
-            _unreachable[_server(url)] = time.monotonic(), failure
+            unreachable[_server(url)] = time.monotonic(), failure
     return failure

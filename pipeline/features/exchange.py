@@ -1,7 +1,7 @@
 """Features in one HDF5 file, to be handed to someone without the pictures.
 
 It holds `features` (n, height, width, channels) float32, `labels` (n,) int64, `digests` (n, 32)
-uint8, the texts `paths`, `splits`, `classes` and, if there are any, `groups`, and the recipe as JSON.
+uint8, the texts `paths`, `splits`, `classes` and, if there are any, `groups`, and a JSON `recipe`.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from pipeline.features.keys import Key, Keys
 
 _KEYS_AT_ONCE = 4096
-_LONG = 2**16
-_MANY = 16
+_LONG_RUN = 2**16  # rows
+_MOST_RUNS = 16  # about, where there are many rows
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class _Run:
     @classmethod
     def of(cls, keys: Keys, shards: npt.NDArray[np.int32]) -> _Run:
         hashes = keys.hashes
-        order = np.argsort(hashes, kind="stable")  # merges what is in order already
+        order = np.argsort(hashes, kind="stable")  # fast on parts that are in order already
         return cls(hashes[order], keys.take(order), shards[order])
 
     def where(self, kept: npt.NDArray[np.bool_]) -> _Run:
@@ -35,8 +35,8 @@ class _Run:
         return _Run(self.hashes[places], self.keys.take(places), self.shards[places])
 
     def find(self, keys: Keys) -> npt.NDArray[np.intp]:
-        """Return the place of each key, -1 where it is not."""
-        found = np.full(len(keys), -1, np.intp)
+        """Return the place of each key, -1 where it is missing."""
+        matches = np.full(len(keys), -1, np.intp)
         hashes = keys.hashes
         places = np.searchsorted(self.hashes, hashes)
         left = np.arange(len(keys))
@@ -44,22 +44,22 @@ class _Run:
             inside = places[left] < len(self.hashes)
             left = left[inside]
             left = left[self.hashes[places[left]] == hashes[left]]
-            here = self.keys.take(places[left])
-            same = (here.digests == keys.digests[left]).all(axis=1)
-            same &= here.views == keys.views[left]
-            found[left[same]] = places[left[same]]
+            candidates = self.keys.take(places[left])
+            same = (candidates.digests == keys.digests[left]).all(axis=1)
+            same &= candidates.views == keys.views[left]
+            matches[left[same]] = places[left[same]]
             left = left[~same]
             places[left] += 1
-        return found
+        return matches
 
 
 class Index:
     """Which shard holds which row.
 
-    Rows lie in sorted runs, to which others are merged until they are long: to merge them all
-    would take three times their memory for a moment. Keys are looked up in the order of their
-    hashes, so that each run is gone through from one end to the other: what is near in memory is
-    at hand, and some dozens of runs cost little more than one.
+    Rows lie in sorted runs. New rows are merged with the last runs until these are long: merging
+    them all would take three times their memory for a moment. Keys are looked up in the order of
+    their hashes, which goes through each run from one end to the other and so uses the CPU's
+    caches: some dozens of runs cost little more than one.
     """
 
     def __init__(self) -> None:
@@ -75,11 +75,11 @@ class Index:
 
     @property
     def shards(self) -> dict[str, int]:
-        """Names of the shards, in the order in which they came, and how many rows each has."""
+        """Names of the shards, in the order in which they were added, and their numbers of rows."""
         return self._rows
 
     def add(self, shards: Sequence[tuple[str, Keys]]) -> None:
-        """Take in shards; a row that another holds already stays that one's."""
+        """Take in shards; a row that an earlier one holds stays that one's."""
         if not shards:
             return
         first = len(self._names)
@@ -90,7 +90,7 @@ class Index:
         run = _Run.of(Keys.joined([keys for _, keys in shards]), numbers)
         new = run.find(run.keys) == np.arange(len(run.keys))
         run = run.where(new & (self._numbers(run.keys) < 0))
-        long = max(_LONG, len(self) // _MANY)
+        long = max(_LONG_RUN, len(self) // _MOST_RUNS)
         while self._runs and len(self._runs[-1].keys) <= min(len(run.keys), long):
             last = self._runs.pop()
             both = Keys.joined([last.keys, run.keys])
@@ -105,18 +105,18 @@ class Index:
             self._runs = [run.where(run.shards != number) for run in self._runs]
 
     def clear(self) -> None:
-        """Take out all."""
+        """Take out everything."""
         self._names, self._rows, self._runs = [], {}, []
 
     def find(self, keys: Iterable[Key]) -> Iterator[tuple[Key, str | None]]:
-        """Tell for each key which shard holds it, None if none does."""
+        """Yield each key with the name of the shard that holds it, None if none does."""
         remaining = iter(keys)
         while block := list(itertools.islice(remaining, _KEYS_AT_ONCE)):
             numbers = self._numbers(Keys.of(block)).tolist()
             yield from zip(block, (self._names[n] if n >= 0 else None for n in numbers))
 
     def count(self, keys: Keys) -> int:
-        """Count how many of some keys, all different, are there."""
+        """Count how many of some keys, all different, are in a shard."""
         starts = range(0, len(keys), _KEYS_AT_ONCE)
         parts = (keys.take(slice(start, start + _KEYS_AT_ONCE)) for start in starts)
         return sum(int((self._numbers(part) >= 0).sum()) for part in parts)
@@ -126,7 +126,7 @@ class Index:
         left = np.argsort(keys.hashes, kind="stable")
         for run in self._runs:
             places = run.find(keys.take(left))
-            found = places >= 0
-            numbers[left[found]] = run.shards[places[found]]
-            left = left[~found]
+            inside = places >= 0
+            numbers[left[inside]] = run.shards[places[inside]]
+            left = left[~inside]
         return numbers

@@ -10,15 +10,14 @@ import numpy.typing as npt
 
 from pipeline.data.dataset import Dataset
 
+Key = tuple[bytes, int]
+"""What names a row: the SHA-256 digest of the image file's bytes, and the view's number."""
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: views of an image lie apart
+
 
 def keys(dataset: Dataset) -> list[Key]:
     """Name the row of each image of a data set, in its order."""
     return [(digest, 0) for digest in dataset.digests]
-
-
-Key = tuple[bytes, int]
-"""What names a row: the SHA-256 digest of the image file's bytes, and the view's number."""
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)  # 2**64 over the golden ratio: views of an image lie apart
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class Keys:
 
     @classmethod
     def joined(cls, parts: Sequence[Keys]) -> Keys:
-        """Put several together."""
+        """Join several."""
         digests = np.concatenate([keys.digests for keys in parts])
         return cls(digests, np.concatenate([keys.views for keys in parts]))
 
@@ -54,11 +53,11 @@ class Keys:
         return zip(map(bytes, self.digests), self.views.tolist())
 
     def take(self, places: npt.NDArray[np.intp] | slice) -> Keys:
-        """Choose some of them."""
+        """Return those at some places."""
         return Keys(self.digests[places], self.views[places])
 
     @property
     def hashes(self) -> npt.NDArray[np.uint64]:
-        """A number for each, spread evenly, since digests are; in the order of the digests."""
+        """A number for each, evenly spread as digests are; of view 0, in the digests' order."""
         start = np.ascontiguousarray(self.digests[:, :8]).view(">u8")[:, 0].astype(np.uint64)
         return start + self.views * _SPREAD

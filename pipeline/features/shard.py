@@ -36,6 +36,14 @@ class DamagedShardError(Exception):
     """The file is not a shard that this store wrote."""
 
 
+@dataclass(frozen=True)
+class Damaged:
+    """A shard that was set aside, and why."""
+
+    name: str
+    reason: str
+
+
 def rows_per_shard(recipe: Recipe) -> int:
     """Return how many rows a writer puts into one shard: few where rows are large."""
     return max(1, min(ROWS_PER_SHARD, _SHARD_BYTES // _row_bytes(recipe)))
@@ -79,8 +87,12 @@ def read_shard(path: Path, recipe: Recipe) -> bytes:
 
 
 @contextlib.contextmanager
-def open_shard(content: bytes, path: Path, recipe: Recipe) -> Iterator[Shard]:
+def open_shard(
+    content: bytes, path: Path, recipe: Recipe, *, hashed: bool = False
+) -> Iterator[Shard]:
     """Open a shard from its bytes, checked; whatever fails in the block is damage of the shard.
+
+    `hashed` says that the bytes are known to have the SHA-256 that names the file.
 
     Raises
     ------
@@ -89,6 +101,8 @@ def open_shard(content: bytes, path: Path, recipe: Recipe) -> Iterator[Shard]:
     StoreError
         A newer release wrote it.
     """
+    if not hashed and shard_name(content) != path.name:
+        raise DamagedShardError("its bytes do not have the SHA-256 of its name")
     try:
         file = h5py.h5f.open_file_image(content)
     except MemoryError:  # says nothing of the shard

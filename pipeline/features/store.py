@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -31,6 +30,7 @@ from pipeline.features.index import Index
 from pipeline.features.keys import Key, Keys
 from pipeline.features.shard import (
     MOST_ROWS,
+    Damaged,
     DamagedShardError,
     Shard,
     make_shard,
@@ -44,14 +44,6 @@ from pipeline.system.files import write_file
 _SHARDS_AT_ONCE = 128
 
 Part = TypeVar("Part")
-
-
-@dataclass(frozen=True)
-class Damaged:
-    """A shard that was set aside, and why."""
-
-    name: str
-    reason: str
 
 
 def open_stores(cache: Path) -> Iterator[FeatureStore | StoreError]:
@@ -290,14 +282,11 @@ class FeatureStore:
     def _load(self, name: str, part: Callable[[Shard], Part], *, hold: bool = False) -> Part | None:
         """Read a part of a shard, checked; None if it is gone, or damaged and so set aside."""
         path = self.folder / name
-        content = self._held.pop(name, None)
+        content = held = self._held.pop(name, None)
         with storage_errors(path, "read"):
             try:
-                if content is None:
-                    content = read_shard(path, self.recipe)
-                    if shard_name(content) != name:
-                        raise DamagedShardError("its bytes do not have the SHA-256 of its name")
-                with open_shard(content, path, self.recipe) as shard:
+                content = held or read_shard(path, self.recipe)
+                with open_shard(content, path, self.recipe, hashed=held is not None) as shard:
                     loaded = part(shard)
             except FileNotFoundError:
                 self._index.forget(name)

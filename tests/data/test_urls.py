@@ -18,6 +18,7 @@ from conftest import CountingBackbone, paint, paint_classes
 from torture_worker import RECIPE, stand_in
 from typer.testing import CliRunner
 
+from pipeline.backbones.registry import make_recipe
 from pipeline.cli import main as cli
 from pipeline.data import servers, urls
 from pipeline.data.digests import Digests, digest_files
@@ -27,7 +28,6 @@ from pipeline.data.packed import PackedPaths
 from pipeline.data.servers import REQUESTS_AT_ONCE
 from pipeline.data.urls import Url, locate
 from pipeline.errors import DataError, ImageError, PipelineError
-from pipeline.features import computing
 from pipeline.features.cluster import Cluster
 from pipeline.features.extractor import Extractor, extract
 from pipeline.report.thumbnails import Picture
@@ -48,7 +48,7 @@ def forgotten():
     """Nothing is left of another test's connections."""
     yield
     servers.file_system.cache_clear()
-    servers._unreachable.clear()
+    servers.unreachable.clear()
 
 
 @pytest.fixture
@@ -374,14 +374,15 @@ def test_a_failure_that_is_not_the_images_own_stops_the_work_which_goes_on_later
     assert len(bucket.asked("GET")) == 1 + (24 - kept) + 24
 
 
-def test_a_failure_while_rows_are_made_keeps_those_that_are(bucket, tmp_path, monkeypatch):
-    monkeypatch.setattr(computing, "_IMAGES_PER_BATCH", 4)
+def test_a_failure_while_rows_are_made_keeps_those_that_are(bucket, tmp_path):
+    recipe = make_recipe(size=600, precision="float32")  # so large that four make a batch
+    extractor = Extractor(recipe, cache=tmp_path, forward=CountingBackbone(recipe))
     dataset = load_dataset(PHOTOS)
     bucket.answers = {"/red/011.png": "500 InternalError"}
     with pytest.raises(PipelineError, match=r"red/011.png: InternalError"):
-        extract(dataset, extractor=at(tmp_path))
+        extract(dataset, extractor=extractor)
     bucket.answers = {}
-    again = extract(dataset, extractor=at(tmp_path))
+    again = extract(dataset, extractor=extractor)
     assert len(again.rows()) == 24
     assert again.made == 4
 
