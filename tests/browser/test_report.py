@@ -202,7 +202,7 @@ def test_mistakes_are_filtered_by_their_true_class(visit):
         choice.select_option(value=option.get_attribute("value"))
         name, count = option.inner_text().rstrip(")").split(" (")
         assert items.count() == int(count) > 0
-        assert all(f"is {name}\n" in text for text in items.all_inner_texts())
+        assert all(f"true {name}\n" in text for text in items.all_inner_texts())
         shown += items.count()
     assert shown == total > 5
     choice.select_option(value="")
