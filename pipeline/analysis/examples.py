@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.analysis.class_maps import ClassMaps, find_class_maps
 from pipeline.analysis.neighbours import Places, Rows, most_similar
 from pipeline.data.dataset import Dataset
-from pipeline.models.model import Model
+
+if TYPE_CHECKING:
+    from pipeline.analysis.class_maps import ClassMaps
+    from pipeline.models.model import Model
 
 MISTAKES = 24
 """The most mistakes that are shown."""
@@ -91,6 +94,8 @@ def find_examples(
         The class that each image is called, if not by this model: in cross-validation, by a model
         that was trained without the image.
     """
+    from pipeline.analysis.class_maps import find_class_maps
+
     if predicted is None:
         predicted = model.call(probabilities)
     test = dataset.where("test")

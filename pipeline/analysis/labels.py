@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array, issparse
-from threadpoolctl import threadpool_limits
 
 from pipeline.analysis.neighbours import Places, Rows
 from pipeline.errors import PipelineError
-from pipeline.heads.estimators import Classifier
 
-Build = Callable[[int], Classifier]
+if TYPE_CHECKING:
+    from scipy.sparse import csr_array
+
+    from pipeline.heads.estimators import Classifier
+
+Build = Callable[[int], "Classifier"]
 """Makes an unfitted classifier from a seed, as ``get_head("rbf-svm").build``."""
 
 FOLDS = 5
@@ -102,6 +105,9 @@ def out_of_fold(
     TooFewImagesError
         A fold leaves fewer than two classes to learn from.
     """
+    from scipy.sparse import issparse
+    from threadpoolctl import threadpool_limits
+
     flat = rows if rows.ndim == 2 else rows.reshape(len(labels), -1)
     folds = assign_folds(labels, groups=groups, seed=seed)
     probabilities = np.zeros((len(labels), classes))

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from pipeline.data.dataset import Dataset
 
@@ -39,6 +37,9 @@ def find_units(dataset: Dataset) -> Places:
 
 def connect(edges: Places, count: int) -> Places:
     """Give each of `count` nodes the number of its component; edges have the shape (2, m)."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
     graph = coo_array((np.ones(edges.shape[1], bool), tuple(edges)), shape=(count, count))
     number: npt.NDArray[np.int32] = connected_components(graph, directed=False)[1]
     return number.astype(np.int64)

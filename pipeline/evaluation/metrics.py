@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import stdtrit
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import (
@@ -189,6 +188,8 @@ def log_loss(truth: Labels, p: Floats, weights: Floats | None = None) -> float:
 
 def _effective_count(hits: Floats, unit: Labels) -> float:
     """Give the number of independent rows that would estimate the accuracy as precisely."""
+    from scipy.special import stdtrit
+
     n, groups = len(hits), int(unit.max()) + 1
     if groups == 1:
         return 1.0

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.models.files import folder_name
 from pipeline.report import figures
 from pipeline.report.charts import Plot
 from pipeline.report.matrix import MatrixChart
@@ -77,7 +76,7 @@ def write_charts(record: Record) -> list[Path]:
 def _charts(record: Record) -> Iterator[tuple[str, Sequence[Plot | MatrixChart]]]:
     for head in record.heads:
         # Names in a stranger's run are not trusted to be names of files.
-        name = re.sub(r"[^\w.+-]+", "-", folder_name(head.name))[:_LONGEST_NAME]
+        name = re.sub(r"[^\w.+-]", "-", head.name.replace(":", "--"))[:_LONGEST_NAME]
         yield f"confusion-{name}", [figures.draw_confusion(head, record)]
         if plots := figures.draw_training(head):
             yield f"history-{name}", plots

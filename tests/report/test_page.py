@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -382,3 +384,14 @@ def test_the_commands_say_in_one_message_that_there_is_no_run(tmp_path, monkeypa
     assert done.exit_code == 1
     assert "there is no run in" in done.output
     assert "Traceback" not in done.output
+
+
+def test_writing_a_page_imports_nothing_that_takes_long(folder):
+    imitate(folder, heads=("dense",), history=HISTORY, looked_into=True)
+    script = (
+        "import sys; from pipeline.report.page import write_report; write_report(sys.argv[1]);"
+        "print(*{'scipy', 'sklearn', 'tensorflow', 'keras', 'h5py'} & set(sys.modules))"
+    )
+    command = [sys.executable, "-c", script, str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
