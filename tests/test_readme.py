@@ -80,7 +80,7 @@ def test_a_command_of_the_readme_does_what_it_says(home, command):
     if command.startswith("make classify"):
         assert "666 test images, never seen in training" in done.stdout
         assert float(re.search(r"rbf-svm \*?\s+(0\.\d+)", done.stdout)[1]) > 0.8
-        assert (home / "runs" / "demo" / "confusion-rbf-svm.png").exists()
+        assert (home / "runs" / "demo" / "confusion-rbf-svm.svg").exists()
 
 
 @pytest.mark.parametrize("number", [0, 1])
