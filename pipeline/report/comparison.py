@@ -20,7 +20,7 @@ def labelled(names: Sequence[str], folders: Sequence[str]) -> list[str]:
 
 
 def verdict(records: Records) -> list[str]:
-    """Say which run did best, if that can be told; the first sentence gives its accuracy."""
+    """Say which run is best, if they can be compared; the first sentence gives its accuracy."""
     if not _same_data(records):
         apart = "These runs were not judged on the same images"
         return [f"{apart}, so differences between their figures may come from the images."]

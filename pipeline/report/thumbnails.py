@@ -18,7 +18,7 @@ SIDE = 160
 """Longer side of a picture, in pixels."""
 
 _MAP_SIDE = 40
-_FOR, _AGAINST = (230, 97, 1), (33, 102, 172)  # told apart by the colour-blind, too
+_FOR, _AGAINST = (230, 97, 1), (33, 102, 172)  # the colour-blind can tell them apart
 _OPAQUE = 170  # of 255: what lies below is still seen
 
 
@@ -55,7 +55,7 @@ Centres = Callable[[int], npt.NDArray[np.float64]]
 
 
 def overlay(values: npt.NDArray[np.float64], centres: Centres) -> str:
-    """Draw a map of what speaks for something (orange) and against it (blue).
+    """Draw a map of the evidence for a class (orange) and against it (blue).
 
     Each value is drawn where the network's cell lies, and interpolated between. The largest value
     of the map, of either sign, has the strongest colour.

@@ -23,7 +23,6 @@ from pipeline.runs.documents import (
     OutlierRecord,
     PairRecord,
     ProblemsDocument,
-    ReferenceRecord,
     RunDocument,
     SkippedFile,
     SuspectRecord,
@@ -67,12 +66,6 @@ def describe_run(run: Run, seed: int) -> RunDocument:
         ),
         recipe={**asdict(recipe), "fingerprint": recipe.fingerprint},
         heads=[_describe_result(result) for result in run.results],
-        reference=[
-            ReferenceRecord(
-                name=result.head, precision=result.model.recipe.precision, test=result.test
-            )
-            for result in run.reference
-        ],
         versions={"python": platform.python_version(), **_installed()},
     )
 

@@ -68,7 +68,7 @@ class HeadRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ReferenceRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A head on features of a higher precision than the run's."""
+    """A head on features of a higher precision than int8: older runs hold it."""
 
     name: str = msgspec.field(name="head")
     precision: str
@@ -199,7 +199,7 @@ class NeighbourRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ExampleRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """A test image looked at closely; `map` is what speaks for its class, by position."""
+    """A test image; `map` is the evidence for the predicted class, by position."""
 
     path: str
     label: str

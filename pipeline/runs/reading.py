@@ -25,7 +25,7 @@ Kind = TypeVar("Kind", bound=Document)
 
 @dataclass(frozen=True)
 class Predictions:
-    """What one head says of the test images.
+    """The predictions of one head for the test images.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class Predictions:
     probabilities : ndarray of float64, shape (n, k)
         Probability of each class.
     predicted : ndarray of int64, shape (n,)
-        What each image is called: the likeliest class, unless there was a threshold.
+        The class that each image is called: the most probable, or by the threshold.
     """
 
     paths: tuple[str, ...]
@@ -46,7 +46,7 @@ class Predictions:
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
-        """Which images are predicted rightly."""
+        """Which images are predicted correctly."""
         return np.equal(self.predicted, self.truth)
 
 
@@ -71,7 +71,7 @@ class Record:
     problems : ProblemsDocument or None
         What is wrong with the data set, if that was looked for.
     examples : ExamplesDocument or None
-        Test images looked at closely, if any were.
+        Test images with neighbours and maps, if there are any.
     """
 
     name: str
@@ -90,27 +90,27 @@ class Record:
 
     @property
     def best(self) -> HeadRecord:
-        """The head that did best on validation, or the first where that cannot be told."""
+        """The head with the lowest log loss on validation, or the first if no head has one."""
         return self.heads[0]
 
     @property
     def chosen(self) -> HeadRecord | None:
-        """The same, where validation did tell."""
+        """The best head, if it was chosen on validation."""
         return self.best if self.best.validation else None
 
     @property
     def protocol(self) -> Protocol:
-        """How heads were judged."""
+        """How heads were trained, chosen and tested."""
         return self.document.protocol
 
     @property
     def nested(self) -> bool:
-        """Whether each image was judged, by a fit on other folds."""
+        """Whether heads were tested by nested cross-validation."""
         return self.protocol.cv is not None
 
     @property
     def judged_on(self) -> str:
-        """What the figures are on."""
+        """The images that heads were tested on."""
         return "cross-validated images" if self.nested else "test images"
 
     @property
@@ -137,7 +137,7 @@ def read_run(folder: Path, name: str | None = None) -> Record:
         There is no run, or one of its JSON files is damaged or of a newer version.
     """
     document = read_run_document(folder)
-    # The one that was chosen is the first whatever else is equal to it.
+    # If several have the same log loss, the chosen one is still the first.
     heads = sorted(document.heads, key=lambda head: (head.name != document.best, head.chosen_by))
     predictions, problem = _read_predictions(folder / PREDICTIONS, document.dataset.classes, heads)
     return Record(

@@ -103,9 +103,6 @@ class Run:
         How its images became rows.
     results : tuple of Result
         One for each head, in the order asked for.
-    reference : tuple of Result
-        For features in int8: the same heads on the same images' features in a higher precision,
-        where the cache holds these. Else empty.
     protocol : Protocol
         Which images heads were trained, chosen and tested on.
     unfinished : tuple of str
@@ -113,7 +110,7 @@ class Run:
     failed : dict of str to str
         Heads that could not be fitted, and why.
     left_out : dict of str to str
-        Which of `reference`, `problems` and `examples` failed, and why.
+        Which of `problems` and `examples` failed, and why.
     remarks : tuple of str
         Remarks on the run, in sentences.
     problems : Problems or None
@@ -126,7 +123,6 @@ class Run:
     dataset: Dataset
     recipe: Recipe
     results: tuple[Result, ...]
-    reference: tuple[Result, ...] = ()
     protocol: Protocol = field(default_factory=Protocol)
     unfinished: tuple[str, ...] = ()
     failed: dict[str, str] = field(default_factory=dict)
@@ -150,7 +146,7 @@ class Run:
 
     @property
     def comparison(self) -> Comparison | None:
-        """The best head against the runner-up, on the same images; None where there is but one."""
+        """The best head compared with the runner-up, on the same images; None if it is the only one."""
         if len(self.results) < 2:
             return None
         first, second = self.ranked[:2]
@@ -200,7 +196,7 @@ class Interrupted(KeyboardInterrupt):
 def with_optional_parts(
     run: Run, parts: Mapping[str, Callable[[], Any]]
 ) -> tuple[Run, KeyboardInterrupt | None]:
-    """Add the optional parts (reference, problems, examples); note in `left_out` what failed.
+    """Add the optional parts (problems, examples); note in `left_out` what failed.
 
     Returns
     -------

@@ -53,8 +53,8 @@ def run_folder(runs: Path, name: str | None, default: str) -> Path:
         )
     if (runs / name).exists():
         raise PipelineError(
-            f"there is a run {runs / name} already.",
-            fix="choose another --name, leave it away to get a free one, or delete that folder",
+            f"the run {runs / name} exists already.",
+            fix="choose another --name, omit it to get a free one, or delete that folder",
         )
     return runs / name
 

@@ -578,7 +578,7 @@ def test_data_without_validation_images_is_refused_before_the_work(tune, folder,
 
 def test_a_name_that_is_taken_is_said_before_the_work(tune, tmp_path, no_work):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
-    with pytest.raises(PipelineError, match=r"there is a run .*mine already"):
+    with pytest.raises(PipelineError, match=r"the run .*mine exists already"):
         tune(options={"name": "mine"})
 
 

@@ -137,7 +137,7 @@ def test_a_name_that_is_taken_is_refused_before_any_work_and_the_run_there_stays
     assert first.folder == place.runs / "mine"
     before = {file: (first.folder / file).read_bytes() for file in files_in(first.folder)}
     monkeypatch.setattr("pipeline.features.extractor.Extractor.plan", no_network)
-    with pytest.raises(PipelineError, match=r"(?s)there is a run .*mine already.*another --name"):
+    with pytest.raises(PipelineError, match=r"(?s)the run .*mine exists already.*another --name"):
         place.classify(data, name="mine")
     assert {file: (first.folder / file).read_bytes() for file in files_in(first.folder)} == before
 
