@@ -28,13 +28,25 @@ import torture_worker
 from conftest import paint, paint_classes
 from hostile import hostile_images
 from stores import forge, put, replaced
-from torture_worker import RECIPE, REMOVALS, ROWS_PER_SHARD, SETTINGS, STEPS, Backbone, stand_in
+from torture_worker import (
+    RECIPE,
+    REMOVALS,
+    ROWS_PER_SHARD,
+    SETTINGS,
+    STEPS,
+    Backbone,
+    extract_files,
+    stand_in,
+)
 
-from pipeline.classification import experiment as classification
+from pipeline.classification.experiment import classify
+from pipeline.classification.in_memory import RowsInMemory
 from pipeline.data.images import decode
 from pipeline.data.loading import load_dataset
 from pipeline.errors import StoreError
-from pipeline.features import extractor as extraction
+from pipeline.features import computing
+from pipeline.features.extractor import Extractor, extract
+from pipeline.features.keys import keys as keys_of
 from pipeline.features.pruning import prune
 from pipeline.features.store import FeatureStore
 
@@ -108,7 +120,7 @@ def undisturbed(pictures, tmp_path_factory):
 @pytest.fixture
 def small_shards(monkeypatch):
     monkeypatch.setattr("pipeline.features.shard.ROWS_PER_SHARD", ROWS_PER_SHARD)
-    monkeypatch.setattr(extraction, "_PIXELS_PER_BATCH", ROWS_PER_SHARD * RECIPE.size**2)
+    monkeypatch.setattr(computing, "PIXELS_PER_BATCH", ROWS_PER_SHARD * RECIPE.size**2)
 
 
 def check(cache, pictures, log):
@@ -319,11 +331,10 @@ def fail_fsync(pictures, undisturbed, cache, target, number):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         fsync(descriptor)
 
-    run = {"paths": pictures.paths, "recipe": RECIPE, "cache": cache, "backbone": Backbone()}
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "fsync", failing)
         with pytest.raises(StoreError, match="Input/output error"):
-            extraction.extract_files(**run)
+            extract_files(pictures.paths, cache, Backbone())
     after = [path.name for path in cache.rglob("*.h5")]
     assert not list(cache.rglob(".*"))
     if target == "file":  # the first is that of recipe.json
@@ -331,8 +342,7 @@ def fail_fsync(pictures, undisturbed, cache, target, number):
     # When the folder's fsync fails, a whole shard is seen already, but is not counted on.
     found = check(cache, pictures, cache / "no log")
     assert len(found) == ROWS_PER_SHARD * len(after)
-    made, keys, _ = extraction.extract_files(**run)
-    assert made.read(keys).tobytes() == undisturbed
+    assert extract_files(pictures.paths, cache, Backbone()).rows().tobytes() == undisturbed
 
 
 # --- damaged ------------------------------------------------------------------------------
@@ -355,16 +365,14 @@ def rows_for_classify(dataset, cache, monkeypatch):
         made.append(len(pixels))
         return stand_in(pixels)
 
-    def see(task, head):
-        [rows] = task.variants
-        raise Seen(rows.first)
+    def see(rows, head):
+        raise Seen(rows.read(np.arange(len(dataset))))
 
     with monkeypatch.context() as patched:
-        patched.setattr(classification, "judge", see)
+        patched.setattr(RowsInMemory, "judge", see)
+        extractor = Extractor(RECIPE, cache=cache, forward=forward)
         with pytest.raises(Seen) as seen:
-            classification.classify(
-                dataset, "logistic", recipe=RECIPE, cache=cache, backbone=forward, runs=cache.parent
-            )
+            classify(dataset, "logistic", extractor=extractor, runs=cache.parent)
     return seen.value.args[0], sum(made)
 
 
@@ -376,9 +384,9 @@ def test_every_flipped_bit_and_every_cut_is_noticed_before_a_row_is_served(
     rng = seeded(4)
     cache = tmp_path / "cache"
     dataset = load_dataset(few.folder)
-    keys = extraction.keys(dataset)
+    keys = keys_of(dataset)
     right = few.rows(keys).reshape(len(keys), -1).tobytes()
-    extraction.extract(dataset, RECIPE, cache=cache, backbone=stand_in)
+    extract(dataset, extractor=Extractor(RECIPE, cache=cache, forward=stand_in))
     shards = sorted(cache.glob("*/*.h5"))
     whole = {path: path.read_bytes() for path in shards}
     assert len(shards) == 6
@@ -468,10 +476,9 @@ class Harm(threading.Thread):
 def test_a_shard_that_is_deleted_swapped_or_emptied_while_in_use_never_serves_zeros(few, tmp_path):
     rng = seeded(5)
     cache, elsewhere = tmp_path / "cache", tmp_path / "elsewhere"
-    run = {"paths": few.paths, "recipe": RECIPE, "cache": cache, "backbone": Backbone()}
-    extraction.extract_files(**run)
+    extract_files(few.paths, cache, Backbone())
     other = Pictures(tmp_path / "others", 4 * ROWS_PER_SHARD)
-    extraction.extract_files(other.paths, RECIPE, cache=elsewhere, backbone=Backbone())
+    extract_files(other.paths, elsewhere, Backbone())
     harm = Harm(cache, [path.read_bytes() for path in elsewhere.glob("*/*.h5")], rng)
     store = FeatureStore(cache, RECIPE)
     served = errors = 0
@@ -481,8 +488,9 @@ def test_a_shard_that_is_deleted_swapped_or_emptied_while_in_use_never_serves_ze
             try:
                 if turn % 3 == 0:
                     # Making rows again meets the same harm, so it may end in an error, too.
-                    store, keys, refused = extraction.extract_files(**run)
-                    assert refused == []
+                    extraction = extract_files(few.paths, cache, Backbone())
+                    store = extraction.store
+                    assert not extraction.dataset.quarantined
                 assert store.read(few.keys).tobytes() == few.rows(few.keys).tobytes()
                 served += 1
             except StoreError:
@@ -494,8 +502,8 @@ def test_a_shard_that_is_deleted_swapped_or_emptied_while_in_use_never_serves_ze
     print(f"{harm.done} times harmed, {served} times served, {errors} errors")
     assert served
     assert errors
-    store, keys, _ = extraction.extract_files(**run)
-    assert store.read(keys).tobytes() == few.rows(keys).tobytes()
+    rows = extract_files(few.paths, cache, Backbone()).rows()
+    assert rows.tobytes() == few.rows(few.keys).tobytes()
 
 
 def test_setting_a_shard_aside_spares_the_one_that_another_process_made_again(
@@ -867,15 +875,14 @@ class Restless:
 
     def extract_and_check(self, cache, seconds=0.0):
         """Give the number of files that were refused since they changed."""
-        made, keys, refused = extraction.extract_files(
-            list(self.versions), RECIPE, cache=cache, backbone=Backbone(seconds)
-        )
+        extraction = extract_files(self.versions, cache, Backbone(seconds))
+        made = extraction.store
         stored = [key for key in self.row if key in made]
         assert len(stored) == len(made), "bytes that no version has"
         rows = np.stack([self.row[key] for key in stored])
         assert made.read(stored).tobytes() == rows.tobytes()
-        assert set(keys) <= set(stored)
-        return sum("changed" in bad.reason for bad in refused)
+        assert set(keys_of(extraction.dataset)) <= set(stored)
+        return sum("changed" in bad.reason for bad in extraction.dataset.quarantined)
 
 
 @pytest.mark.usefixtures("small_shards")

@@ -26,9 +26,11 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.backbones.registry import make_recipe
+from pipeline.data.loading import list_files
 from pipeline.errors import StoreError
 from pipeline.features import computing, shard
-from pipeline.features import extractor as extraction
+from pipeline.features.extractor import Extraction, Extractor
+from pipeline.features.plan import Plan
 from pipeline.features.pruning import prune as prune_store
 from pipeline.features.store import FeatureStore
 
@@ -103,7 +105,14 @@ def append(path: str, data: bytes) -> None:
 
 def small_shards() -> None:
     shard.ROWS_PER_SHARD = ROWS_PER_SHARD
-    extraction._PIXELS_PER_BATCH = ROWS_PER_BATCH * RECIPE.size**2
+    computing.PIXELS_PER_BATCH = ROWS_PER_BATCH * RECIPE.size**2
+
+
+def extract_files(paths, cache, forward) -> Extraction:
+    """Compute the rows of some files that the cache lacks."""
+    dataset = list_files([Path(path) for path in paths])
+    extractor = Extractor(RECIPE, cache=cache, forward=forward)
+    return extractor.make(extractor.plan(dataset))
 
 
 def log_commits(log: str) -> None:
@@ -199,11 +208,10 @@ def extract(job) -> None:
         log_commits(job["log"])
     if job.get("die_at"):
         die_at(*job["die_at"])
-    paths = [Path(path) for path in job["paths"]]
     print("started", flush=True)
     backbone = Backbone(job.get("seconds", 0), job.get("computed", ""))
-    *_, refused = extraction.extract_files(paths, RECIPE, cache=job["cache"], backbone=backbone)
-    print(json.dumps([str(bad.path) for bad in refused]))
+    extraction = extract_files(job["paths"], job["cache"], backbone)
+    print(json.dumps([str(bad.path) for bad in extraction.dataset.quarantined]))
 
 
 def prune(job) -> None:
@@ -220,11 +228,7 @@ def serve(job) -> None:
     log_commits(job["log"])
     for line in sys.stdin:
         turn = json.loads(line)
-        paths = [Path(path) for path in turn["paths"]]
-        made, keys, _ = extraction.extract_files(
-            paths, RECIPE, cache=turn["cache"], backbone=Backbone(0.001)
-        )
-        ours = made.read(keys)
+        ours = extract_files(turn["paths"], turn["cache"], Backbone(0.001)).rows()
         print(hashlib.sha256(ours.tobytes()).hexdigest(), flush=True)
 
 
@@ -256,7 +260,7 @@ def fill_disk(job) -> None:
 
     small_shards()
     # Nobody is told beforehand that there is too little room: it goes while the work is done.
-    computing.load_backbone, extraction.Plan.free = lambda recipe, weights: Backbone(), None
+    computing.load_backbone, Plan.free = lambda recipe, weights: Backbone(), None
     log = job["log"]
     log_commits(log)
     root = Path(job["folder"])
