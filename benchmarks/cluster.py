@@ -10,10 +10,10 @@ from statistics import median
 
 import psutil
 
-from pipeline import extract, load_dataset, make_recipe
+from pipeline import Dataset, extract, load_dataset, make_recipe
 from pipeline.backbones.running import load_backbone
-from pipeline.data.dataset import Quarantined
 from pipeline.features.cluster import Cluster
+from pipeline.features.extractor import Extractor
 from pipeline.features.shard import ROWS_PER_SHARD
 from pipeline.features.store import FeatureStore
 
@@ -25,20 +25,19 @@ IMAGES = 6 * ROWS_PER_SHARD
 
 def measure() -> str:
     """Let both make the same rows, in turn, with their networks loaded, and compare the bytes."""
-    demo = load_dataset("demo")
-    dataset = demo.without([Quarantined(path, "not used") for path in demo.paths[IMAGES:]])
+    dataset = load_dataset("demo").take(range(IMAGES))
     recipe = make_recipe()
     network = load_backbone(recipe)
     with Cluster(workers=WORKERS) as cluster:
         ways = {
-            "one process": lambda cache: extract(dataset, recipe, cache=cache, backbone=network),
-            f"`--workers {WORKERS}`": lambda cache: extract(
-                dataset, recipe, cache=cache, commit=cluster.commit_rows
-            ),
+            "one process": lambda cache: Extractor(recipe, cache=cache, forward=network),
+            f"`--workers {WORKERS}`": lambda cache: Extractor(recipe, cache=cache, workers=cluster),
         }
         for run in ways.values():
-            seconds_of(run)  # loads the networks
-        rounds = [{way: seconds_of(run) for way, run in ways.items()} for _ in range(ROUNDS)]
+            seconds_of(dataset, run)  # loads the networks
+        rounds = [
+            {way: seconds_of(dataset, run) for way, run in ways.items()} for _ in range(ROUNDS)
+        ]
     if len({rows for one in rounds for _, _, rows in one.values()}) != 1:
         raise RuntimeError("the rows differ")
     lines = [
@@ -64,11 +63,11 @@ def measure() -> str:
     return "\n".join(lines)
 
 
-def seconds_of(run: Callable) -> tuple[float, float, bytes]:
+def seconds_of(dataset: Dataset, by: Callable[[str], Extractor]) -> tuple[float, float, bytes]:
     """Make all rows in a new cache; return wall seconds, CPU seconds and the rows."""
     with tempfile.TemporaryDirectory() as cache:
         wall, cpu = time.perf_counter(), cpu_seconds()
-        made = run(cache)
+        made = extract(dataset, extractor=by(cache))
         wall, cpu = time.perf_counter() - wall, cpu_seconds() - cpu
         return wall, cpu, FeatureStore.at(made.store.folder).read(sorted(made.store)).tobytes()
 

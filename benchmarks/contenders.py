@@ -117,9 +117,11 @@ def ours(precision: str, size: int = SIZE) -> Pass:
     run_network = our_backbone(precision, size)
 
     def run(files: list[Path], folder: Path) -> None:
-        from pipeline.features.extractor import extract_files
+        from pipeline.data.loading import list_files
+        from pipeline.features.extractor import Extractor
 
-        extract_files(files, our_recipe(precision, size), cache=folder, backbone=run_network)
+        extractor = Extractor(our_recipe(precision, size), cache=folder, forward=run_network)
+        extractor.make(extractor.plan(list_files(files)))
 
     return run
 
@@ -127,9 +129,9 @@ def ours(precision: str, size: int = SIZE) -> Pass:
 def ours_decoding_fully(precision: str, size: int = SIZE) -> Pass:
     """Stage one of this project, but every pixel of a photograph is decoded."""
     from pipeline.data.images import decode
-    from pipeline.features import extractor as extraction
+    from pipeline.features import computing
 
-    extraction.decode = partial(decode, scaled=False)
+    computing.decode = partial(decode, scaled=False)
     return ours(precision, size)
 
 
@@ -181,11 +183,11 @@ def keras_base() -> tuple:
 def our_recipe(precision: str, size: int = SIZE):
     """Return our recipe in that precision; int8 is calibrated on the demo."""
     from pipeline import load_dataset, make_recipe
-    from pipeline.features.calibration import calibrated
+    from pipeline.features.extractor import Extractor
 
     with tempfile.TemporaryDirectory() as empty:
-        recipe = make_recipe(precision=precision, size=size)
-        return calibrated(load_dataset("demo"), recipe, cache=empty)
+        extractor = Extractor(make_recipe(precision=precision, size=size), cache=empty)
+        return extractor.settle(load_dataset("demo")).recipe
 
 
 def our_backbone(precision: str, size: int = SIZE):

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from pipeline import Run, classify, extract, load_dataset
-from pipeline.cli import main as cli
+from pipeline import Run, classify, extract
+from pipeline.cli import results as printing
+from pipeline.features.extractor import Extractor
 
 TITLE = "The demo: 2,624 photographs of solar cells, 150 x 150 pixels"
 SEEDS = range(5)
@@ -29,7 +30,8 @@ def measure() -> str:
         first = timed("features", "demo", "--cache", cache)
         second = statistics.median(timed("features", "demo", "--cache", cache) for _ in range(5))
         comparing = timed("classify", "demo", "--cache", cache, "--runs", runs)
-        extraction = extract(load_dataset("demo"), cache=cache)
+        extractor = Extractor(cache=cache)
+        extraction = extract("demo", extractor=extractor)
         stored = sum(file.stat().st_size for file in extraction.store.folder.iterdir())
         raw = extraction.rows().nbytes
         recipe = extraction.store.recipe
@@ -37,7 +39,7 @@ def measure() -> str:
         majority = max((labels == label).mean() for label in set(labels))
         by_head: dict[str, list] = {}
         for seed in SEEDS:
-            run = classify("demo", cache=cache, runs=runs, seed=seed)
+            run = classify("demo", extractor=extractor, runs=runs, seed=seed)
             for result in run.results:
                 by_head.setdefault(result.head, []).append(result)
             if seed == SEEDS[0]:
@@ -63,8 +65,8 @@ def measure() -> str:
 def draw_table(run: Run) -> None:
     """Draw what `make classify` prints, for the README."""
     terminal = Console(record=True, width=80, file=io.StringIO(), highlight=False)
-    cli.steps.out = terminal
-    cli.steps.print_run(replace(run, folder=Path("runs/demo")))
+    printing.out = terminal
+    printing.print_run(replace(run, folder=Path("runs/demo")))
     picture = terminal.export_svg(title="make classify")
     without_downloads = re.sub(r"@font-face \{.*?\}", "", picture, flags=re.DOTALL)
     PICTURE.parent.mkdir(exist_ok=True)

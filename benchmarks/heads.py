@@ -29,11 +29,12 @@ from threadpoolctl import threadpool_limits
 from benchmarks.accuracy import CACHE
 from pipeline import extract, load_dataset, make_recipe
 from pipeline.classification.fitting import try_candidates
-from pipeline.classification.rows import ViewedRows
 from pipeline.classification.search import Fold, Prepared, out_of_fold
 from pipeline.classification.task import Pair, Task
+from pipeline.classification.variants import ViewedRows
 from pipeline.data.dataset import Dataset
 from pipeline.evaluation.protocol import Protocol
+from pipeline.features.extractor import Extractor
 from pipeline.heads.estimators import CalibrationFolds, Pool
 from pipeline.heads.pooling import POOLS
 from pipeline.heads.registry import HEADS, get_head
@@ -81,7 +82,7 @@ TEXTBOOK: Mapping[str, Callable[[Mapping[str, Any]], Any]] = {
 def measure() -> str:
     """Search by both ways, on the same rows and folds; then by ours on the whole demo."""
     dataset = load_dataset("demo")
-    features = extract(dataset, RECIPE, cache=CACHE).rows()
+    features = extract(dataset, extractor=Extractor(RECIPE, cache=CACHE)).rows()
     rows, labels = features.reshape(len(features), -1), dataset.targets.labels
     some = np.random.default_rng(0).choice(len(rows), COMPARED, replace=False)
     return "\n".join([*comparison(rows[some], labels[some]), "", *whole(dataset, features)])
@@ -222,7 +223,7 @@ def search_dense(
 ) -> np.ndarray:
     """Fit the network on each fold as a search does: it has nothing to choose."""
     head = HEADS["dense"].with_pools([pool], RECIPE.shape)
-    task = Task(dataset, RECIPE, [ViewedRows.plain(features)], Protocol(), seed=0)
+    task = Task(dataset, RECIPE, Protocol(), 0, [ViewedRows.plain(features)])
     [[candidate]] = try_candidates(task, head, [[Pair(*fold) for fold in folds]], 0)
     return candidate.p[None]
 

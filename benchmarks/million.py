@@ -21,7 +21,7 @@ from pipeline.backbones.registry import make_recipe
 from pipeline.data.dataset import Dataset
 from pipeline.data.packed import PackedDigests, PackedPaths
 from pipeline.data.targets import Targets
-from pipeline.features.extractor import plan_extraction
+from pipeline.features.extractor import Extractor
 from pipeline.features.shard import ROWS_PER_SHARD
 from pipeline.features.store import FeatureStore
 
@@ -114,9 +114,9 @@ def look(cache: Path, count: int) -> dict:
     assert len(store) == count
     del store
     started = time.process_time()
-    plan = plan_extraction(dataset, RECIPE, cache=cache)
+    plan = Extractor(RECIPE, cache=cache).plan(dataset)
     took("plan")
-    assert (plan.there, plan.missing) == (count, 0)
+    assert (plan.stored, plan.missing) == (count, 0)
     chosen = random.Random(0).choices(range(count), k=READ)
     wanted = [(dataset.digests[place], 0) for place in chosen]
     started = time.process_time()

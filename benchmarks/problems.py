@@ -19,6 +19,7 @@ from pipeline.analysis.outliers import NEAREST, find_outliers
 from pipeline.analysis.problems import find_problems
 from pipeline.backbones.running import Forward, load_backbone
 from pipeline.data.images import decode
+from pipeline.features.extractor import Extractor
 from pipeline.heads.registry import get_head
 
 TITLE = "What is wrong with my data: what was planted in the demo, and what was found"
@@ -32,7 +33,7 @@ def measure() -> str:
     """Plant wrong labels, copies and strange pictures, and count what is found."""
     backbone = load_backbone(RECIPE)
     dataset = load_dataset("demo")
-    rows = extract(dataset, RECIPE, cache=CACHE, backbone=backbone).rows()
+    rows = extract(dataset, extractor=Extractor(RECIPE, cache=CACHE, forward=backbone)).rows()
     started = time.perf_counter()
     problems = find_problems(dataset, rows)
     seconds = time.perf_counter() - started

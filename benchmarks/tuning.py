@@ -105,7 +105,7 @@ def keras_user(count: int, *, frozen: bool, **options: object) -> None:
 def ours(count: int, *, source: str, precision: str) -> None:
     """Fine-tune with this project; rows, where they come from the cache, are made before."""
     from pipeline.data.augmentation import PRESETS
-    from pipeline.features.extractor import extract
+    from pipeline.features.extractor import Extractor, extract
     from pipeline.features.views import Views
     from pipeline.finetuning.settings import Finetuning
     from pipeline.finetuning.sources import CachedRows, Images
@@ -114,19 +114,17 @@ def ours(count: int, *, source: str, precision: str) -> None:
     views = Views(count=2, augmentation=PRESETS["recipe"])
     with tempfile.TemporaryDirectory() as folder:
         if source == "cache":
-            rows = CachedRows(extract(dataset, recipe, views=views, cache=folder), Path(folder))
+            extractor = Extractor(recipe, cache=folder)
+            rows = CachedRows(extract(dataset, views=views, extractor=extractor), Path(folder))
         else:
             rows = Images(dataset, recipe, views)
-        clock = Clock()
-        our_epochs(
-            "finetune", rows, dataset, recipe, folder=Path(folder), clock=clock, epochs=ROUNDS
-        )
+        our_epochs("finetune", rows, folder=Path(folder), clock=Clock(), epochs=ROUNDS)
 
 
 def ours_frozen(count: int, *, precision: str) -> None:
     """Train a head on eight cached views: making them is the first answer, 30 epochs the second."""
     from pipeline.data.augmentation import PRESETS
-    from pipeline.features.extractor import extract
+    from pipeline.features.extractor import Extractor, extract
     from pipeline.features.views import Views
     from pipeline.finetuning.settings import Finetuning
     from pipeline.finetuning.sources import CachedRows
@@ -136,12 +134,10 @@ def ours_frozen(count: int, *, precision: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         clock = Clock()
         clock.wait()
-        extraction = extract(dataset, recipe, views=views, cache=folder)
+        extraction = extract(dataset, views=views, extractor=Extractor(recipe, cache=folder))
         clock.answer()
         rows = CachedRows(extraction, Path(folder))
-        our_epochs(
-            "frozen", rows, dataset, recipe, folder=Path(folder), clock=None, epochs=FROZEN_EPOCHS
-        )
+        our_epochs("frozen", rows, folder=Path(folder), clock=None, epochs=FROZEN_EPOCHS)
         clock.answer()
 
 
@@ -151,37 +147,36 @@ def demo(count: int, settings, precision: str):
 
     dataset = load_dataset("demo")
     parts = dataset.where("train")[:count], dataset.where("validation")[: count // 4]
-    recipe = settings.recipe(make_recipe(size=SIZE, precision=precision))
-    return some(dataset, np.concatenate(parts)), recipe
+    recipe = settings.cut(make_recipe(size=SIZE, precision=precision))
+    return dataset.take(np.concatenate(parts)), recipe
 
 
-def our_epochs(
-    phase: str, rows, dataset, recipe, *, folder: Path, clock: Clock | None, epochs: int
-):
+def our_epochs(phase: str, rows, *, folder: Path, clock: Clock | None, epochs: int) -> None:
     """Train for some epochs; with a clock, each begins when it is asked for."""
     from pipeline.backbones.vgg16 import VGG16
     from pipeline.finetuning.batches import OrderedBatches
-    from pipeline.finetuning.training import Training, train
+    from pipeline.finetuning.settings import Training
+    from pipeline.finetuning.training import train
     from pipeline.models.network import Network
+    from pipeline.runs.listener import RunListener
 
-    network = Network(recipe, CLASSES, weights=VGG16().load_weights())
+    class Epochs(RunListener):
+        def epoch_ended(self, *_: object) -> None:
+            if clock:
+                clock.answer()
+
+    network = Network(rows.recipe, CLASSES, weights=VGG16().load_weights())
     network.freeze(upper=phase == "frozen")
-    batches = OrderedBatches(rows, network, phase, dataset, batch_size=BATCH, seed=0)
+    batches = OrderedBatches(rows, network, phase, batch_size=BATCH, seed=0)
     if clock:
         clock.wait()
     train(
         network.head if phase == "frozen" else network.tail,
         batches,
         Training(epochs=epochs, patience=epochs),
-        checkpoint=folder / "checkpoint.npz",
-        before=batches.before,
-        on_epoch=lambda *_: clock and clock.answer(),
+        file=folder / "checkpoint",
+        listener=Epochs(),
     )
-
-
-def some(dataset, places):
-    """Return a data set of some images of another."""
-    return dataset.take(places)
 
 
 CONTENDERS: dict[str, Callable[[int], None]] = {
