@@ -10,15 +10,17 @@ from pathlib import Path
 import yaml
 from torture_worker import RECIPE, stand_in
 
-from pipeline.features.extractor import extract
+from pipeline.features.extractor import Extractor, extract
 
 TESTS = Path(__file__).parent
 PYTHONPATH = f"{TESTS.parent}:{TESTS}"
 
 
-def make(dataset, cache, cluster, **settings):
-    settings = {"recipe": RECIPE, "backbone": stand_in, **settings}
-    return extract(dataset, cache=cache, commit=cluster and cluster.commit_rows, **settings)
+def make(dataset, cache, cluster, *, views=(), listener=None, **settings):
+    """Compute the rows of a data set, on a cluster or here."""
+    settings = {"recipe": RECIPE, "forward": stand_in, **settings}
+    extractor = Extractor(cache=cache, workers=cluster, **settings)
+    return extract(dataset, views=views, extractor=extractor, listener=listener)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import yaml
 from clusters import PYTHONPATH, make, scheduler_of_its_own, worker
-from conftest import paint_classes
+from conftest import Hears, paint_classes
 from distributed import LocalCluster
 from distributed.security import Security
 from torture_worker import RECIPE, ROWS_PER_SHARD, SETTINGS, Doomed, stand_in
@@ -30,7 +30,7 @@ from pipeline.data.loading import load_dataset
 from pipeline.errors import DataError, PipelineError, StoreError
 from pipeline.features import cluster as cluster_module
 from pipeline.features.cluster import Cluster
-from pipeline.features.computing import Task
+from pipeline.features.computing import ImageViews
 from pipeline.features.store import FeatureStore
 from pipeline.features.views import Views
 
@@ -73,19 +73,14 @@ def assert_same(extraction, other, *, killed=False):
     What a killed writer had begun lies there until a later one, sure that it is dead, removes it.
     """
     begun = {".tmp"} if killed else set()
-    for ours, theirs in ((extraction.store, other.store), (extraction.augmented, other.augmented)):
+    for name, ours in extraction.plan.stores.items():
+        theirs = other.plan.stores[name]
         found, expected = FeatureStore.at(ours.folder), FeatureStore.at(theirs.folder)
         wanted = sorted(expected)
         assert sorted(found) == wanted
         assert found.read(wanted).tobytes() == expected.read(wanted).tobytes()
-        assert sum(len(rows_of(ours, name)) for name in ours.names) == len(wanted)
+        assert sum(ours.shards.values()) == len(wanted)
         assert {path.suffix for path in ours.folder.iterdir()} - begun == {".h5", ".json"}
-
-
-def rows_of(store, name):
-    alone = FeatureStore(store.folder.parent, store.recipe, index=False)
-    alone.take_in([name])
-    return list(alone)
 
 
 @contextlib.contextmanager
@@ -112,7 +107,7 @@ def test_workers_make_the_rows_that_one_process_makes(workers, dataset, tmp_path
 def test_the_real_network_gives_the_same_bits_on_workers(workers, dataset, tmp_path, precision):
     settings = {
         "recipe": make_recipe(size=32, precision=precision),
-        "backbone": None,
+        "forward": None,
         "views": Views(count=2, augmentation=get_augmentation("mild")),
     }
     here = make(dataset, tmp_path / "here", None, **settings)
@@ -142,7 +137,7 @@ def test_the_list_of_images_is_never_held_whole(workers, dataset, tmp_path):
         nonlocal asked
         for path, digest in zip(dataset.paths, dataset.digests):
             asked += 1
-            yield Task(path, digest)
+            yield ImageViews(path, digest)
 
     for batch in workers.commit_rows(store, tasks(), stand_in):
         furthest = max(furthest, asked - done)
@@ -191,7 +186,7 @@ def test_workers_killed_at_random_cost_nothing(workers, dataset, tmp_path):
         killer.start()
         cache = tmp_path / f"cache{kills}"
         try:
-            made = make(dataset, cache, workers, backbone=Doomed(str(log), seconds=0.15))
+            made = make(dataset, cache, workers, forward=Doomed(str(log), seconds=0.15))
         finally:
             over.set()
             killer.join()
@@ -202,7 +197,7 @@ def test_workers_killed_at_random_cost_nothing(workers, dataset, tmp_path):
 def test_images_that_kill_every_worker_are_one_clear_error(dataset, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster_module, "_DEATHS", 1)
     with Cluster(workers=1) as cluster, pytest.raises(PipelineError, match=r"workers died.*\.png"):
-        make(dataset, tmp_path, cluster, backbone=die)
+        make(dataset, tmp_path, cluster, forward=die)
 
 
 def die(pixels):
@@ -296,7 +291,7 @@ def test_workers_that_come_later_are_looked_at_too(photos, dataset, tmp_path):
     ):
         first = True
 
-        def on_progress(done, total):
+        def rows_made(done, total):
             nonlocal first
             if done and first:
                 first = False
@@ -307,16 +302,16 @@ def test_workers_that_come_later_are_looked_at_too(photos, dataset, tmp_path):
                 dataset,
                 tmp_path / "cache",
                 cluster,
-                backbone=Doomed(str(log), seconds=0.4),
-                on_progress=on_progress,
+                forward=Doomed(str(log), seconds=0.4),
+                listener=Hears(rows_made=rows_made),
             )
     assert 0 < len(FeatureStore(tmp_path / "cache", RECIPE)) < len(dataset)
 
 
 def test_a_worker_that_writes_elsewhere_is_found_out(dataset, tmp_path, monkeypatch):
     elsewhere = (
-        "import pipeline.features.store as s; from pathlib import Path; p = s._publish; "
-        f"s._publish = lambda path, content: p(Path({str(tmp_path)!r}) / path.name, content)"
+        "import pipeline.features.store as s; from pathlib import Path; w = s.write_file; "
+        f"s.write_file = lambda path, *a, **o: w(Path({str(tmp_path)!r}) / path.name, *a, **o)"
     )
     with (
         scheduler() as address,
@@ -347,7 +342,7 @@ def test_a_cluster_that_dies_in_mid_run_is_one_clear_error_and_rows_are_kept(
         process, address = leaving.enter_context(scheduler_of_its_own(tmp_path))
         hand = leaving.enter_context(worker(address, tmp_path))
 
-        def on_progress(done, total):
+        def rows_made(done, total):
             if done:
                 (process if dying == "scheduler" else hand).kill()
 
@@ -357,8 +352,8 @@ def test_a_cluster_that_dies_in_mid_run_is_one_clear_error_and_rows_are_kept(
                 dataset,
                 tmp_path / "cache",
                 cluster,
-                backbone=Doomed(str(log), seconds=0.2),
-                on_progress=on_progress,
+                forward=Doomed(str(log), seconds=0.2),
+                listener=Hears(rows_made=rows_made),
             )
     there = FeatureStore(tmp_path / "cache", RECIPE)
     assert 0 < len(there) < len(dataset)
