@@ -93,7 +93,7 @@ def finetune(
     dropout: Annotated[
         float, typer.Option(help="Dropout in the head; with --head, its own.")
     ] = _DEFAULT.dropout,
-    optimizer: Annotated[Optimizer, typer.Option(help="Optimizer.")] = _DEFAULT.joint.optimizer,
+    optimizer: Annotated[Optimizer, typer.Option(help="Optimiser.")] = _DEFAULT.joint.optimizer,
     schedule: Annotated[
         Schedule,
         typer.Option(

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.backbones.weights import Weights
 from pipeline.errors import PipelineError
 from pipeline.system.files import file_errors, write_file
 
-Weights = list[npt.NDArray[np.float32]]
 Curves = dict[str, list[float]]
 """``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy`` of each complete epoch."""
 
 
 class Checkpoint:
-    """A file with the state of a model and its optimizer after an epoch.
+    """A file with the state of a model and its optimiser after an epoch.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class Checkpoint:
     def save(self, curves: Curves, best: Weights) -> None:
         """Write the state, the learning curves and the weights of the best epoch."""
         arrays: dict[str, Any] = {"curves": np.array(json.dumps(curves))}
-        arrays |= {f"now{i:03}": np.asarray(one) for i, one in enumerate(self._variables)}
+        arrays |= {f"now{i:03}": np.asarray(value) for i, value in enumerate(self._variables)}
         arrays |= {f"best{i:03}": array for i, array in enumerate(best)}
         fix = "check permissions and free space, and start the same training again"
         with file_errors(f"write the checkpoint {self.file}", fix=fix):
@@ -49,7 +49,7 @@ class Checkpoint:
                 write_file(self.file, lambda stream: np.savez(stream, **arrays))
 
     def restore(self) -> tuple[Curves, Weights]:
-        """Set model and optimizer to the saved state, if there is one."""
+        """Set model and optimiser to the saved state, if there is one."""
         if not self.file.exists():
             return {"loss": [], "accuracy": [], "val_loss": [], "val_accuracy": []}, []
         try:

@@ -33,7 +33,7 @@ class Training:
     epochs : int
         The most epochs.
     learning_rate : float
-        Of the optimizer.
+        Of the optimiser.
     optimizer : {"rmsprop", "adam"}
         Keras's, with its defaults. The textbook uses RMSprop.
     schedule : {"constant", "cosine"}

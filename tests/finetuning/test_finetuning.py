@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import hashlib
 import json
 import shutil
@@ -31,6 +32,7 @@ from pipeline.system import tensorflow
 
 SIZE = 64
 RECIPE = make_recipe(size=SIZE, precision="float32")
+SMALL = make_recipe(size=32, precision="float32")
 FROZEN, JOINT = Training(epochs=2, learning_rate=1e-3), Training(epochs=2, learning_rate=1e-4)
 
 
@@ -94,11 +96,13 @@ def kill_after(phase, epoch):
     return Notes(after_epoch)
 
 
-# --- one result, whatever the source ----------------------------------------------------------
+# --- the same result from both sources ---------------------------------------------------------
 
 
-def test_from_images_and_from_cached_rows_come_the_same_curves_and_probabilities(tune):
-    rows, images = (tune(source=source, unfreeze="block4_conv3") for source in ("cache", "images"))
+def test_images_and_cached_rows_give_the_same_curves_and_probabilities(tune):
+    rows, images = (
+        tune(recipe=SMALL, source=source, unfreeze="block4_conv3") for source in ("cache", "images")
+    )
     assert rows.recipe.layer == images.recipe.layer == "block4_conv2"
     [ours], [theirs] = rows.results, images.results
     assert list(ours.history) == ["loss", "accuracy", "val_loss", "val_accuracy"]
@@ -111,8 +115,7 @@ def test_from_images_and_from_cached_rows_come_the_same_curves_and_probabilities
 
 
 def test_augmented_training_from_images_gives_the_same_bits_each_time(tune):
-    recipe = make_recipe(size=32, precision="float32")
-    settings = {"recipe": recipe, "source": "images", "phase": "frozen", "dropout": 0.3}
+    settings = {"recipe": SMALL, "source": "images", "phase": "frozen", "dropout": 0.3}
     views = Views(augmentation=PRESETS["mild"])
     one, same = (tune(**settings, options={"views": views}).results[0] for _ in range(2))
     assert one.history == same.history
@@ -121,7 +124,8 @@ def test_augmented_training_from_images_gives_the_same_bits_each_time(tune):
 
 def test_the_final_training_has_the_validation_images_too_and_is_judged_on_test_alone(tune):
     notes = Notes()
-    settings = {"unfreeze": "block5_conv3", "frozen": dataclasses.replace(FROZEN, patience=1)}
+    frozen = dataclasses.replace(FROZEN, patience=1)
+    settings = {"recipe": SMALL, "unfreeze": "block5_conv3", "frozen": frozen}
     run = tune(**settings, final=True, options={"listener": notes})
     [result] = run.results
     assert notes.epochs == [(phase, epoch) for phase in ("frozen", "finetune") for epoch in (1, 2)]
@@ -145,7 +149,7 @@ def test_the_final_training_has_the_validation_images_too_and_is_judged_on_test_
         ("two", "caffe", "flatten", "bfloat16", 1, 0.03),
     ],
 )
-def test_the_saved_models_say_of_an_image_what_the_run_said_of_it(
+def test_saved_models_predict_what_the_run_predicted(
     tune, data, scaling, pool, precision, views, tolerance
 ):
     """`Model.load` on the files, and the Keras file on pixels, loaded by Keras alone."""
@@ -209,7 +213,7 @@ def test_mistakes_are_mapped_alike_from_rows_and_from_images(tune):
         np.testing.assert_allclose(found[1][path], values, atol=0.02 * np.abs(values).max())
 
 
-def test_what_may_be_wrong_with_the_data_is_told_by_the_base_as_it_was_before_training(
+def test_problems_in_the_data_are_found_with_features_of_the_base_before_training(
     tune, folder, tmp_path
 ):
     shutil.copytree(folder / "two", tmp_path / "photos")
@@ -242,7 +246,7 @@ def test_what_may_be_wrong_with_the_data_is_told_by_the_base_as_it_was_before_tr
         )
 
 
-def test_where_nothing_was_looked_for_the_run_says_so(tune, monkeypatch):
+def test_a_run_says_if_the_data_was_not_searched_for_problems(tune, monkeypatch):
     monkeypatch.setattr(extras, "QUICK", 5)
     run = tune()
     assert run.problems is None
@@ -251,6 +255,7 @@ def test_where_nothing_was_looked_for_the_run_says_so(tune, monkeypatch):
 
 
 def test_a_run_says_which_weights_it_kept_and_when_fine_tuning_did_not_help(tune):
+    tune = functools.partial(tune, recipe=SMALL)
     good = tune()
     losses, best = good.best.history["val_loss"], good.best.best_epoch
     [said] = good.remarks
@@ -352,7 +357,7 @@ def classified(folder):
     return classify(folder / "two", ("dense", "logistic"), **settings)
 
 
-def test_the_frozen_phase_alone_takes_the_rows_that_classify_made(tune, classified, no_work):
+def test_the_frozen_phase_reuses_the_rows_of_classify(tune, classified, no_work):
     run = tune(phase="frozen")
     assert run.recipe.layer == "block5_pool"
     assert run.recipe == classified.recipe
@@ -360,7 +365,7 @@ def test_the_frozen_phase_alone_takes_the_rows_that_classify_made(tune, classifi
     assert run.results[0].phases == ()
 
 
-def test_it_starts_from_the_very_head_that_classify_trained(tune, classified):
+def test_training_starts_from_the_head_that_classify_trained(tune, classified):
     """Before the first step that changes anything, the network says what the head said."""
     head = Model.load(classified.folder / "models" / "dense")
     nothing = Training(epochs=1, learning_rate=1e-30)
@@ -409,19 +414,19 @@ def test_a_head_that_does_not_fit_is_refused_before_the_work(
         ({"pool": "average"}, r"(?s)pool 'average'.*flatten"),
     ],
 )
-def test_settings_that_a_trained_head_does_not_go_with_are_refused(tune, settings, message):
+def test_settings_that_contradict_a_trained_head_are_refused(tune, settings, message):
     with pytest.raises(PipelineError, match=message):
         tune(**settings, options={"head": Model(RECIPE, "dense", ("blue", "red"), DenseHead())})
 
 
-# --- stopped and gone on with -----------------------------------------------------------------
+# --- killed and started again -----------------------------------------------------------------
 
 
 def test_killed_in_either_phase_it_goes_on_to_the_same_bits_and_removes_its_checkpoints(
     tune, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
-    settings = {"unfreeze": "block5_conv3", "dropout": 0.3}
+    settings = {"recipe": SMALL, "unfreeze": "block5_conv3", "dropout": 0.3}
     undisturbed = tune(**settings)
     assert unfinished(tmp_path) == []
     for listener in (kill_after("frozen", 1), kill_after("finetune", 1)):
@@ -576,7 +581,7 @@ def test_data_without_validation_images_is_refused_before_the_work(tune, folder,
         tune(dataset)
 
 
-def test_a_name_that_is_taken_is_said_before_the_work(tune, tmp_path, no_work):
+def test_a_taken_name_is_an_error_before_the_work(tune, tmp_path, no_work):
     (tmp_path / "runs" / "mine").mkdir(parents=True)
     with pytest.raises(PipelineError, match=r"the run .*mine exists already"):
         tune(options={"name": "mine"})
@@ -607,8 +612,8 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_training(tune, tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(experiment, "write_report", full)
         with pytest.raises(PipelineError, match=r"cannot write the run .*No space left"):
-            tune(phase="frozen")
+            tune(recipe=SMALL, phase="frozen")
     notes = Notes()
-    run = tune(phase="frozen", options={"listener": notes})
+    run = tune(recipe=SMALL, phase="frozen", options={"listener": notes})
     assert notes.epochs == []
     assert len(run.results[0].history["loss"]) == 2
