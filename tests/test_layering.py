@@ -35,8 +35,8 @@ ONLY_IN = {
     "keras": {"system/tensorflow.py", "heads/dense.py"},
     "h5py": {"features/shard.py", "features/exchange.py"},
     "sqlite3": {"data/digests.py"},
-    "PIL": {"data/images.py", "report/sheet.py"},
-    "fsspec": {"data/urls.py"},
+    "PIL": {"data/images.py", "data/levels.py", "report/sheet.py"},
+    "fsspec": {"data/servers.py"},
     "onnx": {"backbones/vgg16.py"},
     "openvino": {"backbones/int8.py"},
     "dask": {"features/cluster.py"},
@@ -223,4 +223,4 @@ def test_importing_all_of_its_names_does_not_import_tensorflow():
 
 def test_the_architecture_page_names_every_wing():
     page = (FOLDER.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"^\| `(\w+)/` \|", page, re.MULTILINE)) == set(WINGS)
+    assert set(WINGS) <= set(re.findall(r"^\| `(\w+)/` \|", page, re.MULTILINE))

@@ -29,7 +29,7 @@ class DuplicateThresholds:
     image. Where all images are similar, the first rule is the stricter; where they are not, the
     second finds copies that were changed more.
 
-    The values were chosen on the demo (VGG16's last pooling layer at 150 pixels, bfloat16) with
+    The values were chosen on the demo (the default features, in bfloat16) with
     copies of 250 of its photographs, added one at a time. Photographs of different solar cells have
     a similarity of 0.917 to their nearest (median; 99th percentile 0.989; maximum 0.993). Copies
     have a similarity (1st percentile, median) of 0.998, 0.999 as JPEG of quality 95; 0.991, 0.998
