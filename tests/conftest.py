@@ -14,11 +14,15 @@ from PIL import Image
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import make_recipe
 from pipeline.classification import experiment, extras, in_memory
+from pipeline.data.augmentation import get_augmentation
 from pipeline.data.dataset import Dataset
+from pipeline.data.loading import load_dataset
 from pipeline.data.targets import Targets
 from pipeline.evaluation.protocol import Protocol
-from pipeline.features.extractor import Extractor
+from pipeline.features import computing
+from pipeline.features.extractor import Extractor, extract
 from pipeline.features.store import FeatureStore
+from pipeline.features.views import Views
 from pipeline.runs.listener import RunListener
 
 # What a shell starts in the background ignores Ctrl-C, and so do its children.
@@ -94,6 +98,53 @@ def paint_classes(folder: Path, count: int = 20, classes=("blue", "red")) -> Pat
 @pytest.fixture
 def photos(tmp_path):
     return paint_classes(tmp_path / "photos")
+
+
+@pytest.fixture
+def dataset(photos):
+    """40 images, of which 25 are to be learned from."""
+    splits = ["train", "test", "train", "validation", "train", "train", "test", "train"]
+    return dataclasses.replace(load_dataset(photos), splits=np.resize(splits, 40))
+
+
+def some_views(count, augmentation="mild", *, everywhere=False):
+    return Views(count=count, augmentation=get_augmentation(augmentation), everywhere=everywhere)
+
+
+def views_store(plan):
+    """The store of the views beyond view 0, of the plan's first augmentation."""
+    return plan.store_of(plan.views[0])
+
+
+@pytest.fixture
+def extractor(tmp_path, recipe, backbone):
+    return Extractor(recipe, cache=tmp_path / "cache", forward=backbone)
+
+
+@pytest.fixture
+def extracted(tmp_path, extractor):
+    """Compute the rows of a data set that are missing."""
+
+    def extract_here(dataset, views=None, *, cache="cache", listener=None, **settings):
+        here = dataclasses.replace(extractor, cache=tmp_path / cache, **settings)
+        return extract(dataset, views=views or Views(), extractor=here, listener=listener)
+
+    return extract_here
+
+
+@pytest.fixture
+def set_batches(monkeypatch, recipe):
+    """Set how many images are computed at once."""
+
+    def set_size(images):
+        monkeypatch.setattr(computing, "PIXELS_PER_BATCH", images * recipe.size**2)
+
+    return set_size
+
+
+@pytest.fixture
+def small_batches(set_batches):
+    set_batches(7)
 
 
 @dataclasses.dataclass(frozen=True)

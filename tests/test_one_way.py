@@ -1,5 +1,6 @@
 """There is one way from image to row: looked up once, read once, computed at most once."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from typer.testing import CliRunner
 from pipeline.classification.experiment import classify
 from pipeline.cli.main import app
 from pipeline.data.augmentation import get_augmentation
-from pipeline.features import computing, shard, store
+from pipeline.features import computing, shard
 from pipeline.features.extractor import Extractor, extract
 from pipeline.features.transformer import FeatureExtractor
 from pipeline.features.views import Views
@@ -28,33 +29,36 @@ def extractor(tmp_path, recipe, backbone, monkeypatch):
 
 
 @pytest.fixture
-def shards_read(monkeypatch):
-    """The shards that were read from disk, in order, and the lengths of what was hashed."""
+def shards_used(monkeypatch):
+    """The shards that were read, and the bytes of those that were hashed, each time."""
     read, hashed = [], []
-    read_bytes, shard_name = Path.read_bytes, store.shard_name
+    read_bytes, sha256 = Path.read_bytes, hashlib.sha256
 
-    def reading(path):
+    def note_reading(path):
         if path.suffix == ".h5":
             read.append(path)
         return read_bytes(path)
 
-    monkeypatch.setattr(Path, "read_bytes", reading)
-    monkeypatch.setattr(
-        store, "shard_name", lambda content: (hashed.append(1), shard_name(content))[1]
-    )
+    def note_hashing(content=b"", **options):
+        if content.startswith(b"\x89HDF"):
+            hashed.append(content)
+        return sha256(content, **options)
+
+    monkeypatch.setattr(Path, "read_bytes", note_reading)
+    monkeypatch.setattr(hashlib, "sha256", note_hashing)
     return read, hashed
 
 
 @pytest.mark.parametrize("views", [[Views()], [MILD], [MILD, STRONG]], ids=["0", "1", "2"])
 def test_one_classify_reads_and_hashes_each_shard_once(
-    photos, extractor, shards_read, tmp_path, views
+    photos, extractor, shards_used, tmp_path, views
 ):
     others = paint_classes(tmp_path / "others", classes=("green", "blue"))
     for folder in (photos, others):  # two data sets share the stores
         extract(folder, views=views, extractor=extractor)
-    read, hashed = shards_read
-    for record in shards_read:
-        record.clear()
+    read, hashed = shards_used
+    read.clear()
+    hashed.clear()
     classify(
         photos,
         ["ridge", "knn"],
@@ -63,7 +67,7 @@ def test_one_classify_reads_and_hashes_each_shard_once(
         runs=tmp_path / "runs",
     )
     assert sorted(read) == sorted((tmp_path / "cache").glob("*/*.h5"))
-    assert len(hashed) == len(read)
+    assert len(hashed) == len(set(hashed)) == len(read)
 
 
 def test_every_command_and_the_transformer_look_up_rows_by_one_plan(

@@ -23,7 +23,7 @@ from pipeline.data.images import decode
 from pipeline.data.views import apply, draw
 from pipeline.errors import ModelError
 from pipeline.features import computing
-from pipeline.features.extractor import Extractor, extract
+from pipeline.features.extractor import extract
 from pipeline.features.views import Views
 from pipeline.heads.registry import HEADS, TRUSTED_TYPES, get_head
 from pipeline.models.files import find_model
@@ -64,11 +64,6 @@ def change_manifest(folder, change, sign=True):
         canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
         manifest["digest"] = hashlib.sha256(canonical.encode()).hexdigest()
     file.write_text(json.dumps(manifest))
-
-
-@pytest.fixture
-def extractor(tmp_path, recipe, backbone):
-    return Extractor(recipe, cache=tmp_path / "cache", forward=backbone)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
