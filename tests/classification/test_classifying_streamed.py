@@ -113,7 +113,7 @@ def test_of_many_small_classes_a_few_are_named(place):
     first, *named = not_looked_for(many)
     assert len(named) == 5
     found = find_class_problems(many.targets.labels, many.splits, many.classes).notes
-    assert f"and {len(found) - 5} more notes like the following." in first
+    assert f"with {len(found) - 5} more notes like the following." in first
     assert tuple(named) == found[:5]
 
 
