@@ -204,7 +204,7 @@ def test_when_a_fit_fails_or_is_interrupted_all_networks_end_with_their_epoch(
 
 def test_the_page_says_what_a_search_chose_by(place):
     run = place.classify(place.data(noise=0.6), ["logistic", "knn"], search=True)
-    assert "log loss in cross-validation; the test" in " ".join(verdict(read_run(run.folder)))
+    assert "lowest log loss in cross-validation" in " ".join(verdict(read_run(run.folder)))
 
 
 # --- cross-validation ---------------------------------------------------------------------
@@ -419,7 +419,7 @@ def test_a_threshold_is_chosen_on_validation_images_and_kept_with_the_model(plac
     came_of_it = f"precision {hits / (hits + alarms):.3f}, recall {hits / (hits + missed):.3f}"
     assert f"logistic: {rule}; on test {came_of_it}" in str(run)
     record = read_run(run.folder)
-    assert f"By logistic's threshold: {rule}; on test {came_of_it}." in verdict(record)
+    assert f"Threshold of logistic: {rule}; on test {came_of_it}." in verdict(record)
     page = html.unescape((run.folder / "report.html").read_text())
     assert f"{rule}; on test {came_of_it}" in page
     # A run that was aimed at recall is not held against guessing the commonest class.
@@ -444,7 +444,9 @@ def test_the_page_says_by_what_protocol_heads_were_judged(place):
         ("positive", "none"),
         ("balanced", "yes"),
     ]
-    assert "thresholds chosen for each fold without it" in " ".join(verdict(read_run(run.folder)))
+    assert "For each fold, the threshold was chosen without it" in " ".join(
+        verdict(read_run(run.folder))
+    )
 
 
 @pytest.mark.parametrize("settings", [{}, {"search": True}, {"cv": 3}])
@@ -490,7 +492,7 @@ def test_of_a_cross_validation_examples_are_mistakes_of_the_folds_thresholds(pla
     best, examples = run.best, run.examples
     assert np.any(best.predicted != best.model.call(best.probabilities))
     np.testing.assert_array_equal(examples.predicted, best.predicted[examples.places])
-    assert "thresholds chosen for each fold" in str(run)
+    assert "For each fold, the threshold was chosen without it" in str(run)
 
 
 def test_an_aim_that_cannot_be_reached_is_said(place):
