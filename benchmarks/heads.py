@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.accuracy import CACHE
 from pipeline import extract, load_dataset, make_recipe
 from pipeline.classification.fitting import try_candidates
-from pipeline.classification.search import Fold, Prepared, out_of_fold
+from pipeline.classification.search import Fold, Prepared, judge_folds
 from pipeline.classification.task import Pair, Task
 from pipeline.classification.variants import ViewedRows
 from pipeline.data.dataset import Dataset
@@ -37,7 +37,7 @@ from pipeline.evaluation.protocol import Protocol
 from pipeline.features.extractor import Extractor
 from pipeline.heads.estimators import CalibrationFolds, Pool
 from pipeline.heads.pooling import POOLS
-from pipeline.heads.registry import HEADS, get_head
+from pipeline.heads.registry import HEADS, Head, get_head
 
 TITLE = "Searching for each head's parameters"
 RECIPE = make_recipe(precision="bfloat16")
@@ -109,7 +109,7 @@ def comparison(rows: np.ndarray, labels: np.ndarray) -> list[str]:
     folds, prepared = folds_of(labels), Prepared(rows)
     totals, kernels = np.zeros(4), np.zeros(4)
     for name in TEXTBOOK:
-        ours, found = timed(search, name, rows, labels, folds, prepared)
+        ours, found = timed(search, HEADS[name], prepared, labels, folds)
         theirs, scores = timed(grid_search, name, rows, labels, folds)
         figures = np.concatenate([ours, theirs])
         totals += figures
@@ -139,7 +139,7 @@ def at_the_minimum(name: str, rows: np.ndarray, labels: np.ndarray, folds: list[
             **{f"{estimator.steps[-1][0]}__{k}": v for k, v in tight.items()}
         )
 
-    ours = out_of_fold(replace(head, build=build), rows, labels, folds, classes=2, jobs=JOBS)
+    ours = search(replace(head, build=build), Prepared(rows), labels, folds)
     theirs = grid_search(name, rows, labels, folds, **tight)
     return float(np.abs(theirs - fold_scores(ours, labels, folds)).max())
 
@@ -157,7 +157,7 @@ def whole(dataset: Dataset, features: np.ndarray) -> list[str]:
             if name == "dense":
                 spent, found = timed(search_dense, dataset, features, folds, pool)
             else:
-                spent, found = timed(search, name, pooled, labels, folds, prepared)
+                spent, found = timed(search, HEADS[name], prepared, labels, folds)
             seconds += spent * (pool == "flatten")
             accuracy, loss, place = judged(found, labels)
             chosen = ", ".join(f"{key} {value:g}" for key, value in HEADS[name].grid[place].items())
@@ -211,11 +211,14 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*command, *where], check=True, capture_output=True, text=True)
 
 
-def search(
-    name: str, rows: np.ndarray, labels: np.ndarray, folds: list[Fold], prepared: Prepared
-) -> np.ndarray:
-    """Search as the pipeline does."""
-    return out_of_fold(HEADS[name], rows, labels, folds, classes=2, prepared=prepared, jobs=JOBS)
+def search(head: Head, rows: Prepared, labels: np.ndarray, folds: list[Fold]) -> np.ndarray:
+    """Search as the pipeline does; give each image's probabilities, for each candidate."""
+    judged = judge_folds(head, rows.rows, labels, folds, classes=2, prepared=rows, jobs=JOBS)
+    found = np.empty((len(judged), len(labels), 2))
+    for of_candidate, of_folds in zip(found, judged):
+        for fold, p in zip(folds, of_folds):
+            of_candidate[fold.judged] = p
+    return found
 
 
 def search_dense(
