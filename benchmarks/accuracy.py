@@ -98,12 +98,12 @@ def measure() -> str:
                 print(f"  {setting.label}, seed {seed} ...", file=sys.stderr)
                 records += run(setting, seed)
     lines = [
-        "The demo at 150 x 150 pixels, where no other size is named, in bfloat16. Test accuracy: mean",
+        "The demo at 150 x 150 pixels, unless another size is named, in bfloat16. Test accuracy: mean",
         "over the seeds, each with splits of its own, and 95 % interval of that mean (Student's t); in",
-        f"brackets that of the first {FEW} seeds, where others have no more.",
-        "Views are of the preset mild, where nothing else is said. CPU-minutes of one seed: rows that",
-        "were there are not in it; making one takes 1/30 CPU-second, at 150 pixels. The commands are",
-        "in benchmarks/accuracy.py; what has no row here has not been measured yet.",
+        f"brackets the mean of the first {FEW} seeds, to compare with settings that have no more.",
+        "Views are of the preset mild, unless another is named. CPU-minutes are of one seed, without rows that",
+        "were stored before; computing a row takes 1/30 CPU-second at 150 pixels. The commands are",
+        "in benchmarks/accuracy.py; settings without a line here have not been measured yet.",
         "",
         "| | head | accuracy on test | seeds | CPU-minutes |",
         "|---|---|---|---|---|",

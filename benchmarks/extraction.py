@@ -1,4 +1,4 @@
-"""Stage one against the recipe, against two other engines, and against its own network alone."""
+"""Stage one against the textbook's way, two other engines, and its own network alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ IMAGES = 256
 ROUNDS = 5
 
 LABELS = {
-    "recipe": "the recipe: Keras loading, `predict` per batch of 20, NumPy",
+    "recipe": "the textbook: Keras loading, `predict` per batch of 20, NumPy",
     "float32": "`pipeline features --precision float32`",
     "bfloat16": "`pipeline features --precision bfloat16`",
     "int8": "`pipeline features --precision int8`, calibrated before",
@@ -31,7 +31,7 @@ def measure() -> str:
     base_wall, base_cpu = (statistics.median(times["recipe"]) for times in (wall, cpu))
     lines = [
         f"{IMAGES} photographs of the demo, {ROUNDS} rounds of all contenders in turn, medians.",
-        "Ratios are to the recipe in the same run: above 1 is faster. A shared machine at times gives",
+        "Ratios are to the textbook in the same run: above 1 is faster. A shared machine at times gives",
         "a process one of its two cores; CPU time is less disturbed by that than wall time.",
         "",
         "| | images/s | ratio | images per CPU-second | ratio |",

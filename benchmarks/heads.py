@@ -39,7 +39,7 @@ from pipeline.heads.estimators import CalibrationFolds, Pool
 from pipeline.heads.pooling import POOLS
 from pipeline.heads.registry import HEADS, Head, get_head
 
-TITLE = "Searching for each head's parameters"
+TITLE = "Searching for parameters, against `GridSearchCV`"
 RECIPE = make_recipe(precision="bfloat16")
 FOLDS = 5
 COMPARED = 600  # images: on all of them, the textbook's rbf-svm alone takes most of an hour
@@ -100,8 +100,8 @@ def comparison(rows: np.ndarray, labels: np.ndarray) -> list[str]:
         f"Every candidate of each head's grid on {FOLDS} folds, with calibration inside each fold, on {len(rows):,} of the",
         f"demo's images ({rows.shape[1]:,} values each): `pipeline.classification.search` against `GridSearchCV` of the textbook's",
         f"pipeline on dense float32 rows, each in {JOBS} threads. The largest difference is that of any candidate's mean",
-        "log loss or accuracy on any fold; at the minimum: with both on float64 rows, and solvers that go on until they are",
-        "at it.",
+        "log loss or accuracy on any fold. At the minimum: the same with float64 rows and solvers that run until they have",
+        "converged.",
         "",
         "| head | candidates | CPU s | s | `GridSearchCV`: CPU s | s | CPU, times less | time, times less | largest difference | at the minimum |",
         "|---|---|---|---|---|---|---|---|---|---|",
@@ -123,9 +123,9 @@ def comparison(rows: np.ndarray, labels: np.ndarray) -> list[str]:
         row("all of them", "", totals, " | "),
         "",
         "The first head on inner products pays for these. `lda` is not compared: the textbook's takes a covariance of",
-        "8,192 x 8,192 for each fit, and would take hours. `dense` has nothing to search, and is stopped by the images that it is judged on. The solvers of `logistic`",
-        "and `linear-svm` stop near the minimum, not at it, `RidgeClassifier` computes in float32 on such rows, and `mlp` rounds",
-        "otherwise: hence their differences.",
+        "8,192 x 8,192 for each fit, and would take hours. `dense` has nothing to search. The solvers of `logistic`",
+        "and `linear-svm` stop near the minimum, `RidgeClassifier` computes in float32 on such rows, and `mlp` rounds",
+        "differently; this explains the differences.",
     ]
 
 
@@ -167,19 +167,19 @@ def whole(dataset: Dataset, features: np.ndarray) -> list[str]:
             )
     cpu, wall = by_command()
     return [
-        f"`pipeline classify demo --search`, with all nine heads, fitting what was chosen, problems and the page: {cpu:.0f} CPU s,",
+        f"`pipeline classify demo --search`, with all nine heads, fitting the chosen candidates, problems and the page: {cpu:.0f} CPU s,",
         f"{wall:.0f} s on {os.cpu_count()} cores (the machine's load was {os.getloadavg()[0]:.1f}, this included).",
         "",
         f"On all {len(rows):,} images, without a test split, searching all nine heads takes {seconds[0]:.0f} CPU s, {seconds[1]:.0f} s in {JOBS} threads",
-        f"(`flatten`; the machine's load was {os.getloadavg()[1]:.1f} on {os.cpu_count()} cores, this included). What each reaches out",
-        "of fold, with the candidate of the lowest log loss:",
+        f"(`flatten`; the machine's load was {os.getloadavg()[1]:.1f} on {os.cpu_count()} cores, this included). Out-of-fold figures",
+        "of the candidate with the lowest log loss:",
         "",
         "| head | pooling | accuracy | log loss | parameters | CPU s | s |",
         "|---|---|---|---|---|---|---|",
         *lines,
         "",
         f"The best cached head: `pipeline classify demo --size 300 {' '.join(BEST)} --cv {FOLDS} --repeats {REPEATS}` reaches",
-        f"{best_cached()} on images of the outer folds, the mean and those of the {REPEATS} repeats; gamma, C and the pooling",
+        f"{best_cached()} in nested cross-validation (mean, and each of the {REPEATS} repeats); gamma, C and the pooling",
         "are chosen on inner folds.",
     ]
 

@@ -36,9 +36,9 @@ RECIPE = replace(make_recipe(precision="float32"), shape=(1, 1, CHANNELS))
 def measure() -> str:
     """Write stores with a stand-in for the network, and look at each in processes of their own."""
     lines = [
-        f"Rows from a stand-in for the network, {4 * CHANNELS} bytes each: what is measured is what "
-        "is done for each row or",
-        f"shard, whatever its size. CPU seconds; to plan is to open the store and to look for "
+        f"Rows from a stand-in for the network, {4 * CHANNELS} bytes each: this measures the work "
+        "for each row and",
+        f"shard, whatever its size. CPU seconds; planning opens the store and looks for "
         f"each image. {READ:,} random rows",
         "lie in nearly all shards of a large store, each of which is read and checked whole.",
         "",

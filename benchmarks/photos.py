@@ -65,10 +65,10 @@ def measure() -> str:
             "",
             "The whole stage in float32 keeps "
             f"{share['wall']:.0%} of the network's own rate by wall time, {share['cpu']:.0%} by CPU",
-            f"time. Scaled decoding takes 1/{decoding:.1f} of the CPU time of full decoding; by it the",
+            f"time. Scaled decoding takes 1/{decoding:.1f} of the CPU time of full decoding; with it the",
             f"whole stage in int8 is {gain['wall']:.1f} times as fast by wall time and {gain['cpu']:.1f} times by CPU time;",
             f"at `--size 64`, where decoding dominates, {gain_small['wall']:.1f} and {gain_small['cpu']:.1f} times.",
-            "Its effect at 150 pixels: these differ by",
+            "At 150 pixels, pictures then differ by",
             f"{np.abs(scaled.astype(int) - full).mean():.2f} grey levels on average, features by "
             f"{np.linalg.norm(ours - exact) / np.linalg.norm(exact):.2%} (relative norm).",
         ]

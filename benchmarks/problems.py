@@ -22,7 +22,7 @@ from pipeline.data.images import decode
 from pipeline.features.extractor import Extractor
 from pipeline.heads.registry import get_head
 
-TITLE = "What is wrong with my data: what was planted in the demo, and what was found"
+TITLE = "Problems of the data: errors planted in the demo, and how many are found"
 RECIPE = make_recipe(precision="bfloat16")
 FLIPPED, TOP = 0.03, 0.05
 LABEL_SEEDS, COPY_SEEDS = range(10), range(5)
@@ -59,9 +59,9 @@ def labels_section(dataset: Dataset, rows: np.ndarray) -> list[str]:
     """Flip labels at random, and see how many are high up in the list."""
     lines = [
         f"**Labels.** {FLIPPED:.0%} of the labels flipped at random, {len(LABEL_SEEDS)} seeds: the share of them",
-        f"among the first {TOP:.0%} of the images, ranked by how ill their labels fit (by chance: {TOP:.0%}).",
+        f"among the first {TOP:.0%} of the images, ranked by how badly their labels fit (by chance: {TOP:.0%}).",
         "",
-        "| head | mean | least | most | named likely wrong, of the flipped | of the others | seconds |",
+        "| head | mean | least | most | flipped labels found likely wrong | other labels | seconds |",
         "|---|---|---|---|---|---|---|",
     ]
     for head in ("rbf-svm", "logistic"):
@@ -107,9 +107,9 @@ def copies_section(backbone: Forward, rows: np.ndarray) -> list[str]:
     kinds = planted[0][0]
     lines = [
         f"**Copies.** Of test images into training, {COPIES} of each kind, {len(COPY_SEEDS)} seeds with splits of their",
-        "own; none of the images that the thresholds were set with. Named is what is paired with its original.",
+        "own. The images that the thresholds were set with are left out. Found means paired with the original.",
         "",
-        "| copies | named | of |",
+        "| copies | found | of |",
         "|---|---|---|",
     ]
     for kind in kinds:
@@ -124,7 +124,7 @@ def copies_section(backbone: Forward, rows: np.ndarray) -> list[str]:
     return [
         *lines,
         "",
-        "Of the other images were named, by mistake or since the demo has such pairs itself: "
+        "Of the other images these were found too, by mistake or because the demo has such pairs itself: "
         + ", ".join(alarms)
         + ".",
     ]
@@ -214,8 +214,8 @@ def outliers_section(backbone: Forward, dataset: Dataset, rows: np.ndarray) -> l
     [nearest] = find_neighbours(rows, NEAREST, among=[dataset.targets.labels])
     alone = find_outliers(dataset.targets.labels, nearest)
     return [
-        f"**Outliers.** Of the demo's own images {len(alone)} are named. Strange pictures among the functional",
-        f"cells, {STRANGE} of each kind, are named as follows: "
+        f"**Outliers.** {len(alone)} of the demo's own images are found. Strange pictures among the functional",
+        f"cells, {STRANGE} of each kind, are found as follows: "
         + ", ".join(f"{kind} {count}" for kind, count in named.items())
         + ".",
     ]

@@ -30,7 +30,7 @@ from pipeline.heads.registry import get_head
 from pipeline.runs.listener import RunListener
 from pipeline.runs.run import Result
 
-TITLE = "Training on more than memory holds"
+TITLE = "More rows than memory holds"
 SEEDS = 3
 COUNTS = (10_000, 100_000, 1_000_000)
 IN_MEMORY = 100_000  # rows up to which that is measured too
@@ -96,15 +96,15 @@ def on_many_rows() -> str:
     alone = [
         f"Rows from a stand-in for the network, {4 * CHANNELS} bytes each, a third in each split. "
         "Peak memory of training",
-        "(`pipeline.classification.streaming.heads.fit_streamed`), beyond that of the program with the list of images "
-        "and the index, which were there before;",
+        "(`pipeline.classification.streaming.heads.fit_streamed`), without the program, the list of images "
+        "and the index, which are in the column `before`;",
         f"TensorFlow is in that of `dense`, which has {EPOCHS} epochs here:",
         "",
         f"| rows | all their bytes | before | {' | '.join(STREAMED)} |",
         f"|---|---|---|{'---|' * len(STREAMED)}",
     ]
     whole = [
-        "`classify` of `logistic`, all of it: the list of images, the index, training, figures, "
+        "The whole `classify` with `logistic`: the list of images, the index, training, metrics, "
         "predictions, page and model.",
         "",
         "| rows | peak memory, streamed | in memory | accuracy, streamed | in memory "
