@@ -119,6 +119,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
+    """Read a manifest, and check its digest."""
     path = folder / MANIFEST
     try:
         content = path.read_bytes()

@@ -44,8 +44,8 @@ class Reliability:
     counts : ndarray of int64
         Rows in each bin.
     error : float
-        Mean difference of `predicted` and `observed`, weighted by `counts`: the expected calibration
-        error (M. P. Naeini et al., AAAI 2015).
+        Mean difference of `predicted` and `observed`, weighted by `counts`: the expected
+        calibration error (M. P. Naeini et al., AAAI 2015).
     """
 
     predicted: Floats

@@ -76,7 +76,9 @@ def show_mistakes(record: Record) -> Mapping[str, Any]:
     size = examples.size if examples else 1
 
     def centres(cells: int) -> npt.NDArray[np.float64]:
-        return get_backbone(record.document.recipe["backbone"]).cell_centres(cells, size) / size
+        return (
+            get_backbone(str(record.document.recipe["backbone"])).cell_centres(cells, size) / size
+        )
 
     by_path = {example.path: example for example in examples.images} if examples else {}
     mistakes = []

@@ -15,6 +15,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render(template: str, **context: Any) -> str:
+    """Fill in a template; all text is escaped."""
     return _environment().get_template(template).render(context)
 
 

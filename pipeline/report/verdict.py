@@ -107,7 +107,7 @@ def against(best: Named, runner_up: Named) -> str:
     right = second.right[[places[path] for path in first.paths]]
     counts = disagreement(first.right, right)
     return (
-        f"{beginning} is {noise_verdict(counts.p)} ({counts.only_first:,} images are correct only by "
-        f"{label}, {counts.only_second:,} only by {other_label}; McNemar's exact test, "
-        f"{p_value(counts.p)})."
+        f"{beginning} is {noise_verdict(counts.p)} (only {label} is correct on "
+        f"{counts.only_first:,} images, only {other_label} on {counts.only_second:,}; McNemar's "
+        f"exact test, {p_value(counts.p)})."
     )

@@ -46,6 +46,7 @@ _PACKAGES = (
 
 
 def describe_run(run: Run, seed: int) -> RunDocument:
+    """Make `run.json`."""
     dataset, recipe = run.dataset, run.recipe
     return RunDocument(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -53,10 +54,10 @@ def describe_run(run: Run, seed: int) -> RunDocument:
         seed=seed,
         protocol=run.protocol,
         comparison=run.comparison,
-        unfinished=list(run.unfinished),
+        unfinished=run.unfinished,
         failed=run.failed,
         left_out=run.left_out,
-        remarks=list(run.remarks),
+        remarks=run.remarks,
         dataset=DatasetRecord(
             name=dataset.name,
             classes=dataset.classes,
@@ -83,9 +84,9 @@ def _describe_result(result: Result) -> HeadRecord:
         test=result.test,
         history={name: list(curve) for name, curve in result.history.items()},
         best_epoch=result.best_epoch,
-        unfrozen_after=list(result.phases),
+        unfrozen_after=result.phases,
         threshold=result.model.threshold,
-        fold_accuracies=list(result.fold_accuracies),
+        fold_accuracies=result.fold_accuracies,
     )
 
 
@@ -104,6 +105,7 @@ def _skipped(files: Iterable[Quarantined]) -> list[SkippedFile]:
 
 
 def describe_problems(problems: Problems) -> ProblemsDocument:
+    """Make `problems.json`."""
     data = problems.dataset
 
     def path(place: int) -> str:
@@ -160,6 +162,7 @@ def describe_problems(problems: Problems) -> ProblemsDocument:
 
 
 def describe_examples(examples: ExampleImages) -> ExamplesDocument:
+    """Make `examples.json`."""
     data = examples.dataset
     return ExamplesDocument(
         head=examples.model.head,

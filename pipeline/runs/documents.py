@@ -57,9 +57,9 @@ class HeadRecord(msgspec.Struct, frozen=True, kw_only=True):
     test: Metrics
     history: dict[str, list[float | None]]
     best_epoch: int
-    unfrozen_after: list[int] = []
+    unfrozen_after: tuple[int, ...] = ()
     threshold: Threshold | None = None
-    fold_accuracies: list[float] = []
+    fold_accuracies: tuple[float, ...] = ()
 
     @property
     def chosen_by(self) -> float:
@@ -83,18 +83,18 @@ class RunDocument(Document, frozen=True, kw_only=True):
     seed: int
     protocol: Protocol = Protocol()
     comparison: Comparison | None = None
-    unfinished: list[str] = []
-    failed: dict[str, str] = {}
-    left_out: dict[str, str] = {}
-    remarks: list[str] = []
+    unfinished: tuple[str, ...] = ()
+    failed: dict[str, str] = msgspec.field(default_factory=dict)
+    left_out: dict[str, str] = msgspec.field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
     dataset: DatasetRecord
     recipe: dict[str, Any]
     heads: list[HeadRecord]
-    reference: list[ReferenceRecord] = []
+    reference: tuple[ReferenceRecord, ...] = ()
     versions: dict[str, str]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.recipe.get("backbone"), str):
+        if "backbone" not in self.recipe:
             raise ValueError("the recipe names no backbone")
         k = len(self.dataset.classes)
         tested = [head.test for head in self.heads] + [head.test for head in self.reference]

@@ -146,7 +146,7 @@ class Run:
 
     @property
     def comparison(self) -> Comparison | None:
-        """The best head compared with the runner-up, on the same images; None if it is the only one."""
+        """The best head compared with the runner-up on the same images, if there are two heads."""
         if len(self.results) < 2:
             return None
         first, second = self.ranked[:2]

@@ -38,7 +38,7 @@ def test_what_was_written_is_read(folder):
         [own] = [own for own in fields["heads"] if own["head"] == head.name]
         assert head.test.accuracy == own["test"]["accuracy"]
         assert head.history == HISTORY
-        assert head.unfrozen_after == [3]
+        assert head.unfrozen_after == (3,)
     assert record.problems.summary == document(folder, "problems")["summary"]
     assert record.examples.size == 64
     assert len(record.predictions["dense"].paths) == 60
@@ -116,14 +116,14 @@ def test_other_values_anywhere_are_refused_or_can_be_shown(folder, name):
 
     whole = document(folder, name)
     refused = 0
-    for seed in range(60):
+    for seed in range(30):
         fields = changed(whole, random.Random(seed))
         (folder / f"{name}.json").write_text(json.dumps(fields))
         try:
             write_report(folder)
         except PipelineError:
             refused += 1
-    assert refused > 10
+    assert refused > 5
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -131,7 +131,7 @@ def test_a_flipped_bit_is_refused_or_can_be_shown(folder, name):
     from pipeline.report.page import write_report
 
     whole = (folder / f"{name}.json").read_bytes()
-    for seed in range(60):
+    for seed in range(30):
         chance = random.Random(seed)
         content = bytearray(whole)
         content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)

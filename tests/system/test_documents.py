@@ -18,11 +18,11 @@ from pipeline.system.documents import (
 class Note(Document, frozen=True, kw_only=True):
     schema: int = 3
     text: str
-    numbers: list[float] = []
+    numbers: tuple[float, ...] = ()
 
 
 def test_what_is_written_is_read():
-    note = Note(text="caf\udce9 \n 太", numbers=[1, 2.5])
+    note = Note(text="caf\udce9 \n 太", numbers=(1, 2.5))
     assert read_document(to_json(note), Note) == note
     assert json.loads(to_json(note)) == {"schema": 3, "text": note.text, "numbers": [1, 2.5]}
 
@@ -38,7 +38,7 @@ def test_numbers_that_are_not_finite_are_written_as_null(value):
 
 
 def test_a_missing_field_has_its_default_and_an_unknown_one_is_ignored():
-    assert read_document('{"schema": 1, "text": "a", "later": 3}', Note).numbers == []
+    assert read_document('{"schema": 1, "text": "a", "later": 3}', Note).numbers == ()
 
 
 def test_a_newer_schema_version_is_told_apart():
