@@ -46,6 +46,7 @@ def peaks(traced, photos, cache, recipe):
 
 @pytest.mark.usefixtures("small_steps")
 def test_stage_one_keeps_little_of_each_image(tmp_path, recipe, traced):
+    recipe = dataclasses.replace(recipe, shape=(1, 1, 3))
     for folder, count in (("first", 20), ("few", FEW), ("many", MANY)):
         for number in range(count):
             paint(tmp_path / folder / "ab"[number % 2] / f"{number}.png", (99, 99, 99), number, 4)
