@@ -28,6 +28,7 @@ from pipeline.data.splits import Shares, assign_splits, copies_across_splits
 from pipeline.errors import DataError, ImageError
 from pipeline.features.extractor import Extractor
 
+USUAL = Shares()
 ALL_TO_TRAIN_ON = Shares(validation=0, test=0)
 """For tests that are not about splits."""
 
@@ -65,7 +66,7 @@ def fake_digest(number: int) -> bytes:
     return hashlib.sha256(b"%d" % number).digest()
 
 
-def assign(entries, numbers=None, *, seed=0, shares=Shares()):
+def assign(entries, numbers=None, *, seed=0, shares=USUAL):
     digests = [fake_digest(n) for n in (range(len(entries)) if numbers is None else numbers)]
     return assign_splits(entries, digests, seed, shares)
 

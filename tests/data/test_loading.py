@@ -1,6 +1,5 @@
 """Listing a data set again: what was read is remembered, whatever happened and wherever."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -83,4 +82,4 @@ def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(photos, read
     for _ in range(2):
         assert len(load_dataset(photos, cache=cache)) == 16
     assert len(reads) == 32
-    assert sorted(os.listdir(".")) == ["file", "locked"]
+    assert sorted(path.name for path in Path().iterdir()) == ["file", "locked"]

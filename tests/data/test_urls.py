@@ -116,8 +116,7 @@ def inside(paths, root):
 
 def remember(source, cache):
     """List a data set as the commands do."""
-    dataset = load_dataset(source, cache=cache)
-    return dataset
+    return load_dataset(source, cache=cache)
 
 
 # What a URL is
