@@ -29,7 +29,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.accuracy import CACHE
 from pipeline import extract, load_dataset, make_recipe
 from pipeline.classification.fitting import try_candidates
-from pipeline.classification.search import Fold, Prepared, judge_folds
+from pipeline.classification.search import Fold, LabelledRows, PreparedRows, judge_folds
 from pipeline.classification.task import Pair, Task
 from pipeline.classification.variants import ViewedRows
 from pipeline.data.dataset import Dataset
@@ -106,7 +106,7 @@ def comparison(rows: np.ndarray, labels: np.ndarray) -> list[str]:
         "| head | candidates | CPU s | s | `GridSearchCV`: CPU s | s | CPU, times less | time, times less | largest difference | at the minimum |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
-    folds, prepared = folds_of(labels), Prepared(rows)
+    folds, prepared = folds_of(labels), PreparedRows(rows)
     totals, kernels = np.zeros(4), np.zeros(4)
     for name in TEXTBOOK:
         ours, found = timed(search, HEADS[name], prepared, labels, folds)
@@ -139,7 +139,7 @@ def at_the_minimum(name: str, rows: np.ndarray, labels: np.ndarray, folds: list[
             **{f"{estimator.steps[-1][0]}__{k}": v for k, v in tight.items()}
         )
 
-    ours = search(replace(head, build=build), Prepared(rows), labels, folds)
+    ours = search(replace(head, build=build), PreparedRows(rows), labels, folds)
     theirs = grid_search(name, rows, labels, folds, **tight)
     return float(np.abs(theirs - fold_scores(ours, labels, folds)).max())
 
@@ -152,7 +152,7 @@ def whole(dataset: Dataset, features: np.ndarray) -> list[str]:
     seconds = np.zeros(2)
     for pool in POOLS:
         pooled = Pool(pool, RECIPE.shape).transform(rows)
-        prepared = Prepared(pooled)
+        prepared = PreparedRows(pooled)
         for name in HEADS:
             if name == "dense":
                 spent, found = timed(search_dense, dataset, features, folds, pool)
@@ -211,14 +211,15 @@ def run(*options: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([*command, *where], check=True, capture_output=True, text=True)
 
 
-def search(head: Head, rows: Prepared, labels: np.ndarray, folds: list[Fold]) -> np.ndarray:
-    """Search as the pipeline does; give each image's probabilities, for each candidate."""
-    judged = judge_folds(head, rows.rows, labels, folds, classes=2, prepared=rows, jobs=JOBS)
-    found = np.empty((len(judged), len(labels), 2))
-    for of_candidate, of_folds in zip(found, judged):
-        for fold, p in zip(folds, of_folds):
-            of_candidate[fold.judged] = p
-    return found
+def search(head: Head, rows: PreparedRows, labels: np.ndarray, folds: list[Fold]) -> np.ndarray:
+    """Search as the pipeline does; give each candidate's out-of-fold probabilities."""
+    p = np.full((len(head.grid), len(labels), 2), np.nan)
+    for place, parts in enumerate(
+        judge_folds(head, LabelledRows(rows, labels, 2), folds, jobs=JOBS)
+    ):
+        for fold, part in zip(folds, parts):
+            p[place, fold.judged] = part
+    return p
 
 
 def search_dense(

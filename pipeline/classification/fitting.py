@@ -11,18 +11,16 @@ from typing import Any
 
 import joblib
 import numpy as np
-import numpy.typing as npt
 
-from pipeline.classification.search import judge_folds
-from pipeline.classification.task import Floats, Pair, Task
+from pipeline.classification.arrays import Floats, Labels, Places
+from pipeline.classification.search import LabelledRows, judge_folds
+from pipeline.classification.task import Pair, Task
 from pipeline.classification.variants import ViewedRows
 from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import log_loss
 from pipeline.heads.estimators import Classifier
 from pipeline.heads.registry import Head
 from pipeline.system.machine import free_memory
-
-Places = npt.NDArray[np.int64]
 
 _TIMES_OF_A_NETWORK = 3  # what fitting one takes, by what all rows take
 
@@ -53,7 +51,7 @@ class Candidate:
         """Positions of the images that were judged."""
         return np.flatnonzero(np.isfinite(self.p[:, 0]))
 
-    def log_loss(self, labels: Places) -> float:
+    def log_loss(self, labels: Labels) -> float:
         """Give what candidates are chosen by."""
         places = self.judged
         return log_loss(labels[places], self.p[places])
@@ -84,14 +82,15 @@ def try_candidates(
     for rows in task.variants:
         said = judge_folds(
             head,
-            rows.flat,
-            task.dataset.targets.labels[rows.image],
+            LabelledRows(
+                rows.prepared,
+                task.dataset.targets.labels[rows.image],
+                len(task.dataset.classes),
+                task.groups(rows.image),
+            ),
             [rows.fold(*pair) for pair in itertools.chain(*deals)],
-            classes=len(task.dataset.classes),
-            groups=task.groups(rows.image),
             seed=seed,
             balanced=task.protocol.balanced,
-            prepared=rows.prepared,
             jobs=joblib.cpu_count(),
             spread=task.spread,
         )
@@ -187,14 +186,16 @@ def fit(
     """
     labels, rows = task.dataset.targets.labels, candidate.rows
     learned = rows.to_fit(places)
-    options: dict[str, Any] = {"balanced": True} if task.protocol.balanced else {}
-    groups = task.groups(rows.image[learned])
-    if head.calibrated and groups is not None:
-        options["groups"] = groups
+    parameters = dict(candidate.parameters)
     if head.early_stopping and stop_on is None:
-        epochs = [one.best_epoch_ for one in candidate.fitted]  # type: ignore[attr-defined]
-        options["epochs"] = max(1, round(float(np.mean(epochs))))
-    estimator = head.build(seed, **{**candidate.parameters, **options})
+        epochs = [network.best_epoch_ for network in candidate.fitted]  # type: ignore[attr-defined]
+        parameters["epochs"] = max(1, round(float(np.mean(epochs))))
+    estimator = head.candidate(
+        seed,
+        parameters,
+        balanced=task.protocol.balanced,
+        groups=task.groups(rows.image[learned]),
+    )
     known = labels[rows.image[learned]]
     if stop_on is not None:
         watched = rows.flat[stop_on], labels[stop_on]

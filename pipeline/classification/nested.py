@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.classification.fitting import Candidate, Places, apply, fit, try_candidates
+from pipeline.classification.arrays import Floats, Places
+from pipeline.classification.fitting import Candidate, apply, fit, try_candidates
 from pipeline.classification.results import (
     best_of,
     described,
     model_of,
     threshold_for,
 )
-from pipeline.classification.task import Floats, Pair, Task
+from pipeline.classification.task import Pair, Task
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.threshold import call
 from pipeline.heads.registry import Head

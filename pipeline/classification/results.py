@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.classification.fitting import Candidate, Places
-from pipeline.classification.task import Floats, Setting, Task
+from pipeline.classification.arrays import Floats, Places
+from pipeline.classification.fitting import Candidate
+from pipeline.classification.task import Setting, Task
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.threshold import Threshold, choose_threshold
 from pipeline.features.views import Views

@@ -8,16 +8,16 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.analysis.duplicates import find_duplicates
 from pipeline.analysis.neighbours import Neighbours, Rows
 from pipeline.analysis.problems import QUICK, nearest_rows
 from pipeline.backbones.recipe import Recipe
+from pipeline.classification.arrays import Places
 from pipeline.classification.search import Spread
 from pipeline.classification.variants import ViewedRows
 from pipeline.data.dataset import Dataset
-from pipeline.evaluation.folds import Places, deal_folds, search_folds
+from pipeline.evaluation.folds import deal_folds, search_folds
 from pipeline.evaluation.groups import find_units, join_groups
 from pipeline.evaluation.protocol import Protocol
 
@@ -35,9 +35,6 @@ def find_units_by_rows(dataset: Dataset, rows: Rows, neighbours: Neighbours) -> 
     _, copy, count = np.unique(copies, return_inverse=True, return_counts=True)
     near = np.where(count[copy] <= _MOST_COPIES, copies, alone)
     return join_groups(find_units(dataset), near)
-
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

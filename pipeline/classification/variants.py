@@ -8,12 +8,11 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.classification.search import Fold, Prepared
+from pipeline.classification.arrays import Floats, Places
+from pipeline.classification.search import Fold, PreparedRows
 from pipeline.features.extractor import Extraction
 from pipeline.features.views import Views
 from pipeline.heads.estimators import Classifier
-
-Places = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,9 @@ class ViewedRows:
         return cls(views, rows[:count], rows.reshape(len(image), -1), image)
 
     @cached_property
-    def prepared(self) -> Prepared:
+    def prepared(self) -> PreparedRows:
         """What all fits on these rows share."""
-        return Prepared(self.flat)
+        return PreparedRows(self.flat)
 
     def to_fit(self, places: Places) -> Places:
         """Give the positions of all rows of some images."""
@@ -84,7 +83,7 @@ class ViewedRows:
         """Turn positions of images into positions of rows."""
         return Fold(self.to_fit(fitted), self.to_judge(judged))
 
-    def of_images(self, p: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    def of_images(self, p: Floats) -> Floats:
         """Average what was said of rows over the views that images are judged by.
 
         Parameters
@@ -96,13 +95,13 @@ class ViewedRows:
         -------
         ndarray of float64, shape (n, k)
         """
-        mean: npt.NDArray[np.float64] = p.reshape(self._judged_by, -1, p.shape[-1]).mean(axis=0)
+        mean: Floats = p.reshape(self._judged_by, -1, p.shape[-1]).mean(axis=0)
         return mean
 
-    def probabilities(self, estimator: Classifier, places: Places) -> npt.NDArray[np.float64]:
+    def probabilities(self, estimator: Classifier, places: Places) -> Floats:
         """Apply a head to images, shape (len(places), k)."""
         views = self.to_judge(places).reshape(-1, len(places))
-        mean: npt.NDArray[np.float64] = np.mean(
+        mean: Floats = np.mean(
             [self.prepared.predict_proba(estimator, view) for view in views],
             axis=0,
             dtype=np.float64,

@@ -15,39 +15,22 @@ _EXAMPLE = "module:factory, such as sklearn.ensemble:ExtraTreesClassifier"
 
 
 def make_classifier(name: str, seed: int, *, balanced: bool) -> Any:
-    """Import a factory, call it without arguments, and make sure that it gave a classifier.
+    """Call the factory ``module:factory``; check that it returns a scikit-learn classifier.
 
-    Parameters
-    ----------
-    name : str
-        ``module:factory``.
-    seed : int
-        Becomes its ``random_state``, if it has one.
-    balanced : bool
-        Whether classes are to count the same, by weights for its ``fit``.
-
-    Returns
-    -------
-    estimator
-        Unfitted. With ``predict_proba``, or else with ``decision_function``.
-
-    Raises
-    ------
-    PipelineError
-        There is no such module or factory, it raises, what it gives is no classifier of
-        scikit-learn's kind, or is to be balanced and cannot be.
+    Its ``random_state``, if it has one, is set to the seed. Balanced, its ``fit`` gets weights.
+    The classifier is unfitted, and has ``predict_proba`` or at least ``decision_function``.
     """
     made = _call(name)
     if isinstance(made, type) or not (hasattr(made, "__sklearn_tags__") and is_classifier(made)):
         raise PipelineError(
-            f"The head {name} gave {_kind(made)}, which is no classifier.",
-            expected="an unfitted classifier with scikit-learn's interface.",
+            f"the head {name} is {_kind(made)}, not a classifier.",
+            expected="an unfitted classifier with scikit-learn's interface",
         )
     if not (hasattr(made, "predict_proba") or hasattr(made, "decision_function")):
         raise PipelineError(
-            f"The head {name} gave {_kind(made)}, which has neither probabilities nor scores.",
-            expected="a classifier with predict_proba or decision_function.",
-            fix="set the option that makes it give them, in a factory of your own.",
+            f"the head {name} is {_kind(made)}, which has neither probabilities nor scores.",
+            expected="a classifier with predict_proba or decision_function",
+            fix="write a factory of your own that sets the option for it",
         )
     parameters = made.get_params()
     if "random_state" in parameters:
@@ -57,9 +40,9 @@ def make_classifier(name: str, seed: int, *, balanced: bool) -> Any:
     if "sample_weight" in inspect.signature(made.fit).parameters:
         return Balanced(made) if hasattr(made, "predict_proba") else made
     raise PipelineError(
-        f"The head {name} cannot be balanced: {_kind(made)} takes no sample_weight.",
-        expected="a classifier whose fit takes sample_weight.",
-        fix="leave --balanced away, or balance in a factory of your own.",
+        f"the head {name} cannot be balanced: {_kind(made)} takes no sample_weight.",
+        expected="a classifier whose fit takes sample_weight",
+        fix="leave out --balanced, or balance in a factory of your own",
     )
 
 
@@ -71,17 +54,17 @@ def _call(name: str) -> Any:
             factory = getattr(factory, attribute)
     except Exception as error:  # a module's own code can raise anything
         raise PipelineError(
-            f"The head {name} cannot be imported: {type(error).__name__}: {error}",
+            f"the head {name} cannot be imported: {type(error).__name__}: {error}",
             expected=_EXAMPLE,
-            fix="check the spelling; install the module, or put its folder into PYTHONPATH.",
+            fix="check the spelling; install the module, or put its folder into PYTHONPATH",
         ) from error
     try:
         return factory()
     except Exception as error:
         raise PipelineError(
-            f"The head {name} cannot be made: {type(error).__name__}: {error}",
-            expected="a factory that can be called without arguments.",
-            fix="give it in a function of your own, with the arguments that it needs.",
+            f"the factory of the head {name} fails: {type(error).__name__}: {error}",
+            expected="a factory that can be called without arguments",
+            fix="write a function of your own that calls it with the arguments that it needs",
         ) from error
 
 

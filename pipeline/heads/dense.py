@@ -1,5 +1,5 @@
 # ruff: noqa: N803 -- X is what scikit-learn calls a matrix of rows
-"""The recipe's densely connected network as a scikit-learn estimator."""
+"""The textbook's densely connected network as a scikit-learn estimator."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pipeline.errors import PipelineError
-from pipeline.heads.estimators import Pool, at_least_two_classes
+from pipeline.heads.estimators import Pool, require_two_classes
 from pipeline.heads.pooling import Pooling
 from pipeline.system import tensorflow
 
 if TYPE_CHECKING:
     import keras
 
-
-Seen = Callable[[int, int, Mapping[str, float]], None]
-"""Called after each epoch with its number (from 1), the most there can be, and its figures."""
+OnEpoch = Callable[[int, int, Mapping[str, float]], None]
+"""Called after each epoch with its number (from 1), the most epochs, and its figures."""
 
 
 def build_dense(
     n_features: int, n_classes: int, *, units: int = 256, dropout: float = 0.5, seed: int = 0
 ) -> keras.Sequential:
-    """Build the recipe's densely connected classifier, with fresh weights and not compiled.
+    """Build the textbook's densely connected classifier, with fresh weights and not compiled.
 
     Dense ``units`` relu, dropout, then one sigmoid unit for two classes or a softmax of
     ``n_classes``. With 8,192 features and two classes it has 2,097,665 parameters.
@@ -41,7 +40,7 @@ def build_dense(
     n_classes : int
         Number of classes, 2 or more.
     units, dropout : int and float
-        Size of the hidden layer, and the share of it left out at each training step.
+        Size of the hidden layer, and the share of it dropped at each training step.
     seed : int
         Decides the weights and the dropout. No global random state is read or changed.
 
@@ -86,13 +85,13 @@ def as_probabilities(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
-    """The recipe's densely connected classifier (see `build_dense`) as a scikit-learn estimator.
+    """The textbook's densely connected classifier (see `build_dense`) as a scikit-learn estimator.
 
     Trained by RMSprop on the cross-entropy. With validation rows, training ends when their loss
     has not fallen for ``patience`` epochs, and the weights of the best epoch are kept.
 
-    ``keras.wrappers.SKLearnClassifier`` gives no probabilities, so this is our own. To restore a
-    fitted one, set ``classes_``, ``n_features_in_`` and ``model_``.
+    (``keras.wrappers.SKLearnClassifier`` has no ``predict_proba``.) To restore a fitted head, set
+    ``classes_``, ``n_features_in_`` and ``model_``.
 
     Parameters
     ----------
@@ -101,9 +100,9 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     batch_size : int, default 64
         Rows a step.
     learning_rate : float, default 6.4e-5
-        Of RMSprop. Chollet has 2e-5 for 20 rows, as for ``epochs``, ``units`` and ``dropout``; the
-        rate for a row is the same (P. Goyal et al., *Accurate, large minibatch SGD*, 2017). On the
-        demo this takes half the time, and gives no worse a loss.
+        Of RMSprop. Chollet has 2e-5 for steps of 20 rows, and the same ``epochs``, ``units`` and
+        ``dropout``; the rate per row is the same (P. Goyal et al., *Accurate, large minibatch
+        SGD*, 2017). On the demo this takes half the time, at no worse a loss.
     units, dropout : int and float, default 256 and 0.5
         See `build_dense`.
     patience : int, default 5
@@ -111,7 +110,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     random_state : int, default 0
         Decides weights, dropout and order of rows; no global random state is read or changed.
     balanced : bool, default False
-        Whether classes are to count the same in the loss, however many rows they have.
+        Whether all classes count the same in the loss, however many rows they have.
     pool, shape : str and tuple of int, default "flatten"
         As for `pipeline.heads.estimators.Pool`: what is done to rows first.
 
@@ -125,8 +124,8 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         ``loss`` and ``accuracy`` per epoch, and ``val_loss`` and ``val_accuracy`` where there were
         validation rows.
     best_epoch_ : int
-        The epoch, from 1, whose weights were kept: how many to train for when refitting on more
-        rows without validation.
+        The epoch, from 1, whose weights were kept: the number of epochs for a fit on more rows
+        without validation.
     """
 
     def __init__(
@@ -159,28 +158,14 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         X: ArrayLike,
         y: ArrayLike,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
-        on_epoch: Seen | None = None,
+        on_epoch: OnEpoch | None = None,
     ) -> Self:
-        """Learn from rows ``X`` of shape (n, d) and their labels ``y`` of shape (n,).
+        """Fit to rows ``X`` of shape (n, d) and their labels ``y`` of shape (n,).
 
-        Parameters
-        ----------
-        X, y : array-like of shape (n, d) and (n,)
-            Training rows and labels.
-        validation_data : tuple of array-like, optional
-            Rows and labels on which to decide when to stop.
-        on_epoch : callable, optional
-            Called as ``on_epoch(epoch, epochs, figures)`` after each epoch.
-
-        Raises
-        ------
-        PipelineError
-            If the loss becomes NaN or infinite, or a validation row is of no training class.
-        ValueError
-            If there are fewer than two classes, or ``X`` or ``y`` is malformed.
+        Training stops early by the loss on ``validation_data``, rows and labels, if given.
         """
         rows, labels = validate_data(self, X, y, dtype=np.float32)
-        at_least_two_classes(labels)
+        require_two_classes(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)
         pool = Pool(self.pool, self.shape)
         rows = pool.transform(rows)
@@ -190,10 +175,10 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             held_out = (pool.transform(unseen), *self._codes_and_weights(self._codes(truth)))
 
         _, keras = tensorflow.load()
-        # An epoch is one call into TensorFlow: two and a half times as fast as a call a step.
+        # One call into TensorFlow an epoch is 2.5 times as fast as one a step.
         steps = math.ceil(len(rows) / self.batch_size)
         self.model_ = self.build(rows.shape[1], len(self.classes_), steps_at_once=steps)
-        callbacks: list[Any] = [_watch(self.epochs, on_epoch)]
+        callbacks: list[Any] = [_epoch_callback(self.epochs, on_epoch)]
         if held_out is not None:
             callbacks.append(
                 keras.callbacks.EarlyStopping(
@@ -201,7 +186,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 )
             )
         history = self.model_.fit(
-            _shuffled_batches(
+            shuffled_batches(
                 rows,
                 *self._codes_and_weights(codes),
                 batch_size=self.batch_size,
@@ -222,31 +207,27 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float32]:
-        """Give the probability of each class for each row, shape (n, k), from 0 to 1."""
+        """Return the probability of each class for each row, shape (n, k)."""
         check_is_fitted(self, "model_")
         rows = validate_data(self, X, dtype=np.float32, reset=False)
         rows = Pool(self.pool, self.shape).transform(rows)
-        # Calling the network instead of its `predict` saves tracing a function for each model.
+        # Calling the network, not its `predict`, saves tracing a function for each model.
         parts = [rows[i : i + 1024] for i in range(0, len(rows), 1024)]
         return as_probabilities(
             np.concatenate([np.asarray(self.model_(part, training=False)) for part in parts])
         )
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Give the likeliest class of each row, shape (n,)."""
+        """Return the likeliest class of each row, shape (n,)."""
         proba = self.predict_proba(X)
         labels: NDArray[Any] = self.classes_[proba.argmax(axis=1)]
         return labels
 
     def build(self, n_features: int, n_classes: int, *, steps_at_once: int) -> keras.Sequential:
-        """Build the network with fresh weights, compiled as it is trained.
+        """Build the network with fresh weights, compiled for training.
 
-        Parameters
-        ----------
-        n_features, n_classes : int
-            As for `build_dense`; the features are those after pooling.
-        steps_at_once : int
-            Of training, in one call into TensorFlow.
+        `n_features` counts the values of a pooled row; `steps_at_once` is the number of training
+        steps in one call into TensorFlow.
         """
         _, keras = tensorflow.load()
         network = build_dense(
@@ -257,16 +238,16 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             loss=f"{'binary' if n_classes == 2 else 'sparse_categorical'}_crossentropy",
             metrics=["accuracy"],
             steps_per_execution=steps_at_once,
-            jit_compile=False,  # XLA would gain a fifth, and cost that in compile time
+            jit_compile=False,  # XLA saves a fifth, and takes as long to compile
         )
         return network
 
     def _seeds(self) -> list[int]:
-        """Give that of the network and that of the order of rows."""
+        """Return the seeds of the network and of the order of rows."""
         return [int(s) for s in np.random.SeedSequence(self.random_state).generate_state(2)]
 
     def width(self, n_features: int) -> int:
-        """Tell how many values the network sees of rows with so many."""
+        """Return the number of values of a pooled row."""
         return n_features if self.shape is None or self.pool == "flatten" else self.shape[-1]
 
     def _codes_and_weights(self, codes: NDArray[np.intp]) -> tuple[NDArray[Any], ...]:
@@ -278,36 +259,30 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         unknown = np.setdiff1d(labels, self.classes_)
         if len(unknown):
             raise PipelineError(
-                f"Validation rows are of classes that no training row has: {unknown.tolist()}.",
-                expected=f"labels among {self.classes_.tolist()}.",
-                fix="put images of every class into the training part.",
+                f"validation rows are of classes that no training row has: {unknown.tolist()}.",
+                expected=f"labels among {self.classes_.tolist()}",
+                fix="put images of every class into the training split",
             )
         return np.searchsorted(self.classes_, labels)
 
 
 def require_finite(epoch: int, *losses: float) -> None:
-    """Refuse an epoch's losses, on training and validation rows, if any is no number or infinite.
-
-    Raises
-    ------
-    PipelineError
-        One is.
-    """
+    """Raise PipelineError if a loss of an epoch, on training or validation rows, is not finite."""
     for loss in losses:
         if not math.isfinite(loss):
             raise PipelineError(
-                f"The dense head's loss was {loss} in epoch {epoch}.",
-                expected="a finite loss.",
-                fix="lower the learning rate; check the features for very large values.",
+                f"the loss of the head dense was {loss} in epoch {epoch}.",
+                expected="a finite loss",
+                fix="lower the learning rate; check the features for very large values",
             )
 
 
-def _shuffled_batches(
+def shuffled_batches(
     rows: NDArray[np.float32], *targets: NDArray[Any], batch_size: int, epochs: int, seed: int
 ) -> Any:
-    """Give all epochs' batches as one ``tf.data.Dataset``, each epoch in an order of its own.
+    """Return all epochs' batches as one ``tf.data.Dataset``, each epoch in a new order.
 
-    Keras's own shuffling takes its order from TensorFlow's global seed.
+    Keras's own shuffling would depend on TensorFlow's global seed.
     """
     tf, _ = tensorflow.load()
     rng = np.random.default_rng(seed)
@@ -321,8 +296,8 @@ def _shuffled_batches(
     )
 
 
-def _watch(epochs: int, on_epoch: Seen | None) -> Any:
-    """Make the Keras callback that reports epochs and stops at a loss that is not finite."""
+def _epoch_callback(epochs: int, on_epoch: OnEpoch | None) -> Any:
+    """Return a Keras callback that reports epochs and stops at a loss that is not finite."""
     _, keras = tensorflow.load()
 
     def epoch_end(epoch: int, logs: Mapping[str, float]) -> None:

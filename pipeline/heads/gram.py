@@ -1,10 +1,12 @@
 # ruff: noqa: N803 -- the arguments and their names are scikit-learn's
-"""Classifiers that need of the rows no more than their inner products.
+"""Classifiers that need only the inner products of rows.
 
-These are computed once, by BLAS; every fit, with whatever parameters, on whatever fold, and every
-fit that calibrates its probabilities, works on slices of that one matrix. With n rows of d values
-the product costs ``n * n * d`` and the fits at most ``n ** 3`` each, where n is mostly a fraction
-of d. Nothing is approximated.
+The products are computed once, by BLAS; the fits of all parameters, folds and calibrations use
+slices of that one matrix. With n rows of d values the products cost ``n * n * d`` operations and
+a fit at most ``n ** 3``, and n is usually much smaller than d. Nothing is approximated.
+
+Models of version 0.1.0 on disk name `Votes`, `DualRidge` and `DualDiscriminant` in this module, so
+they must stay importable from here.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from sklearn.svm import SVC
 
+from pipeline.heads.estimators import Groups
 from pipeline.heads.machines import SAME, DualDiscriminant, DualRidge, Matrix, Votes
 from pipeline.heads.products import GramClassifier
 
@@ -28,10 +31,10 @@ def _squared_distances(products: Matrix, squares: Matrix, others: Matrix) -> Mat
 
 
 class RbfSVM(GramClassifier):
-    """A support vector machine with the kernel ``exp(-gamma |a - b|^2)``, with probabilities.
+    """Support vector machine with the kernel ``exp(-gamma |a - b|^2)``, calibrated.
 
-    The same machine as ``CalibratedClassifierCV(SVC(gamma=gamma, C=C), ensemble=False)``, for which
-    libsvm would compute the kernel value by value, again in each fold.
+    Equals ``CalibratedClassifierCV(SVC(gamma=gamma, C=C), ensemble=False)``, which would compute
+    the kernel value by value, again in each fold.
 
     Parameters
     ----------
@@ -45,7 +48,7 @@ class RbfSVM(GramClassifier):
     groups : ndarray of int64, shape (n,), optional
         As for `CalibrationFolds`.
     balanced : bool, default False
-        Whether classes are to count the same, as in `pipeline.heads.estimators.Balanced`.
+        Whether all classes count the same, as in `pipeline.heads.estimators.Balanced`.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class RbfSVM(GramClassifier):
         C: float = 3.0,
         gamma: float = 2.0,
         random_state: int = 0,
-        groups: NDArray[np.int64] | None = None,
+        groups: Groups | None = None,
         balanced: bool = False,
     ) -> None:
         self.C = C
@@ -77,21 +80,21 @@ class RbfSVM(GramClassifier):
 
 
 class NearestNeighbours(GramClassifier):
-    """The k nearest neighbours by Euclidean distance, the nearer the weightier, calibrated.
+    """k nearest neighbours, weighted by the inverse of their Euclidean distance, calibrated.
 
     Parameters
     ----------
     n_neighbors : int, default 20
-        How many, or all rows where there are fewer.
+        Number of neighbours; all rows if there are fewer.
     random_state, groups, balanced
-        As for `RbfSVM`. Balanced are the calibrated probabilities; the votes are not.
+        As for `RbfSVM`; balancing acts on the calibration, not on the votes.
     """
 
     def __init__(
         self,
         n_neighbors: int = 20,
         random_state: int = 0,
-        groups: NDArray[np.int64] | None = None,
+        groups: Groups | None = None,
         balanced: bool = False,
     ) -> None:
         self.n_neighbors = n_neighbors
@@ -108,10 +111,10 @@ class NearestNeighbours(GramClassifier):
 
 
 class Ridge(GramClassifier):
-    """Ridge regression on the classes, -1 or 1, with probabilities.
+    """Ridge regression on the classes, -1 or 1, calibrated.
 
-    The same as ``CalibratedClassifierCV(RidgeClassifier(alpha=alpha), ensemble=False)``, by one
-    system of n equations in place of d.
+    Equals ``CalibratedClassifierCV(RidgeClassifier(alpha=alpha), ensemble=False)``, but solves n
+    equations instead of d.
 
     Parameters
     ----------
@@ -125,7 +128,7 @@ class Ridge(GramClassifier):
         self,
         alpha: float = 0.3,
         random_state: int = 0,
-        groups: NDArray[np.int64] | None = None,
+        groups: Groups | None = None,
         balanced: bool = False,
     ) -> None:
         self.alpha = alpha
@@ -142,27 +145,27 @@ class Ridge(GramClassifier):
 
 
 class DiscriminantAnalysis(GramClassifier):
-    """Linear discriminant analysis with a shrunk covariance, with calibrated probabilities.
+    """Linear discriminant analysis with a shrunk covariance, calibrated.
 
-    The same discriminants as ``LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)``,
-    whose covariance is a d x d matrix: 8,192 x 8,192 values, estimated from fewer rows. Its own
-    probabilities are far too sure there, hence the calibration.
+    The discriminants equal those of ``LinearDiscriminantAnalysis(solver="lsqr",
+    shrinkage=shrinkage)``, which estimates a d x d covariance (8,192 x 8,192) from fewer rows; its
+    own probabilities would be much too confident, hence the calibration.
 
     Parameters
     ----------
     shrinkage : float, default 0.8
-        Between 0 and 1, both excluded: how much of the covariance is replaced by its mean
-        eigenvalue in all directions (O. Ledoit, M. Wolf, *A well-conditioned estimator for
+        Above 0 and below 1: the share of the covariance that is replaced by its mean eigenvalue
+        in all directions (O. Ledoit, M. Wolf, *A well-conditioned estimator for
         large-dimensional covariance matrices*, Journal of Multivariate Analysis 88, 2004).
     random_state, groups, balanced
-        As for `RbfSVM`. Balanced, classes have equal priors.
+        As for `RbfSVM`; balanced, classes have equal priors.
     """
 
     def __init__(
         self,
         shrinkage: float = 0.8,
         random_state: int = 0,
-        groups: NDArray[np.int64] | None = None,
+        groups: Groups | None = None,
         balanced: bool = False,
     ) -> None:
         self.shrinkage = shrinkage
@@ -179,7 +182,7 @@ class DiscriminantAnalysis(GramClassifier):
 
 
 def _keep_weights(classifier: GramClassifier, rows: NDArray[Any]) -> None:
-    """Keep a linear machine's weights in place of the rows: a row of d values for each score."""
+    """Keep a linear machine's weights (a row of d values for each score) instead of the rows."""
     machine = classifier._fitted
     classifier.kept_ = machine.dual_.T @ rows
     machine.dual_ = np.eye(len(classifier.kept_))

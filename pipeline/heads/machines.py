@@ -1,5 +1,5 @@
 # ruff: noqa: N803 -- the arguments and their names are scikit-learn's
-"""Classifiers that take kernel matrices."""
+"""Classifiers on kernel matrices, without calibration."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.utils.validation import check_is_fitted
 
 Matrix = NDArray[np.float64]
-SAME = 1e-12  # of squared lengths; what is left of the distance of a row from itself is rounding
+SAME = 1e-12  # of squared lengths: smaller squared distances are rounding, of equal rows
 
 
 class Votes(KNeighborsClassifier):  # type: ignore[misc]
-    """k nearest neighbours; all rows where there are fewer than ``n_neighbors``.
+    """k nearest neighbours, or all rows if there are fewer than ``n_neighbors``.
 
-    scikit-learn's own refuses to predict then, so that one grid could not serve small data sets.
+    scikit-learn raises an error then, so that one grid would not serve small data sets.
     """
 
     def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: object = None) -> Self:
-        """Remember the rows. Weights count in the calibration, where votes become probabilities."""
+        """Remember the rows; weights only matter to the calibration that follows."""
         del sample_weight
         fitted: Self = super().fit(X, y)
         return fitted
@@ -32,7 +32,7 @@ class Votes(KNeighborsClassifier):  # type: ignore[misc]
     def kneighbors(
         self, X: Any = None, n_neighbors: int | None = None, return_distance: bool = True
     ) -> Any:
-        """Find the nearest rows, as ``KNeighborsClassifier.kneighbors`` does."""
+        """Return the nearest rows, as ``KNeighborsClassifier.kneighbors`` does."""
         check_is_fitted(self)
         rows = self.n_samples_fit_ - (X is None)
         wanted = self.n_neighbors if n_neighbors is None else n_neighbors
@@ -40,7 +40,7 @@ class Votes(KNeighborsClassifier):  # type: ignore[misc]
 
 
 class _Dual(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
-    """A linear classifier whose weights are sums of rows: ``dual_`` says how much of each."""
+    """A linear classifier whose weights are sums of rows, with the coefficients ``dual_``."""
 
     dual_: Matrix
     intercept_: Matrix
@@ -51,7 +51,7 @@ class _Dual(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return tags
 
     def fit(self, X: Matrix, y: NDArray[Any], sample_weight: Matrix | None = None) -> Self:
-        """Learn from inner products (n, n) and labels (n,)."""
+        """Fit to inner products (n, n) and labels (n,)."""
         self.classes_, codes = np.unique(y, return_inverse=True)
         self._solve(X, codes, np.ones(len(X)) if sample_weight is None else sample_weight)
         if len(self.classes_) == 2:  # one score, for the second class
@@ -64,12 +64,12 @@ class _Dual(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Set `dual_` of shape (n, k) and `intercept_` of shape (k,)."""
 
     def decision_function(self, X: Matrix) -> Matrix:
-        """Give scores (m, k) of inner products (m, n); for two classes (m,)."""
+        """Return scores (m, k), or (m,) for two classes, given inner products (m, n)."""
         scores: Matrix = X @ self.dual_ + self.intercept_
         return scores.ravel() if len(self.classes_) == 2 else scores
 
     def predict(self, X: Matrix) -> NDArray[Any]:
-        """Give the likeliest class of each row, shape (m,)."""
+        """Return the likeliest class of each row, shape (m,)."""
         scores = self.decision_function(X)
         codes = scores > 0 if len(self.classes_) == 2 else scores.argmax(axis=1)
         labels: NDArray[Any] = self.classes_[codes.astype(np.intp)]
@@ -77,7 +77,7 @@ class _Dual(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
 
 class DualRidge(_Dual):
-    """`Ridge` on inner products.
+    """Ridge regression on inner products.
 
     The minimum of ``sum_i w_i (t_i - x_i v - b)^2 + alpha |v|^2`` has ``v = X' a`` with
     ``(X X' + alpha / w) a = t - b`` and ``sum(a) = 0`` (C. Saunders et al., *Ridge regression
@@ -98,7 +98,7 @@ class DualRidge(_Dual):
 
 
 class DualDiscriminant(_Dual):
-    """`DiscriminantAnalysis` on inner products of rows of ``n_features`` values.
+    """Linear discriminant analysis on inner products of rows of ``n_features`` values.
 
     With the classes' means ``M = T' X`` and the rows less their class's mean, weighted, ``B``, the
     covariance is ``(1 - s) (B' B + a I)``, ``a = s / (1 - s) * trace(B' B) / d``; its inverse
@@ -115,18 +115,18 @@ class DualDiscriminant(_Dual):
         to_mean = member / member.sum(axis=0)  # T
         roots = np.sqrt(weights / weights.sum())[:, None]
 
-        def centred(of_rows: Matrix) -> Matrix:
-            deviations: Matrix = roots * (of_rows - (to_mean.T @ of_rows)[codes])
+        def centred(values: Matrix) -> Matrix:
+            deviations: Matrix = roots * (values - (to_mean.T @ values)[codes])
             return deviations
 
         within = centred(centred(products).T)  # B B'
         spread = np.trace(within)
-        if spread <= SAME * np.trace(products):  # rows of a class are all the same
+        if spread <= SAME * np.trace(products):  # all rows of a class are equal
             spread = self.n_features
         ridge = self.shrinkage / (1 - self.shrinkage) * spread / self.n_features
         within[np.diag_indices_from(within)] += ridge
-        of_means = products @ to_mean  # X M'
+        mean_products = products @ to_mean  # X M'
         factor = cho_factor(within, overwrite_a=True, check_finite=False)
-        back = roots * cho_solve(factor, centred(of_means))  # sums to 0 over each class
+        back = roots * cho_solve(factor, centred(mean_products))  # sums to 0 over each class
         self.dual_ = (to_mean - back) / (ridge * (1 - self.shrinkage))
-        self.intercept_ = np.log(priors) - 0.5 * np.einsum("nc,nc->c", of_means, self.dual_)
+        self.intercept_ = np.log(priors) - 0.5 * np.einsum("nc,nc->c", mean_products, self.dual_)

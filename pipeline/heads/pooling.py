@@ -1,4 +1,4 @@
-"""What can become of the places of a picture."""
+"""How the cells of a feature map are pooled."""
 
 from __future__ import annotations
 
@@ -6,4 +6,4 @@ from typing import Literal, get_args
 
 Pooling = Literal["flatten", "average", "max"]
 POOLS: tuple[Pooling, ...] = get_args(Pooling)
-"""Keep the places apart, or take their mean or maximum."""
+"""Keep the cells apart, or take their mean or maximum."""

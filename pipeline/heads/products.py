@@ -1,5 +1,5 @@
 # ruff: noqa: ARG002, N803 -- the arguments and their names are scikit-learn's
-"""Inner products of rows, and what all classifiers on them have in common."""
+"""Inner products of rows, and the base class of classifiers that use them."""
 
 from __future__ import annotations
 
@@ -16,31 +16,25 @@ from sklearn.utils.extmath import row_norms
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pipeline.errors import PipelineError
-from pipeline.heads.estimators import CalibrationFolds, at_least_two_classes
+from pipeline.heads.estimators import CalibrationFolds, Groups, require_two_classes
 from pipeline.heads.machines import Matrix
 from pipeline.system.machine import free_memory
 
 _COLUMNS = 1024  # a float64 copy of so many columns at a time: 21 MB for 2,624 rows
-_OF_A_FIT = 3  # matrices as large as the products: a kernel, a fold's slice, a factorisation
+_MATRICES_PER_FIT = 3  # as large as the products: a kernel, a fold's slice, a factorisation
 
 
 def inner_products(rows: NDArray[Any]) -> Matrix:
-    """Multiply each row by each row, in float64.
-
-    Raises
-    ------
-    PipelineError
-        If the matrix, and those that fits make of it, do not fit into the memory that is free.
-    """
+    """Multiply each row by each row, in float64; raise PipelineError if memory is too small."""
     count = len(rows)
-    matrices, free = 1 + _OF_A_FIT, free_memory()
+    matrices, free = 1 + _MATRICES_PER_FIT, free_memory()
     needed = matrices * 8 * count**2
     if needed > free:
         raise PipelineError(
-            f"A head on the inner products of {count:,} rows needs about {needed / 1e9:.1f} GB of "
+            f"a head on the inner products of {count:,} rows needs about {needed / 1e9:.1f} GB of "
             f"memory; {free / 1e9:.1f} GB are free.",
-            expected=f"at most {int((free / matrices / 8) ** 0.5):,} rows, views included.",
-            fix="use the heads 'logistic' or 'linear-svm', fewer views, or a machine with more.",
+            expected=f"at most {int((free / matrices / 8) ** 0.5):,} rows, views included",
+            fix="use the head 'logistic' or 'linear-svm', or fewer views, or add memory",
         )
     products = np.zeros((count, count))
     for start in range(0, rows.shape[1], _COLUMNS):
@@ -50,80 +44,58 @@ def inner_products(rows: NDArray[Any]) -> Matrix:
 
 
 def fits_at_a_time(count: int, jobs: int) -> int:
-    """Give how many fits on the products of `count` rows the free memory has room for.
-
-    Parameters
-    ----------
-    count : int
-        Number of rows. Their products have been made.
-    jobs : int
-        How many are wanted.
-
-    Returns
-    -------
-    int
-        1 to `jobs`.
-    """
-    room = free_memory() // (_OF_A_FIT * 8 * count**2)
+    """Return how many fits, 1 to `jobs`, on the products of `count` rows fit into free memory."""
+    room = free_memory() // (_MATRICES_PER_FIT * 8 * count**2)
     return int(max(1, min(jobs, room)))
 
 
 class GramClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
-    """What is the same for all classifiers on inner products.
+    """A classifier that needs only inner products of rows.
 
-    A machine that takes a kernel matrix is fitted to all rows, and its probabilities are
-    calibrated by Platt's sigmoid on scores of rows that it was not fitted to.
+    A machine on a kernel matrix is fitted to all rows. Its probabilities are calibrated by Platt's
+    sigmoid on the scores of rows that it was not fitted to.
 
     Attributes
     ----------
     classes_ : ndarray of shape (k,)
         The labels, in the order of the columns of ``predict_proba``.
     calibrated_ : CalibratedClassifierCV
-        The machine on kernel values against all training rows.
+        The machine; it takes kernel values with all training rows.
     squares_ : ndarray of float64, shape (n,)
         The training rows' squared lengths.
     support_ : ndarray of int, shape (s,)
-        Which of the training rows the machine looks at.
+        Positions of the training rows that predictions depend on.
     kept_ : csr_array or ndarray of shape (s, d)
-        These rows. Sparse, as features are mostly zeros.
+        These rows; sparse, as features are mostly zeros.
     """
 
     random_state: int
-    groups: NDArray[np.int64] | None
+    groups: Groups | None
     balanced: bool
 
     @abstractmethod
     def _machine(self) -> Any:
-        """Make the classifier that takes a kernel matrix."""
+        """Return the classifier that takes a kernel matrix, unfitted."""
 
     def _kernel(self, products: Matrix, squares: Matrix, others: Matrix) -> Matrix:
-        """Make the kernel of inner products and of the squared lengths of their two sides."""
+        """Return the kernel, given inner products and the squared lengths of both sides."""
         return products
 
     def keep(self, rows: NDArray[Any]) -> None:
-        """Keep of the training rows (n, d) what predicting needs, after `fit_products`."""
+        """Keep what predicting needs of the training rows (n, d), after `fit_products`."""
         self.support_ = np.arange(len(rows))
         self.kept_ = csr_array(rows, dtype=np.float64)
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
-        """Learn from rows ``X`` of shape (n, d) and their labels ``y`` of shape (n,).
-
-        Raises
-        ------
-        PipelineError
-            If a class has a single row, which leaves none to calibrate on, or the rows are too
-            many for the memory.
-        ValueError
-            If there are fewer than two classes, or ``X`` or ``y`` is malformed.
-        """
+        """Fit to rows ``X`` of shape (n, d) and their labels ``y`` of shape (n,)."""
         rows, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
-        at_least_two_classes(labels)
+        require_two_classes(labels)
         self.fit_products(inner_products(rows), labels, rows.shape[1])
         self.keep(rows)
         return self
 
     def fit_products(self, products: Matrix, labels: NDArray[Any], n_features: int) -> Self:
-        """Learn from inner products (n, n) of rows of ``n_features`` values, and their labels."""
+        """Fit to the inner products (n, n) of rows of ``n_features`` values, and their labels."""
         self.n_features_in_ = n_features
         self.squares_ = np.diag(products).copy()
         weights = compute_sample_weight("balanced", labels) if self.balanced else None
@@ -134,31 +106,28 @@ class GramClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         return self
 
     def predict_products(self, products: Matrix, squares: Matrix) -> Matrix:
-        """Give probabilities (m, k) of inner products (m, n) of m rows with those fitted to.
+        """Return probabilities (m, k) of m rows.
 
-        Parameters
-        ----------
-        products : ndarray of float64, shape (m, n)
-        squares : ndarray of float64, shape (m,)
-            The m rows' squared lengths.
+        `products` (m, n) are their inner products with the n training rows, `squares` (m,) their
+        squared lengths.
         """
         kernel = self._kernel(products, squares, self.squares_)
         proba: Matrix = self.calibrated_.predict_proba(kernel)
         return proba
 
     def predict_proba(self, X: ArrayLike) -> Matrix:
-        """Give the probability of each class for each row, shape (n, k), from 0 to 1."""
+        """Return the probability of each class for each row, shape (n, k)."""
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
         sparse = csr_array(rows, dtype=np.float64)
-        # The machine expects a column for every training row, but reads the support's only.
+        # The machine expects a column for every training row, but reads only those of `support_`.
         products = np.zeros((len(rows), len(self.squares_)))
-        found = sparse @ self.kept_.T
-        products[:, self.support_] = found.toarray() if isinstance(found, csr_array) else found
+        kept = sparse @ self.kept_.T
+        products[:, self.support_] = kept.toarray() if isinstance(kept, csr_array) else kept
         return self.predict_products(products, row_norms(sparse, squared=True))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
-        """Give the likeliest class of each row, shape (n,)."""
+        """Return the likeliest class of each row, shape (n,)."""
         proba = self.predict_proba(X)
         labels: NDArray[Any] = self.classes_[proba.argmax(axis=1)]
         return labels

@@ -1,31 +1,31 @@
 # ruff: noqa: N803 -- X, C and unused arguments are scikit-learn's interface
 """The classifiers ("heads") that are trained on cached features, by name.
 
-Rows come in as a ``(n, d)`` float32 matrix, one flattened row an image; ``d = 8192`` by default.
-About 93 % of the values are zeros, none is negative, and there are fewer rows than columns. What follows from that, measured on 2,624
-photographs of solar cells (three seeded splits, judged on validation):
+Rows are a ``(n, d)`` float32 matrix, a row an image; for VGG16's block5 and images of 150 x 150
+pixels d is 4 x 4 x 512 = 8,192. About 93 % of the values are zeros, none is negative, and there
+are fewer rows than columns. Measured on 2,624 photographs of solar cells (three seeds, judged on
+validation):
 
-* Every scikit-learn head first brings each row to length one. Raw values, square roots and
-  per-column scaling (``MaxAbsScaler``, ``StandardScaler(with_mean=False)``) were each worse on at
-  least one split, by 1 to 4 points; this was about 1 point from the best at worst. It needs no
-  fitting, and makes ``C`` and ``gamma`` mean the same whether features were made with the
-  network's own preprocessing or with the textbook's 1/255.
-* ``logistic``, ``linear-svm``, ``random-forest`` and ``mlp`` get sparse rows (logistic regression:
-  6 times as fast, forests twice). ``ridge``, ``lda``, ``rbf-svm`` and ``knn`` need the rows' inner
-  products only, which BLAS computes once: see `pipeline.heads.gram`.
-* Every head gives probabilities. Those of ``logistic``, ``mlp`` and ``dense`` come from their loss,
-  those of ``random-forest`` from its trees. The others are calibrated by Platt's sigmoid on
-  out-of-fold scores, inside the training rows.
-* Grids go over the least log loss of 5-fold cross-validation on these images to either side, in
-  steps that change it by about 0.01. Flattened and pooled rows have theirs at different places:
-  ``lda`` at a shrinkage of 0.8 and 0.3, ``logistic`` at ``C`` of 10 and 100.
-* ``mlp`` has the least at 10 epochs or nearly, on 300 of these images as on all; from 20 on it
-  learns by heart. ``random-forest`` has nothing to search: leaves of three or five images were
-  never better than leaves of one by more than 0.002, and the size of leaves matters little in
-  general (P. Probst et al., *Tunability*, Journal of Machine Learning Research 20, 2019).
-* Two classes make ``lda`` and ``ridge`` the same direction, with other constants.
+* Every scikit-learn head first scales each row to length one. Raw values, square roots and scaled
+  columns (``MaxAbsScaler``, ``StandardScaler(with_mean=False)``) were each worse on at least one
+  seed, by 1 to 4 points; length one was at worst about 1 point below the best. It needs no
+  fitting, and makes ``C`` and ``gamma`` mean the same whatever the scaling of pixels.
+* ``logistic``, ``linear-svm``, ``random-forest`` and ``mlp`` get sparse rows (logistic regression
+  is 6 times as fast, forests twice). ``ridge``, ``lda``, ``rbf-svm`` and ``knn`` need only the
+  rows' inner products, which are computed once: see `pipeline.heads.gram`.
+* ``logistic``, ``mlp`` and ``dense`` are trained to give probabilities, and ``random-forest``
+  counts votes. The others are calibrated by Platt's sigmoid on out-of-fold scores of the training
+  rows.
+* Grids go beyond the least log loss of 5-fold cross-validation on both sides, in steps that change
+  it by about 0.01. Flattened and pooled rows differ in where it is: ``lda`` at a shrinkage of 0.8
+  and 0.3, ``logistic`` at ``C`` of 10 and 100.
+* ``mlp`` has its least log loss at about 10 epochs, with 300 images as with all; from 20 epochs on
+  it overfits. ``random-forest`` has no grid: leaves of three or five images were never better than
+  leaves of one by more than 0.002, and in general the size of leaves matters little (P. Probst et
+  al., *Tunability*, Journal of Machine Learning Research 20, 2019).
+* With two classes, ``lda`` and ``ridge`` have the same direction, with other constants.
 
-Importing this module never imports TensorFlow; only fitting or building ``dense`` does.
+Importing this module does not import TensorFlow; only fitting or building ``dense`` does.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import RandomForestClassifier
@@ -48,26 +47,11 @@ from sklearn.svm import LinearSVC
 
 from pipeline.errors import PipelineError
 from pipeline.heads.custom import make_classifier
-from pipeline.heads.dense import DenseHead, build_dense
-from pipeline.heads.estimators import Balanced, CalibrationFolds, Classifier, Pool
+from pipeline.heads.dense import DenseHead
+from pipeline.heads.estimators import Balanced, CalibrationFolds, Classifier, Groups, Pool
 from pipeline.heads.gram import DiscriminantAnalysis, NearestNeighbours, RbfSVM, Ridge
 from pipeline.heads.pooling import POOLS, Pooling
 from pipeline.heads.products import GramClassifier
-
-__all__ = [
-    "HEADS",
-    "POOLS",
-    "TRUSTED_TYPES",
-    "Classifier",
-    "DenseHead",
-    "GramClassifier",
-    "Head",
-    "Pool",
-    "Pooling",
-    "build_dense",
-    "get_head",
-    "sparse_unit_rows",
-]
 
 TRUSTED_TYPES: tuple[str, ...] = (
     "pipeline.heads.estimators.Balanced",
@@ -90,58 +74,67 @@ TRUSTED_TYPES: tuple[str, ...] = (
     "sklearn.neural_network._stochastic_optimizers.AdamOptimizer",
     "sklearn.tree._tree.Tree",
 )
-"""What ``skops.io.load`` must be told to trust beyond its defaults for scikit-learn heads."""
+"""What ``skops.io.load`` must be told to trust, beyond its defaults, to read scikit-learn heads.
+
+Models of version 0.1.0 name `DualDiscriminant`, `DualRidge` and `Votes` in `pipeline.heads.gram`.
+"""
 
 
 @dataclass(frozen=True)
 class Head:
-    """A kind of classifier, and what of it is to be chosen on validation.
+    """A kind of classifier, and the parameters to choose from.
 
     Attributes
     ----------
     name : str
-        What the user calls it.
-    summary : str
-        What it is, in a line.
+        As users call it.
     build : callable
-        ``build(seed, *, balanced=False, **params)`` gives a fresh, unfitted estimator. Balanced,
-        all classes count the same, however many images each has.
+        ``build(seed, *, balanced=False, **parameters)`` returns a fresh, unfitted estimator.
+        Balanced, all classes count the same, however many images each has.
     grid : tuple of mapping
         The candidates: parameters for ``build``, from strong to weak regularisation.
     early_stopping : bool
-        Whether ``fit`` also takes ``validation_data`` and ``on_epoch``, as `DenseHead` does.
+        Whether ``fit`` also takes ``validation_data`` and ``on_epoch``, as `DenseHead.fit` does.
     calibrated : bool
         Whether ``build`` also takes ``groups``, as `CalibrationFolds` does.
     """
 
     name: str
-    summary: str
     build: Callable[..., Classifier]
     grid: tuple[Mapping[str, Any], ...] = field(default=({},))
     early_stopping: bool = False
     calibrated: bool = False
 
+    def candidate(
+        self,
+        seed: int,
+        parameters: Mapping[str, Any],
+        *,
+        balanced: bool = False,
+        groups: Groups | None = None,
+    ) -> Classifier:
+        """Return an unfitted estimator with these parameters.
+
+        `groups`, of the rows that it will be fitted to, only matter to a calibrated head.
+        """
+        options: dict[str, Any] = {"balanced": True} if balanced else {}
+        if self.calibrated and groups is not None:
+            options["groups"] = groups
+        return self.build(seed, **parameters, **options)
+
     def with_pools(self, pools: Sequence[str], shape: tuple[int, int, int]) -> Head:
-        """Give this head on pooled rows; each way is a candidate, with each of the grid.
+        """Return this head on pooled rows: each pooling with each of the grid is a candidate.
 
-        Parameters
-        ----------
-        pools : sequence of str
-            Some of `POOLS`. ``"flatten"`` alone is the head as it is.
-        shape : tuple of int
-            Height, width and channels of a row, which comes flattened.
-
-        Raises
-        ------
-        PipelineError
-            There is no such pooling, or none is named.
+        `shape` is the height, width and channels of a row before it was flattened.
         """
         named = list(dict.fromkeys(pools))
         unknown = [pool for pool in named if pool not in POOLS]
         if unknown or not named:
             raise PipelineError(
-                f"There is no pooling {', '.join(map(repr, unknown)) or 'named'}.",
-                expected=f"one of {', '.join(POOLS)}, or several.",
+                f"unknown pooling {', '.join(map(repr, unknown))}."
+                if named
+                else "no pooling given.",
+                expected=f"one or several of {', '.join(POOLS)}",
             )
         if named == ["flatten"]:
             return self
@@ -161,18 +154,14 @@ def _pooled(estimator: Any, pool: Pooling, shape: tuple[int, int, int]) -> Class
     return make_pipeline(Pool(pool, shape), *(step for _, step in estimator.steps))  # type: ignore[no-any-return]
 
 
-Groups = NDArray[np.int64] | None
-
-
-def sparse_unit_rows() -> list[Any]:
-    """Give the steps that linear heads begin with: sparse rows, then of length one."""
+def _sparse_unit_rows() -> list[Any]:
     return [FunctionTransformer(csr_array), Normalizer()]
 
 
 def _calibrated(
-    classifier: Any, seed: int, groups: Groups, balanced: bool
+    classifier: Any, seed: int, groups: Groups | None, balanced: bool
 ) -> CalibratedClassifierCV | Balanced:
-    # One classifier on all rows, not one per fold: a model a fifth as large and as slow.
+    # One classifier on all rows, not one a fold: the model is smaller and predicts faster.
     calibrated = CalibratedClassifierCV(
         classifier, cv=CalibrationFolds(seed, groups), ensemble=False
     )
@@ -180,25 +169,25 @@ def _calibrated(
 
 
 def _logistic(seed: int, *, balanced: bool = False, C: float = 10.0) -> Classifier:
-    # At C = 300 it took 120 iterations; 2,000 leaves room for harder data.
+    # 120 iterations were enough at C = 300; 2,000 leave room for harder data.
     classifier = LogisticRegression(
         C=C, max_iter=2000, random_state=seed, class_weight="balanced" if balanced else None
     )
-    return make_pipeline(*sparse_unit_rows(), classifier)  # type: ignore[no-any-return]
+    return make_pipeline(*_sparse_unit_rows(), classifier)  # type: ignore[no-any-return]
 
 
 def _linear_svm(
-    seed: int, *, groups: Groups = None, balanced: bool = False, C: float = 1.0
+    seed: int, *, groups: Groups | None = None, balanced: bool = False, C: float = 1.0
 ) -> Classifier:
-    # Not the dual: liblinear draws from one generator for the whole process, so fits that run side
-    # by side would disturb each other's order and, within the tolerance, the result.
+    # The dual solver draws from one generator for the whole process, so fits in parallel threads
+    # would change each other's results, within the tolerance.
     svm = LinearSVC(C=C, dual=False, max_iter=20_000)
-    return make_pipeline(*sparse_unit_rows(), _calibrated(svm, seed, groups, balanced))  # type: ignore[no-any-return]
+    return make_pipeline(*_sparse_unit_rows(), _calibrated(svm, seed, groups, balanced))  # type: ignore[no-any-return]
 
 
 def _on_products(kind: type[GramClassifier]) -> Callable[..., Classifier]:
     def build(
-        seed: int, *, groups: Groups = None, balanced: bool = False, **params: Any
+        seed: int, *, groups: Groups | None = None, balanced: bool = False, **params: Any
     ) -> Classifier:
         machine = kind(random_state=seed, groups=groups, balanced=balanced, **params)
         return make_pipeline(Normalizer(), machine)  # type: ignore[no-any-return]
@@ -215,16 +204,16 @@ def _random_forest(
         random_state=seed,
         class_weight="balanced" if balanced else None,
     )
-    return make_pipeline(*sparse_unit_rows(), forest)  # type: ignore[no-any-return]
+    return make_pipeline(*_sparse_unit_rows(), forest)  # type: ignore[no-any-return]
 
 
-_MLP_BATCH = 32  # small, or there are too few steps where there are few images
+_MLP_BATCH = 32  # with larger batches, few images make too few steps
 
 
 def _mlp(seed: int, *, balanced: bool = False, epochs: int = 10, units: int = 32) -> Classifier:
-    # Ended after so many epochs (3 or more), and not when it has converged: that is what
-    # regularises it. No epoch but the first is an improvement by 1e9, and it ends with the next
-    # after n_iter_no_change without one.
+    # A fixed number of epochs (3 or more) regularises it. No epoch improves the loss by `tol`, so
+    # training ends as soon as n_iter_no_change allows; with max_iter alone it would warn.
+    # (`partial_fit` for each epoch shuffles otherwise; on the demo it was 0.4 points worse.)
     network: Any = MLPClassifier(
         (units,),
         batch_size=_MLP_BATCH,
@@ -234,7 +223,7 @@ def _mlp(seed: int, *, balanced: bool = False, epochs: int = 10, units: int = 32
         tol=1e9,
         random_state=seed,
     )
-    return make_pipeline(*sparse_unit_rows(), Balanced(network) if balanced else network)  # type: ignore[no-any-return]
+    return make_pipeline(*_sparse_unit_rows(), Balanced(network) if balanced else network)  # type: ignore[no-any-return]
 
 
 def _dense(seed: int, *, balanced: bool = False, **params: Any) -> Classifier:
@@ -247,61 +236,52 @@ HEADS: Mapping[str, Head] = MappingProxyType(
         for head in (
             Head(
                 "logistic",
-                "logistic regression",
                 _logistic,
                 tuple({"C": c} for c in (1.0, 3.0, 10.0, 30.0, 100.0)),
             ),
             Head(
                 "ridge",
-                "ridge regression on the classes",
                 _on_products(Ridge),
                 tuple({"alpha": a} for a in (3.0, 1.0, 0.3, 0.1)),
                 calibrated=True,
             ),
             Head(
                 "lda",
-                "linear discriminant analysis with a shrunk covariance",
                 _on_products(DiscriminantAnalysis),
                 tuple({"shrinkage": s} for s in (0.9, 0.8, 0.6, 0.3)),
                 calibrated=True,
             ),
             Head(
                 "linear-svm",
-                "linear support vector machine",
                 _linear_svm,
                 tuple({"C": c} for c in (0.1, 0.3, 1.0, 3.0)),
                 calibrated=True,
             ),
             Head(
                 "rbf-svm",
-                "support vector machine with a Gaussian kernel",
                 _on_products(RbfSVM),
                 tuple({"gamma": g, "C": c} for g in (1.0, 2.0, 4.0) for c in (3.0, 10.0)),
                 calibrated=True,
             ),
             Head(
                 "knn",
-                "k nearest neighbours by angle",
                 _on_products(NearestNeighbours),
                 tuple({"n_neighbors": k} for k in (40, 20, 10, 5)),
                 calibrated=True,
             ),
             Head(
                 "random-forest",
-                "100 randomised decision trees",
                 _random_forest,
             ),
             Head(
                 "mlp",
-                "a network with one hidden layer (scikit-learn)",
                 _mlp,
                 tuple({"epochs": n} for n in (5, 10)),
             ),
             Head(
                 "dense",
-                "the recipe's densely connected network (Keras)",
                 _dense,
-                # The recipe regularises by dropout and by stopping early on validation.
+                # Regularised by dropout and early stopping, so there is no grid.
                 early_stopping=True,
             ),
         )
@@ -311,38 +291,37 @@ HEADS: Mapping[str, Head] = MappingProxyType(
 
 
 def get_head(name: str) -> Head:
-    """Give the head of that name.
+    """Return the head of a name.
 
     Parameters
     ----------
     name : str
-        One of `HEADS`, or ``module:factory`` for any scikit-learn classifier: what the module's
-        factory gives when called without arguments. It gets dense rows of length one, in
-        float64, and `seed` where it takes a ``random_state``. One that gives no probabilities is
-        calibrated.
+        One of `HEADS`, or ``module:factory`` for any scikit-learn classifier: what the factory
+        returns when called without arguments. It is fitted to dense rows of length one, in
+        float64; its ``random_state``, if it has one, is set to the seed; it is calibrated if it
+        has no ``predict_proba``.
 
     Raises
     ------
     PipelineError
-        If there is none; the message lists the names. Or the module is not there, or the factory
-        raises or gives no classifier.
+        The name is unknown (the message lists the names), the module or factory cannot be
+        imported, or the factory raises or returns no classifier.
     """
-    if ":" in name:
-        make_classifier(name, 0, balanced=False)  # what cannot work is said before the work
-
-        def build(seed: int, *, groups: Groups = None, balanced: bool = False) -> Classifier:
-            made = make_classifier(name, seed, balanced=balanced)
-            if not hasattr(made, "predict_proba"):
-                made = _calibrated(made, seed, groups, balanced)
-            # A sum of logarithms over thousands of columns, as in naive Bayes, needs the digits: in
-            # float32 its probabilities do not sum to 1.
-            return make_pipeline(FunctionTransformer(np.float64), Normalizer(), made)  # type: ignore[no-any-return]
-
-        return Head(name, f"what {name} makes", build, calibrated=True)
-    try:
+    if name in HEADS:
         return HEADS[name]
-    except KeyError:
+    if ":" not in name:
         raise PipelineError(
-            f"There is no head named {name!r}.",
-            expected=f"one of {', '.join(HEADS)}, or module:factory for a scikit-learn classifier.",
-        ) from None
+            f"unknown head {name!r}.",
+            expected=f"one of {', '.join(HEADS)}, or module:factory for a scikit-learn classifier",
+        )
+    make_classifier(name, 0, balanced=False)  # fail now, not when it is first fitted
+
+    def build(seed: int, *, groups: Groups | None = None, balanced: bool = False) -> Classifier:
+        made = make_classifier(name, seed, balanced=balanced)
+        if not hasattr(made, "predict_proba"):
+            made = _calibrated(made, seed, groups, balanced)
+        # In float32, sums over thousands of columns lose so many digits that the probabilities of
+        # naive Bayes do not sum to 1.
+        return make_pipeline(FunctionTransformer(np.float64), Normalizer(), made)  # type: ignore[no-any-return]
+
+    return Head(name, build, calibrated=True)

@@ -14,9 +14,9 @@ import numpy as np
 from pipeline.backbones.recipe import Recipe
 from pipeline.errors import ModelError
 from pipeline.evaluation.threshold import Threshold
-from pipeline.heads import registry as heads
-from pipeline.heads.dense import DenseHead
+from pipeline.heads.dense import DenseHead, build_dense
 from pipeline.heads.estimators import Classifier
+from pipeline.heads.registry import TRUSTED_TYPES
 from pipeline.models.network import Network, TunedClassifier
 from pipeline.system.documents import (
     DamagedError,
@@ -170,7 +170,7 @@ def read_checked(folder: Path, file: str, digest: str) -> bytes:
 def load_sklearn(content: bytes, trusted: Sequence[str], folder: Path) -> Classifier:
     import skops.io
 
-    known = [*heads.TRUSTED_TYPES, *trusted]
+    known = [*TRUSTED_TYPES, *trusted]
     if types := sorted(set(skops.io.get_untrusted_types(data=content)).difference(known)):
         options = " ".join(f"--trust {name}" for name in types)
         raise ModelError(
@@ -189,7 +189,7 @@ def load_dense(
 ) -> Classifier:
     estimator = DenseHead(**parameters)
     features = int(np.prod(recipe.shape))
-    estimator.model_ = heads.build_dense(
+    estimator.model_ = build_dense(
         estimator.width(features), len(classes), units=estimator.units, dropout=estimator.dropout
     )
     estimator.model_.load_weights(file)

@@ -72,7 +72,6 @@ def recorded(monkeypatch):
         grid = tuple({"certainty": certainty} for certainty in (0.99, 0.7, 0.55))
         return Head(
             name,
-            "a recorder",
             lambda seed, **parameters: Recorder(logs[name], seed, **parameters),
             ({"certainty": 0.8},) if name == "early" else grid,
             early_stopping=name == "early",

@@ -81,7 +81,6 @@ def means_head(log, *, early_stopping=False, calibrated=False):
     grid = tuple({"sharpness": sharpness} for sharpness in (3.0, 1.0, 0.3))
     return Head(
         "means",
-        "nearest mean",
         lambda seed, **parameters: Means(log, seed, **parameters),
         ({},) if early_stopping else grid,
         early_stopping=early_stopping,

@@ -1,85 +1,62 @@
-"""Candidates judged out of fold: the same as fitting each to each fold, however it is done."""
+"""Candidates on folds: the same predictions as fitting each to each fold, however it is done."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from rows import NAMES, SKLEARN, rows_in_views, rows_like_features
+from folds import folds_of, out_of_fold, quick
+from rows import SKLEARN, rows_in_views, rows_like_features
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import RidgeClassifier
-from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_predict
+from sklearn.model_selection import GridSearchCV, cross_val_predict
 from sklearn.svm import SVC
 
 from pipeline.classification import search
-from pipeline.classification.search import Fold, Prepared, out_of_fold
+from pipeline.classification.search import Fold, PreparedRows
 from pipeline.errors import PipelineError
 from pipeline.heads.estimators import CalibrationFolds
 from pipeline.heads.products import GramClassifier
-from pipeline.heads.registry import HEADS, get_head
-
-QUICK = {  # fewer of what takes long
-    "dense": {"epochs": 2, "units": 8, "learning_rate": 1e-3},
-    "mlp": {"epochs": 3},
-    "random-forest": {"n_estimators": 5},
-}
+from pipeline.heads.registry import get_head
 
 
-def folds_of(labels, count=3):
-    split = StratifiedKFold(count, shuffle=True, random_state=1).split(labels, labels)
-    return [Fold(*fold) for fold in split]
-
-
-def grid_of(name, shape=None, pools=("flatten",)):
-    head = get_head(name).with_pools(pools, shape)
-    return head, [{**params, **QUICK.get(name, {})} for params in head.grid]
-
-
-def one_by_one(head, rows, labels, folds, grid, groups=None, **options):
+def one_by_one(head, rows, labels, folds, groups=None, **options):
     """Fit what the head builds to each fold, for each candidate, as anyone would."""
-    found = np.full((len(grid), len(rows), labels.max() + 1), np.nan)
-    for place, params in enumerate(grid):
+    p = np.full((len(head.grid), len(rows), labels.max() + 1), np.nan)
+    for place, params in enumerate(head.grid):
         for fitted, judged in folds:
             more = {"groups": groups[fitted]} if head.calibrated and groups is not None else {}
             estimator = head.build(0, **options, **more, **params)
             estimator.fit(rows[fitted], labels[fitted])
-            found[place, judged] = estimator.predict_proba(rows[judged])
-    return found
+            p[place, judged] = estimator.predict_proba(rows[judged])
+    return p
 
 
 @pytest.mark.parametrize("k", [2, 3])
-@pytest.mark.parametrize("name", NAMES)
-def test_gives_what_fitting_each_candidate_to_each_fold_gives(name, k):
+@pytest.mark.parametrize("name", SKLEARN)
+def test_predictions_equal_those_of_fitting_each_candidate_to_each_fold(name, k):
     rows, labels = rows_like_features(90, k)
-    folds, (head, grid) = folds_of(labels), grid_of(name)
-    theirs = one_by_one(head, rows, labels, folds, grid)
-    ours = out_of_fold(head, rows, labels, folds, grid=grid, classes=k)
+    folds, head = folds_of(labels), quick(name)
+    theirs = one_by_one(head, rows, labels, folds)
+    ours = out_of_fold(head, rows, labels, folds)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
     assert np.ptp(ours[:, :, 0], axis=1).min() > 0.05  # and not the same for all rows
 
 
 @pytest.mark.parametrize("name", SKLEARN)
-def test_gives_the_same_with_groups_balanced_pooled_and_in_threads(name):
+def test_predictions_are_the_same_with_groups_balanced_pooled_and_in_threads(name):
     rows, labels, images = rows_in_views(30, 2, views=2)
     labels[images < 8] = 0
     folds = [
         Fold(np.flatnonzero(images % 3 != part), np.flatnonzero(images % 3 == part))
         for part in range(3)
     ]
-    head, grid = grid_of(name, (2, 2, 32), ("flatten", "average", "max"))
-    grid = grid[:: max(1, len(grid) // 5)]
-    assert {params["pool"] for params in grid} == {"flatten", "average", "max"}
-    theirs = one_by_one(head, rows, labels, folds, grid, images, balanced=True)
-    ours = out_of_fold(
-        head, rows, labels, folds, grid=grid, classes=2, groups=images, balanced=True, jobs=2
-    )
+    head = quick(name, (2, 2, 32), ("flatten", "average", "max"))
+    head = replace(head, grid=head.grid[:: max(1, len(head.grid) // 5)])
+    assert {params["pool"] for params in head.grid} == {"flatten", "average", "max"}
+    theirs = one_by_one(head, rows, labels, folds, images, balanced=True)
+    ours = out_of_fold(head, rows, labels, folds, groups=images, balanced=True, jobs=2)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
-
-
-def test_the_grid_of_the_head_is_tried_by_default():
-    rows, labels = rows_like_features(60, 2)
-    found = out_of_fold(get_head("knn"), rows, labels, folds_of(labels), classes=2)
-    assert found.shape == (len(HEADS["knn"].grid), 60, 2)
-    assert len(np.unique(found[:, 0, 0])) > 1
 
 
 @pytest.mark.parametrize(
@@ -89,7 +66,7 @@ def test_the_grid_of_the_head_is_tried_by_default():
         ("ridge", RidgeClassifier(), {"alpha": [1.0, 0.1]}),
     ],
 )
-def test_chooses_and_scores_as_grid_search_does_on_dense_rows(name, textbook, grid):
+def test_scores_equal_those_of_grid_search_on_dense_rows(name, textbook, grid):
     rows, labels = rows_like_features(120, 2)
     unit = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float64)
     folds = folds_of(labels, 5)
@@ -101,8 +78,8 @@ def test_chooses_and_scores_as_grid_search_does_on_dense_rows(name, textbook, gr
         scoring=["accuracy", "neg_log_loss"],
         refit=False,
     ).fit(unit, labels)
-    candidates = [{key: value} for key, values in grid.items() for value in values]
-    ours = out_of_fold(get_head(name), rows, labels, folds, grid=candidates, classes=2)
+    candidates = tuple({key: value} for key, values in grid.items() for value in values)
+    ours = out_of_fold(replace(get_head(name), grid=candidates), rows, labels, folds)
     for place, p in enumerate(ours):
         for number, (_, judged) in enumerate(folds):
             accuracy = np.mean(p[judged].argmax(axis=1) == labels[judged])
@@ -114,30 +91,22 @@ def test_chooses_and_scores_as_grid_search_does_on_dense_rows(name, textbook, gr
             )
 
 
-def test_equals_cross_val_predict_of_the_head():
+def test_predictions_equal_cross_val_predict():
     rows, labels = rows_like_features(90, 3)
     folds = folds_of(labels)
     theirs = cross_val_predict(
         get_head("lda").build(0), rows, labels, cv=folds, method="predict_proba"
     )
-    ours = out_of_fold(get_head("lda"), rows, labels, folds, grid=[{}], classes=3)[0]
+    [ours] = out_of_fold(replace(get_head("lda"), grid=({},)), rows, labels, folds)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
-
-
-def test_rows_that_no_fold_judges_are_nan_and_others_are_not():
-    rows, labels = rows_like_features(60, 2)
-    [first, *_] = folds_of(labels)
-    found = out_of_fold(get_head("ridge"), rows, labels, [first], classes=2)
-    assert np.isfinite(found[:, first.judged]).all()
-    assert np.isnan(found[:, first.fitted]).all()
 
 
 def test_a_class_that_a_fold_does_not_have_gets_probability_zero():
     rows, labels = rows_like_features(60, 2)
-    fold = Fold(np.flatnonzero(labels < 2)[:40], np.arange(40, 60))
-    found = out_of_fold(get_head("logistic"), rows, labels, [fold], classes=4)
-    assert (found[:, fold.judged, 2:] == 0).all()
-    np.testing.assert_allclose(found[:, fold.judged].sum(axis=2), 1, atol=1e-6)
+    fold = Fold(np.arange(40), np.arange(40, 60))
+    p = out_of_fold(get_head("logistic"), rows, labels, [fold], classes=4)[:, fold.judged]
+    assert (p[:, :, 2:] == 0).all()
+    np.testing.assert_allclose(p.sum(axis=2), 1, atol=1e-6)
 
 
 def test_inner_products_are_computed_once_for_all_heads_folds_and_candidates(monkeypatch):
@@ -145,25 +114,25 @@ def test_inner_products_are_computed_once_for_all_heads_folds_and_candidates(mon
     calls = []
     real = search.inner_products
     monkeypatch.setattr(search, "inner_products", lambda x: calls.append(len(x)) or real(x))
-    prepared = Prepared(rows)
+    prepared = PreparedRows(rows)
     for name in ("ridge", "lda", "rbf-svm", "knn"):
-        out_of_fold(get_head(name), rows, labels, folds_of(labels), classes=2, prepared=prepared)
+        out_of_fold(get_head(name), prepared, labels, folds_of(labels))
     assert calls == [60]
 
 
 @pytest.mark.parametrize("name", SKLEARN)
-def test_what_is_said_of_all_rows_is_what_each_estimator_says_by_itself(name, monkeypatch):
+def test_an_estimator_fitted_to_prepared_rows_predicts_as_by_itself(name, monkeypatch):
     rows, labels = rows_like_features(90, 3)
-    prepared, (head, [parameters, *_]) = Prepared(rows), grid_of(name)
-    first, last = head.build(0, **parameters), head.build(0, **parameters)
+    prepared, head = PreparedRows(rows), quick(name)
+    first, last = (head.build(0, **head.grid[0]) for _ in "12")
     prepared.fit(first, np.arange(0, 60), labels[:60])
     prepared.fit(last, np.arange(30, 90), labels[30:])
     wanted = np.array([88, 3, 40])
     for estimator in (last, first):
-        said = prepared.predict_proba(estimator, wanted)
-        np.testing.assert_allclose(said, estimator.predict_proba(rows[wanted]), atol=1e-12)
+        p = prepared.predict_proba(estimator, wanted)
+        np.testing.assert_allclose(p, estimator.predict_proba(rows[wanted]), atol=1e-12)
     assert np.abs(first.predict_proba(rows) - last.predict_proba(rows)).max() > 0.01
-    # Of the last fit on products it is known.
+    # The last fit on products need not predict again.
     calls, kind = [], type(last[-1])
     monkeypatch.setattr(kind, "predict_proba", lambda *_: calls.append(1) or np.zeros((3, 3)))
     for estimator in (last, first):
@@ -179,10 +148,9 @@ def test_no_more_fits_on_products_at_a_time_than_memory_has_room_for(
     name, room, expected, monkeypatch
 ):
     rows, labels = rows_like_features(60, 2)
-    prepared = Prepared(rows)
-    head, grid = grid_of(name)
-    products = prepared.products(head.build(0)[:-1]) if name == "ridge" else np.zeros((60, 60))
-    free = SimpleNamespace(available=room * products.nbytes)
+    prepared, head = PreparedRows(rows), quick(name)
+    prepared.material(head.build(0))  # takes memory first
+    free = SimpleNamespace(available=room * 60 * 60 * 8)
     monkeypatch.setattr("psutil.virtual_memory", lambda: free)
     asked, parallel = [], search.joblib.Parallel
     monkeypatch.setattr(
@@ -190,8 +158,7 @@ def test_no_more_fits_on_products_at_a_time_than_memory_has_room_for(
         "Parallel",
         lambda jobs, **options: asked.append(jobs) or parallel(jobs, **options),
     )
-    folds = folds_of(labels)
-    out_of_fold(head, rows, labels, folds, grid=grid, classes=2, prepared=prepared, jobs=4)
+    out_of_fold(head, prepared, labels, folds_of(labels), jobs=4)
     assert asked == [expected]
 
 
@@ -199,15 +166,15 @@ def test_a_class_with_one_row_to_learn_from_is_named():
     rows, labels = rows_like_features(60, 2)
     labels[0] = 2
     folds = [Fold(np.arange(40), np.arange(40, 60))]
-    with pytest.raises(PipelineError, match="Class 2 has a single training image"):
-        out_of_fold(get_head("rbf-svm"), rows, labels, folds, classes=3)
+    with pytest.raises(PipelineError, match="class 2 has a single training image"):
+        out_of_fold(get_head("rbf-svm"), rows, labels, folds)
 
 
-def test_rows_that_are_not_numbers_are_counted_and_refused():
-    rows, labels = rows_like_features(60, 2)
+def test_rows_that_are_not_finite_are_counted_and_refused():
+    rows, _ = rows_like_features(60, 2)
     rows[[3, 7], 5] = np.nan, np.inf
-    with pytest.raises(PipelineError, match=r"2 of 60 rows .* not finite; the first is 3"):
-        out_of_fold(get_head("knn"), rows, labels, folds_of(labels), classes=2)
+    with pytest.raises(PipelineError, match=r"2 of 60 rows .* not finite, first row 3"):
+        PreparedRows(rows)
 
 
 @pytest.mark.filterwarnings("error")
@@ -216,6 +183,6 @@ def test_rows_that_are_not_numbers_are_counted_and_refused():
 def test_features_that_are_all_the_same_give_the_shares_of_the_classes(name, value):
     rows = np.full((60, 16), value, np.float32)
     labels = (np.arange(60) % 3 == 0).astype(np.int64)
-    found = out_of_fold(get_head(name), rows, labels, folds_of(labels), classes=2)
-    assert np.isfinite(found).all()
-    assert np.abs(found[:, :, 1] - 1 / 3).max() < 0.12
+    p = out_of_fold(get_head(name), rows, labels, folds_of(labels))
+    assert np.isfinite(p).all()
+    assert np.abs(p[:, :, 1] - 1 / 3).max() < 0.12

@@ -1,6 +1,5 @@
 """Searches on a cluster: the same scores as here, whatever happens to the workers."""
 
-import dataclasses
 import os
 import signal
 
@@ -9,15 +8,15 @@ import numpy as np
 import pytest
 from clusters import make, scheduler_of_its_own, worker
 from conftest import Hears, paint_classes
+from folds import folds_of, out_of_fold, quick
 from rows import rows_like_features
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer
-from test_search import folds_of, grid_of
 from torture_worker import SETTINGS
 from typer.testing import CliRunner
 
-from pipeline.classification.search import Prepared, out_of_fold
+from pipeline.classification.search import PreparedRows
 from pipeline.cli.main import app
 from pipeline.data.loading import load_dataset
 from pipeline.features import cluster as cluster_module
@@ -67,17 +66,16 @@ def workers():
 )
 def test_workers_give_the_scores_that_threads_give(workers, name):
     rows, labels = rows_like_features(90, 3)
-    folds, (head, grid) = folds_of(labels), grid_of(name)
-    given = {"grid": grid, "classes": 3}
-    here = out_of_fold(head, rows, labels, folds, jobs=2, **given)
-    there = out_of_fold(head, rows, labels, folds, spread=workers.spread, **given)
+    folds, head = folds_of(labels), quick(name)
+    here = out_of_fold(head, rows, labels, folds, jobs=2)
+    there = out_of_fold(head, rows, labels, folds, spread=workers.spread)
     np.testing.assert_allclose(there, here, rtol=0, atol=1e-9)
     assert np.ptp(there[:, :, 0], axis=1).min() > 0.05
 
 
 def test_what_fits_share_is_brought_to_the_workers_once(workers, monkeypatch):
     rows, labels = rows_like_features(90, 2)
-    prepared, brought = Prepared(rows), []
+    prepared, brought = PreparedRows(rows), []
     scatter = distributed.Client.scatter
 
     def remember(client, data, **options):
@@ -86,9 +84,7 @@ def test_what_fits_share_is_brought_to_the_workers_once(workers, monkeypatch):
 
     monkeypatch.setattr(distributed.Client, "scatter", remember)
     for name in ("ridge", "rbf-svm", "linear-svm", "logistic", "ridge"):
-        head = get_head(name)
-        given = {"classes": 2, "prepared": prepared, "spread": workers.spread}
-        out_of_fold(head, rows, labels, folds_of(labels), **given)
+        out_of_fold(get_head(name), prepared, labels, folds_of(labels), spread=workers.spread)
     kinds = [(type(one).__name__, one.shape) for [one], everywhere in brought if everywhere]
     assert kinds == [("ndarray", (90, 90)), ("csr_array", (90, 128))]
     assert len(brought) == 2
@@ -107,28 +103,19 @@ def test_a_run_is_the_same_on_workers_as_here(workers, place, settings):
         np.testing.assert_allclose(one.probabilities, other.probabilities, rtol=0, atol=1e-9)
 
 
-def test_networks_stay_here():
-    def never(*shared):
-        raise AssertionError("on the cluster")
-
-    rows, labels = rows_like_features(60, 2)
-    head = dataclasses.replace(get_head("knn"), early_stopping=True)
-    found = out_of_fold(head, rows, labels, folds_of(labels), classes=2, spread=never)
-    assert np.isfinite(found).all()
-
-
 # --- what may happen to it ----------------------------------------------------------------
 
 
 def test_the_death_of_a_worker_costs_its_fits_only(workers, tmp_path):
     rows, labels = rows_like_features(60, 2)
     head = Head(
-        "deadly", "", lambda seed: make_pipeline(Normalizer(), DeadlyOnce(tmp_path / "dead"))
+        "deadly",
+        lambda seed: make_pipeline(Normalizer(), DeadlyOnce(tmp_path / "dead")),
+        grid=({},) * 5,
     )
-    given = {"classes": 2, "grid": [{}] * 5}
-    there = out_of_fold(head, rows, labels, folds_of(labels), spread=workers.spread, **given)
+    there = out_of_fold(head, rows, labels, folds_of(labels), spread=workers.spread)
     assert (tmp_path / "dead").exists()
-    here = out_of_fold(head, rows, labels, folds_of(labels), **given)
+    here = out_of_fold(head, rows, labels, folds_of(labels))
     np.testing.assert_allclose(there, here, rtol=0, atol=1e-9)
 
 

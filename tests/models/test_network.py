@@ -18,7 +18,6 @@ from pipeline.finetuning.batches import OrderedBatches
 from pipeline.finetuning.settings import Training
 from pipeline.finetuning.sources import CachedRows
 from pipeline.finetuning.training import train
-from pipeline.heads.dense import as_probabilities
 from pipeline.heads.pooling import POOLS
 from pipeline.models.network import Network
 from pipeline.runs.listener import RunListener
@@ -206,13 +205,6 @@ def test_a_tail_without_its_trunk_gets_the_trunk_before_it_is_made_whole(weights
     assert np.array_equal(again.whole()(pixels), network.whole()(pixels))
     for one, other in zip(again.base.get_weights(), weights, strict=True):
         assert np.array_equal(one, other)
-
-
-def test_one_output_becomes_a_column_for_each_of_two_classes():
-    one = np.array([[0.25], [1.0]], np.float32)
-    assert as_probabilities(one).tolist() == [[0.75, 0.25], [0.0, 1.0]]
-    three = np.array([[0.2, 0.3, 0.5]], np.float32)
-    assert as_probabilities(three) is three
 
 
 # --- parity -----------------------------------------------------------------------------------

@@ -1,0 +1,184 @@
+# ruff: noqa: N806 -- X is what scikit-learn calls a matrix of rows
+"""The textbook's densely connected head."""
+
+import logging
+import random
+import warnings
+
+import numpy as np
+import pytest
+from rows import rows_like_features
+from sklearn.base import clone
+
+from pipeline.errors import PipelineError
+from pipeline.heads.dense import DenseHead, as_probabilities, build_dense, shuffled_batches
+
+
+@pytest.fixture(scope="module")
+def dense():
+    X, y = rows_like_features(120, 2)
+    V, w = rows_like_features(60, 2, seed=1)
+    return fast().fit(X, y, validation_data=(V, w))
+
+
+def fast(**params):
+    return DenseHead(**{"epochs": 12, "learning_rate": 3e-3, "units": 32} | params)
+
+
+def test_one_output_becomes_a_column_for_each_of_two_classes():
+    one = np.array([[0.25], [1.0]], np.float32)
+    assert as_probabilities(one).tolist() == [[0.75, 0.25], [0.0, 1.0]]
+    three = np.array([[0.2, 0.3, 0.5]], np.float32)
+    assert as_probabilities(three) is three
+
+
+def test_the_network_has_the_textbooks_parameters():
+    network = build_dense(8192, 2)
+    sizes = [layer.count_params() for layer in network.layers]
+    assert sizes == [8192 * 256 + 256, 0, 256 + 1]
+    # With VGG16's convolutional base: the textbook's 16,812,353.
+    assert network.count_params() + 14_714_688 == 16_812_353
+
+
+def test_the_network_for_several_classes_ends_in_a_softmax():
+    network = build_dense(10, 4, units=3)
+    assert network.output_shape == (None, 4)
+    assert network.count_params() == 10 * 3 + 3 + 3 * 4 + 4
+    np.testing.assert_allclose(np.sum(network(np.ones((2, 10), "float32")), axis=1), 1, rtol=1e-5)
+
+
+def test_it_is_trained_by_the_textbooks_optimizer_at_the_textbooks_rate_for_a_row():
+    X, y = rows_like_features(133, 2)
+    head = DenseHead(epochs=1).fit(X, y)
+    optimizer = head.model_.optimizer
+    assert type(optimizer).__name__ == "RMSprop"
+    assert float(optimizer.learning_rate) / 64 == pytest.approx(2e-5 / 20)
+    assert int(optimizer.iterations) == 3  # batches of 64, 64 and 5
+    assert head.get_params() == {
+        "epochs": 1,
+        "batch_size": 64,
+        "learning_rate": 6.4e-5,
+        "units": 256,
+        "dropout": 0.5,
+        "patience": 5,
+        "random_state": 0,
+        "balanced": False,
+        "pool": "flatten",
+        "shape": None,
+    }
+
+
+def test_each_epoch_has_every_row_once_in_a_new_order():
+    rows = np.arange(7, dtype=np.float32)[:, None]
+    batches = list(shuffled_batches(rows, np.arange(7), batch_size=3, epochs=2, seed=0))
+    assert [len(labels) for _, labels in batches] == [3, 3, 1] * 2
+    seen = np.concatenate([labels for _, labels in batches])
+    np.testing.assert_array_equal(seen, np.concatenate([x[:, 0] for x, _ in batches]))
+    first, second = seen[:7].tolist(), seen[7:].tolist()
+    assert sorted(first) == sorted(second) == list(range(7))
+    assert first != second
+
+
+def test_the_same_seed_gives_the_same_weights_and_global_seeds_are_neither_read_nor_changed():
+    import tensorflow as tf
+
+    X, y = rows_like_features(60, 2)
+    kinds = []
+    for seed in (1, 2):
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        tf.random.set_seed(seed)
+        before = random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+        kinds.append(fast(epochs=2).fit(X, y).model_.get_weights())
+        assert before == (random.getstate(), np.random.get_state()[1].tolist())  # noqa: NPY002
+    for a, b in zip(*kinds, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+    other = clone(fast(epochs=2)).set_params(random_state=1).fit(X, y)
+    assert not np.array_equal(other.model_.get_weights()[0], kinds[0][0])
+
+
+def test_it_keeps_the_weights_of_the_best_epoch_on_validation():
+    # Validation labels are wrong on purpose: each epoch of learning makes validation worse.
+    X, y = rows_like_features(80, 2)
+    head = fast(epochs=30, patience=2).fit(X, y, validation_data=(X, 1 - y))
+    losses = head.history_["val_loss"]
+    assert len(losses) < 30
+    assert head.best_epoch_ == np.argmin(losses) + 1
+    p = head.predict_proba(X)[np.arange(80), 1 - y]
+    assert -np.log(p).mean() == pytest.approx(min(losses), rel=1e-3)
+
+
+def test_its_history_has_one_figure_an_epoch(dense):
+    assert set(dense.history_) == {"loss", "accuracy", "val_loss", "val_accuracy"}
+    lengths = {len(values) for values in dense.history_.values()}
+    assert len(lengths) == 1
+    assert all(type(v) is float for values in dense.history_.values() for v in values)
+    assert dense.history_["loss"][-1] < dense.history_["loss"][0]
+
+
+def test_it_takes_labels_of_any_kind_in_training_and_validation():
+    X, y = rows_like_features(40, 2)
+    names = np.array(["functional", "defective"])[y]
+    head = fast().fit(X, names, validation_data=(X, names))
+    best = head.history_["val_accuracy"][head.best_epoch_ - 1]
+    assert best == pytest.approx(np.mean(head.predict(X) == names), abs=1e-6)
+    assert best > 0.8
+
+
+def test_it_trains_for_all_epochs_without_validation_rows():
+    X, y = rows_like_features(40, 2)
+    head = fast(epochs=3).fit(X, y)
+    assert {name: len(v) for name, v in head.history_.items()} == {"loss": 3, "accuracy": 3}
+    assert head.best_epoch_ == 3
+
+
+def test_it_reports_each_epoch_with_its_figures_and_prints_nothing(capfd, caplog):
+    X, y = rows_like_features(40, 2)
+    seen = []
+    # TensorFlow logs that this process made many networks; that is the other tests' doing.
+    caplog.set_level(logging.ERROR, logger="tensorflow")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        head = fast(epochs=3).fit(
+            X, y, validation_data=(X, y), on_epoch=lambda *event: seen.append(event)
+        )
+    assert [(epoch, epochs) for epoch, epochs, _ in seen] == [(1, 3), (2, 3), (3, 3)]
+    assert [figures["val_loss"] for *_, figures in seen] == head.history_["val_loss"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_it_can_be_rebuilt_from_its_weights(dense, tmp_path):
+    X, _ = rows_like_features(10, 2, seed=3)
+    dense.model_.save_weights(tmp_path / "head.weights.h5")
+
+    again = clone(dense)
+    again.classes_, again.n_features_in_ = dense.classes_, dense.n_features_in_
+    again.model_ = build_dense(128, 2, units=again.units, dropout=again.dropout, seed=7)
+    again.model_.load_weights(tmp_path / "head.weights.h5")
+
+    np.testing.assert_array_equal(again.predict_proba(X), dense.predict_proba(X))
+
+
+def test_it_predicts_more_rows_than_one_chunk_in_order(dense):
+    X, _ = rows_like_features(1030, 2, seed=4)
+    p = dense.predict_proba(X)
+    assert len(p) == 1030
+    np.testing.assert_allclose(p[1020:], dense.predict_proba(X[1020:]), atol=1e-6)
+
+
+def test_a_loss_that_is_not_finite_is_an_error_that_names_the_epoch():
+    X, y = rows_like_features(40, 3)
+    with pytest.raises(PipelineError, match=r"(nan|inf) in epoch \d+"):
+        fast(learning_rate=1e30).fit(X, y)
+
+
+def test_it_refuses_validation_rows_of_a_class_it_never_saw():
+    X, y = rows_like_features(40, 2)
+    with pytest.raises(PipelineError, match=r"no training row has: \[2\]"):
+        fast().fit(X, y, validation_data=(X[:1], [2]))
+
+
+def test_it_refuses_rows_of_another_length(dense):
+    with pytest.raises(ValueError, match="128 features"):
+        dense.predict_proba(np.ones((2, 127), dtype=np.float32))
