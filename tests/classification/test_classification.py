@@ -396,7 +396,7 @@ def test_ctrl_c_keeps_the_heads_that_are_done(place, monkeypatch):
     assert find_model(run.folder) == run.folder / "models" / "logistic"
     assert "Stopped before these were done: linear-svm, knn" in str(run)
     said = " ".join(verdict(read_run(run.folder)))
-    assert "The run was stopped before these were done: linear-svm, knn." in said
+    assert "Stopped before these were done: linear-svm, knn." in said
     assert "This run did not look for duplicates" in (run.folder / "report.html").read_text()
 
 

@@ -375,7 +375,7 @@ def test_a_run_of_a_cross_validation_says_so_and_its_page_can_be_made(place):
     run = place.classify(data, ["logistic", "knn"], cv=4, repeats=2)
     assert [result.test.n for result in run.results] == [120, 120]
     assert "4-fold cross-validation of 120 images, repeated 2 times" in str(run)
-    assert "The models are fitted on all images" in str(run)
+    assert "The saved models are fitted on all images" in str(run)
     document = run_json(run)
     assert document["protocol"] == dataclasses.asdict(Protocol(cv=4, repeats=2))
     assert document["dataset"]["images"]["test"] == {"blue": 60, "red": 60}
