@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import relabelled
-from pipeline.classification.streaming.fit import watch
 from scipy.special import softmax
 from sklearn.utils.class_weight import compute_class_weight
 
 from pipeline.backbones.registry import make_recipe
 from pipeline.classification.streaming import linear
+from pipeline.classification.streaming.fit import watch
 from pipeline.classification.streaming.heads import fit_streamed
 from pipeline.classification.streaming.stream import Stream
 from pipeline.data.dataset import Dataset
