@@ -1,4 +1,4 @@
-"""The plan of the house: data goes through the wings from top to bottom, and nothing runs back up."""
+"""The plan of the house: data goes through the wings from top to bottom, never back up."""
 
 import ast
 import re

@@ -1,4 +1,4 @@
-"""Candidates of a head, fitted to some images, and what they say of others."""
+"""Candidates of a head, fitted to some images and judged on others."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from pipeline.heads.estimators import Classifier
 from pipeline.heads.registry import Head
 from pipeline.system.machine import free_memory
 
-_TIMES_OF_A_NETWORK = 3  # what fitting one takes, by what all rows take
+_NETWORK_MEMORY_FACTOR = 3  # peak memory of one network fit / size of the rows
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Parameters and rows, and what fits of them said of images that they had not seen.
+    """Parameters and rows, and the probabilities that fits of them give of images not seen.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class Candidate:
     p : ndarray of float64, shape (n, k)
         Probabilities; NaN where an image was not judged.
     fitted : tuple of Classifier
-        The fits, if the head's training stops by the images that it is judged on; else empty.
+        The fits, where training stops by the images that are judged; else empty.
     """
 
     parameters: Mapping[str, Any]
@@ -58,89 +58,114 @@ class Candidate:
 
 
 def try_candidates(
-    task: Task, head: Head, deals: Sequence[Sequence[Pair]], seed: int
+    task: Task, head: Head, rounds: Sequence[Sequence[Pair]], seed: int
 ) -> list[list[Candidate]]:
-    """Fit every candidate on each pair's one side, and judge it on the other.
+    """Fit every candidate to one side of each pair, and judge it on the other.
 
     Parameters
     ----------
     task, head
         What is fitted, and to what.
-    deals : sequence of sequence of Pair
-        No image is judged twice in one.
+    rounds : sequence of sequence of Pair
+        No image is judged twice in a round.
     seed : int
         Decides what is random in the head.
 
     Returns
     -------
     list of list of Candidate
-        For each deal, for each of the task's variants, each of the head's grid.
+        For each round, for each of the task's variants, each of the head's grid.
     """
-    if head.early_stopping:
-        return _try_stopped(task, head, deals, seed)
-    found: list[list[Candidate]] = [[] for _ in deals]
+    pairs = list(itertools.chain(*rounds))
+    candidates: list[list[Candidate]] = [[] for _ in rounds]
     for rows in task.variants:
-        said = judge_folds(
-            head,
-            LabelledRows(
-                rows.prepared,
-                task.dataset.targets.labels[rows.image],
-                len(task.dataset.classes),
-                task.groups(rows.image),
-            ),
-            [rows.fold(*pair) for pair in itertools.chain(*deals)],
-            seed=seed,
-            balanced=task.protocol.balanced,
-            jobs=joblib.cpu_count(),
-            spread=task.spread,
-        )
-        for parameters, of_pairs in zip(head.grid, said):
-            left = iter(of_pairs)
-            for pairs, candidates in zip(deals, found):
-                p = _nothing_said(task)
-                for pair in pairs:
-                    p[pair.judged] = _numbers(rows.of_images(next(left)))
-                candidates.append(Candidate(parameters, rows, p))
-    return found
+        if head.early_stopping:
+            tried = _try_stopped(task, head, rows, pairs, seed)
+        else:
+            tried = _try_on_folds(task, head, rows, pairs, seed)
+        for parameters, judged in zip(head.grid, tried):
+            remaining = iter(judged)
+            for numbered, round_pairs in zip(candidates, rounds):
+                here = list(itertools.islice(remaining, len(round_pairs)))
+                numbered.append(_candidate(task, parameters, rows, round_pairs, here))
+    return candidates
 
 
-def _nothing_said(task: Task) -> Floats:
-    return np.full((len(task.dataset), len(task.dataset.classes)), np.nan)
+_Judged = tuple[Floats, Classifier | None]
+"""Probabilities of the images of a pair that are judged, and the fit, where it is kept."""
 
 
-def _numbers(p: Floats) -> Floats:
-    """Give probabilities back, if they are numbers: NaN would pass for an image not judged."""
-    lacking = np.count_nonzero(~np.isfinite(p).all(axis=1))
-    if lacking:
-        raise PipelineError(
-            f"its probabilities are not finite for {lacking:,} of {len(p):,} images.",
-            expected="numbers from 0 to 1",
-        )
-    return p
+def _try_on_folds(
+    task: Task, head: Head, rows: ViewedRows, pairs: Sequence[Pair], seed: int
+) -> list[list[_Judged]]:
+    """Try each candidate on each pair, by what all fits on these rows share."""
+    labels = task.dataset.targets.labels[rows.image]
+    groups = task.groups(rows.image)
+    probabilities = judge_folds(
+        head,
+        LabelledRows(rows.prepared, labels, len(task.dataset.classes), groups),
+        [rows.fold(*pair) for pair in pairs],
+        seed=seed,
+        balanced=task.protocol.balanced,
+        jobs=joblib.cpu_count(),
+        spread=task.spread,
+    )
+    return [[(rows.of_images(p), None) for p in by_pair] for by_pair in probabilities]
 
 
 def _try_stopped(
-    task: Task, head: Head, deals: Sequence[Sequence[Pair]], seed: int
-) -> list[list[Candidate]]:
+    task: Task, head: Head, rows: ViewedRows, pairs: Sequence[Pair], seed: int
+) -> list[list[_Judged]]:
     """Try candidates whose training stops by the images that they are judged on."""
-    found: list[list[Candidate]] = [[] for _ in deals]
-    for rows, parameters in itertools.product(task.variants, head.grid):
-        blank = Candidate(parameters, rows, _nothing_said(task))
-        left = iter(_fit_at_once(task, head, blank, list(itertools.chain(*deals)), seed))
-        for pairs, candidates in zip(deals, found):
-            fitted = tuple(itertools.islice(left, len(pairs)))
-            p = _nothing_said(task)
-            for estimator, pair in zip(fitted, pairs):
-                p[pair.judged] = _numbers(apply(task, estimator, rows, pair.judged))
-            candidates.append(Candidate(parameters, rows, p, fitted))
-    return found
+    tried: list[list[_Judged]] = []
+    for parameters in head.grid:
+        blank = Candidate(parameters, rows, _unjudged(task))
+        fits = _fit_at_once(task, head, blank, pairs, seed)
+        tried.append(
+            [
+                (apply(task, estimator, rows, pair.judged), estimator)
+                for estimator, pair in zip(fits, pairs)
+            ]
+        )
+    return tried
+
+
+def _candidate(
+    task: Task,
+    parameters: Mapping[str, Any],
+    rows: ViewedRows,
+    pairs: Sequence[Pair],
+    judged: Sequence[_Judged],
+) -> Candidate:
+    """Put together what the fits of a round give.
+
+    Raises
+    ------
+    PipelineError
+        Probabilities are not finite: NaN would pass for an image that was not judged.
+    """
+    p = _unjudged(task)
+    for pair, (probabilities, _) in zip(pairs, judged):
+        bad = np.count_nonzero(~np.isfinite(probabilities).all(axis=1))
+        if bad:
+            raise PipelineError(
+                f"its probabilities are not finite for {bad:,} of {len(probabilities):,} images.",
+                expected="numbers from 0 to 1",
+            )
+        p[pair.judged] = probabilities
+    fitted = tuple(estimator for _, estimator in judged if estimator is not None)
+    return Candidate(parameters, rows, p, fitted)
+
+
+def _unjudged(task: Task) -> Floats:
+    return np.full((len(task.dataset), len(task.dataset.classes)), np.nan)
 
 
 def _fit_at_once(
     task: Task, head: Head, candidate: Candidate, pairs: Sequence[Pair], seed: int
 ) -> list[Classifier]:
     """Fit networks side by side: a single one does not fill even two cores."""
-    room = free_memory() // (_TIMES_OF_A_NETWORK * candidate.rows.flat.nbytes)
+    room = free_memory() // (_NETWORK_MEMORY_FACTOR * candidate.rows.flat.nbytes)
     at_once = max(1, min(joblib.cpu_count(), len(pairs), room))
     over = threading.Event()
 
@@ -155,13 +180,13 @@ def _fit_at_once(
     with ThreadPoolExecutor(at_once) as pool:
         try:
             fits = [pool.submit(fit_pair, pair) for pair in pairs]
-            for one in as_completed(fits):
-                one.result()
+            for completed in as_completed(fits):
+                completed.result()
         except BaseException:  # Ctrl-C, too: threads are waited for
             over.set()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return [one.result() for one in fits]
+    return [future.result() for future in fits]
 
 
 def fit(
@@ -206,8 +231,8 @@ def fit(
 
 
 def apply(task: Task, estimator: Classifier, rows: ViewedRows, places: Places) -> Floats:
-    """Give what a fit says of images, shape (len(places), k); 0 for a class that it never saw."""
-    found = np.zeros((len(places), len(task.dataset.classes)))
+    """Give probabilities of images, shape (len(places), k); 0 for a class that a fit never saw."""
+    p = np.zeros((len(places), len(task.dataset.classes)))
     columns = np.asarray(estimator.classes_, np.int64)
-    found[:, columns] = rows.probabilities(estimator, places)
-    return found
+    p[:, columns] = rows.probabilities(estimator, places)
+    return p

@@ -1,8 +1,7 @@
-"""Choose what there is to choose of a head, fit it, and judge it, as the protocol says.
+"""Judging a head on the test split: candidates are compared on validation images, or by a search.
 
-Candidates are compared by their log loss on images that they were not fitted on: the validation
-split, the folds of a search, or, nested in a cross-validation, the folds that are not tested on.
-What is tested on has no say in it, nor in the threshold.
+Candidates are compared by their log loss on images that they were not fitted on. The images that
+are tested on decide neither that nor the threshold.
 """
 
 from __future__ import annotations
@@ -24,23 +23,25 @@ def judge_on_test(task: Task, head: Head) -> Result:
     data, labels = task.dataset, task.dataset.targets.labels
     train, validation = data.where("train"), data.where("validation")
     seen = np.concatenate([train, validation])
-    pairs = [Pair(np.setdiff1d(seen, fold), fold) for folds in task.folds for fold in folds]
-    [candidates] = try_candidates(task, head, [pairs or [Pair(train, validation)]], task.seed)
-    losses = [one.log_loss(labels) for one in candidates]
+    searched = [Pair(np.setdiff1d(seen, fold), fold) for folds in task.folds for fold in folds]
+    splits = searched or [Pair(train, validation)]
+    [candidates] = try_candidates(task, head, [splits], task.seed)
+    losses = [candidate.log_loss(labels) for candidate in candidates]
     chosen = candidates[best_of(candidates, losses)]
-    if head.early_stopping and not pairs:
+    if head.early_stopping and not searched:
         [estimator] = chosen.fitted  # the validation images are spent on stopping
     else:
         estimator = fit(task, head, chosen, seen, task.seed)
     seconds = time.perf_counter() - started
-    judged, said = chosen.judged, chosen.p[chosen.judged]
+    judged, judged_p = chosen.judged, chosen.p[chosen.judged]
+    threshold = threshold_for(task, judged, judged_p)
     return result_of(
         task,
-        model_of(task, head, chosen.rows.views, estimator, threshold_for(task, judged, said)),
+        model_of(task, head, chosen.rows.views, estimator, threshold),
         parameters=described(task, chosen),
-        candidates=tuple((described(task, one), loss) for one, loss in zip(candidates, losses)),
+        candidates=tuple((described(task, tried), loss) for tried, loss in zip(candidates, losses)),
         judged=judged,
-        said=said,
+        judged_p=judged_p,
         p=apply(task, estimator, chosen.rows, np.arange(len(data))),
         seconds=seconds,
     )

@@ -1,4 +1,4 @@
-"""Nested cross-validation."""
+"""Nested cross-validation: every image is tested on once, by a fit chosen and made without it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.classification.arrays import Floats, Places
+from pipeline.classification.arrays import Floats, Labels, Places
 from pipeline.classification.fitting import Candidate, apply, fit, try_candidates
-from pipeline.classification.results import (
-    best_of,
-    described,
-    model_of,
-    threshold_for,
-)
+from pipeline.classification.results import best_of, described, model_of, threshold_for
 from pipeline.classification.task import Pair, Task
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.threshold import call
@@ -25,37 +20,39 @@ from pipeline.runs.run import Result
 
 
 def judge_nested(task: Task, head: Head) -> Result:
-    """Judge on every fold what was chosen on the others; fit the best on all to all images."""
+    """Judge on every fold what was chosen on the others; fit the best candidate to all images."""
     started = time.perf_counter()
-    data, labels = task.dataset, task.dataset.targets.labels
-    repeats = [_repeat(task, head, folds, task.seed + at) for at, folds in enumerate(task.folds)]
-    by_repeat = [[one.log_loss(labels) for one in repeat.candidates] for repeat in repeats]
-    losses = np.mean(by_repeat, axis=0).tolist()
+    labels = task.dataset.targets.labels
+    repeats = [
+        _cross_validate(task, head, folds, task.seed + number)
+        for number, folds in enumerate(task.folds)
+    ]
+    losses = np.mean([repeat.losses(labels) for repeat in repeats], axis=0).tolist()
     candidates = repeats[0].candidates
-    place = best_of(candidates, losses)
-    fitted = itertools.chain(*(repeat.candidates[place].fitted for repeat in repeats))
-    chosen = replace(candidates[place], fitted=tuple(fitted))
-    everything = np.arange(len(data))
+    best = best_of(candidates, losses)
+    fits = itertools.chain(*(repeat.candidates[best].fitted for repeat in repeats))
+    chosen = replace(candidates[best], fitted=tuple(fits))
+    everything = np.arange(len(task.dataset))
     estimator = fit(task, head, chosen, everything, task.seed)
     seconds = time.perf_counter() - started
+    groups = task.resampled_by(everything)
+    threshold = threshold_for(task, everything, chosen.p)
     return Result(
-        model_of(
-            task, head, chosen.rows.views, estimator, threshold_for(task, everything, chosen.p)
-        ),
+        model_of(task, head, chosen.rows.views, estimator, threshold),
         described(task, chosen),
-        tuple((described(task, one), loss) for one, loss in zip(candidates, losses)),
+        tuple((described(task, tried), loss) for tried, loss in zip(candidates, losses)),
         evaluate(
             labels,
-            np.concatenate([one.inner_p for one in repeats]),
-            np.concatenate([one.inner_calls for one in repeats]),
-            groups=task.resampled_by(everything),
+            np.concatenate([repeat.inner_p for repeat in repeats]),
+            np.concatenate([repeat.inner_calls for repeat in repeats]),
+            groups=groups,
             resamples=0,
         ),
         evaluate(
             labels,
-            np.stack([one.p for one in repeats]),
-            np.stack([one.calls for one in repeats]),
-            groups=task.resampled_by(everything),
+            np.stack([repeat.p for repeat in repeats]),
+            np.stack([repeat.calls for repeat in repeats]),
+            groups=groups,
         ),
         seconds,
         repeats[0].p,
@@ -63,7 +60,7 @@ def judge_nested(task: Task, head: Head) -> Result:
         getattr(estimator, "best_epoch_", 0),
         calls=repeats[0].calls,
         fold_accuracies=tuple(
-            float(np.mean(repeat.calls[fold] == labels[fold]))
+            float(np.mean(task.dataset.targets.right(repeat.calls[fold], fold)))
             for repeat, folds in zip(repeats, task.folds)
             for fold in folds
         ),
@@ -71,12 +68,17 @@ def judge_nested(task: Task, head: Head) -> Result:
 
 
 @dataclass(frozen=True)
-class _Repeat:
-    """One cross-validation.
+class _CrossValidation:
+    """What came of one cross-validation.
 
-    `candidates` as judged on all folds. `p` and `calls`: what was said of each image by what was
-    chosen without it, shapes (n, k) and (n,). `inner_p` and `inner_calls`: what was said of it
-    when the others were tested on, shapes (times, n, k) and (times, n).
+    Attributes
+    ----------
+    candidates : list of Candidate
+        Judged on all folds.
+    p, calls : ndarray, shapes (n, k) and (n,)
+        Probabilities and class of each image, by what was chosen without it.
+    inner_p, inner_calls : ndarray, shapes (times, n, k) and (times, n)
+        The same while each other fold was tested on.
     """
 
     candidates: list[Candidate]
@@ -85,75 +87,76 @@ class _Repeat:
     inner_p: Floats
     inner_calls: Places
 
+    def losses(self, labels: Labels) -> list[float]:
+        """Give each candidate's log loss over all folds."""
+        return [candidate.log_loss(labels) for candidate in self.candidates]
 
-def _repeat(task: Task, head: Head, folds: Sequence[Places], seed: int) -> _Repeat:
-    labels, shape = task.dataset.targets.labels, (len(task.dataset), len(task.dataset.classes))
+
+def _cross_validate(task: Task, head: Head, folds: Sequence[Places], seed: int) -> _CrossValidation:
+    labels, (n, k) = task.dataset.targets.labels, (len(task.dataset), len(task.dataset.classes))
     nest = _nest_stopped if head.early_stopping else _nest
-    compared, candidates = nest(task, head, folds, seed)
-    p, calls = np.empty(shape), np.empty(shape[0], np.int64)
-    inner_p, inner_calls = (
-        np.empty((len(folds), *shape)),
-        np.empty((len(folds), shape[0]), np.int64),
-    )
-    times = np.zeros(shape[0], np.int64)
-    for fold, inner in zip(folds, compared):
-        place = best_of(inner, [one.log_loss(labels) for one in inner])
-        judged = inner[place].judged
-        said = inner[place].p[judged]
-        threshold = threshold_for(task, judged, said)
-        p[fold] = candidates[place].p[fold]
+    inner_candidates, candidates = nest(task, head, folds, seed)
+    p, calls = np.empty((n, k)), np.empty(n, np.int64)
+    inner_p, inner_calls = np.empty((len(folds), n, k)), np.empty((len(folds), n), np.int64)
+    times = np.zeros(n, np.int64)
+    for fold, inner in zip(folds, inner_candidates):
+        best = best_of(inner, [candidate.log_loss(labels) for candidate in inner])
+        judged = inner[best].judged
+        judged_p = inner[best].p[judged]
+        threshold = threshold_for(task, judged, judged_p)
+        p[fold] = candidates[best].p[fold]
         calls[fold] = call(p[fold], threshold)
-        inner_p[times[judged], judged] = said
-        inner_calls[times[judged], judged] = call(said, threshold)
+        inner_p[times[judged], judged] = judged_p
+        inner_calls[times[judged], judged] = call(judged_p, threshold)
         times[judged] += 1
-    often = times[0]  # as often as any other
-    return _Repeat(candidates, p, calls, inner_p[:often], inner_calls[:often])
+    count = times[0]  # the same for all images
+    return _CrossValidation(candidates, p, calls, inner_p[:count], inner_calls[:count])
 
 
 _Nested = tuple[list[list[Candidate]], list[Candidate]]
+"""Candidates judged for each fold without it, and candidates judged on all folds."""
 
 
 def _nest(task: Task, head: Head, folds: Sequence[Places], seed: int) -> _Nested:
-    """Judge candidates, for each fold, on all others, by fits that saw neither; and on all folds.
+    """Judge candidates for each fold by fits that saw neither it nor the fold judged.
 
-    A fit that two folds are left out of serves both of them, whichever is tested on: K folds take
-    K (K - 1) / 2 fits of each candidate to choose by, and K to test.
+    A fit that leaves two folds out serves both, whichever is tested on: K folds take K (K - 1) / 2
+    fits of each candidate to choose by, and K to test.
     """
     everything = np.arange(len(task.dataset))
     outer = [Pair(np.setdiff1d(everything, fold), fold) for fold in folds]
-    twos = list(itertools.combinations(range(len(folds)), 2))
-    both = [np.concatenate([folds[one], folds[other]]) for one, other in twos]
-    without = [[Pair(np.setdiff1d(everything, places), places)] for places in both]
-    candidates, *of_twos = try_candidates(task, head, [outer, *without], seed)
-    inner = [[np.full_like(one.p, np.nan) for one in candidates] for _ in folds]
-    for (one, other), alike in zip(twos, of_twos):
-        for place, found in enumerate(alike):
-            inner[one][place][folds[other]] = found.p[folds[other]]
-            inner[other][place][folds[one]] = found.p[folds[one]]
-    compared = [
-        [Candidate(one.parameters, one.rows, p) for one, p in zip(candidates, of_fold)]
-        for of_fold in inner
+    pairs = list(itertools.combinations(range(len(folds)), 2))
+    left_out = [np.concatenate([folds[a], folds[b]]) for a, b in pairs]
+    without = [[Pair(np.setdiff1d(everything, places), places)] for places in left_out]
+    candidates, *by_pair = try_candidates(task, head, [outer, *without], seed)
+    inner_p = [[np.full_like(candidate.p, np.nan) for candidate in candidates] for _ in folds]
+    for (a, b), fitted_without in zip(pairs, by_pair):
+        for number, candidate in enumerate(fitted_without):
+            inner_p[a][number][folds[b]] = candidate.p[folds[b]]
+            inner_p[b][number][folds[a]] = candidate.p[folds[a]]
+    inner = [
+        [replace(candidate, p=p) for candidate, p in zip(candidates, fold_p)] for fold_p in inner_p
     ]
-    return compared, candidates
+    return inner, candidates
 
 
 def _nest_stopped(task: Task, head: Head, folds: Sequence[Places], seed: int) -> _Nested:
-    """Do so for a head whose training stops by what it is judged on: the next fold is that.
+    """As `_nest`, with early stopping: fold k+1 stops the training while fold k is tested.
 
     The fit is then kept as it is, so that K folds take K fits of each candidate.
     """
     everything = np.arange(len(task.dataset))
     following = [*folds[1:], folds[0]]
-    pairs = [
-        Pair(np.setdiff1d(everything, np.concatenate([fold, after])), after)
-        for fold, after in zip(folds, following)
+    splits = [
+        [Pair(np.setdiff1d(everything, np.concatenate([fold, stopping])), stopping)]
+        for fold, stopping in zip(folds, following)
     ]
-    compared = try_candidates(task, head, [[pair] for pair in pairs], seed)
+    inner = try_candidates(task, head, splits, seed)
     candidates = []
-    for alike in zip(*compared):
-        p = np.empty_like(alike[0].p)
-        for fold, one in zip(folds, alike):
-            p[fold] = apply(task, one.fitted[0], one.rows, fold)
-        fitted = tuple(one.fitted[0] for one in alike)
-        candidates.append(Candidate(alike[0].parameters, alike[0].rows, p, fitted))
-    return compared, candidates
+    for by_fold in zip(*inner):
+        p = np.empty_like(by_fold[0].p)
+        for fold, candidate in zip(folds, by_fold):
+            p[fold] = apply(task, candidate.fitted[0], candidate.rows, fold)
+        fitted = tuple(candidate.fitted[0] for candidate in by_fold)
+        candidates.append(replace(by_fold[0], p=p, fitted=fitted))
+    return inner, candidates

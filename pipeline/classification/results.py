@@ -1,4 +1,4 @@
-"""Results of judged heads."""
+"""Results of judged heads: the best candidate, the threshold, the model, the figures."""
 
 from __future__ import annotations
 
@@ -18,24 +18,26 @@ from pipeline.runs.run import Result
 
 
 def result_of(
-    task: Setting,
+    setting: Setting,
     model: Model,
     *,
     parameters: dict[str, Any],
     candidates: tuple[tuple[dict[str, Any], float], ...],
     judged: Places,
-    said: Floats,
+    judged_p: Floats,
     p: Floats,
     seconds: float,
 ) -> Result:
-    """Judge on the test split; `said` was said of `judged` by fits that had not seen them."""
-    labels, test = task.dataset.targets.labels, task.dataset.where("test")
+    """Judge on the test split; `judged_p` comes from fits that had not seen the `judged` images."""
+    labels, test = setting.dataset.targets.labels, setting.dataset.where("test")
     return Result(
         model,
         parameters,
         candidates,
-        evaluate(labels[judged], said, model.call(said), groups=task.resampled_by(judged)),
-        evaluate(labels[test], p[test], model.call(p[test]), groups=task.resampled_by(test)),
+        evaluate(
+            labels[judged], judged_p, model.call(judged_p), groups=setting.resampled_by(judged)
+        ),
+        evaluate(labels[test], p[test], model.call(p[test]), groups=setting.resampled_by(test)),
         seconds,
         p,
         getattr(model.estimator, "history_", {}),
@@ -44,40 +46,42 @@ def result_of(
 
 
 def best_of(candidates: Sequence[Candidate], losses: Sequence[float]) -> int:
-    """Find the best: what was not asked for is there to be compared with, not to be chosen."""
-    allowed = [place for place, one in enumerate(candidates) if one.rows.asked_for]
+    """Find the lowest loss among those asked for; the others are there to be compared with."""
+    allowed = [place for place, tried in enumerate(candidates) if tried.rows.asked_for]
     return min(allowed, key=losses.__getitem__)
 
 
-def threshold_for(task: Setting, places: Places, p: Floats) -> Threshold | None:
-    aim, data = task.protocol.aim, task.dataset
-    if aim is None:
+def threshold_for(setting: Setting, places: Places, p: Floats) -> Threshold | None:
+    """Choose the threshold that the protocol asks for, on some images and their probabilities."""
+    protocol, targets = setting.protocol, setting.dataset.targets
+    if protocol.aim is None:
         return None
-    return choose_threshold(
-        data.targets.labels[places], p, aim, task.protocol.positive_of(data.classes)
-    )
+    positive = protocol.positive_of(targets.classes)
+    return choose_threshold(targets.labels[places], p, protocol.aim, positive)
 
 
 def model_of(
-    task: Setting,
+    setting: Setting,
     head: Head,
     views: Views,
     estimator: Classifier,
     threshold: Threshold | None,
 ) -> Model:
+    """Make the model that is kept of a fitted head."""
     return Model(
-        task.recipe,
+        setting.recipe,
         head.name,
-        task.dataset.classes,
+        setting.dataset.classes,
         estimator,
         views=views.count if views.everywhere else 1,
         augmentation=views.augmentation.name if views.everywhere else "none",
-        trained_on=task.dataset.digest,
+        trained_on=setting.dataset.digest,
         threshold=threshold,
     )
 
 
 def described(task: Task, candidate: Candidate) -> dict[str, Any]:
+    """Give a candidate's parameters, with its views where there were several to choose from."""
     if len(task.variants) == 1:
         return dict(candidate.parameters)
     views = candidate.rows.views

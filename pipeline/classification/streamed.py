@@ -76,7 +76,7 @@ class StreamedRows(Rows):
             parameters=dict(fitted.parameters),
             candidates=tuple((dict(tried), loss) for tried, loss in fitted.candidates),
             judged=judged,
-            said=fitted.held_out,
+            judged_p=fitted.held_out,
             p=p,
             seconds=seconds,
         )

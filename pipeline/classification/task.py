@@ -21,14 +21,11 @@ from pipeline.evaluation.folds import deal_folds, search_folds
 from pipeline.evaluation.groups import find_units, join_groups
 from pipeline.evaluation.protocol import Protocol
 
-_MOST_COPIES = 10  # of one picture; where more are alike, it is what the pictures are of
+_MOST_COPIES = 10  # of one image; where more are alike, they show the same kind of thing
 
 
 def find_units_by_rows(dataset: Dataset, rows: Rows, neighbours: Neighbours) -> Places:
-    """As `pipeline.evaluation.groups.find_units`, with near-copies kept together, too.
-
-    Where more than ten images are alike, they are no copies of one.
-    """
+    """As `pipeline.evaluation.groups.find_units`, with near-duplicates kept together, too."""
     labels, splits = dataset.targets.labels, dataset.splits
     copies = find_duplicates(rows, dataset.digests, labels, splits, neighbours=neighbours).groups
     alone = len(rows) + np.arange(len(rows))

@@ -28,9 +28,9 @@ from pipeline.features.worker import (
     import_distributed,
     installed,
     make_shard,
+    naming,
     other_version,
     prove_access,
-    said_by,
 )
 
 _CONNECT_SECONDS = 10.0
@@ -93,7 +93,7 @@ class Cluster:
     def commit_rows(
         self, store: FeatureStore, tasks: Iterable[ImageViews], forward: Forward
     ) -> Generator[list[tuple[ImageViews, ImageError | None]]]:
-        """Make rows on the workers, which commit them; see `pipeline.features.computing.commit_rows`.
+        """Compute rows on the workers, which commit them; as `computing.commit_rows` does here.
 
         The tasks are asked for a few at a time: their whole list is nowhere.
 
@@ -155,7 +155,7 @@ class Cluster:
         with _lost_connections():
             try:
                 with joblib.parallel_config(_joblib_backend(self._client)):
-                    yield [self._brought(one) for one in shared]
+                    yield [self._brought(value) for value in shared]
             except died as error:
                 if self._client.status != "running":  # it is the scheduler
                     raise
@@ -164,11 +164,12 @@ class Cluster:
                     fix="see what their logs say: is there too little memory?",
                 ) from error
 
-    def _brought(self, one: Any) -> Any:
-        if id(one) not in self._shared:
-            [future] = self._client.scatter([one], broadcast=True, hash=False)
-            self._shared[id(one)] = one, future
-        return self._shared[id(one)][1]
+    def _brought(self, value: Any) -> Any:
+        """Bring a value to every worker, once."""
+        if id(value) not in self._shared:
+            [future] = self._client.scatter([value], broadcast=True, hash=False)
+            self._shared[id(value)] = value, future
+        return self._shared[id(value)][1]
 
     def _connect(self) -> None:
         """Find a scheduler, and workers with this version of the project, before any work."""
@@ -180,10 +181,10 @@ class Cluster:
             except TimeoutError as error:
                 raise _no_workers() from error
             expected = installed()()
-            found = {"the scheduler": self._client.run_on_scheduler(installed())}
+            versions = {"the scheduler": self._client.run_on_scheduler(installed())}
             of_workers = self._client.run(installed())
-            found |= {f"the worker {worker}": version for worker, version in of_workers.items()}
-            for where, version in found.items():
+            versions |= {f"the worker {worker}": version for worker, version in of_workers.items()}
+            for where, version in versions.items():
                 if version != expected:
                     raise other_version(where, version, expected)
 
@@ -236,7 +237,7 @@ class Cluster:
             complaints = self._client.run(prove_access, job, on_error="return")
             for worker, complaint in complaints.items():
                 if complaint is not None:
-                    with said_by(worker):
+                    with naming(worker):
                         raise complaint
 
     def _run(

@@ -71,7 +71,7 @@ class ImageViews:
 def commit_rows(
     store: FeatureStore, requests: Iterable[ImageViews], forward: Forward
 ) -> Generator[list[tuple[ImageViews, ImageError | None]]]:
-    """Make rows in this process, and commit them a shard at a time.
+    """Compute rows in this process, and commit them a shard at a time.
 
     Closed at any moment, it commits what was computed.
 
@@ -173,13 +173,13 @@ def _forward_batch(
     most: int,
 ) -> list[tuple[ImageViews, list[Rows] | ImageError]]:
     decoded = [(request, future.result()) for request, future in batch]
-    pictures = [one for _, found in decoded if isinstance(found, list) for one in found]
+    pictures = [picture for _, views in decoded if isinstance(views, list) for picture in views]
     # The views of a single image can be more than what is to be computed at once.
     parts = (pictures[start : start + most] for start in range(0, len(pictures), most))
     rows = chain.from_iterable(forward(np.stack(part)) for part in parts)
     return [
-        (request, found if isinstance(found, ImageError) else [next(rows) for _ in found])
-        for request, found in decoded
+        (request, views if isinstance(views, ImageError) else [next(rows) for _ in views])
+        for request, views in decoded
     ]
 
 
@@ -192,6 +192,7 @@ class _Pending:
     rows: list[Rows] = field(default_factory=list)
 
     def add(self, request: ImageViews, rows: Sequence[Rows]) -> None:
+        """Take in the rows of an image's views; commit whenever a shard is full."""
         assert request.digest is not None  # noqa: S101 -- for the type checker
         for view, row in zip(request.views, rows):
             self.keys.append((request.digest, view))
@@ -200,6 +201,7 @@ class _Pending:
                 self.commit()
 
     def commit(self) -> None:
+        """Write what there is as one shard."""
         if self.keys:
             keys, rows, self.keys, self.rows = self.keys, self.rows, [], []
             self.store.write(keys, np.stack(rows))
@@ -213,6 +215,7 @@ class LateBackbone:
     weights: Path | None
 
     def __call__(self, pixels: Pixels) -> Rows:
+        """Compute rows."""
         return self._loaded(pixels)
 
     @cached_property

@@ -41,6 +41,7 @@ from pipeline.features.views import Views
 
 _FILES_AT_ONCE = 256
 _SILENT = Listener()
+_THE_IMAGE_ITSELF = Views()
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ class Extractor:
         return replace(self, recipe=recipe)
 
     def plan(
-        self, dataset: Dataset, views: Sequence[Views] = (Views(),), *, hold: bool = False
+        self, dataset: Dataset, views: Sequence[Views] = (_THE_IMAGE_ITSELF,), *, hold: bool = False
     ) -> Plan:
         """Find out which rows are stored and which are missing, and do nothing.
 
@@ -229,7 +230,7 @@ class Extractor:
         return Extraction(filling.readable(dataset), plan, filling.made, seconds)
 
     def rows_of_files(
-        self, files: Sequence[Location], views: Views = Views()
+        self, files: Sequence[Location], views: Views = _THE_IMAGE_ITSELF
     ) -> Iterator[tuple[Location, Rows | ImageError]]:
         """Look up the rows of image files in the cache, and compute those that are not there.
 
@@ -297,7 +298,7 @@ class Extractor:
 def _look_up(
     stores: Mapping[str, FeatureStore], files: Sequence[Location], views: Views
 ) -> dict[int, Rows | ImageError]:
-    """Give, by position, the rows of the files whose views are all stored; and who is unreadable."""
+    """Look up, by position, the files whose views are all stored, and those that are unreadable."""
     digests = dict(enumerate(digest_files(files)))
     outcomes: dict[int, Rows | ImageError] = {
         place: digest for place, digest in digests.items() if isinstance(digest, ImageError)
@@ -323,7 +324,7 @@ def _stacked(rows: Sequence[Rows] | ImageError) -> Rows | ImageError:
 def extract(
     data: str | Path | Dataset,
     *,
-    views: Views | Sequence[Views] = Views(),
+    views: Views | Sequence[Views] = _THE_IMAGE_ITSELF,
     extractor: Extractor | None = None,
     seed: int = 0,
     listener: Listener | None = None,

@@ -60,7 +60,7 @@ def make_shard(job: Job, tasks: Sequence[ImageViews]) -> Made:
     """Do one task, on a worker."""
     worker = import_distributed().get_worker().address
     started = time.monotonic()
-    with said_by(worker):
+    with naming(worker):
         prove_access(job)
         store = FeatureStore(job.cache, job.recipe, index=False)
         batches = commit_rows(store, tasks, _resident(job.forward))
@@ -152,6 +152,7 @@ def installed() -> Callable[[], str]:
 
 
 def import_distributed() -> Any:
+    """Import Dask's distributed, or say how to install it."""
     try:
         import distributed
     except ImportError as error:
@@ -163,17 +164,18 @@ def import_distributed() -> Any:
 
 
 @contextlib.contextmanager
-def said_by(worker: str) -> Iterator[None]:
-    """Say in an error whose it is."""
+def naming(worker: str) -> Iterator[None]:
+    """Name the worker in an error that it raises."""
     try:
         yield
     except PipelineError as error:
-        found = f"the worker {worker} says: {error.found}"
-        raise type(error)(found, expected=error.expected, fix=error.fix) from error
+        message = f"the worker {worker} says: {error.found}"
+        raise type(error)(message, expected=error.expected, fix=error.fix) from error
 
 
-def other_version(where: str, found: str, expected: str) -> ClusterError:
-    has = f"has version {found} of cached-feature-pipeline" if found else "lacks this project"
+def other_version(where: str, version: str, expected: str) -> ClusterError:
+    """Make the error for a worker or scheduler with another version, or none, of this project."""
+    has = f"has version {version} of cached-feature-pipeline" if version else "lacks this project"
     return ClusterError(
         f"{where} {has}.",
         expected=f"version {expected}, as here, on the scheduler and on all workers",

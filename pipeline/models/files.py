@@ -150,6 +150,7 @@ def digest_of_manifest(fields: dict[str, Any]) -> str:
 
 
 def damaged(folder: Path, reason: str) -> ModelError:
+    """Make the error for a model whose files cannot be believed."""
     return ModelError(
         f"the model in {folder} is damaged: {reason}.",
         expected="the files as `pipeline classify` wrote them",
@@ -158,6 +159,7 @@ def damaged(folder: Path, reason: str) -> ModelError:
 
 
 def read_checked(folder: Path, file: str, digest: str) -> bytes:
+    """Read a file of a model, and check its digest."""
     try:
         content = (folder / file).read_bytes()
     except OSError as error:
@@ -168,6 +170,7 @@ def read_checked(folder: Path, file: str, digest: str) -> bytes:
 
 
 def load_sklearn(content: bytes, trusted: Sequence[str], folder: Path) -> Classifier:
+    """Load a head of scikit-learn's kind, if it holds trusted types only."""
     import skops.io
 
     known = [*TRUSTED_TYPES, *trusted]
@@ -187,6 +190,7 @@ def load_sklearn(content: bytes, trusted: Sequence[str], folder: Path) -> Classi
 def load_dense(
     file: Path, parameters: dict[str, Any], recipe: Recipe, classes: Sequence[str]
 ) -> Classifier:
+    """Load the weights of a dense head."""
     estimator = DenseHead(**parameters)
     features = int(np.prod(recipe.shape))
     estimator.model_ = build_dense(
@@ -201,6 +205,7 @@ def load_dense(
 def load_tuned(
     file: Path, parameters: dict[str, Any], recipe: Recipe, classes: Sequence[str]
 ) -> TunedClassifier:
+    """Load the weights of a fine-tuned network above its frozen part."""
     network = Network(recipe, len(classes), weights=None, **parameters)
     network.tail.load_weights(file)
     return TunedClassifier(network, len(classes), parameters)

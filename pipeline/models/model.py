@@ -88,7 +88,7 @@ class Model:
     augmentation : str
         `pipeline.data.augmentation.Augmentation.name` of the views beyond view 0.
     trained_on : str
-        `pipeline.data.dataset.Dataset.digest` of the images, labels and splits that it was trained on.
+        `Dataset.digest` of the images, labels and splits that it was trained on.
     threshold : Threshold or None
         From which probability on an image is called the positive one of two classes; None for the
         likeliest class.

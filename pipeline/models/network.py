@@ -37,8 +37,7 @@ class Network:
     pool : {"flatten", "average", "max"}
         What is between base and head; the textbook flattens.
     units, dropout, seed
-        As in `pipeline.heads.dense.build_dense`. The textbook's network for end-to-end training has no
-        dropout.
+        As in `pipeline.heads.dense.build_dense`; the textbook's network has no dropout here.
 
     Attributes
     ----------

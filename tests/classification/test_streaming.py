@@ -302,7 +302,7 @@ def test_what_cannot_be_streamed_is_said_before_the_work(tmp_path, narrow):
     without = dataclasses.replace(dataset, splits=splits)
     with pytest.raises(DataError, match="the validation split of photos is empty"):
         fit_streamed(get_head("logistic"), Stream(store, without))
-    (tmp_path / narrow.name / list(store.shards)[0]).unlink()
+    (tmp_path / narrow.name / next(iter(store.shards))).unlink()
     with pytest.raises(StoreError, match="64 of the images of photos have no row"):
         Stream(FeatureStore(tmp_path, narrow), dataset)
 

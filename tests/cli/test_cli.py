@@ -542,8 +542,8 @@ def test_the_plan_for_views_tells_rows_disk_space_and_what_is_free(
     )
     # 2 x 2 x 512 numbers a row, of four bytes, which shrink to half of that.
     assert space == (
-        f"The missing rows take about {decimal(4096 * rows)} of disk, 16.4 MB for 1,000 images in all their "
-        "views; 123.5 MB are free"
+        f"The missing rows take about {decimal(4096 * rows)} of disk, 16.4 MB for 1,000 images in "
+        "all their views; 123.5 MB are free"
     )
     assert result.stdout.startswith(f"{rows} rows computed in ")
     plain, views = make_recipe(size=64, precision="float32"), PRESETS["mild"].name

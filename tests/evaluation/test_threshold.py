@@ -119,5 +119,5 @@ def test_a_threshold_survives_json_and_invalid_fields_are_refused():
     fields = parse(to_json(threshold))
     assert convert(fields, Threshold) == threshold
     for change in ({"value": 2}, {"value": "nan"}, {"positive": 2}):
-        with pytest.raises(ValueError, match="a probability|Expected `float`"):
+        with pytest.raises(ValueError, match=r"a probability|Expected `float`"):
             convert({**fields, **change}, Threshold)

@@ -1,4 +1,3 @@
-# ruff: noqa: N806 -- X is what scikit-learn calls a matrix of rows
 """Heads by module:factory."""
 
 import numpy as np

@@ -1,4 +1,3 @@
-# ruff: noqa: N806 -- X is what scikit-learn calls a matrix of rows
 """The textbook's densely connected head."""
 
 import logging

@@ -1,4 +1,3 @@
-# ruff: noqa: N806 -- X is what scikit-learn calls a matrix of rows
 """Classifiers on inner products: the same as scikit-learn's own."""
 
 from types import SimpleNamespace

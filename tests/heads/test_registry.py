@@ -1,4 +1,3 @@
-# ruff: noqa: N806 -- X is what scikit-learn calls a matrix of rows
 """Every head by its name: what it learns, how sure it is, what of it is written."""
 
 import importlib
