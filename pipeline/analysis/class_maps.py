@@ -65,15 +65,6 @@ def find_class_maps(model: Model, rows: Rows, classes: Classes) -> ClassMaps:
         For any other head: how much the log-odds of the class fall when the features of a patch
         are set to 0; at most 4 x 4 patches.
 
-    Parameters
-    ----------
-    model : Model
-        The fitted head.
-    rows : ndarray of float32, shape (n, height, width, channels)
-        Features that it takes.
-    classes : ndarray of int64, shape (n,)
-        The class that each map is about.
-
     References
     ----------
     R. Selvaraju et al., *Grad-CAM*, ICCV 2017. R. Draelos, L. Carin, *Use HiResCAM instead of

@@ -130,24 +130,6 @@ def find_duplicates(
     the stored features of a copy, mirrored on their grid, have a median similarity of 0.68 to the
     original (other images: up to 0.71), of the demo's 0.64, since the grid is not centred on the
     picture and the network's filters are not symmetric.
-
-    Parameters
-    ----------
-    rows : ndarray of float32, shape (n, ...)
-        Features.
-    digests : sequence of bytes
-        SHA-256 of the images' files.
-    labels : ndarray of int64, shape (n,)
-        Classes.
-    splits : ndarray of str, shape (n,)
-        ``"train"``, ``"validation"`` or ``"test"``.
-    neighbours : Neighbours, optional
-        Result of `find_neighbours` among all rows, four or more for each; computed by default.
-
-    Raises
-    ------
-    PipelineError
-        Features are not finite.
     """
     nearest = neighbours or find_neighbours(rows, _NEIGHBOURS)[0]
     features = [hashlib.sha256(row.tobytes()).digest() for row in rows]

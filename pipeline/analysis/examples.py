@@ -74,26 +74,7 @@ def find_examples(
     read_features: Callable[[Places], Rows] | None = None,
     predicted: Places | None = None,
 ) -> ExampleImages:
-    """Choose the test images with the most confident predictions, and look at them closely.
-
-    Parameters
-    ----------
-    model : Model
-        The head.
-    dataset : Dataset
-        The n images.
-    probabilities : ndarray of float64, shape (n, k)
-        The probabilities of all images.
-    read : callable
-        Returns the head's input rows at given positions.
-    features : iterable of (ndarray of float32, ndarray of int64), optional
-        Features of all images in blocks, and their positions, to find the most similar images.
-    read_features : callable, optional
-        Returns the features at given positions, if the head's input rows are others.
-    predicted : ndarray of int64, shape (n,), optional
-        The class that each image is called, if not by this model: in cross-validation, by a model
-        that was trained without the image.
-    """
+    """Choose the test images with the most confident predictions, and look at them closely."""
     from pipeline.analysis.class_maps import find_class_maps
 
     if predicted is None:

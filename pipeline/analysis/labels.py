@@ -99,11 +99,6 @@ def out_of_fold(
 
     Images of a group are in the same fold. The result has shape (n, classes); it is 0 for a class
     of which a fold's classifier had fewer than two images.
-
-    Raises
-    ------
-    TooFewImagesError
-        A fold leaves fewer than two classes to learn from.
     """
     from scipy.sparse import issparse
     from threadpoolctl import threadpool_limits
@@ -127,11 +122,6 @@ def learn(
     """Fit a classifier to some images, without classes that have only one of them.
 
     Heads that calibrate their probabilities need two images of each class.
-
-    Raises
-    ------
-    TooFewImagesError
-        Fewer than two classes are left.
     """
     counts = np.bincount(labels[places], minlength=int(labels.max()) + 1)
     learned = places[counts[labels[places]] > 1]
@@ -161,13 +151,6 @@ def find_label_problems(labels: Places, probabilities: npt.NDArray[np.float64]) 
     ``normalized_margin``), whose release 2.9.0 gave the same results; it is not used because it
     needs pandas. C. Northcutt, L. Jiang, I. Chuang, *Confident learning: estimating uncertainty in
     dataset labels*, Journal of Artificial Intelligence Research 70, 2021.
-
-    Parameters
-    ----------
-    labels : ndarray of int64, shape (n,)
-        Classes, 0 to k - 1.
-    probabilities : ndarray of float64, shape (n, k)
-        From classifiers that were not trained on the image, as from `out_of_fold`.
     """
     large = np.bincount(labels, minlength=probabilities.shape[1]) >= FOLDS
     checked = np.flatnonzero(large[labels])

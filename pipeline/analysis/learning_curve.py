@@ -86,11 +86,6 @@ def measure_learning_curve(
     images (a group counts as one) plus that over the repeats, which have other folds and parts. It
     ignores that the classifiers of the folds share training images, so with few images the interval
     is somewhat too narrow.
-
-    Raises
-    ------
-    TooFewImagesError
-        The smallest part of a fold has too few images or classes.
     """
     flat = rows.reshape(len(rows), -1)
     units = np.arange(len(rows)) if groups is None else np.unique(groups, return_inverse=True)[1]

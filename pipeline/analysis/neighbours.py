@@ -43,20 +43,6 @@ def most_similar(queries: Rows, blocks: Iterable[tuple[Rows, Places]], k: int) -
     """Find the rows most similar to each query, among rows that come in blocks.
 
     Exact; the rows need not fit into memory together.
-
-    Parameters
-    ----------
-    queries : ndarray of float32, shape (n, ...)
-        Features; a row is flattened. A row of zeros is similar to no other.
-    blocks : iterable of (ndarray of float32, ndarray of int64)
-        Rows to search, and the position of each.
-    k : int
-        How many to find for each query.
-
-    Raises
-    ------
-    PipelineError
-        A row holds NaN or infinity.
     """
     units = _unit(queries, _lengths(queries))
     best = _Best(len(queries), k)
@@ -77,21 +63,6 @@ def find_neighbours(
     Beside `rows`, only the results and a few blocks are in memory: 50 MB for 12,000 rows of
     d = 8192, which took 8 s on two cores. It takes n * n * d / 2 multiplications, so 100,000 such
     rows would take about 10 minutes.
-
-    Parameters
-    ----------
-    rows : ndarray of float32, shape (n, ...)
-        Features; a row is flattened. A row of zeros is similar to no other.
-    k : int
-        How many to find for each row.
-    among : sequence of ndarray of int64, shape (n,), or None
-        For each entry there is a result, all from one pass: the neighbours among the rows with the
-        same number there, or among all rows for None.
-
-    Raises
-    ------
-    PipelineError
-        A row holds NaN or infinity.
     """
     lengths = _lengths(rows)
     places = np.arange(len(rows))

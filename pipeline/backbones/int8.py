@@ -65,13 +65,7 @@ def write_peaks(peaks: Sequence[float]) -> str:
 
 
 def read_peaks(calibration: str, steps: Sequence[Step]) -> list[float]:
-    """Read what `write_peaks` wrote.
-
-    Raises
-    ------
-    PipelineError
-        These are no peaks of such a chain.
-    """
+    """Read what `write_peaks` wrote."""
     try:
         peaks = [float(peak) for peak in calibration.split()]
     except ValueError:
@@ -91,11 +85,6 @@ def measure_peaks(chain: Chain, pixels: Pixels) -> list[float]:
 
     The order of the pictures does not matter. Values are rounded up to three digits, so that
     machines which differ in the last bits agree.
-
-    Raises
-    ------
-    PipelineError
-        OpenVINO is not installed, or the CPU has no 8-bit instructions.
     """
     run = _compile(chain, None)
     highest = np.max([outputs[1:] for outputs in run(pixels)], axis=0)
@@ -103,13 +92,7 @@ def measure_peaks(chain: Chain, pixels: Pixels) -> list[float]:
 
 
 def load_chain(chain: Chain, peaks: Sequence[float]) -> Callable[[Pixels], Floats]:
-    """Compile a chain in 8 bits; the result takes at least one picture.
-
-    Raises
-    ------
-    PipelineError
-        OpenVINO is not installed, or the CPU has no 8-bit instructions.
-    """
+    """Compile a chain in 8 bits; the result takes at least one picture."""
     run = _compile(chain, peaks)
     return lambda pixels: np.concatenate([outputs[0] for outputs in run(pixels)])
 

@@ -24,29 +24,7 @@ Forward = Callable[[Pixels], npt.NDArray[np.float32]]
 
 
 def load_backbone(recipe: Recipe, weights: Path | None = None) -> Forward:
-    """Load the network of a recipe, up to its layer.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        What to compute.
-    weights : Path, optional
-        File with the weights; see `pipeline.backbones.backbone.Backbone.load_weights`.
-
-    Returns
-    -------
-    callable
-        Pixels, uint8 of shape (n, size, size, 3), to rows, float32 of shape (n, height, width,
-        channels). Row i depends on picture i alone, not on the batch it is in.
-
-    Raises
-    ------
-    PipelineError
-        The precision is ``"int8"``, and the recipe is not calibrated, OpenVINO is not installed, or
-        the CPU has no 8-bit instructions.
-    WeightsError
-        No source has the weights, or a source holds other weights.
-    """
+    """Load the network of a recipe, up to its layer."""
     if recipe.engine == "tensorflow":
         return _load_in_tensorflow(recipe, weights)
     peaks = int8.read_peaks(recipe.calibration, get_backbone(recipe.backbone).steps(recipe.layer))
@@ -54,27 +32,7 @@ def load_backbone(recipe: Recipe, weights: Path | None = None) -> Forward:
 
 
 def calibrate(recipe: Recipe, pixels: Pixels, weights: Path | None = None) -> Recipe:
-    """Measure on a sample of images how a recipe of precision ``"int8"`` has to round.
-
-    Parameters
-    ----------
-    recipe : Recipe
-        As from `pipeline.backbones.registry.make_recipe`.
-    pixels : ndarray of uint8, shape (n, size, size, 3)
-        RGB pictures of the kind that the recipe is for; their order does not matter.
-    weights : Path, optional
-        File with the weights.
-
-    Returns
-    -------
-    Recipe
-        The same with a calibration: the highest value of each layer, as text.
-
-    Raises
-    ------
-    PipelineError, WeightsError
-        As for `load_backbone`.
-    """
+    """Measure on a sample of images how a recipe of precision ``"int8"`` has to round."""
     peaks = int8.measure_peaks(_chain(recipe, weights), pixels)
     return replace(recipe, calibration=int8.write_peaks(peaks))
 

@@ -198,13 +198,7 @@ def _in_memory(setting: Setting, variants: list[ViewedRows], order: _Order) -> R
 
 
 def _judge_all(rows: Rows, order: _Order) -> tuple[Run, KeyboardInterrupt | None]:
-    """Judge heads, until Ctrl-C comes or the cluster goes; note which failed, and why.
-
-    Raises
-    ------
-    PipelineError
-        No head could be judged.
-    """
+    """Judge heads, until Ctrl-C comes or the cluster goes; note which failed, and why."""
     setting = rows.setting
     heads = [head.with_pools(order.pools, setting.recipe.shape) for head in order.heads]
     order.listener.judging([head.name for head in heads])

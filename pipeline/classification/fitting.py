@@ -60,22 +60,7 @@ class Candidate:
 def try_candidates(
     task: Task, head: Head, rounds: Sequence[Sequence[Pair]], seed: int
 ) -> list[list[Candidate]]:
-    """Fit every candidate to one side of each pair, and judge it on the other.
-
-    Parameters
-    ----------
-    task, head
-        What is fitted, and to what.
-    rounds : sequence of sequence of Pair
-        No image is judged twice in a round.
-    seed : int
-        Decides what is random in the head.
-
-    Returns
-    -------
-    list of list of Candidate
-        For each round, for each of the task's variants, each of the head's grid.
-    """
+    """Fit every candidate to one side of each pair, and judge it on the other."""
     pairs = list(itertools.chain(*rounds))
     candidates: list[list[Candidate]] = [[] for _ in rounds]
     for rows in task.variants:
@@ -137,13 +122,7 @@ def _candidate(
     pairs: Sequence[Pair],
     judged: Sequence[_Judged],
 ) -> Candidate:
-    """Put together what the fits of a round give.
-
-    Raises
-    ------
-    PipelineError
-        Probabilities are not finite: NaN would pass for an image that was not judged.
-    """
+    """Put together what the fits of a round give."""
     p = _unjudged(task)
     for pair, (probabilities, _) in zip(pairs, judged):
         bad = np.count_nonzero(~np.isfinite(probabilities).all(axis=1))
@@ -199,16 +178,7 @@ def fit(
     stop_on: Places | None = None,
     on_epoch: Callable[..., None] | None = None,
 ) -> Classifier:
-    """Fit a candidate to all views of some images.
-
-    Parameters
-    ----------
-    stop_on : ndarray of int64, optional
-        Images by which training stops, if the head's does. Without them it takes as many epochs
-        as the candidate's fits did, on average.
-    on_epoch : callable, optional
-        Called after each epoch of such a training.
-    """
+    """Fit a candidate to all views of some images."""
     labels, rows = task.dataset.targets.labels, candidate.rows
     learned = rows.to_fit(places)
     parameters = dict(candidate.parameters)

@@ -39,13 +39,7 @@ class Rows(ABC):
 
     @abstractmethod
     def judge(self, head: Head) -> Result:
-        """Choose a head's parameters, fit it, and judge it.
-
-        Raises
-        ------
-        PipelineError
-            The head cannot be fitted to these images.
-        """
+        """Choose a head's parameters, fit it, and judge it."""
 
     @abstractmethod
     def find_problems(self, best: Result) -> Problems | None:
@@ -57,13 +51,7 @@ class Rows(ABC):
         """What a run on these rows says of them."""
 
     def check_that_they_differ(self) -> None:
-        """Refuse rows that there is nothing to learn from.
-
-        Raises
-        ------
-        PipelineError
-            They are all the same.
-        """
+        """Refuse rows that there is nothing to learn from."""
         rows = (row for block, _ in self.blocks() for row in block)
         first = next(rows).ravel()
         if all(np.array_equal(row.ravel(), first) for row in rows):

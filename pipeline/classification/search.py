@@ -165,26 +165,6 @@ def judge_folds(
 
     To 1e-6 the same as ``head.build(seed, **parameters).fit(rows[fitted], labels[fitted])`` and
     ``predict_proba(rows[judged])``, one after the other.
-
-    Parameters
-    ----------
-    head : Head
-        Its ``grid`` holds the candidates. Heads with early stopping are not supported.
-    data, folds
-        What is fitted to, and judged by.
-    seed : int
-        Decides what is random in the head.
-    balanced : bool
-        Whether all classes count the same, however many rows they have.
-    jobs : int
-        Fits at a time; fewer if those on inner products would not fit into memory.
-    spread : Spread, optional
-        Where fits run, instead of threads here.
-
-    Returns
-    -------
-    list of list of ndarray of float64, shape (len(judged), classes)
-        For each candidate, for each fold; 0 for a class that a fold has no rows of to fit to.
     """
     materials = [data.rows.material(head.candidate(seed, parameters)) for parameters in head.grid]
     if any(material.are_products for material in materials):

@@ -27,21 +27,7 @@ def reason_to_stream(
     protocol: Protocol,
     wish: bool | None = None,
 ) -> str | None:
-    """Tell why heads are to be trained shard by shard; None where rows can be held in memory.
-
-    Parameters
-    ----------
-    dataset, recipe, heads, views, protocol
-        What is to be trained on what, and how.
-    wish : bool, optional
-        True: in any case; False: in no case. The default is where rows need more memory than is
-        free.
-
-    Raises
-    ------
-    PipelineError
-        It cannot be done so with these views, this protocol, or any of these heads.
-    """
+    """Tell why heads are to be trained shard by shard; None where rows can be held in memory."""
     if wish is False:
         return None
     reason = "as asked for" if wish else _too_large(dataset, recipe, views)

@@ -18,18 +18,7 @@ _DEFECTIVE_FROM = 0.5  # experts' defect probability; the split that Deitsch et 
 
 
 def demo_images() -> list[tuple[Path, str]]:
-    """List the demo's photographs, each with its label.
-
-    Returns
-    -------
-    list of (Path, str)
-        Path and ``"defective"`` or ``"functional"``.
-
-    Raises
-    ------
-    DataError
-        The extra ``demo`` is not installed.
-    """
+    """List the demo's photographs, each with its label."""
     spec = find_spec("elpv_dataset")
     if spec is None or spec.origin is None:
         raise DataError(

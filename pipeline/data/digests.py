@@ -39,27 +39,7 @@ _TABLE = """
 
 
 def read_image(path: Location, digest: bytes | None = None) -> tuple[bytes, bytes]:
-    """Read a file.
-
-    Parameters
-    ----------
-    path : Path or Url
-        The file.
-    digest : bytes, optional
-        The SHA-256 that the file had when it was listed.
-
-    Returns
-    -------
-    tuple of bytes
-        The file's bytes, and their SHA-256.
-
-    Raises
-    ------
-    ImageError
-        It is empty, no regular file, too large, cannot be read, or has changed since it was listed.
-    PipelineError
-        It is behind a URL, and the server does not answer or refuses everything.
-    """
+    """Read a file."""
     content = read(path, _MAX_BYTES + 1) if isinstance(path, Url) else _read_file(path)
     if len(content) > _MAX_BYTES:
         raise _too_large(len(content))
@@ -94,27 +74,7 @@ def digest_files(
     memory: Digests | None = None,
     signatures: Mapping[Url, bytes] = _NO_SIGNATURES,
 ) -> list[bytes | ImageError]:
-    """Return the SHA-256 of each file's bytes, or why it cannot be read.
-
-    Parameters
-    ----------
-    paths : sequence of Path or Url
-        The files.
-    memory : Digests, optional
-        Spares reading files that have not changed, and takes in the digests of those read.
-    signatures : mapping of Url to bytes
-        Signatures of files behind URLs, from their listing; those without are always read.
-
-    Returns
-    -------
-    list of bytes or ImageError
-        32 bytes for each file, or the error.
-
-    Raises
-    ------
-    PipelineError
-        As for `read_image`. The digests of files read before are in `memory`.
-    """
+    """Return the SHA-256 of each file's bytes, or why it cannot be read."""
     remote = any(isinstance(path, Url) for path in paths)
     digests: list[bytes | ImageError] = []
     with (

@@ -31,7 +31,6 @@ EXTENSIONS: frozenset[str] = frozenset(
 )
 """Suffixes, in lower case, of the files that are taken for images."""
 
-
 FILTERS: dict[str, Image.Resampling] = {
     "bilinear": Image.Resampling.BILINEAR,
     "nearest": Image.Resampling.NEAREST,
@@ -104,11 +103,6 @@ def thumbnail(data: bytes, side: int) -> bytes:
     """Make a small JPEG of an image file: upright, without metadata, in its aspect ratio.
 
     Neither side has more than `side` pixels; nothing is enlarged.
-
-    Raises
-    ------
-    ImageError
-        As for `decode`.
     """
 
     def fit(width: int, height: int) -> tuple[int, int]:

@@ -20,13 +20,7 @@ _IN_NO_CLASS = "in no class folder"
 
 
 def list_entries(source: str | Path) -> Listing:
-    """List the images of a data set; no image file is opened.
-
-    Raises
-    ------
-    DataError
-        The source cannot be read, or there are no images in it.
-    """
+    """List the images of a data set; no image file is opened."""
     path = locate(source)
     if isinstance(path, Url):
         return list_csv(path) if path.suffix.lower() == ".csv" else _list_bucket(path)

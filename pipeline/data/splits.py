@@ -45,11 +45,6 @@ def assign_splits(
     """Give each entry its split: the given one, or one drawn by its group or digest.
 
     A split that no entry is given is drawn from those given to train on.
-
-    Raises
-    ------
-    DataError
-        A group would be in two splits.
     """
     given = {entry.split for entry in entries}
     splits = []

@@ -16,15 +16,7 @@ _ENCODING = "utf-8-sig"
 
 
 def list_csv(source: Location) -> Listing:
-    """Read the entries of a CSV file, which may be behind a URL.
-
-    Raises
-    ------
-    DataError
-        It cannot be read, lacks a column, or a line is incomplete or contradicts another.
-    OSError
-        It is on this machine, and cannot be read.
-    """
+    """Read the entries of a CSV file, which may be behind a URL."""
     with _open(source) as file:
         try:
             entries = _read_entries(source, file)

@@ -75,15 +75,7 @@ def locate(where: str | Path, folder: Location | None = None) -> Location:
 
 
 def read(url: Url, most: int | None = None) -> bytes:
-    """Read a file, or up to so many bytes of it in one request.
-
-    Raises
-    ------
-    ImageError
-        There is no such file, or it may not be read: the other files are not concerned.
-    PipelineError
-        The server does not answer, or fails. It says nothing about the file, and may be over soon.
-    """
+    """Read a file, or up to so many bytes of it in one request."""
     with url_errors(url):
         system, path = open_url(url)
         limits = {} if most is None else {"start": 0, "end": most}
@@ -92,21 +84,7 @@ def read(url: Url, most: int | None = None) -> bytes:
 
 
 def list_tree(root: Url) -> dict[Url, bytes]:
-    """List the files in a folder, at any depth, in one listing.
-
-    Returns
-    -------
-    dict of Url to bytes
-        The files with their signatures, in the order of walking a local folder: files first, then
-        folders. A signature is empty where the listing does not tell when a file changed.
-
-    Raises
-    ------
-    DataError
-        The folder does not exist, or may not be listed.
-    PipelineError
-        As for `read`.
-    """
+    """List the files in a folder, at any depth, in one listing."""
     try:
         with url_errors(root):
             system, path = open_url(root)
@@ -132,11 +110,6 @@ def signatures_of(urls: Iterable[Url]) -> dict[Url, bytes]:
     """Ask for the signatures of files that are named one by one, as `list_tree` gives them.
 
     Where many are in one folder it is listed. Files without a signature are left out.
-
-    Raises
-    ------
-    PipelineError
-        As for `read`.
     """
     files_in: dict[Url, list[Url]] = defaultdict(list)
     for url in urls:

@@ -54,15 +54,6 @@ def draw(augmentation: Augmentation, digest: bytes, view: int) -> View:
     The ranges scale the random numbers, and do not change them: with a rotation of 10 and of 20
     degrees, a view turns to the same side, and no parameter depends on which others are on. So two
     augmentations are compared on the same random numbers.
-
-    Parameters
-    ----------
-    augmentation : Augmentation
-        The ranges.
-    digest : bytes
-        SHA-256 of the image's file.
-    view : int
-        Number of the view, from 1; view 0 is the image itself.
     """
     if view < 1:
         raise ValueError(f"view is {view}: it must be at least 1, as view 0 is the image itself")
@@ -147,24 +138,7 @@ def _warp(
 def views_of(
     pixels: npt.NDArray[np.uint8], augmentation: Augmentation, digest: bytes, count: int
 ) -> npt.NDArray[np.uint8]:
-    """Make an image's first views: the image itself, then ``count - 1`` drawn ones.
-
-    Parameters
-    ----------
-    pixels : ndarray of uint8, shape (height, width, 3)
-        The image as decoded.
-    augmentation : Augmentation
-        The ranges to draw from.
-    digest : bytes
-        SHA-256 of the image's file.
-    count : int
-        Number of views, the image itself among them.
-
-    Returns
-    -------
-    ndarray of uint8, shape (count, height, width, 3)
-        The views; row 0 is `pixels`.
-    """
+    """Make an image's first views: the image itself, then ``count - 1`` drawn ones."""
     if count < 1:
         raise ValueError(f"count is {count}: it must be at least 1")
     _check(pixels)

@@ -25,11 +25,6 @@ def deal_folds(
 
     Images with the same number in `units` come into the same fold. If `nested`, a second fold is
     left out of training, for choosing. Gives the positions of each fold's images, ascending.
-
-    Raises
-    ------
-    DataError
-        A class has too few images for so many folds, or too few groups of images.
     """
     needed = max(folds, _FEWEST_TO_LEARN_FROM + 1 + nested)
     counts = _count_units(labels, units, classes)

@@ -13,19 +13,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def wilson_interval(share: npt.ArrayLike, count: npt.ArrayLike) -> tuple[Floats, Floats]:
-    """Give Wilson's 95 % interval (E. B. Wilson, JASA 22, 1927) of each of several proportions.
-
-    Parameters
-    ----------
-    share : array-like of float
-        Proportions, 0 to 1.
-    count : array-like of float, of a shape that broadcasts with `share`
-        How many cases each proportion is of; an effective number need not be whole.
-
-    Returns
-    -------
-    low, high : ndarray of float64
-    """
+    """Give Wilson's 95 % interval (E. B. Wilson, JASA 22, 1927) of each of several proportions."""
     share, count = np.asarray(share, np.float64), np.asarray(count, np.float64)
     z2 = NORMAL_975**2 / count
     middle = share + z2 / 2

@@ -31,13 +31,7 @@ class Aim:
 
     @classmethod
     def from_text(cls, text: str) -> Aim:
-        """Read an aim as the user types it.
-
-        Raises
-        ------
-        PipelineError
-            The text does not name one.
-        """
+        """Read an aim as the user types it."""
         name, _, value = text.partition("=")
         if name in ("f1", "youden") and not value:
             return cls(name)

@@ -44,11 +44,6 @@ def measured_calibration(
     """Measure how a recipe of precision int8 rounds, on up to 192 training images.
 
     Those with the smallest digests are taken, which is as good as by chance.
-
-    Raises
-    ------
-    PipelineError
-        OpenVINO is not installed, or the weights or the images cannot be read.
     """
     if not recipe.needs_calibration:
         return recipe

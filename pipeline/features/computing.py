@@ -74,20 +74,6 @@ def commit_rows(
     """Compute rows in this process, and commit them a shard at a time.
 
     Closed at any moment, it commits what was computed.
-
-    Parameters
-    ----------
-    store : FeatureStore
-        Where rows go.
-    requests : iterable of ImageViews
-        The work, with digests; it is asked for a few batches ahead.
-    forward : callable
-        Pixels to rows.
-
-    Yields
-    ------
-    list of (ImageViews, ImageError or None)
-        The requests of the next batch, in order, and why one has no rows.
     """
     pending = _Pending(store)
     try:
@@ -106,23 +92,7 @@ def commit_rows(
 def compute_rows(
     requests: Iterable[ImageViews], recipe: Recipe, forward: Forward
 ) -> Iterator[list[tuple[ImageViews, list[Rows] | ImageError]]]:
-    """Decode images and run them through the backbone, decoding ahead while it computes.
-
-    Parameters
-    ----------
-    requests : iterable of ImageViews
-        The work; it is asked for a few batches ahead.
-    recipe : Recipe
-        Size, resize rule and augmentation.
-    forward : callable
-        Pixels to rows.
-
-    Yields
-    ------
-    list of (ImageViews, list of ndarray or ImageError)
-        For each request of the next batch, in order, a row for each of its views, or the reason
-        why it has none.
-    """
+    """Decode images and run them through the backbone, decoding ahead while it computes."""
     augmentation = Augmentation.from_name(recipe.augmentation)
 
     def pixels(request: ImageViews) -> list[Pixels] | ImageError:

@@ -49,13 +49,7 @@ def is_features_file(data: object) -> bool:
 def export(
     source: str | Path, file: Path, extractor: Extractor, *, seed: int = 0
 ) -> tuple[Dataset, FeatureStore]:
-    """Write the stored rows of a data set into one file; return what was written, from where.
-
-    Raises
-    ------
-    DataError
-        An image has no row in the cache, or the file cannot be written.
-    """
+    """Write the stored rows of a data set into one file; return what was written, from where."""
     _check_name(file)
     dataset = load_dataset(source, seed=seed, cache=extractor.cache)
     extractor = extractor.settle(dataset, calibrate=False)
@@ -73,24 +67,7 @@ def export(
 def export_features(
     dataset: Dataset, recipe: Recipe, rows: npt.NDArray[np.float32], file: Path
 ) -> None:
-    """Write features, with what is needed to train on them.
-
-    Parameters
-    ----------
-    dataset : Dataset
-        The images.
-    recipe : Recipe
-        How they became rows.
-    rows : ndarray of float32, shape (len(dataset), height, width, channels)
-        The features.
-    file : Path
-        A file to write, ending in ``.h5``.
-
-    Raises
-    ------
-    DataError
-        The file cannot be written, exists already, or does not end in ``.h5``.
-    """
+    """Write features, with what is needed to train on them."""
     _check_name(file)
     arrays: dict[str, Any] = {
         "features": rows,
@@ -115,22 +92,7 @@ def _check_name(file: Path) -> None:
 
 
 def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32]]:
-    """Read what `export_features` wrote.
-
-    Returns
-    -------
-    dataset : Dataset
-        The images, which need not be on this machine.
-    recipe : Recipe
-        How they became rows.
-    rows : ndarray of float32, shape (len(dataset), height, width, channels)
-        The features.
-
-    Raises
-    ------
-    DataError
-        The file cannot be read, or something in it is missing or does not fit.
-    """
+    """Read what `export_features` wrote."""
     if not file.is_file():
         raise DataError(f"there is no file {file}.")
     if file.suffix == ".npz":

@@ -17,13 +17,7 @@ _STALE_SECONDS = 3600.0
 
 
 def read_recipe(folder: Path) -> Recipe:
-    """Read what made the rows in a folder.
-
-    Raises
-    ------
-    StoreError
-        The file cannot be read, is damaged, or is of a newer schema.
-    """
+    """Read what made the rows in a folder."""
     with storage_errors(folder, "read"):
         text = (folder / _RECIPE).read_text("utf-8", errors="replace")
     return Recipe.from_json(text, source=str(folder / _RECIPE))

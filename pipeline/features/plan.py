@@ -76,13 +76,7 @@ class Plan:
         return free_space(self.store.folder)
 
     def check_space(self) -> None:
-        """Refuse to begin what the disk cannot hold.
-
-        Raises
-        ------
-        StoreError
-            The missing rows need more space than is free.
-        """
+        """Refuse to begin what the disk cannot hold."""
         free = self.free if self.missing else None
         if free is not None and self.bytes_missing > free:
             raise StoreError(

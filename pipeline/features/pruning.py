@@ -40,22 +40,7 @@ class Pruned:
 
 
 def prune_cache(sources: Sequence[str | Path], cache: str | Path = CACHE) -> Iterator[Pruned]:
-    """Drop the rows of images that are in none of some data sets, store by store.
-
-    Parameters
-    ----------
-    sources : sequence of str or Path
-        All data sets whose rows stay, as for `pipeline.data.loading.load_dataset`.
-    cache : str or Path
-        The cache folder.
-
-    Raises
-    ------
-    DataError
-        An image cannot be read, so its rows cannot be told from unwanted ones.
-    StoreError
-        A store cannot be read or written.
-    """
+    """Drop the rows of images that are in none of some data sets, store by store."""
     wanted: set[bytes] = set()
     for source in sources:
         dataset = list_dataset(source, cache=cache)
@@ -76,13 +61,6 @@ def prune(store: FeatureStore, wanted: Container[bytes]) -> Pruned:
     """Drop the rows of images that nobody wants, and merge small shards.
 
     New shards are committed before old ones are removed: killed in between, no row is lost.
-
-    Parameters
-    ----------
-    store : FeatureStore
-        The store.
-    wanted : container of bytes
-        Digests of the images whose rows stay, in all their views.
     """
     with storage_errors(store.folder, "write"), _only_one(store.folder / ".prune"):
         store.verify()  # to see what another pruning has left

@@ -93,13 +93,6 @@ def open_shard(
     """Open a shard from its bytes, checked; whatever fails in the block is damage of the shard.
 
     `hashed` says that the bytes are known to have the SHA-256 that names the file.
-
-    Raises
-    ------
-    DamagedShardError
-        The bytes are not a shard of the recipe.
-    StoreError
-        A newer release wrote it.
     """
     if not hashed and shard_name(content) != path.name:
         raise DamagedShardError("its bytes do not have the SHA-256 of its name")

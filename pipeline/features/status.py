@@ -44,20 +44,7 @@ class Status:
 
 
 def status(source: str | Path, extractor: Extractor) -> Status:
-    """Compare a data set with the cache and with the last run, and change nothing.
-
-    Parameters
-    ----------
-    source : str or Path
-        As for `pipeline.load_dataset`.
-    extractor : Extractor
-        How images become rows, and where rows are kept.
-
-    Raises
-    ------
-    PipelineError
-        The data set or the cache cannot be read.
-    """
+    """Compare a data set with the cache and with the last run, and change nothing."""
     with Digests(Path(extractor.cache)) as memory:
         dataset = read_dataset(source, memory)
         store = extractor.settle(dataset, calibrate=False).plan(dataset).store

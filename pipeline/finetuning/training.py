@@ -84,27 +84,6 @@ def train(
     """Train a model; where there is a checkpoint, go on from it.
 
     At the end the model has the weights of the best epoch.
-
-    Parameters
-    ----------
-    model : keras.Model
-        To probabilities, ``(n, 1)`` for two classes or ``(n, k)``; its trainable weights are
-        trained on the cross-entropy.
-    batches : Batches
-        What it is trained on.
-    training : Training
-        How it is trained.
-    file : Path
-        The checkpoint: written after an epoch if `CHECKPOINT_SECONDS` have passed, and at the end.
-    phase : str
-        Its name, for the listener.
-    listener : RunListener, optional
-        Told how far the training is, after each step and each epoch.
-
-    Raises
-    ------
-    PipelineError
-        A number is not finite; the checkpoint cannot be written, or belongs to another network.
     """
     listener = listener or RunListener()
     total = training.epochs * batches.images

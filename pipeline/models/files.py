@@ -66,20 +66,7 @@ class _RunDocument(msgspec.Struct):
 
 
 def find_model(folder: Path, head: str | None = None) -> Path:
-    """Find the model's own folder, given that or a run's.
-
-    Parameters
-    ----------
-    folder : Path
-        ``runs/<name>``, or a model's folder.
-    head : str, optional
-        Which head of the run; the default is the one that was best on validation.
-
-    Raises
-    ------
-    ModelError
-        There is no such run, model or head.
-    """
+    """Find the model's own folder, given that or a run's."""
     run_file = folder / "run.json"
     if not run_file.exists():
         if head:

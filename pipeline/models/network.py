@@ -126,13 +126,7 @@ class Network:
         ]
 
     def whole(self) -> Any:
-        """Return one Keras model that takes pictures as they are.
-
-        Returns
-        -------
-        keras.Model
-            From RGB pixels, 0 to 255, ``(n, size, size, 3)``, to what `tail` gives.
-        """
+        """Return one Keras model that takes pictures as they are."""
         _, keras = tensorflow.load()
         if self._lacks_trunk:
             trunk = {id(variable) for variable in self.trunk.weights}

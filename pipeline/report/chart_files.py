@@ -60,14 +60,7 @@ class Panel:
 
 
 def write_charts(record: Record) -> list[Path]:
-    """Write the charts of a run's page as files into its folder.
-
-    Returns
-    -------
-    list of Path
-        ``confusion-<head>.svg``, for networks ``history-<head>.svg``, and, where predictions can
-        be read, ``roc.svg``, ``precision-recall.svg`` and ``calibration.svg``.
-    """
+    """Write the charts of a run's page as files into its folder."""
     return [
         write_file(record.folder / f"{name}.svg", draw(charts)) for name, charts in _charts(record)
     ]

@@ -57,21 +57,7 @@ class Reliability:
 
 
 def roc(truth: Labels, p: Floats) -> Curve | None:
-    """Draw the receiver operating characteristic: true against false positive rate.
-
-    Parameters
-    ----------
-    truth : ndarray of int64, shape (n,)
-        True classes.
-    p : ndarray of float64, shape (n, k)
-        Probability of each class.
-
-    Returns
-    -------
-    Curve or None
-        Of the second of two classes; of several, the mean over "this class or another", at equal
-        false positive rates. None where no class has both rows of it and others.
-    """
+    """Draw the receiver operating characteristic: true against false positive rate."""
     curves = []
     for positive, score in _one_against_others(truth, p):
         hits, alarms = _cumulated(positive, score)
@@ -85,14 +71,7 @@ def roc(truth: Labels, p: Floats) -> Curve | None:
 
 
 def precision_recall(truth: Labels, p: Floats) -> tuple[Curve, float, float] | None:
-    """Draw precision against recall; parameters as for `roc`.
-
-    Returns
-    -------
-    tuple of (Curve, float, float), or None
-        The curve, in steps; the average precision, which is the area below it; and what a guess
-        would reach, which is the share of positives. Of several classes, means over the classes.
-    """
+    """Draw precision against recall; parameters as for `roc`."""
     curves, areas, shares = [], [], []
     for positive, score in _one_against_others(truth, p):
         hits, alarms = _cumulated(positive, score)

@@ -23,25 +23,7 @@ FILE = "report.html"
 
 
 def write_report(folder: str | Path, name: str | None = None) -> Path:
-    """Write the page of a run into its folder, and its charts as files beside it.
-
-    Parameters
-    ----------
-    folder : str or Path
-        ``runs/<name>``.
-    name : str, optional
-        What to call the run; the default is the folder's name.
-
-    Returns
-    -------
-    Path
-        The page. An older one is replaced, and so are the charts.
-
-    Raises
-    ------
-    PipelineError
-        There is no run, or a file cannot be written.
-    """
+    """Write the page of a run into its folder, and its charts as files beside it."""
     record = read_run(Path(folder), name)
     document = record.document
     page = _lay_out(
@@ -57,21 +39,7 @@ def write_report(folder: str | Path, name: str | None = None) -> Path:
 
 
 def write_comparison(folders: Sequence[str | Path], file: str | Path) -> Path:
-    """Write a page that puts several runs side by side.
-
-    Parameters
-    ----------
-    folders : sequence of str or Path
-        The runs' folders: two or more.
-    file : str or Path
-        HTML file to write; an older one is replaced.
-
-    Raises
-    ------
-    PipelineError
-        Fewer than two runs are named, or one of them twice, one cannot be read, or the page cannot
-        be written.
-    """
+    """Write a page that puts several runs side by side."""
     if len(folders) < 2:
         raise PipelineError(
             "a comparison of fewer than two runs.", expected="the folders of two or more"

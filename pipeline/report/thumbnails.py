@@ -59,18 +59,6 @@ def overlay(values: npt.NDArray[np.float64], centres: Centres) -> str:
 
     Each value is drawn where the network's cell lies, and interpolated between. The largest value
     of the map, of either sign, has the strongest colour.
-
-    Parameters
-    ----------
-    values : ndarray of float64, shape (height, width)
-        The map.
-    centres : callable
-        Where cells lie.
-
-    Returns
-    -------
-    str
-        A PNG as a ``data:`` URI, to be stretched over the picture; empty if all values are 0.
     """
     largest = np.abs(values).max()
     if not largest:

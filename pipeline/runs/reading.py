@@ -122,20 +122,7 @@ class Record:
 
 
 def read_run(folder: Path, name: str | None = None) -> Record:
-    """Read a run's folder.
-
-    Parameters
-    ----------
-    folder : Path
-        ``runs/<name>``.
-    name : str, optional
-        What to call the run; the default is the folder's name.
-
-    Raises
-    ------
-    PipelineError
-        There is no run, or one of its JSON files is damaged or of a newer version.
-    """
+    """Read a run's folder."""
     document = read_run_document(folder)
     # If several have the same log loss, the chosen one is still the first.
     heads = sorted(document.heads, key=lambda head: (head.name != document.best, head.chosen_by))

@@ -196,15 +196,7 @@ class Interrupted(KeyboardInterrupt):
 def with_optional_parts(
     run: Run, parts: Mapping[str, Callable[[], Any]]
 ) -> tuple[Run, KeyboardInterrupt | None]:
-    """Add the optional parts (problems, examples); note in `left_out` what failed.
-
-    Returns
-    -------
-    run : Run
-        With the parts that could be made.
-    stop : KeyboardInterrupt or None
-        Ctrl-C, if it came; the parts after that were not tried.
-    """
+    """Add the optional parts (problems, examples); note in `left_out` what failed."""
     for name, make in parts.items():
         try:
             run = replace(run, **{name: make()})

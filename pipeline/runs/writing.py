@@ -28,22 +28,7 @@ RUNS = Path("runs")
 
 
 def run_folder(runs: Path, name: str | None, default: str) -> Path:
-    """Choose a run's folder, which does not exist yet.
-
-    Parameters
-    ----------
-    runs : Path
-        Folder that runs are kept in.
-    name : str or None
-        Name of the run's own folder.
-    default : str
-        Its name where none is given, with a number if that is taken.
-
-    Raises
-    ------
-    PipelineError
-        The name is taken, or is not a plain folder name.
-    """
+    """Choose a run's folder, which does not exist yet."""
     if name is None:
         names = itertools.chain([default], (f"{default}-{number}" for number in itertools.count(2)))
         return next(folder for folder in (runs / name for name in names) if not folder.exists())
@@ -66,29 +51,7 @@ Draw = Callable[[Path, str], object]
 def write_run(
     run: Run, runs: Path, name: str | None, *, seed: int, draw: Draw | None = None
 ) -> Run:
-    """Write a run under a temporary name, and rename it when everything is in its folder.
-
-    Parameters
-    ----------
-    run : Run
-        What to write; its `folder` is ignored.
-    runs, name
-        As for `run_folder`; the default is the data set's name.
-    seed : int
-        Noted in `run.json`.
-    draw : callable, optional
-        Writes the page, from what is in the folder by then.
-
-    Returns
-    -------
-    Run
-        The same with its folder.
-
-    Raises
-    ------
-    PipelineError
-        The name is taken or cannot be a folder's, or the folder cannot be written.
-    """
+    """Write a run under a temporary name, and rename it when everything is in its folder."""
     try:
         runs.mkdir(parents=True, exist_ok=True)
         with _undisturbed():
@@ -125,14 +88,7 @@ def _undisturbed() -> Iterator[None]:
 
 
 def add_problems(folder: Path, problems: Problems) -> None:
-    """Put what was found wrong with a run's data set into the run's folder.
-
-    Raises
-    ------
-    PipelineError
-        There is no run, it was made from other images, labels or splits, or its folder cannot be
-        written.
-    """
+    """Put what was found wrong with a run's data set into the run's folder."""
     if read_run_document(folder).dataset.digest != problems.dataset.digest:
         raise PipelineError(
             f"the run in {folder} was made from other images, labels or splits.",

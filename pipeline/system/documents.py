@@ -72,15 +72,7 @@ def convert(values: Any, kind: type[Kind]) -> Kind:
 
 
 def read_document(content: bytes | str, kind: type[DocumentKind]) -> DocumentKind:
-    """Read a document of the class that is meant, a subclass of `Document`.
-
-    Raises
-    ------
-    DamagedError
-        It is something else.
-    NewerError
-        It is of a schema version that is not known here.
-    """
+    """Read a document of the class that is meant, a subclass of `Document`."""
     values = parse(content)
     version = values.get("schema") if isinstance(values, dict) else None
     if type(version) is not int:

@@ -26,20 +26,6 @@ def write_file(
 
     The content is on disk before the file gets its name, so a crash leaves the old file or the
     new one. Several processes may write the same file; the last one wins.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    content : bytes, str or callable
-        What to write, text as UTF-8; or a function that writes it to an open binary file.
-    sync_folder : bool
-        Return only when the file's name is on disk, too.
-
-    Raises
-    ------
-    OSError
-        The file cannot be written. With `sync_folder` it may have been: its name is not safe.
     """
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
     try:
@@ -85,17 +71,7 @@ def file_errors(
     expected: str = "",
     fix: str = "check the folder's permissions and the free space",
 ) -> Iterator[None]:
-    """Turn an error of the file system into one that tells what could not be done.
-
-    Parameters
-    ----------
-    action : str
-        What the block does, as in ``"write report.html"``.
-    kind : type of PipelineError
-        What to raise.
-    expected, fix : str
-        As for `PipelineError`.
-    """
+    """Turn an error of the file system into one that tells what could not be done."""
     try:
         yield
     except OSError as error:

@@ -36,13 +36,7 @@ def _report_after(report: Report, before: int, most: int, epoch: int) -> None:
 
 
 def _fit(network: DenseHead, stream: Stream, report: Callable[[int], None]) -> float:
-    """Train a network as `DenseHead.fit` does; give its log loss on validation, without weights.
-
-    Raises
-    ------
-    PipelineError
-        A loss is not finite.
-    """
+    """Train a network as `DenseHead.fit` does; give its log loss on validation, without weights."""
     data = stream.dataset
     weights = stream.class_weights("validation", balanced=network.balanced)
     network.classes_ = np.arange(len(data.classes))

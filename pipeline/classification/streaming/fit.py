@@ -48,22 +48,7 @@ def watch(
     heads: Sequence[Callable[[Rows], npt.NDArray[np.floating]]],
     weights: Floats | None = None,
 ) -> Floats:
-    """Judge what heads say of the validation images, without holding it for all of these.
-
-    Parameters
-    ----------
-    stream : Stream
-        The images.
-    heads : sequence of callable
-        Rows in, probabilities of shape (n, k) out.
-    weights : ndarray of float64, shape (k,), optional
-        What a class counts; the default is 1.
-
-    Returns
-    -------
-    ndarray of float64, shape (len(heads), 3)
-        Log loss, log loss with `weights`, and accuracy of each.
-    """
+    """Judge what heads say of the validation images, without holding it for all of these."""
     data = stream.dataset
     if weights is None:
         weights = np.ones(len(data.classes))

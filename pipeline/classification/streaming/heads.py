@@ -22,22 +22,6 @@ def fit_streamed(
 
     As in memory, what there is to choose is chosen by the log loss on validation, and linear heads
     are then trained on training and validation images.
-
-    Parameters
-    ----------
-    head : Head
-        One of `STREAMED`.
-    stream : Stream
-        The images, with all splits. Its seed decides what is random in the head, too.
-    balanced : bool
-        Whether classes are to count the same, however many images they have.
-    on_epoch : callable, optional
-        Called with the number of epochs done, of all candidates, and the most that there will be.
-
-    Raises
-    ------
-    PipelineError
-        The head cannot be trained so, a split is empty, or rows are no longer there.
     """
     if head.name not in STREAMED:
         raise PipelineError(

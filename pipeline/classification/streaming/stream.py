@@ -57,20 +57,7 @@ class Stream:
         self._idle: set[str] = set()  # shards of other data sets and views: read once at most
 
     def epoch(self, number: int, *splits: str) -> Iterator[tuple[Rows, Labels]]:
-        """Give the rows of some splits in an order that follows from the epoch's number.
-
-        Yields
-        ------
-        rows : ndarray of float32, shape (n, d)
-            Rows of a few shards, mixed.
-        labels : ndarray of int64, shape (n,)
-            Their labels.
-
-        Raises
-        ------
-        StoreError
-            Rows are no longer there.
-        """
+        """Give the rows of some splits in an order that follows from the epoch's number."""
         rng = np.random.default_rng([self.seed, number])
         names = rng.permutation(list(self.store.shards)).tolist()
         shards = self._shards(names, self._which(splits))
@@ -82,20 +69,7 @@ class Stream:
             yield rows, self.dataset.targets.labels[places[mixed]]
 
     def once(self, *splits: str) -> Iterator[tuple[Rows, Places]]:
-        """Give the rows of some splits, or of all, a shard at a time.
-
-        Yields
-        ------
-        rows : ndarray of float32, shape (n, d)
-            Rows of a shard.
-        places : ndarray of int64, shape (n,)
-            Positions of their images in the data set.
-
-        Raises
-        ------
-        StoreError
-            Rows are no longer there.
-        """
+        """Give the rows of some splits, or of all, a shard at a time."""
         yield from self._shards(list(self.store.shards), self._which(splits or SPLITS))
 
     def read(self, places: Places) -> Rows:
@@ -107,20 +81,7 @@ class Stream:
         functions: Sequence[Callable[[Rows], npt.NDArray[Any]]],
         wanted: Places | None = None,
     ) -> list[Floats]:
-        """Apply functions of rows to some images, or to all, in one pass.
-
-        Parameters
-        ----------
-        functions : sequence of callable
-            Rows in, an array of as many values out.
-        wanted : ndarray of int64, shape (m,), optional
-            Positions of the images in the data set, ascending, each once; the default is all.
-
-        Returns
-        -------
-        list of ndarray of float64, shape (m, ...)
-            What each gives of the m images, in their order in the data set.
-        """
+        """Apply functions of rows to some images, or to all, in one pass."""
         if wanted is None:
             wanted = np.arange(len(self.dataset))
         which = np.zeros(len(self.dataset), bool)
