@@ -28,10 +28,15 @@ def shell_commands():
 def home(tmp_path_factory):
     """A copy of the project with the environment of these tests, and a folder of photos."""
     folder = tmp_path_factory.mktemp("readme") / "project"
+    results = shutil.ignore_patterns(".*", "runs", "vgg16-*", "*.sqlite")
+    compiled = shutil.ignore_patterns("__pycache__")
     shutil.copytree(
         ROOT,
         folder,
-        ignore=shutil.ignore_patterns(".*", "runs", "vgg16-*", "*.sqlite", "__pycache__"),
+        # `pipeline/runs` and `tests/runs` are code.
+        ignore=lambda where, names: (
+            results(where, names) if Path(where) in (ROOT, ROOT / "cache") else compiled(where, names)
+        ),
     )
     (folder / ".venv").symlink_to(sys.prefix)
     for stamp in (".for-use", ".for-development"):  # what make would install is installed
