@@ -35,7 +35,9 @@ def home(tmp_path_factory):
         folder,
         # `pipeline/runs` and `tests/runs` are code.
         ignore=lambda where, names: (
-            results(where, names) if Path(where) in (ROOT, ROOT / "cache") else compiled(where, names)
+            results(where, names)
+            if Path(where) in (ROOT, ROOT / "cache")
+            else compiled(where, names)
         ),
     )
     (folder / ".venv").symlink_to(sys.prefix)
