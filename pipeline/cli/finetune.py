@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
@@ -22,17 +22,11 @@ from pipeline.cli.options import (
     TtaOption,
     ViewsOption,
     views_of,
+    with_bundle,
     with_stage_one,
 )
-from pipeline.cli.results import print_run
-from pipeline.cli.terminal import (
-    SOME_FILES_UNUSABLE,
-    err,
-    exit_code,
-    finish,
-    progress,
-    reporting_errors,
-)
+from pipeline.cli.results import end_run
+from pipeline.cli.terminal import err, progress, reporting_errors
 from pipeline.errors import PipelineError
 from pipeline.finetuning.settings import (
     Finetuning,
@@ -51,11 +45,14 @@ _DEFAULT = Finetuning()
 _PHASES = {"frozen": "frozen base", "finetune": "fine-tuning"}
 
 
-@partial(with_stage_one, but=("layer",))
-def finetune(
-    data: DataArgument,
+HeadOption = Annotated[
+    Path | None,
+    typer.Option(help="Run, or model, with a dense head to start from.", metavar="MODEL"),
+]
+
+
+def _options(
     *,
-    stage_one: StageOne,
     source: Annotated[
         Source,
         typer.Option("--from", help="Cached rows, or the images through the whole network (slow)."),
@@ -74,18 +71,9 @@ def finetune(
             show_default="the first of the last block",
         ),
     ] = _DEFAULT.unfreeze,
-    head: Annotated[
-        Path | None,
-        typer.Option(help="Run, or model, with a dense head to start from.", metavar="MODEL"),
-    ] = None,
-    views: ViewsOption = 1,
-    augmentation: AugmentationOption = None,
-    tta: TtaOption = False,
     pool: Annotated[
         Pooling,
-        typer.Option(
-            help="Keep the places of a picture apart for the head, or take their mean or maximum."
-        ),
+        typer.Option(help="Keep the places of a picture apart, or take their mean or maximum."),
     ] = _DEFAULT.pool,
     units: Annotated[
         int, typer.Option(help="Size of the head's hidden layer; with --head, its own.")
@@ -115,15 +103,45 @@ def finetune(
     ] = _DEFAULT.frozen.learning_rate,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = _DEFAULT.batch_size,
     patience: Annotated[
-        int, typer.Option(help="Epochs to wait for a lower validation loss.")
+        int, typer.Option(help="Epochs without a lower loss before it stops.")
     ] = _DEFAULT.joint.patience,
     final: Annotated[
         bool,
         typer.Option(
-            "--final",
-            help="Train on validation images, too, and for all epochs: for the last run.",
+            "--final", help="Train on validation images, too, for all epochs: the last run."
         ),
     ] = False,
+) -> None:
+    """Carry the options that make the settings."""
+
+
+def _settings(
+    *, optimizer: Optimizer, schedule: Schedule, patience: int, **options: Any
+) -> Finetuning:
+    training = partial(Training, optimizer=optimizer, schedule=schedule, patience=patience)
+    frozen = training(
+        epochs=options.pop("frozen_epochs"), learning_rate=options.pop("frozen_learning_rate")
+    )
+    joint = training(epochs=options.pop("epochs"), learning_rate=options.pop("learning_rate"))
+    return Finetuning(**options, frozen=frozen, joint=joint)
+
+
+@partial(with_stage_one, but=("layer",))
+@partial(
+    with_bundle,
+    parameter="settings",
+    declared=_options,
+    make=lambda options: partial(_settings, **options),
+)
+def finetune(
+    data: DataArgument,
+    *,
+    stage_one: StageOne,
+    settings: Callable[[], Finetuning],
+    head: HeadOption = None,
+    views: ViewsOption = 1,
+    augmentation: AugmentationOption = None,
+    tta: TtaOption = False,
     name: NameOption = None,
     runs: RunsOption = Path("runs"),
     as_json: JsonOption = False,
@@ -140,23 +158,11 @@ def finetune(
         from pipeline.finetuning.experiment import finetune as run_finetune
         from pipeline.runs.run import Interrupted
 
-        training = partial(Training, optimizer=optimizer, schedule=schedule, patience=patience)
-        settings = Finetuning(
-            source=source,
-            phase=phase,
-            unfreeze=unfreeze,
-            pool=pool,
-            units=units,
-            dropout=dropout,
-            batch_size=batch_size,
-            frozen=training(epochs=frozen_epochs, learning_rate=frozen_learning_rate),
-            joint=training(epochs=epochs, learning_rate=learning_rate),
-            final=final,
-        )
-        chosen = views_of(views, augmentation, tta=tta, endless=source == "images")
-        if len(chosen) > 1:
+        chosen = settings()
+        wanted = views_of(views, augmentation, tta=tta, endless=chosen.source == "images")
+        if len(wanted) > 1:
             raise PipelineError("finetune takes one --augmentation.")
-        if phase == "finetune" and head is None:
+        if chosen.phase == "finetune" and head is None:
             err.print(
                 "The head starts from random weights. To train it on the frozen base first, leave "
                 "out --phase; or name a run with a trained one by --head."
@@ -165,8 +171,8 @@ def finetune(
         try:
             run = run_finetune(
                 data,
-                settings,
-                views=chosen[0],
+                chosen,
+                views=wanted[0],
                 head=head,
                 extractor=stage_one.extractor(),
                 runs=runs,
@@ -177,16 +183,7 @@ def finetune(
         except Interrupted as stop:  # the training was complete
             run, stopped = stop.run, stop
         listener.end_bar()
-        if as_json:
-            typer.echo((run.folder / "run.json").read_text(), nl=False)
-        else:
-            print_run(run)
-        if stopped:
-            err.print("Stopped. The trained model is kept.")
-            raise typer.Exit(exit_code(stopped))
-    finish(run.dataset.quarantined)
-    if run.left_out:
-        raise typer.Exit(SOME_FILES_UNUSABLE)
+        end_run(run, stopped, as_json=as_json, kept="The trained model is kept.")
 
 
 class FinetuneListener(TerminalListener):

@@ -147,28 +147,43 @@ class StageOne:
         )
 
 
-def with_stage_one(command: Callable[..., None], *, but: Sequence[str] = ()) -> Callable[..., None]:
-    """Give a command the options of stage one; it gets them together, as `stage_one`."""
-    names = {"cache", "weights", "strict"}.difference(but)
+def with_bundle(
+    command: Callable[..., None],
+    parameter: str,
+    declared: Callable[..., None],
+    make: Callable[[dict[str, Any]], Any],
+    *,
+    but: Sequence[str] = (),
+) -> Callable[..., None]:
+    """Give a command the options that a function declares; it gets them together, as one value."""
     options = {
         name: option
-        for name, option in inspect.signature(_options, eval_str=True).parameters.items()
+        for name, option in inspect.signature(declared, eval_str=True).parameters.items()
         if name not in but
     }
     signature = inspect.signature(command, eval_str=True)
-    own = [option for option in signature.parameters.values() if option.name != "stage_one"]
+    own = [option for option in signature.parameters.values() if option.name != parameter]
 
     @wraps(command)
     def with_options(**values: Any) -> None:
-        given = {name: values.pop(name) for name in options}
-        rest = {name: given.pop(name) for name in names}
-        command(stage_one=StageOne(given, **rest), **values)
+        bundle = make({name: values.pop(name) for name in options})
+        command(**{parameter: bundle}, **values)
 
-    with_options.__signature__ = signature.replace(parameters=[*own, *options.values()])  # type: ignore[attr-defined]
-    with_options.__annotations__ = {
-        option.name: option.annotation for option in [*own, *options.values()]
-    }
+    both = sorted([*own, *options.values()], key=lambda option: option.kind)
+    with_options.__signature__ = signature.replace(parameters=both)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {option.name: option.annotation for option in both}
     return with_options
+
+
+def with_stage_one(command: Callable[..., None], *, but: Sequence[str] = ()) -> Callable[..., None]:
+    """Give a command the options of stage one; it gets them together, as `stage_one`."""
+
+    def make(given: dict[str, Any]) -> StageOne:
+        names = {"cache", "weights", "strict"}.difference(but)
+        rest = {name: given.pop(name) for name in names}
+        return StageOne(given, **rest)
+
+    return with_bundle(command, "stage_one", _options, make, but=but)
 
 
 def _options(
