@@ -41,6 +41,6 @@ def examine(
     if is_features_file(data):
         dataset, _, rows = import_features(Path(data))
     else:
-        extraction = extract(data, extractor=extractor, seed=seed, listener=listener)
+        extraction = extract(data, extractor=extractor, seed=seed, hold=True, listener=listener)
         dataset, rows = extraction.dataset, extraction.rows()
     return find_problems(dataset, rows, repeats=repeats, seed=seed)

@@ -66,10 +66,7 @@ def _options(
     ] = _DEFAULT.phase,
     unfreeze: Annotated[
         str | None,
-        typer.Option(
-            help="First layer that is trained jointly with the head.",
-            show_default="the first of the last block",
-        ),
+        typer.Option(help="First layer trained with the head.", show_default="the last block's"),
     ] = _DEFAULT.unfreeze,
     pool: Annotated[
         Pooling,

@@ -327,6 +327,7 @@ def extract(
     views: Views | Sequence[Views] = _THE_IMAGE_ITSELF,
     extractor: Extractor | None = None,
     seed: int = 0,
+    hold: bool = False,
     listener: Listener | None = None,
 ) -> Extraction:
     """Compute the rows that the cache lacks, and keep them: stage one in one call.
@@ -341,6 +342,8 @@ def extract(
         How images become rows, and where rows are kept.
     seed : int
         Decides the splits, where `data` is not a `Dataset`.
+    hold : bool
+        Whether all rows are going to be read into memory, as for `Extractor.plan`.
     listener : Listener, optional
         Told how far the work is.
 
@@ -359,7 +362,8 @@ def extract(
     )
     listener.listed(dataset)
     extractor = extractor.settle(dataset, listener)
-    plan = extractor.plan(dataset, [views] if isinstance(views, Views) else views)
+    wanted = [views] if isinstance(views, Views) else views
+    plan = extractor.plan(dataset, wanted, hold=hold)
     listener.planned(plan)
     extraction = extractor.make(plan, listener)
     extraction.dataset.check_learnable()
