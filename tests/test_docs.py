@@ -23,6 +23,13 @@ def test_links_lead_to_files_and_headings_that_are_there(page):
             assert heading in slugs, target
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_that_a_page_names_are_there(page):
+    named = set(re.findall(r"\b(?:pipeline|tests)/[\w/]+\.py\b", page.read_text(encoding="utf-8")))
+    for name in named - {"pipeline/backbones/vgg19.py"}:  # which an example adds
+        assert (ROOT / name).exists(), name
+
+
 def test_the_architecture_page_has_a_line_for_every_file():
     page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     wings = re.split(r"^\| (\w+) \| \|$", page[page.index("## The files") :], flags=re.MULTILINE)

@@ -36,7 +36,7 @@ def test_stores_of_version_0_1_0_are_found_again(name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backbone": "vgg61"}, r"(?s)unknown backbone 'vgg61'.*did you mean vgg16\?"),
+        ({"backbone": "vgg-16"}, r"(?s)unknown backbone 'vgg-16'.*did you mean vgg16\?"),
         ({"layer": "block6_pool"}, r"(?s)block1_conv1, block1_conv2.*did you mean block5_pool\?"),
         ({"size": 31}, "at least 32"),
         ({"scaling": "zscore"}, "caffe, unit"),
