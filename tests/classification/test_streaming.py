@@ -10,12 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import relabelled
-from scipy.special import softmax
 from sklearn.utils.class_weight import compute_class_weight
 
 from pipeline.backbones.registry import make_recipe
 from pipeline.classification.streaming import linear
-from pipeline.classification.streaming.fit import watch
 from pipeline.classification.streaming.heads import fit_streamed
 from pipeline.classification.streaming.stream import Stream
 from pipeline.data.dataset import Dataset
@@ -91,7 +89,7 @@ def test_copies_of_an_image_count_as_often_as_they_are_listed(tmp_path, narrow):
     assert len(seen) == len(dataset.where(split)) + 1
 
 
-def test_an_epoch_that_lacks_rows_is_an_error(tmp_path, narrow):
+def test_rows_that_are_gone_are_an_error(tmp_path, narrow):
     store, dataset, _ = make(tmp_path, narrow, 300)
     stream = Stream(store, dataset)
     (tmp_path / narrow.name / list(store.shards)[2]).unlink()
@@ -99,7 +97,7 @@ def test_an_epoch_that_lacks_rows_is_an_error(tmp_path, narrow):
         list(stream.epoch(0, "train"))
 
 
-def test_other_views_of_an_image_are_not_given(tmp_path, narrow):
+def test_other_views_of_an_image_are_left_out(tmp_path, narrow):
     store, dataset, rows = make(tmp_path, narrow, 100)
     store.write([(digest, 1) for digest in dataset.digests], np.zeros((100, 1, 1, 12), np.float32))
     seen = np.concatenate([part for part, _ in Stream(store, dataset).once()])
@@ -182,7 +180,7 @@ def test_a_streamed_head_is_about_as_good_as_one_in_memory(tmp_path, narrow, nam
     assert done[-1][0] <= done[-1][1]
 
 
-def test_calibration_is_that_of_the_scores_of_images_not_learned_from(tmp_path, narrow):
+def test_the_calibration_is_fitted_to_scores_of_images_not_trained_on(tmp_path, narrow):
     store, dataset, rows = make(tmp_path, narrow, 600)
     head = dataclasses.replace(get_head("linear-svm"), grid=({"C": 1.0},))
     fit = fit_streamed(head, Stream(store, dataset))
@@ -196,7 +194,7 @@ def test_calibration_is_that_of_the_scores_of_images_not_learned_from(tmp_path, 
     assert np.corrcoef(fit.held_out[:, 1], other.held_out[:, 1])[0, 1] < -0.9
 
 
-def test_what_is_said_of_an_image_is_by_a_calibration_that_has_not_seen_it(tmp_path, narrow):
+def test_held_out_probabilities_are_calibrated_without_the_image(tmp_path, narrow):
     store, dataset, _ = make(tmp_path, narrow, 200)
     head = dataclasses.replace(get_head("linear-svm"), grid=({"C": 1.0},))
     worse = []
@@ -209,62 +207,6 @@ def test_what_is_said_of_an_image_is_by_a_calibration_that_has_not_seen_it(tmp_p
         worse.append(log_loss(truth, fit.held_out) + np.sum(shares * np.log(shares)))
     # A sigmoid fitted to these labels does no worse than their shares do.
     assert np.mean(worse) > 0.01
-
-
-def test_a_calibration_on_a_sample_is_about_that_on_all_even_if_a_class_is_rare(
-    tmp_path, narrow, monkeypatch
-):
-    store, dataset, _ = make(tmp_path, narrow, 3000)
-    validation = dataset.where("validation")
-    splits = dataset.splits.copy()
-    splits[validation[dataset.targets.labels[validation] == 1][60:]] = "train"
-    dataset = dataclasses.replace(dataset, splits=splits)
-    truth = dataset.targets.labels[dataset.where("validation")]
-    head = get_head("linear-svm")
-    whole = fit_streamed(head, Stream(store, dataset))
-    monkeypatch.setattr(linear, "_CALIBRATED_ON", 100)
-    taken = []
-
-    def noted(scores, *args):
-        taken.append(len(scores))
-        return calibrate(scores, *args)
-
-    calibrate = linear._calibrate
-    monkeypatch.setattr(linear, "_calibrate", noted)
-    sampled = fit_streamed(head, Stream(store, dataset))
-    assert 100 <= max(taken) <= 102 < len(truth) / 3
-    rare = [np.mean(one.held_out[:, 1]) for one in (sampled, whole)]
-    assert rare == pytest.approx([truth.mean()] * 2, abs=0.05)  # it has more of the sample
-    assert np.abs(sampled.held_out - whole.held_out).mean() < 0.05
-    losses = [[loss for _, loss in one.candidates] for one in (sampled, whole)]
-    assert losses[0] == pytest.approx(losses[1], abs=0.08)
-    assert log_loss(truth, sampled.held_out) == pytest.approx(min(losses[1]), abs=0.02)
-
-
-def test_a_sample_is_all_or_some_of_every_class_drawn_from_all_of_it(tmp_path, narrow, monkeypatch):
-    store, dataset, _ = make(tmp_path, narrow, 1000)
-    labels = np.repeat(np.arange(12), [900, 80, *[2] * 10])
-    splits = np.repeat("validation", 1000)
-    labelled = relabelled(
-        dataclasses.replace(dataset, splits=splits), labels, tuple(string.ascii_lowercase[:12])
-    )
-    stream = Stream(store, labelled)
-    monkeypatch.setattr(linear, "_CALIBRATED_ON", 1000)
-    places, stands_for = linear._Sample.of(stream)
-    assert places.tolist() == list(range(1000))
-    assert np.all(stands_for == 1)
-    for most in (300, 10):
-        monkeypatch.setattr(linear, "_CALIBRATED_ON", most)
-        places, stands_for = linear._Sample.of(stream)
-        assert np.all(np.diff(places) > 0)
-        taken = np.bincount(labels[places])
-        # Half for each class alike, half in proportion, and two of every class.
-        expected = [np.ceil(most / 2 * (1 / 12 + count / 1000)) for count in (900, 80)]
-        assert taken.tolist() == [*np.maximum(2, expected), *[2] * 10]
-        assert np.bincount(labels[places], stands_for) == pytest.approx(np.bincount(labels))
-    monkeypatch.setattr(linear, "_CALIBRATED_ON", 300)
-    places, _ = linear._Sample.of(stream)
-    assert places[labels[places] == 0].mean() == pytest.approx(450, abs=60)  # not the first ones
 
 
 @pytest.mark.parametrize(("left", "said"), [(0, "no"), (1, "one")])
@@ -285,16 +227,16 @@ def test_a_class_with_too_few_images_to_calibrate_on_is_named(tmp_path, narrow, 
     assert not done
 
 
-def test_a_loss_that_is_no_number_is_said(tmp_path, narrow):
+def test_a_loss_that_is_not_finite_is_an_error(tmp_path, narrow):
     _, dataset, rows = make(tmp_path / "good", narrow, 100)
     rows[dataset.where("train")[0]] = np.nan
     store = FeatureStore(tmp_path / "bad", narrow)
     store.write([(digest, 0) for digest in dataset.digests], rows.reshape(-1, *narrow.shape))
-    with pytest.raises(PipelineError, match="dense head's loss was nan in epoch 1"):
+    with pytest.raises(PipelineError, match="loss of the head dense was nan in epoch 1"):
         fit_streamed(get_head("dense"), Stream(store, dataset))
 
 
-def test_what_cannot_be_streamed_is_said_before_the_work(tmp_path, narrow):
+def test_heads_and_data_that_cannot_be_streamed_are_refused_before_training(tmp_path, narrow):
     store, dataset, _ = make(tmp_path, narrow, 100)
     with pytest.raises(PipelineError, match="head knn cannot be trained on streamed rows"):
         fit_streamed(get_head("knn"), Stream(store, dataset))
@@ -330,7 +272,7 @@ def bytes_of_an_image(folder, head, channels, classes=2):
 
 
 @pytest.mark.parametrize("name", ["logistic", "linear-svm", "dense"])
-def test_training_holds_no_more_rows_of_more_images(tmp_path, monkeypatch, name):
+def test_memory_of_training_does_not_grow_by_rows(tmp_path, monkeypatch, name):
     monkeypatch.setattr(linear, "_EPOCHS", (1, 1))
     head = get_head(name)
     if head.early_stopping:
@@ -339,32 +281,11 @@ def test_training_holds_no_more_rows_of_more_images(tmp_path, monkeypatch, name)
 
 
 @pytest.mark.parametrize("name", ["logistic", "linear-svm"])
-def test_training_does_not_hold_what_every_candidate_says(tmp_path, monkeypatch, name):
+def test_memory_of_training_grows_by_probabilities_of_validation_images(
+    tmp_path, monkeypatch, name
+):
     monkeypatch.setattr(linear, "_EPOCHS", (1, 1))
-    monkeypatch.setattr(linear, "_CALIBRATED_ON", 120)
     head = get_head(name)
     found = bytes_of_an_image(tmp_path, head, channels=24, classes=24)
-    said_by_one = 8 * 24 / 5  # a fifth are validation images
-    # Holding what all say takes 7 to 9 times that, this 2 to 3 times, with what is made meanwhile.
-    assert found < 4.5 * said_by_one
-
-
-def test_heads_are_watched_as_if_all_was_said_at_once(tmp_path, narrow):
-    store, dataset, rows = make(tmp_path, narrow, 700, classes=3)  # the last shard is smaller
-    rng = np.random.default_rng(1)
-    heads = [lambda rows, at=at: softmax(rows @ at, axis=1) for at in rng.normal(size=(2, 12, 3))]
-    weights = np.array([0.5, 1, 4])
-    validation = dataset.where("validation")
-    truth = dataset.targets.labels[validation]
-    expected = [
-        (
-            log_loss(truth, p),
-            log_loss(truth, p, weights[truth]),
-            np.mean(p.argmax(axis=1) == truth),
-        )
-        for p in (say(rows[validation]) for say in heads)
-    ]
-    assert expected[0][0] != pytest.approx(expected[0][1])
-    stream = Stream(store, dataset)
-    assert watch(stream, heads, weights) == pytest.approx(np.array(expected))
-    assert watch(stream, heads)[:, 1] == pytest.approx(np.array(expected)[:, 0])
+    # A fifth are validation images. Beside what is held there are copies, for their losses.
+    assert found < (len(head.grid) + 4) * 8 * 24 / 5
