@@ -230,63 +230,33 @@ def _dense(seed: int, *, balanced: bool = False, **params: Any) -> Classifier:
     return DenseHead(random_state=seed, balanced=balanced, **params)
 
 
-HEADS: Mapping[str, Head] = MappingProxyType(
-    {
-        head.name: head
-        for head in (
-            Head(
-                "logistic",
-                _logistic,
-                tuple({"C": c} for c in (1.0, 3.0, 10.0, 30.0, 100.0)),
-            ),
-            Head(
-                "ridge",
-                _on_products(Ridge),
-                tuple({"alpha": a} for a in (3.0, 1.0, 0.3, 0.1)),
-                calibrated=True,
-            ),
-            Head(
-                "lda",
-                _on_products(DiscriminantAnalysis),
-                tuple({"shrinkage": s} for s in (0.9, 0.8, 0.6, 0.3)),
-                calibrated=True,
-            ),
-            Head(
-                "linear-svm",
-                _linear_svm,
-                tuple({"C": c} for c in (0.1, 0.3, 1.0, 3.0)),
-                calibrated=True,
-            ),
-            Head(
-                "rbf-svm",
-                _on_products(RbfSVM),
-                tuple({"gamma": g, "C": c} for g in (1.0, 2.0, 4.0) for c in (3.0, 10.0)),
-                calibrated=True,
-            ),
-            Head(
-                "knn",
-                _on_products(NearestNeighbours),
-                tuple({"n_neighbors": k} for k in (40, 20, 10, 5)),
-                calibrated=True,
-            ),
-            Head(
-                "random-forest",
-                _random_forest,
-            ),
-            Head(
-                "mlp",
-                _mlp,
-                tuple({"epochs": n} for n in (5, 10)),
-            ),
-            Head(
-                "dense",
-                _dense,
-                # Regularised by dropout and early stopping, so there is no grid.
-                early_stopping=True,
-            ),
-        )
-    }
+def _grid(parameter: str, *values: float) -> tuple[Mapping[str, Any], ...]:
+    return tuple({parameter: value} for value in values)
+
+
+_RBF_GRID = tuple({"gamma": gamma, "C": c} for gamma in (1.0, 2.0, 4.0) for c in (3.0, 10.0))
+
+_ALL = (
+    Head("logistic", _logistic, _grid("C", 1.0, 3.0, 10.0, 30.0, 100.0)),
+    Head("ridge", _on_products(Ridge), _grid("alpha", 3.0, 1.0, 0.3, 0.1), calibrated=True),
+    Head(
+        "lda",
+        _on_products(DiscriminantAnalysis),
+        _grid("shrinkage", 0.9, 0.8, 0.6, 0.3),
+        calibrated=True,
+    ),
+    Head("linear-svm", _linear_svm, _grid("C", 0.1, 0.3, 1.0, 3.0), calibrated=True),
+    Head("rbf-svm", _on_products(RbfSVM), _RBF_GRID, calibrated=True),
+    Head(
+        "knn", _on_products(NearestNeighbours), _grid("n_neighbors", 40, 20, 10, 5), calibrated=True
+    ),
+    Head("random-forest", _random_forest),
+    Head("mlp", _mlp, _grid("epochs", 5, 10)),
+    # Regularised by dropout and early stopping, so there is no grid.
+    Head("dense", _dense, early_stopping=True),
 )
+
+HEADS: Mapping[str, Head] = MappingProxyType({head.name: head for head in _ALL})
 """Every head, by name."""
 
 

@@ -24,8 +24,8 @@ def fit_streamed(
 
     As in memory, parameters are chosen by the log loss on validation images, and linear heads are
     then trained on training and validation images. Memory holds a few shards and, of each
-    validation image, 8 bytes x classes x candidates: less than the probabilities of all images. The stream's seed
-    also decides what is random in the head.
+    validation image, 8 bytes x classes x candidates: less than the probabilities of all images.
+    The stream's seed also decides what is random in the head.
     """
     if head.name not in STREAMED:
         raise PipelineError(
