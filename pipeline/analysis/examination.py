@@ -38,9 +38,11 @@ def examine(
     PipelineError
         The data cannot be read or learned from.
     """
+    listener = listener or Listener()
     if is_features_file(data):
         dataset, _, rows = import_features(Path(data))
     else:
         extraction = extract(data, extractor=extractor, seed=seed, hold=True, listener=listener)
         dataset, rows = extraction.dataset, extraction.rows()
+    listener.comparing()
     return find_problems(dataset, rows, repeats=repeats, seed=seed)

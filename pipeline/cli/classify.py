@@ -120,39 +120,38 @@ def classify(
 
     Example: pipeline classify photos/ --head logistic --head rbf-svm --search
     """
-    with (
-        reporting_errors(),
-        on_workers(scheduler, workers) as cluster,
-        ClassifyListener(data, cluster) as listener,
-    ):
+    with reporting_errors():
         from pipeline.classification.experiment import classify as run_classify
         from pipeline.evaluation.protocol import Protocol
         from pipeline.runs.run import Interrupted
 
         stopped = None
-        try:
-            run = run_classify(
-                data,
-                head or "all",
-                protocol=Protocol(
-                    search=search,
-                    cv=cv,
-                    repeats=repeats,
-                    threshold=threshold,
-                    positive=positive,
-                    balanced=balanced,
-                ),
-                views=views_of(views, augmentation, tta=tta),
-                pools=pool or "flatten",
-                extractor=stage_one.extractor(workers=cluster, stream=stream),
-                runs=runs,
-                name=name,
-                seed=seed,
-                listener=listener,
-            )
-        except Interrupted as stop:
-            run, stopped = stop.run, stop
-        listener.end_bar()
+        with (
+            on_workers(scheduler, workers) as cluster,
+            ClassifyListener(data, cluster) as listener,
+        ):
+            try:
+                run = run_classify(
+                    data,
+                    head or "all",
+                    protocol=Protocol(
+                        search=search,
+                        cv=cv,
+                        repeats=repeats,
+                        threshold=threshold,
+                        positive=positive,
+                        balanced=balanced,
+                    ),
+                    views=views_of(views, augmentation, tta=tta),
+                    pools=pool or "flatten",
+                    extractor=stage_one.extractor(workers=cluster, stream=stream),
+                    runs=runs,
+                    name=name,
+                    seed=seed,
+                    listener=listener,
+                )
+            except Interrupted as stop:
+                run, stopped = stop.run, stop
         asked = len(run.results) + len(run.failed) + len(run.unfinished)
         kept = f"{len(run.results)} of {asked} heads were done and are kept."
         end_run(run, stopped, as_json=as_json, kept=kept)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import typer
 
@@ -65,7 +66,7 @@ def features(
     finish(extraction.dataset.quarantined)
 
 
-@with_stage_one
+@partial(with_stage_one, but=("weights", "strict"))
 def status(data: DataArgument, *, stage_one: StageOne, as_json: JsonOption = False) -> None:
     """Tell what a run would reuse and what it would have to compute; change nothing.
 

@@ -108,3 +108,8 @@ class TerminalListener(RunListener):
         if self._report is None:
             self._report = self._bar.enter_context(progress(self._unit, self._workers))
         self._report(done, total)
+
+    def comparing(self) -> None:
+        """Say that the search for problems begins."""
+        self.end_bar()
+        err.print("comparing the images, and training on parts of them ...")

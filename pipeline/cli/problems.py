@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
@@ -59,15 +59,18 @@ def problems(
     """
     with reporting_errors(), TerminalListener(data) as listener:
         from pipeline.analysis.examination import examine
+        from pipeline.features.exchange import is_features_file
         from pipeline.report.page import write_report
         from pipeline.runs.describing import describe_problems
+        from pipeline.runs.reading import read_run_document
         from pipeline.runs.writing import add_problems
         from pipeline.system.documents import to_json
 
         extractor = stage_one.extractor()
         if run:  # tell before the work that it does not fit
-            _check_recipe(run, extractor.recipe)
-        err.print("comparing the images, and training on parts of them ...")
+            made_with = read_run_document(run).recipe
+            if not is_features_file(data):
+                _check_recipe(run, made_with, extractor.recipe)
         problems = examine(
             data,
             repeats=2 if learning_curve else 0,
@@ -89,11 +92,8 @@ def problems(
     finish(problems.dataset.quarantined)
 
 
-def _check_recipe(run: Path, recipe: Recipe) -> None:
-    """Refuse to look in other rows than those of the run whose page is to show it."""
-    from pipeline.runs.reading import read_run_document
-
-    theirs = read_run_document(run).recipe
+def _check_recipe(run: Path, theirs: Mapping[str, Any], recipe: Recipe) -> None:
+    """Refuse features that are made in another way than those of the run."""
     names = [name for name in ("size", "scaling", "resize") if name in theirs]
     other = [name for name in names if theirs[name] != getattr(recipe, name)]
     if options := [f"--{name} {theirs[name]}" for name in other]:
@@ -105,7 +105,7 @@ def _check_recipe(run: Path, recipe: Recipe) -> None:
 
 
 def _print(document: ProblemsDocument) -> None:
-    """Print the summary, then the images that it speaks of."""
+    """Print the summary, then the images that it is about."""
     from pipeline.report.words import common_folder
 
     for sentence in document.summary:

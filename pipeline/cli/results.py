@@ -37,7 +37,7 @@ def figures_table(title: str) -> Table:
         pad_edge=False,
     )
     for column in COLUMNS:
-        if column == "head":  # what gives way where the terminal is narrow
+        if column == COLUMNS[0]:  # what gives way where the terminal is narrow
             table.add_column(column, overflow="fold")
         else:
             table.add_column(column, justify="right", no_wrap=True)

@@ -14,9 +14,10 @@ from pipeline.backbones.running import calibrate
 from pipeline.data.dataset import Dataset
 from pipeline.data.digests import read_image
 from pipeline.data.images import decode
-from pipeline.errors import DataError, ImageError
+from pipeline.errors import DataError, ImageError, StoreError
+from pipeline.features.folder import list_stores, read_recipe
 from pipeline.features.keys import keys
-from pipeline.features.store import FeatureStore, open_stores
+from pipeline.features.store import FeatureStore
 
 _CALIBRATION_IMAGES = 192
 
@@ -30,11 +31,14 @@ def stored_calibration(dataset: Dataset, recipe: Recipe, *, cache: Path) -> Reci
         return recipe
     wanted = keys(dataset)
     most, calibrated = 0, recipe
-    for store in open_stores(cache):
-        if isinstance(store, FeatureStore) and replace(store.recipe, calibration="none") == recipe:
-            stored = len(set(wanted)) - len(store.missing(wanted))
-            if stored > most:
-                most, calibrated = stored, store.recipe
+    for folder in list_stores(cache):
+        with contextlib.suppress(StoreError):
+            # To open a store is to read all of it: only those that may be the one.
+            if replace(read_recipe(folder), calibration="none") == recipe:
+                store = FeatureStore.at(folder)
+                stored = len(set(wanted)) - len(store.missing(wanted))
+                if stored > most:
+                    most, calibrated = stored, store.recipe
     return calibrated
 
 

@@ -25,9 +25,9 @@ from pipeline.features.store import FeatureStore
 from pipeline.features.worker import (
     Job,
     Made,
+    compute_shard,
     import_distributed,
     installed,
-    make_shard,
     naming,
     other_version,
     prove_access,
@@ -257,7 +257,7 @@ class Cluster:
                     raise _no_workers()
                 room = _AHEAD * threads - len(running)
                 for block in itertools.islice(blocks, max(0, room)):
-                    running[self._client.submit(make_shard, job, block, pure=False)] = block
+                    running[self._client.submit(compute_shard, job, block, pure=False)] = block
                 if room > 0 and not running:
                     return
                 with self._client.as_current(), contextlib.suppress(TimeoutError):

@@ -109,7 +109,7 @@ def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32
         digests = arrays["digests"]
         paths, splits, classes = ([str(text) for text in arrays[name]] for name in _TEXTS)
         groups = tuple(str(text) for text in arrays.get(_GROUPS, ()))
-    except Exception as error:  # h5py, NumPy and zipfile raise many kinds for a damaged file
+    except Exception as error:  # h5py and NumPy raise many kinds for a damaged file
         raise _unusable(file, f"it cannot be read ({error})") from error
     count = len(rows)
     if rows.ndim != 4 or rows.shape[1:] != recipe.shape or not count:

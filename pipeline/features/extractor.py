@@ -5,6 +5,7 @@ Every row that anything needs comes through `Extractor`; there is no second way 
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from pipeline.data.digests import CACHE, digest_files, read_image
 from pipeline.data.images import decode
 from pipeline.data.loading import load_dataset
 from pipeline.data.urls import Location
-from pipeline.errors import ImageError
+from pipeline.errors import ImageError, StoreError
 from pipeline.features.calibration import measured_calibration, stored_calibration
 from pipeline.features.computing import (
     ImageViews,
@@ -234,7 +235,7 @@ class Extractor:
     ) -> Iterator[tuple[Location, Rows | ImageError]]:
         """Look up the rows of image files in the cache, and compute those that are not there.
 
-        What is computed is not kept.
+        What is computed is not kept, and a cache that cannot be read is no error.
 
         Parameters
         ----------
@@ -250,10 +251,16 @@ class Extractor:
         rows : ndarray of float32, shape (views.count, height, width, channels), or ImageError
             A row for each view, or why there are none.
         """
-        stores = self._stores([views])
+        try:
+            stores = self._stores([views])
+        except StoreError:  # nothing is lost but time
+            stores = {}
         for start in range(0, len(files), _FILES_AT_ONCE):
             block = files[start : start + _FILES_AT_ONCE]
-            stored = _look_up(stores, block, views) if any(map(len, stores.values())) else {}
+            stored: dict[int, Rows | ImageError] = {}
+            if any(map(len, stores.values())):
+                with contextlib.suppress(StoreError):  # a shard is gone, or cannot be read any more
+                    stored = _look_up(stores, block, views)
             requests = (
                 ImageViews(file, views=tuple(range(views.count)))
                 for place, file in enumerate(block)

@@ -1,4 +1,4 @@
-"""What stage one tells while it works."""
+"""What long work on a data set tells: stage one, and the search for problems."""
 
 from __future__ import annotations
 
@@ -23,3 +23,6 @@ class Listener:
 
     def rows_made(self, done: int, total: int) -> None:
         """Hear how many of the missing rows are computed, after each batch."""
+
+    def comparing(self) -> None:
+        """Hear that all rows are there, and that images are compared to find problems."""

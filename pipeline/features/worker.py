@@ -17,6 +17,7 @@ from pipeline.backbones.running import Forward, Pixels, limit_threads
 from pipeline.data.urls import Location, Url, read
 from pipeline.errors import ClusterError, ImageError, PipelineError, StoreError
 from pipeline.features.computing import ImageViews, Rows, commit_rows
+from pipeline.features.folder import has_recipe
 from pipeline.features.store import FeatureStore
 
 
@@ -56,7 +57,7 @@ class Made:
     seconds: float
 
 
-def make_shard(job: Job, tasks: Sequence[ImageViews]) -> Made:
+def compute_shard(job: Job, tasks: Sequence[ImageViews]) -> Made:
     """Do one task, on a worker."""
     worker = import_distributed().get_worker().address
     started = time.monotonic()
@@ -77,7 +78,7 @@ def prove_access(job: Job) -> None:
     if (version := installed()()) != job.installed:
         raise other_version("it", version, job.installed)
     store = FeatureStore(job.cache, job.recipe, index=False)
-    if not (store.folder / "recipe.json").exists():
+    if not has_recipe(store.folder):
         raise StoreError(
             f"there is no {store.folder}.",
             expected="the same cache folder at the same path on all machines",

@@ -1,4 +1,7 @@
-"""What is trained, and how."""
+"""What is trained, and how.
+
+The command line imports this file to declare its options, so networks are imported where needed.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +10,10 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.registry import get_backbone, remake_recipe
 from pipeline.errors import PipelineError
 from pipeline.heads.pooling import POOLS, Pooling
 
-if TYPE_CHECKING:  # the command line imports this file to declare its options
+if TYPE_CHECKING:
     from pipeline.features.views import Views
 
 Source = Literal["cache", "images"]
@@ -120,6 +122,8 @@ class Finetuning:
 
     def cut(self, recipe: Recipe) -> Recipe:
         """Return a recipe with its network cut at the last layer that is not trained."""
+        from pipeline.backbones.registry import get_backbone, remake_recipe
+
         backbone = get_backbone(recipe.backbone)
         below = backbone.below(self.unfreeze or backbone.default_cut)
         return remake_recipe(recipe, layer=backbone.top if self.phase == "frozen" else below)
@@ -141,6 +145,8 @@ class Finetuning:
 
     def described(self, views: Views, recipe: Recipe) -> dict[str, Any]:
         """List all that was chosen, for the run's document."""
+        from pipeline.backbones.registry import get_backbone
+
         return {
             **asdict(self),
             "unfreeze": self.unfreeze or get_backbone(recipe.backbone).default_cut,

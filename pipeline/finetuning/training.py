@@ -87,7 +87,7 @@ def train(
     """
     listener = listener or RunListener()
     total = training.epochs * batches.images
-    report = partial((listener or RunListener()).images_trained, phase, total=total)
+    report = partial(listener.images_trained, phase, total=total)
     epochs = _Epochs(model, batches, training, report)
     checkpoint = Checkpoint(file, model, epochs.optimizer)
     curves, best = checkpoint.restore()

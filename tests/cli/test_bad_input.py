@@ -383,8 +383,8 @@ PREDICT = (
 import sys
 sys.path.insert(0, {TESTS!r})
 from conftest import CountingBackbone
-import pipeline.cli.main, pipeline.models.model
-pipeline.models.model.load_backbone = lambda recipe, weights: CountingBackbone(recipe)
+import pipeline.cli.main, pipeline.features.computing
+pipeline.features.computing.load_backbone = lambda recipe, weights: CountingBackbone(recipe)
 pipeline.cli.main.main()
 """,
 )

@@ -1,3 +1,4 @@
+import contextlib
 import csv
 import dataclasses
 import io
@@ -30,6 +31,7 @@ from pipeline.data.augmentation import PRESETS, get_augmentation
 from pipeline.data.digests import CACHE
 from pipeline.data.loading import load_dataset
 from pipeline.errors import PipelineError
+from pipeline.features.computing import commit_rows
 from pipeline.features.store import FeatureStore
 from pipeline.heads.registry import HEADS
 from pipeline.runs.run import COLUMNS
@@ -243,7 +245,7 @@ def test_the_demo_names_its_source(photos, networks, monkeypatch):
 
 def test_progress_comes_in_lines_where_there_is_no_terminal(photos, networks, monkeypatch):
     monkeypatch.setattr(terminal, "LINE_EVERY_SECONDS", -1.0)
-    monkeypatch.setattr("pipeline.features.computing._PIXELS_PER_BATCH", 10 * 64 * 64)
+    monkeypatch.setattr("pipeline.features.computing.PIXELS_PER_BATCH", 10 * 64 * 64)
     result = run("features", photos, *SETTINGS)
     lines = re.findall(r"^(\d+) of 40 rows, [\d.]+/s, \d+ s left$", result.stderr, re.MULTILINE)
     assert lines == ["10", "20", "30", "40"]
@@ -252,8 +254,41 @@ def test_progress_comes_in_lines_where_there_is_no_terminal(photos, networks, mo
 
 
 def test_short_work_is_not_interrupted_by_progress_lines(photos, networks, monkeypatch):
-    monkeypatch.setattr("pipeline.features.computing._PIXELS_PER_BATCH", 10 * 64 * 64)
+    monkeypatch.setattr("pipeline.features.computing.PIXELS_PER_BATCH", 10 * 64 * 64)
     assert "s left" not in run("features", photos, *SETTINGS).stderr
+
+
+class Idle:
+    """A cluster that computes nothing here, and tells what it did before."""
+
+    rates = {"tcp://elsewhere": 2.0}
+    commit_rows = staticmethod(commit_rows)
+
+    def __init__(self, *_):
+        pass
+
+    def spread(self, *shared):
+        return contextlib.nullcontext(shared)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+
+def test_workers_rates_are_shown_where_files_are_skipped_too(photos, networks, monkeypatch):
+    run("features", photos, *SETTINGS)
+    (photos / "red" / "empty.png").touch()
+    monkeypatch.setattr("pipeline.features.cluster.Cluster", Idle)
+    result = run("classify", photos, "--head", "ridge", "--workers", "2", *SETTINGS)
+    assert result.exit_code == 3
+    assert "tcp://elsewhere: 2.0 rows/s" in result.stderr
+
+
+def test_status_takes_no_options_that_would_do_nothing(photos):
+    for option in (["--strict"], ["--weights", "weights.h5"]):
+        assert run("status", photos, *option).exit_code == 2
 
 
 # --- classify -----------------------------------------------------------------------------
@@ -890,7 +925,7 @@ class Slow:
 # Whoever started the tests may ignore Ctrl-C, and that would be inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 computing.load_backbone = Slow
-computing._PIXELS_PER_BATCH = 4 * 64 * 64
+computing.PIXELS_PER_BATCH = 4 * 64 * 64
 main()
 """
 

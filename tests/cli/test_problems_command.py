@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import paint_classes
+from conftest import CountingBackbone, paint_classes
 from pages import run_command
 
 
@@ -59,3 +59,21 @@ def test_the_command_problems_says_before_the_work_that_there_is_no_run(exported
     assert done.exit_code == 1
     assert "there is no run in runs/none" in done.output
     assert "comparing" not in done.output
+
+
+def test_an_exported_file_can_be_looked_at_for_a_run_with_any_settings(exported):
+    done = run_command("classify", exported[0], "--head", "ridge", "--name", "small")
+    assert done.exit_code == 0, done.output
+    done = run_command("problems", exported[0], "--no-learning-curve", "--run", "runs/small")
+    assert done.exit_code == 0, done.output
+    assert "on the run's page: runs/small/report.html" in done.stderr
+
+
+def test_the_comparison_is_announced_after_the_features_are_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "pipeline.features.computing.load_backbone", lambda recipe, _: CountingBackbone(recipe)
+    )
+    photos = paint_classes(tmp_path / "photos")
+    done = run_command("problems", photos, "--no-learning-curve", "--size", "64")
+    assert done.exit_code == 0, done.output
+    assert done.stderr.index("40 are missing") < done.stderr.index("comparing the images")

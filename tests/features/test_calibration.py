@@ -1,7 +1,7 @@
 """How a recipe of precision int8 rounds: measured once on a data set's training images."""
 
 import pytest
-from conftest import paint_classes
+from conftest import no_network, paint_classes
 
 from pipeline.backbones import int8
 from pipeline.backbones.registry import make_recipe
@@ -10,6 +10,7 @@ from pipeline.errors import StoreError
 from pipeline.features import calibration
 from pipeline.features.extractor import Extractor
 from pipeline.features.listener import Listener
+from pipeline.features.store import FeatureStore
 
 
 @pytest.fixture
@@ -79,3 +80,16 @@ def test_a_calibration_that_was_changed_on_disk_is_refused(extractor, photos):
     file.write_text(file.read_text().replace(f'"{first} ', f'"{float(first) + 1:g} '))
     with pytest.raises(StoreError, match="fingerprint does not match"):
         make(extractor, photos)
+
+
+def test_only_stores_that_may_hold_the_calibration_are_opened(
+    extractor, photos, tmp_path, monkeypatch
+):
+    make(extractor, photos)
+    others = Extractor(make_recipe(size=32), cache=tmp_path / "cache", forward=no_network)
+    others.plan(photos).store.prepare()
+    opened = []
+    at = FeatureStore.at
+    monkeypatch.setattr(FeatureStore, "at", lambda folder: opened.append(folder) or at(folder))
+    settled = extractor.settle(photos)
+    assert opened == [settled.plan(photos).store.folder]

@@ -24,6 +24,7 @@ from pipeline.data.views import apply, draw
 from pipeline.errors import ModelError
 from pipeline.features import computing
 from pipeline.features.extractor import extract
+from pipeline.features.store import FeatureStore
 from pipeline.features.views import Views
 from pipeline.heads.registry import HEADS, TRUSTED_TYPES, get_head
 from pipeline.models.files import find_model
@@ -486,6 +487,16 @@ def test_an_image_of_the_data_set_gets_the_probabilities_that_stage_two_gave_it(
         assert item.label == row["predicted"]
         for name, probability in item.probabilities.items():
             assert probability == pytest.approx(float(row[f"probability of {name}"]), abs=1e-5)
+
+
+def test_a_cache_that_cannot_be_read_costs_no_prediction(photos, extractor, tmp_path):
+    files = sorted(photos.glob("*/*.png"))[:3]
+    model = fitted("logistic")
+    expected = list(model.predict(files, extractor=extractor))
+    store = FeatureStore(extractor.cache, model.recipe)
+    store.prepare()
+    (store.folder / "recipe.json").write_text("{")
+    assert list(model.predict(files, extractor=extractor)) == expected
 
 
 def test_an_unreadable_image_keeps_its_place_and_says_why(photos, extractor, tmp_path):
