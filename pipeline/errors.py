@@ -1,4 +1,4 @@
-"""What can go wrong, said so that the reader knows what to do next."""
+"""Errors that tell what was found, what was expected and what to do next."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def classify(
         seed,
         listener or RunListener(),
     )
-    order.heads[0].with_pools(order.pools, (1, 1, 1))  # a slip is said before the work
+    order.heads[0].with_pools(order.pools, (1, 1, 1))  # a wrong name is an error before the work
     rows = _imported(data, order) if is_features_file(data) else _extracted(data, order, runs, name)
     run_folder(Path(runs), name, rows.setting.dataset.name)
     rows.check_that_they_differ()
@@ -155,7 +155,7 @@ def _extracted(
             data, seed=order.seed, shares=protocol.shares, cache=order.extractor.cache
         )
     )
-    run_folder(Path(runs), name, dataset.name)  # a bad name is said before the work
+    run_folder(Path(runs), name, dataset.name)  # a bad name is an error before the work
     dataset = protocol.check(dataset)
     listener.listed(dataset)
     extractor = order.extractor.settle(dataset, listener)

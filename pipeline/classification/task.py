@@ -86,7 +86,7 @@ class Task(Setting):
     spread: Spread | None = None
 
     def __post_init__(self) -> None:
-        _ = self.folds  # what cannot be dealt out is said before the work
+        _ = self.folds  # too few images for the folds are an error before the work
 
     @cached_property
     def units(self) -> Places:

@@ -84,7 +84,7 @@ class ViewedRows:
         return Fold(self.to_fit(fitted), self.to_judge(judged))
 
     def of_images(self, p: Floats) -> Floats:
-        """Average what was said of rows over the views that images are judged by."""
+        """Average the probabilities of rows over the views that images are judged by."""
         mean: Floats = p.reshape(self._judged_by, -1, p.shape[-1]).mean(axis=0)
         return mean
 

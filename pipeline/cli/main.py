@@ -72,7 +72,7 @@ def main() -> None:
     # Importing makes many objects and no garbage: with the default of 700, looking for it takes a
     # sixth of a run that has nothing to do.
     gc.set_threshold(100_000)
-    # What is wrong with an image is said once, in the list of files skipped.
+    # What is wrong with an image is in the list of files skipped.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     # The head mlp learns in batches of 64 images; that fewer images make smaller ones is no news.
     warnings.filterwarnings("ignore", message="Got `batch_size` less than 1 or larger")

@@ -47,7 +47,7 @@ def figures_table(title: str) -> Table:
 def _print_problems(problems: Problems) -> None:
     """Tell what may be wrong with the data; the run's page has the pictures."""
     sentences = list(problems.summary())
-    if problems.leakage.total:  # else nothing is said of it
+    if problems.leakage.total:  # else there is no sentence about it
         leakage = sentences.pop(0)
         if problems.leakage.copied:
             out.print(f"[yellow]Copies:[/] {leakage}", soft_wrap=True)

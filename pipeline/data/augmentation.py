@@ -1,4 +1,4 @@
-"""The parameters of one random view of a picture, and the one affine warp that applies them.
+"""Which random views of a picture may be drawn; `pipeline.data.views` draws and applies them.
 
 The parameters mean what they mean to Keras's ``ImageDataGenerator``, whose ``apply_transform``
 moves pixels in the same way, about the same centre, and fills what comes from outside with the

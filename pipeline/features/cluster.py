@@ -190,7 +190,7 @@ class Cluster:
 
     def _find(self) -> Any:
         distributed = import_distributed()
-        # What its loggers say of a lost worker or scheduler is said here, if it matters.
+        # A lost worker or scheduler is an error of this file's where it matters, not a log.
         quiet = distributed.utils.silence_logging_cmgr(logging.CRITICAL, root="distributed")
         self._open.enter_context(quiet)
         address = self._scheduler or self._open.enter_context(self._start())

@@ -32,7 +32,7 @@ class Status:
     removed : tuple of Path or Url
         Files that the last run listed, and that are no longer listed.
     unreadable : tuple of Quarantined
-        Files that take no part, as far as can be told without decoding them.
+        Files that are skipped; more may turn out to be damaged when they are decoded.
     """
 
     store: FeatureStore

@@ -258,8 +258,8 @@ def notes(run: Run) -> list[str]:
     lines = [f"Always guessing the most common class: {max(map(sum, test.confusion)) / test.n:.3f}"]
     if best.validation:
         lines[0] = f"* best {by}. {lines[0]}"
-    if run.comparison:
-        lines.append(run.comparison.sentence)
+    if comparison := run.comparison:
+        lines.append(comparison.sentence)
     if protocol.cv is not None:
         lines.append("The saved models are fitted on all images.")
     if protocol.cv is not None and protocol.threshold is not None:
