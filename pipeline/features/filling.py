@@ -95,10 +95,11 @@ class Filling:
 def refuse(quarantined: Sequence[Quarantined]) -> None:
     """Raise a `DataError` that names the files, if there are any."""
     if quarantined:
+        count = "1 file" if len(quarantined) == 1 else f"{len(quarantined):,} files"
         files = "\n".join(f"  {bad.path}: {bad.reason}" for bad in quarantined)
         raise DataError(
-            f"{len(quarantined)} files cannot be used:\n{files}",
-            fix="mend or remove them, or leave --strict away to go on without them",
+            f"{count} cannot be used:\n{files}",
+            fix="mend or remove them, or leave out --strict to go on without them",
         )
 
 

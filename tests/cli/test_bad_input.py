@@ -327,7 +327,7 @@ def test_strict_makes_a_bad_file_fatal(photos, cache, name):
     before = stored(cache)
     (photos / "train" / "blue" / name).write_text("no image")
     done = pipeline("features", photos, "--strict", "--cache", cache, *RECIPE)
-    assert_refused(done, "1 files cannot be used", f"train/blue/{name}: not a", "--strict")
+    assert_refused(done, "1 file cannot be used", f"train/blue/{name}: not a", "--strict")
     assert stored(cache) == before
 
 

@@ -509,7 +509,7 @@ def test_an_image_that_cannot_be_decoded_is_listed_and_the_others_are_trained_on
     run = tune(load_dataset(tmp_path / "two"), source=source, phase="frozen")
     assert [one.path for one in run.dataset.quarantined] == [bad]
     assert len(run.dataset) == 28
-    with pytest.raises(DataError, match=r"(?s)1 files cannot be used.*bad\.png"):
+    with pytest.raises(DataError, match=r"(?s)1 file cannot be used.*bad\.png"):
         tune(load_dataset(tmp_path / "two"), source=source, extractor={"strict": True})
 
 
