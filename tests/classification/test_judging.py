@@ -187,6 +187,7 @@ def test_when_a_fit_fails_or_is_interrupted_all_networks_end_with_their_epoch(
             if begun.wait() == 4:  # the last to come
                 if stopped is ValueError:
                     raise stopped
+                time.sleep(0.2)  # until the main thread waits for all five
                 signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
             for _ in range(2_000):
                 on_epoch(1, 2, {})
