@@ -217,6 +217,8 @@ def _read_predictions(
     for head in heads:
         if not _belong(predictions[head.name], head.test.confusion):
             return {}, "predictions.csv does not belong to this run.json: its counts differ"
+    if len({own.paths for own in predictions.values()}) > 1:
+        return {}, "predictions.csv is damaged: its classifiers were tested on different images"
     return predictions, ""
 
 

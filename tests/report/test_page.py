@@ -324,6 +324,10 @@ def test_the_cost_of_int8_is_told_where_it_is_known(folder):
         (lambda file: file.write_text(file.read_text().replace("blue", "green")), "other columns"),
         (lambda file: file.write_text(re.sub(r",0\.\d+\n", ",x\n", file.read_text())), "damaged"),
         (lambda file: file.write_bytes(file.read_bytes().replace(b",blue,kn", b",no,kn")), "dama"),
+        (
+            lambda file: file.write_bytes(file.read_bytes().replace(b"/90.png", b"/x.png", 1)),
+            "dama",
+        ),
     ],
 )
 def test_without_usable_predictions_the_page_says_so_and_shows_the_rest(folder, spoil, message):
