@@ -45,9 +45,10 @@ def prune_cache(sources: Sequence[str | Path], cache: str | Path = CACHE) -> Ite
     for source in sources:
         dataset = list_dataset(source, cache=cache)
         for bad in dataset.quarantined:
-            if bad.reason.startswith("cannot be read"):
+            reason = bad.reason.removeprefix("a folder that ")
+            if reason.startswith("cannot be read"):
                 raise DataError(
-                    f"{bad.path} {bad.reason}, so its rows cannot be told from unwanted ones.",
+                    f"{bad.path} {reason}, so its rows cannot be told from unwanted ones.",
                     fix="make it readable, or remove it from the data; nothing was dropped",
                 )
         wanted.update(dataset.digests)
