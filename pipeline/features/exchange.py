@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -73,15 +73,20 @@ def export_features(
         "features": rows,
         "labels": dataset.targets.labels,
         "digests": np.frombuffer(b"".join(dataset.digests), np.uint8).reshape(-1, 32),
-        "paths": [os.fsencode(path).decode("utf-8", "backslashreplace") for path in dataset.paths],
+        "paths": _texts(dataset.paths),
         "splits": dataset.splits.tolist(),
-        "classes": list(dataset.classes),
+        "classes": _texts(dataset.classes),
         "recipe": json.dumps(asdict(recipe)),
     }
     if dataset.groups:
-        arrays[_GROUPS] = list(dataset.groups)
+        arrays[_GROUPS] = _texts(dataset.groups)
     with file_errors(f"write {file}", DataError):
         write_file(file, partial(_write_hdf5, arrays=arrays))
+
+
+def _texts(names: Iterable[str | Path]) -> list[str]:
+    """Write names as text: those of files and folders are bytes to the system."""
+    return [os.fsencode(name).decode("utf-8", "backslashreplace") for name in names]
 
 
 def _check_name(file: Path) -> None:

@@ -217,6 +217,15 @@ def test_an_exported_file_can_be_read_without_this_project(stored):
         assert file["splits"].asstr()[:].tolist() == dataset.splits.tolist()
 
 
+def test_names_that_are_not_text_are_exported_as_text(stored):
+    os.rename(os.fsencode(stored / "red"), os.fsencode(stored) + b"/r\xff")  # noqa: PTH104
+    pipeline("features", stored, *SETTINGS)
+    result = pipeline("cache", "export", stored, "features.h5", *SETTINGS)
+    assert result.exit_code == 0, result.output
+    dataset, _, _ = import_features(Path("features.h5"))
+    assert dataset.classes == ("blue", r"r\xff")
+
+
 def test_export_does_not_write_over_a_file_nor_without_rows(stored):
     (stored.parent / "features.h5").write_text("mine")
     result = pipeline("cache", "export", stored, "features.h5", *SETTINGS)
@@ -358,6 +367,23 @@ def test_prune_drops_nothing_while_a_file_cannot_be_read(stored, monkeypatch):
     assert result.exit_code == 1
     assert "004.png cannot be read: Stale file handle" in result.stderr
     assert len(the_store()) == 40
+
+
+def test_prune_drops_nothing_while_a_folder_cannot_be_read(stored, monkeypatch):
+    paint(stored / "red" / "more" / "new.png", (1, 2, 3), seed=78)
+    pipeline("features", stored, *SETTINGS)
+    scandir = os.scandir
+
+    def locked(path):  # tests may run as root, whom no permission stops
+        if Path(path).name == "more":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", locked)
+    result = pipeline("cache", "prune", stored, "--cache", "cache")
+    assert result.exit_code == 1
+    assert "more cannot be read, so its rows cannot be told" in result.stderr
+    assert len(the_store()) == 41
 
 
 def test_one_bad_store_does_not_hide_the_others(stored):
