@@ -211,6 +211,7 @@ def _judge_all(rows: Rows, order: _Order) -> tuple[Run, KeyboardInterrupt | None
                 results.append(rows.judge(head))
             except (Exception, SystemExit) as error:  # noqa: BLE001 (any classifier)
                 failed[head.name] = error
+                order.listener.failed(head.name, in_one_line(error, setting.dataset.classes))
                 if isinstance(error, ClusterError):
                     break
                 continue

@@ -13,8 +13,8 @@ import joblib
 import numpy as np
 
 from pipeline.classification.arrays import Floats, Labels, Places
-from pipeline.classification.search import LabelledRows, judge_folds
-from pipeline.classification.task import Pair, Task
+from pipeline.classification.search import Fold, LabelledRows, judge_folds
+from pipeline.classification.task import Task
 from pipeline.classification.variants import ViewedRows
 from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import log_loss
@@ -58,7 +58,7 @@ class Candidate:
 
 
 def try_candidates(
-    task: Task, head: Head, rounds: Sequence[Sequence[Pair]], seed: int
+    task: Task, head: Head, rounds: Sequence[Sequence[Fold]], seed: int
 ) -> list[list[Candidate]]:
     """Fit every candidate to one side of each pair, and judge it on the other."""
     pairs = list(itertools.chain(*rounds))
@@ -81,7 +81,7 @@ _Judged = tuple[Floats, Classifier | None]
 
 
 def _try_on_folds(
-    task: Task, head: Head, rows: ViewedRows, pairs: Sequence[Pair], seed: int
+    task: Task, head: Head, rows: ViewedRows, pairs: Sequence[Fold], seed: int
 ) -> list[list[_Judged]]:
     """Try each candidate on each pair, by what all fits on these rows share."""
     labels = task.dataset.targets.labels[rows.image]
@@ -99,7 +99,7 @@ def _try_on_folds(
 
 
 def _try_stopped(
-    task: Task, head: Head, rows: ViewedRows, pairs: Sequence[Pair], seed: int
+    task: Task, head: Head, rows: ViewedRows, pairs: Sequence[Fold], seed: int
 ) -> list[list[_Judged]]:
     """Try candidates whose training stops by the images that they are judged on."""
     tried: list[list[_Judged]] = []
@@ -119,7 +119,7 @@ def _candidate(
     task: Task,
     parameters: Mapping[str, Any],
     rows: ViewedRows,
-    pairs: Sequence[Pair],
+    pairs: Sequence[Fold],
     judged: Sequence[_Judged],
 ) -> Candidate:
     """Put together what the fits of a round give."""
@@ -141,7 +141,7 @@ def _unjudged(task: Task) -> Floats:
 
 
 def _fit_at_once(
-    task: Task, head: Head, candidate: Candidate, pairs: Sequence[Pair], seed: int
+    task: Task, head: Head, candidate: Candidate, pairs: Sequence[Fold], seed: int
 ) -> list[Classifier]:
     """Fit networks side by side: a single one does not fill even two cores."""
     room = free_memory() // (_NETWORK_MEMORY_FACTOR * candidate.rows.flat.nbytes)
@@ -152,7 +152,7 @@ def _fit_at_once(
         if over.is_set():
             raise CancelledError
 
-    def fit_pair(pair: Pair) -> Classifier:
+    def fit_pair(pair: Fold) -> Classifier:
         stop_on = pair.judged
         return fit(task, head, candidate, pair.fitted, seed, stop_on=stop_on, on_epoch=epoch_end)
 

@@ -12,7 +12,8 @@ import numpy as np
 
 from pipeline.classification.fitting import apply, fit, try_candidates
 from pipeline.classification.results import best_of, described, model_of, result_of, threshold_for
-from pipeline.classification.task import Pair, Task
+from pipeline.classification.search import Fold
+from pipeline.classification.task import Task
 from pipeline.heads.registry import Head
 from pipeline.runs.run import Result
 
@@ -23,8 +24,8 @@ def judge_on_test(task: Task, head: Head) -> Result:
     data, labels = task.dataset, task.dataset.targets.labels
     train, validation = data.where("train"), data.where("validation")
     seen = np.concatenate([train, validation])
-    searched = [Pair(np.setdiff1d(seen, fold), fold) for folds in task.folds for fold in folds]
-    splits = searched or [Pair(train, validation)]
+    searched = [Fold(np.setdiff1d(seen, fold), fold) for folds in task.folds for fold in folds]
+    splits = searched or [Fold(train, validation)]
     [candidates] = try_candidates(task, head, [splits], task.seed)
     losses = [candidate.log_loss(labels) for candidate in candidates]
     chosen = candidates[best_of(candidates, losses)]

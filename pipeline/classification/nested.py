@@ -12,7 +12,8 @@ import numpy as np
 from pipeline.classification.arrays import Floats, Labels, Places
 from pipeline.classification.fitting import Candidate, apply, fit, try_candidates
 from pipeline.classification.results import best_of, described, model_of, threshold_for
-from pipeline.classification.task import Pair, Task
+from pipeline.classification.search import Fold
+from pipeline.classification.task import Task
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.threshold import call
 from pipeline.heads.registry import Head
@@ -124,10 +125,10 @@ def _nest(task: Task, head: Head, folds: Sequence[Places], seed: int) -> _Nested
     fits of each candidate to choose by, and K to test.
     """
     everything = np.arange(len(task.dataset))
-    outer = [Pair(np.setdiff1d(everything, fold), fold) for fold in folds]
+    outer = [Fold(np.setdiff1d(everything, fold), fold) for fold in folds]
     pairs = list(itertools.combinations(range(len(folds)), 2))
     left_out = [np.concatenate([folds[a], folds[b]]) for a, b in pairs]
-    without = [[Pair(np.setdiff1d(everything, places), places)] for places in left_out]
+    without = [[Fold(np.setdiff1d(everything, places), places)] for places in left_out]
     candidates, *by_pair = try_candidates(task, head, [outer, *without], seed)
     inner_p = [[np.full_like(candidate.p, np.nan) for candidate in candidates] for _ in folds]
     for (a, b), fitted_without in zip(pairs, by_pair):
@@ -148,7 +149,7 @@ def _nest_stopped(task: Task, head: Head, folds: Sequence[Places], seed: int) ->
     everything = np.arange(len(task.dataset))
     following = [*folds[1:], folds[0]]
     splits = [
-        [Pair(np.setdiff1d(everything, np.concatenate([fold, stopping])), stopping)]
+        [Fold(np.setdiff1d(everything, np.concatenate([fold, stopping])), stopping)]
         for fold, stopping in zip(folds, following)
     ]
     inner = try_candidates(task, head, splits, seed)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
 
 import numpy as np
 
@@ -129,10 +128,3 @@ class Task(Setting):
         """Tell which rows belong together, from the image of each; None where all are alone."""
         units = self.units[image]
         return None if len(np.unique(units)) == len(units) else units
-
-
-class Pair(NamedTuple):
-    """Positions of the images to fit on, and of those to judge on."""
-
-    fitted: Places
-    judged: Places

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.cli.listening import TerminalListener
 from pipeline.cli.results import figures_table
-from pipeline.cli.terminal import LINE_EVERY_SECONDS, err
+from pipeline.cli.terminal import LINE_EVERY_SECONDS, err, shown
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,6 +24,7 @@ class ClassifyListener(TerminalListener):
         super().__init__(data, workers)
         self._names: Sequence[str] = ()
         self._done: list[Result] = []
+        self._ended = 0
         self._head = self._epoch = ""
         self._started = self._last_line = time.monotonic()
 
@@ -47,10 +48,20 @@ class ClassifyListener(TerminalListener):
     def judged(self, result: Result) -> None:
         """Show the head's figures."""
         self._done.append(result)
-        self._head = self._epoch = ""
-        self._started = time.monotonic()
+        self._go_on()
         if not err.is_terminal:
             err.print(f"{result.head}: fitted in {result.seconds:.1f} s")
+
+    def failed(self, head: str, reason: str) -> None:
+        """Go on to the next head; the reason stands below the table at the end."""
+        self._go_on()
+        if not err.is_terminal:
+            err.print(f"{head}: could not be fitted: {shown(reason)}", soft_wrap=True)
+
+    def _go_on(self) -> None:
+        self._ended += 1
+        self._head = self._epoch = ""
+        self._started = time.monotonic()
 
     def _render(self) -> Table:
         from pipeline.runs.run import row
@@ -58,10 +69,8 @@ class ClassifyListener(TerminalListener):
         table = figures_table("")
         for result in self._done:
             table.add_row(*row(result))
-        head = self._head
-        if self._done and not head:
-            head = next(iter(self._names[self._names.index(self._done[-1].head) + 1 :]), "")
-        if head:
+        head = self._head or next(iter(self._names[self._ended :]), "")
+        if head and (self._done or self._epoch):
             seconds = f"{time.monotonic() - self._started:.0f} s"
             blank = [""] * (len(table.columns) - 3)
             table.add_row(head, self._epoch, *blank, seconds, style="dim")

@@ -52,6 +52,9 @@ class Workers(Protocol):
         """Have joblib run on the workers while the context lasts."""
 
 
+Decoded = list[Pixels] | ImageError | bytes
+"""An image's views, or why there are none, or its digest, if its rows are stored."""
+
 PIXELS_PER_BATCH = 64 * 150 * 150
 """What the network sees at once: about 1 GB of activations in float32. More is not faster."""
 _IMAGES_PER_BATCH = 256  # of small ones: 1,400 at 32 x 32 are as fast, and take twice the memory
@@ -79,7 +82,7 @@ def commit_rows(
     try:
         for batch in compute_rows(requests, store.recipe, forward):
             for request, outcome in batch:
-                if not isinstance(outcome, ImageError):
+                if isinstance(outcome, list):
                     pending.add(request, outcome)
             yield [
                 (request, outcome if isinstance(outcome, ImageError) else None)
@@ -90,14 +93,22 @@ def commit_rows(
 
 
 def compute_rows(
-    requests: Iterable[ImageViews], recipe: Recipe, forward: Forward
-) -> Iterator[list[tuple[ImageViews, list[Rows] | ImageError]]]:
-    """Decode images and run them through the backbone, decoding ahead while it computes."""
+    requests: Iterable[ImageViews],
+    recipe: Recipe,
+    forward: Forward,
+    is_stored: Callable[[bytes], bool] = lambda digest: False,
+) -> Iterator[list[tuple[ImageViews, list[Rows] | ImageError | bytes]]]:
+    """Decode images and run them through the backbone, decoding ahead while it computes.
+
+    Of an image that is stored already, its digest is given in place of rows.
+    """
     augmentation = Augmentation.from_name(recipe.augmentation)
 
-    def pixels(request: ImageViews) -> list[Pixels] | ImageError:
+    def pixels(request: ImageViews) -> Decoded:
         try:
             content, digest = read_image(request.path, request.digest)
+            if is_stored(digest):
+                return digest
             with decoding:
                 picture = decode(content, recipe.size, resize=recipe.resize)
         except ImageError as error:
@@ -111,7 +122,7 @@ def compute_rows(
     batches = grouped(requests, most)
     decoding = threading.Semaphore(_DECODING_THREADS)  # a large picture takes much memory
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        ahead: deque[list[tuple[ImageViews, Future[list[Pixels] | ImageError]]]] = deque()
+        ahead: deque[list[tuple[ImageViews, Future[Decoded]]]] = deque()
         try:
             for batch in batches:
                 ahead.append([(request, pool.submit(pixels, request)) for request in batch])
@@ -138,17 +149,15 @@ def grouped(requests: Iterable[ImageViews], rows: int) -> Iterator[list[ImageVie
 
 
 def _forward_batch(
-    batch: Sequence[tuple[ImageViews, Future[list[Pixels] | ImageError]]],
-    forward: Forward,
-    most: int,
-) -> list[tuple[ImageViews, list[Rows] | ImageError]]:
+    batch: Sequence[tuple[ImageViews, Future[Decoded]]], forward: Forward, most: int
+) -> list[tuple[ImageViews, list[Rows] | ImageError | bytes]]:
     decoded = [(request, future.result()) for request, future in batch]
     pictures = [picture for _, views in decoded if isinstance(views, list) for picture in views]
     # The views of a single image can be more than what is to be computed at once.
     parts = (pictures[start : start + most] for start in range(0, len(pictures), most))
     rows = chain.from_iterable(forward(np.stack(part)) for part in parts)
     return [
-        (request, views if isinstance(views, ImageError) else [next(rows) for _ in views])
+        (request, [next(rows) for _ in views] if isinstance(views, list) else views)
         for request, views in decoded
     ]
 

@@ -5,42 +5,36 @@ Every row that anything needs comes through `Extractor`; there is no second way 
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-
-import numpy as np
 
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import make_recipe
 from pipeline.backbones.running import Forward
 from pipeline.data.dataset import Dataset, Quarantined
-from pipeline.data.digests import CACHE, digest_files, read_image
+from pipeline.data.digests import CACHE, read_image
 from pipeline.data.images import decode
 from pipeline.data.loading import load_dataset
 from pipeline.data.urls import Location
 from pipeline.errors import ImageError, StoreError
 from pipeline.features.calibration import measured_calibration, stored_calibration
 from pipeline.features.computing import (
-    ImageViews,
     LateBackbone,
     Rows,
     Workers,
     commit_rows,
-    compute_rows,
 )
 from pipeline.features.filling import Filling, refuse
 from pipeline.features.keys import keys
 from pipeline.features.listener import Listener
+from pipeline.features.lookup import RowLookup
 from pipeline.features.plan import Plan, make_plan
 from pipeline.features.store import FeatureStore
 from pipeline.features.views import Views
 
-_FILES_AT_ONCE = 256
 _SILENT = Listener()
 _THE_IMAGE_ITSELF = Views()
 
@@ -254,23 +248,12 @@ class Extractor:
         try:
             stores = self._stores([views])
         except StoreError:  # nothing is lost but time
-            stores = {}
-        for start in range(0, len(files), _FILES_AT_ONCE):
-            block = files[start : start + _FILES_AT_ONCE]
-            stored: dict[int, Rows | ImageError] = {}
-            if any(map(len, stores.values())):
-                with contextlib.suppress(StoreError):  # a shard is gone, or cannot be read any more
-                    stored = _look_up(stores, block, views)
-            requests = (
-                ImageViews(file, views=tuple(range(views.count)))
-                for place, file in enumerate(block)
-                if place not in stored
-            )
-            recipe = views.augmented(self.recipe)
-            batches = compute_rows(requests, recipe, self._forward)
-            computed = itertools.chain.from_iterable(batches)
-            for place, file in enumerate(block):
-                yield file, stored[place] if place in stored else _stacked(next(computed)[1])
+            holders = []
+        else:
+            name = views.augmentation.name
+            holders = [stores[name if view else "none"] for view in range(views.count)]
+        lookup = RowLookup(views.augmented(self.recipe), self._forward, holders)
+        return lookup.rows(files, views.count)
 
     def unreadable(self, plan: Plan) -> list[Quarantined]:
         """Decode the images whose rows are missing, and tell which of them can never have one."""
@@ -300,32 +283,6 @@ class Extractor:
             name: FeatureStore(Path(self.cache), recipe, hold=hold)
             for name, recipe in recipes.items()
         }
-
-
-def _look_up(
-    stores: Mapping[str, FeatureStore], files: Sequence[Location], views: Views
-) -> dict[int, Rows | ImageError]:
-    """Look up, by position, the files whose views are all stored, and those that are unreadable."""
-    digests = dict(enumerate(digest_files(files)))
-    outcomes: dict[int, Rows | ImageError] = {
-        place: digest for place, digest in digests.items() if isinstance(digest, ImageError)
-    }
-    readable = {place: digest for place, digest in digests.items() if isinstance(digest, bytes)}
-    holders = [stores[views.augmentation.name if view else "none"] for view in range(views.count)]
-    for view, store in enumerate(holders):
-        missing = {key[0] for key in store.missing((d, view) for d in readable.values())}
-        readable = {place: digest for place, digest in readable.items() if digest not in missing}
-    if readable:
-        rows = [
-            store.read([(digest, view) for digest in readable.values()])
-            for view, store in enumerate(holders)
-        ]
-        outcomes |= zip(readable, np.stack(rows, axis=1))
-    return outcomes
-
-
-def _stacked(rows: Sequence[Rows] | ImageError) -> Rows | ImageError:
-    return rows if isinstance(rows, ImageError) else np.stack(rows)
 
 
 def extract(

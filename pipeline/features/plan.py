@@ -106,10 +106,13 @@ def _wanted(
     """Yield the wanted rows: augmentation, number of the view, distinct digests of its images."""
     digests = packed(dataset.digests)
     yield "none", 0, distinct(digests)
-    for wanted in views:
+    counted = set()
+    for wanted in sorted(views, key=lambda wanted: not wanted.everywhere):
         images = digests if wanted.everywhere else digests[dataset.where("train")]
         for number in range(1, wanted.count):
-            yield wanted.augmentation.name, number, distinct(images)
+            if (wanted.augmentation.name, number) not in counted:
+                counted.add((wanted.augmentation.name, number))
+                yield wanted.augmentation.name, number, distinct(images)
 
 
 def _bytes_per_row(store: FeatureStore, first: FeatureStore) -> int:

@@ -29,6 +29,9 @@ class RunListener(Listener):
     def judged(self, result: Result) -> None:
         """Hear that a head is fitted and judged."""
 
+    def failed(self, head: str, reason: str) -> None:
+        """Hear that a head could not be fitted, and why."""
+
     def built(self, layers: Sequence[Layer]) -> None:
         """Hear which layers a network has, before it is trained."""
 

@@ -180,6 +180,19 @@ def test_a_streamed_head_is_about_as_good_as_one_in_memory(tmp_path, narrow, nam
     assert done[-1][0] <= done[-1][1]
 
 
+def test_the_curves_of_a_network_are_means_over_all_of_an_epochs_rows(tmp_path, narrow):
+    store, dataset, rows = make(tmp_path, narrow, 600)
+    as_it_began = {"learning_rate": 0.0, "dropout": 0.0, "epochs": 2}
+    head = dataclasses.replace(get_head("dense"), grid=(as_it_began,))
+    network = fit_streamed(head, Stream(store, dataset)).classifier
+    for curves, split in (("", "train"), ("val_", "validation")):
+        places = dataset.where(split)
+        truth, p = dataset.targets.labels[places], network.predict_proba(rows[places])
+        accuracy = np.mean(p.argmax(axis=1) == truth)
+        assert network.history_[f"{curves}loss"] == pytest.approx([log_loss(truth, p)] * 2)
+        assert network.history_[f"{curves}accuracy"] == pytest.approx([accuracy] * 2)
+
+
 def test_the_calibration_is_fitted_to_scores_of_images_not_trained_on(tmp_path, narrow):
     store, dataset, rows = make(tmp_path, narrow, 600)
     head = dataclasses.replace(get_head("linear-svm"), grid=({"C": 1.0},))

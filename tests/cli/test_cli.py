@@ -483,6 +483,19 @@ def test_the_live_table_shows_epochs_where_rows_are_streamed(monkeypatch):
     assert re.search(r"logistic +3/40 +\d+ s", shown)
 
 
+def test_the_live_table_goes_on_after_a_classifier_that_failed(monkeypatch):
+    screen = io.StringIO()
+    terminal_like = Console(file=screen, force_terminal=True, width=80, legacy_windows=False)
+    monkeypatch.setattr("pipeline.cli.live.err", terminal_like)
+    with ClassifyListener() as listener:
+        listener.judging(["dense", "knn", "lda"])
+        listener.head_epoch("dense", 3, 40)
+        listener.failed("dense", "its loss was nan")
+        listener.head_epoch("knn", 1, 2)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+    assert "knn" in shown.rpartition("dense")[2]
+
+
 STOPPED = """
 import signal, sys
 from pipeline.classification.in_memory import RowsInMemory

@@ -9,6 +9,7 @@ import pytest
 from conftest import CountingBackbone, Hears, no_network, paint, paint_classes, some_views
 from hostile import hostile_images
 
+from pipeline.data import digests
 from pipeline.data.images import decode
 from pipeline.data.loading import load_dataset
 from pipeline.errors import DataError, ImageError
@@ -224,6 +225,32 @@ def test_a_file_that_has_some_of_its_views_only_is_computed(
     [(_, rows)] = extractor.rows_of_files([dataset.paths[place]], some_views(3))
     assert backbone.images == 3
     assert np.array_equal(rows[2], expected[0])
+
+
+def test_each_file_is_read_once_whether_its_rows_are_stored_or_not(
+    extracted, extractor, dataset, tmp_path, monkeypatch
+):
+    extracted(dataset)
+    new = [paint(tmp_path / f"{seed}.png", (180, 70, 70), seed) for seed in range(90, 100)]
+    files = [*dataset.paths[:10], *new]
+    reads, read_file = [], digests._read_file
+
+    def counted(path):
+        reads.append(path)
+        return read_file(path)
+
+    monkeypatch.setattr("pipeline.data.digests._read_file", counted)
+    assert len(list(extractor.rows_of_files(files))) == 20
+    assert sorted(reads) == sorted(files)
+
+
+def test_rows_that_can_no_longer_be_read_are_computed(extracted, extractor, dataset, tmp_path):
+    expected = extracted(dataset).rows()
+    for shard in (tmp_path / "cache").rglob("*.h5"):
+        shard.chmod(0o600)
+        shard.write_bytes(b"")
+    rows = np.concatenate([rows for _, rows in extractor.rows_of_files(dataset.paths)])
+    assert np.array_equal(rows, expected)
 
 
 def test_an_empty_cache_is_not_made_to_look_up_files(extractor, photos, tmp_path):

@@ -70,13 +70,14 @@ def _pass(network: DenseHead, stream: Stream, epoch: int) -> tuple[float, float]
     """Train for an epoch; return the mean loss and accuracy."""
     pool = Pool(network.pool, network.shape)
     weights = stream.class_weights("train", balanced=network.balanced).astype(np.float32)
-    network.model_.reset_metrics()
-    figures: dict[str, float] = {}
+    sums, seen = np.zeros(2), 0
     for rows, labels in stream.epoch(epoch, "train"):
         pooled = pool.transform(rows)
         for start in range(0, len(rows), network.batch_size):
             batch = slice(start, start + network.batch_size)
-            figures = network.model_.train_on_batch(
-                pooled[batch], labels[batch], weights[labels[batch]], return_dict=True
-            )
-    return float(figures["loss"]), float(figures["accuracy"])
+            truth = labels[batch]
+            figures = network.model_.train_on_batch(pooled[batch], truth, weights[truth])
+            sums += len(truth) * np.array(figures)
+        seen += len(rows)
+    loss, accuracy = sums / seen
+    return float(loss), float(accuracy)
