@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pipeline.data.dataset import Dataset
     from pipeline.features.computing import Workers
     from pipeline.features.plan import Plan
+    from pipeline.features.store import FeatureStore
 
 
 class TerminalListener(RunListener):
@@ -72,6 +73,10 @@ class TerminalListener(RunListener):
     def calibrating(self, images: int) -> None:
         """Say that precision int8 is calibrated."""
         err.print(f"calibrating int8 on {images} training images")
+
+    def set_aside(self, store: FeatureStore) -> None:
+        """Name the shards that were found damaged."""
+        print_damaged(store)
 
     def planned(self, plan: Plan) -> None:
         """Show what there is to do, and what it takes on disk."""

@@ -225,7 +225,11 @@ class Extractor:
         return Extraction(filling.readable(dataset), plan, filling.made, seconds)
 
     def rows_of_files(
-        self, files: Sequence[Location], views: Views = _THE_IMAGE_ITSELF
+        self,
+        files: Sequence[Location],
+        views: Views = _THE_IMAGE_ITSELF,
+        *,
+        listener: Listener = _SILENT,
     ) -> Iterator[tuple[Location, Rows | ImageError]]:
         """Look up the rows of image files in the cache, and compute those that are not there.
 
@@ -237,6 +241,8 @@ class Extractor:
             The files.
         views : Views
             Which views of each.
+        listener : Listener, optional
+            Told at the end of damaged shards, whose rows were computed.
 
         Yields
         ------
@@ -248,12 +254,15 @@ class Extractor:
         try:
             stores = self._stores([views])
         except StoreError:  # nothing is lost but time
-            holders = []
+            stores, holders = {}, []
         else:
             name = views.augmentation.name
             holders = [stores[name if view else "none"] for view in range(views.count)]
         lookup = RowLookup(views.augmented(self.recipe), self._forward, holders)
-        return lookup.rows(files, views.count)
+        yield from lookup.rows(files, views.count)
+        for store in stores.values():
+            if store.damaged:
+                listener.set_aside(store)
 
     def unreadable(self, plan: Plan) -> list[Quarantined]:
         """Decode the images whose rows are missing, and tell which of them can never have one."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # a listener is imported by every command, and must cost nothing
     from pipeline.data.dataset import Dataset
     from pipeline.features.plan import Plan
+    from pipeline.features.store import FeatureStore
 
 
 class Listener:
@@ -20,6 +21,9 @@ class Listener:
 
     def planned(self, plan: Plan) -> None:
         """Hear which rows are stored, and which are to be computed."""
+
+    def set_aside(self, store: FeatureStore) -> None:
+        """Hear that shards of a store were found damaged while rows were looked up."""
 
     def rows_made(self, done: int, total: int) -> None:
         """Hear how many of the missing rows are computed, after each batch."""

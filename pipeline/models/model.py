@@ -137,7 +137,7 @@ class Model:
             Where rows are looked up, and where the backbone's weights are; its recipe does not
             matter, as the model has its own.
         listener : Listener, optional
-            Told how many images are done.
+            Told how many images are done, and of damaged shards.
 
         Yields
         ------
@@ -153,7 +153,7 @@ class Model:
             augmentation=Augmentation.from_name(self.augmentation),
             everywhere=True,
         )
-        outcomes = extractor.rows_of_files(files, views)
+        outcomes = extractor.rows_of_files(files, views, listener=listener)
         done = 0
         while block := list(itertools.islice(outcomes, _IMAGES_AT_ONCE)):
             yield from self._predictions(block)

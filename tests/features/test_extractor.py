@@ -14,6 +14,7 @@ from pipeline.data.images import decode
 from pipeline.data.loading import load_dataset
 from pipeline.errors import DataError, ImageError
 from pipeline.features import computing
+from pipeline.features.listener import Listener
 
 
 def test_every_image_has_the_row_of_its_own_pixels(extracted, photos, recipe):
@@ -246,11 +247,19 @@ def test_each_file_is_read_once_whether_its_rows_are_stored_or_not(
 
 def test_rows_that_can_no_longer_be_read_are_computed(extracted, extractor, dataset, tmp_path):
     expected = extracted(dataset).rows()
-    for shard in (tmp_path / "cache").rglob("*.h5"):
+    shards = list((tmp_path / "cache").rglob("*.h5"))
+    for shard in shards:
         shard.chmod(0o600)
         shard.write_bytes(b"")
-    rows = np.concatenate([rows for _, rows in extractor.rows_of_files(dataset.paths)])
-    assert np.array_equal(rows, expected)
+    told = []
+
+    class Told(Listener):
+        def set_aside(self, store):
+            told.append({shard.name for shard in store.damaged})
+
+    outcomes = extractor.rows_of_files(dataset.paths, listener=Told())
+    assert np.array_equal(np.concatenate([rows for _, rows in outcomes]), expected)
+    assert told == [{shard.with_suffix(".h5").name for shard in shards}]
 
 
 def test_an_empty_cache_is_not_made_to_look_up_files(extractor, photos, tmp_path):
