@@ -77,8 +77,9 @@ class CachedRows:
         # Rows that were computed in bfloat16 lose nothing by it.
         exact = tf.bfloat16.as_numpy_dtype if recipe.precision == "bfloat16" else np.float32
         self._rows = scratch_array(folder, (int(self._counts.sum()), *recipe.shape), exact)
-        for start in range(0, len(dataset), _ROWS_AT_ONCE):
-            places = range(start, min(start + _ROWS_AT_ONCE, len(dataset)))
+        at_once = extraction.plan.store.rows_per_shard  # to read a shard once, not for each image
+        for start in range(0, len(dataset), at_once):
+            places = range(start, min(start + at_once, len(dataset)))
             self._rows[self._first[places]] = extraction.rows(0, places)
             keys = [(dataset.digests[place], view) for place in places for view in views[place]]
             rows = [self._first[place] + view for place in places for view in views[place]]

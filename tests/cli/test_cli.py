@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import typer
@@ -261,7 +262,7 @@ def test_short_work_is_not_interrupted_by_progress_lines(photos, networks, monke
 class Idle:
     """A cluster that computes nothing here, and tells what it did before."""
 
-    rates = {"tcp://elsewhere": 2.0}
+    rates: ClassVar = {"tcp://elsewhere": 2.0}
     commit_rows = staticmethod(commit_rows)
 
     def __init__(self, *_):
