@@ -84,7 +84,7 @@ SETTINGS = (
     Setting(
         "cached, 8 views, averaged over views", f"{CACHED} --views 8 --augmentation mild --tta"
     ),
-    Setting("cached, 4 views of preset recipe", f"{CACHED} --views 4 --augmentation recipe"),
+    Setting("cached, 4 views of preset textbook", f"{CACHED} --views 4 --augmentation textbook"),
     Setting("cached, 16 views", f"{CACHED} --views 16 --augmentation mild"),
 )
 

@@ -111,7 +111,7 @@ def ours(count: int, *, source: str, precision: str) -> None:
     from pipeline.finetuning.sources import CachedRows, Images
 
     dataset, recipe = demo(count, Finetuning(), precision)
-    views = Views(count=2, augmentation=PRESETS["recipe"])
+    views = Views(count=2, augmentation=PRESETS["textbook"])
     with tempfile.TemporaryDirectory() as folder:
         if source == "cache":
             extractor = Extractor(recipe, cache=folder)
@@ -130,7 +130,7 @@ def ours_frozen(count: int, *, precision: str) -> None:
     from pipeline.finetuning.sources import CachedRows
 
     dataset, recipe = demo(count, Finetuning(phase="frozen"), precision)
-    views = Views(count=8, augmentation=PRESETS["recipe"])
+    views = Views(count=8, augmentation=PRESETS["textbook"])
     with tempfile.TemporaryDirectory() as folder:
         clock = Clock()
         clock.wait()

@@ -19,8 +19,9 @@ def augment(
         int, typer.Option(min=1, max=100, help="Number of views, the image itself included.")
     ] = 12,
     augmentation: Annotated[
-        str, typer.Option(metavar="TEXT", help="recipe, mild, or settings as in mild,rotation=10.")
-    ] = "recipe",
+        str,
+        typer.Option(metavar="TEXT", help="textbook, mild, or settings as in mild,rotation=10."),
+    ] = "textbook",
     size: Annotated[int, typer.Option(min=1, max=2000, help="Side of a view, in pixels.")] = 150,
     file: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="A PNG file to write.")

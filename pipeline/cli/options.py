@@ -62,9 +62,9 @@ AugmentationOption = Annotated[
     typer.Option(
         "--augmentation",
         metavar="TEXT",
-        help="How views are made: recipe, mild, none, or settings as in mild,rotation=10. Of "
+        help="How views are made: textbook, mild, none, or settings as in mild,rotation=10. Of "
         "several, classify takes the one that is best on validation.",
-        show_default="recipe",
+        show_default="textbook",
     ),
 ]
 TtaOption = Annotated[
@@ -104,7 +104,7 @@ def views_of(
     from pipeline.data.augmentation import PRESETS, get_augmentation
     from pipeline.features.views import Views
 
-    chosen = [get_augmentation(text) for text in augmentations or ["recipe"]]
+    chosen = [get_augmentation(text) for text in augmentations or ["textbook"]]
     if endless:
         return [Views(count=count, augmentation=each, everywhere=tta) for each in chosen]
     if count == 1:

@@ -140,7 +140,7 @@ _PARAMETERS = tuple(field.name for field in fields(Augmentation))
 
 PRESETS: Mapping[str, Augmentation] = MappingProxyType(
     {
-        "recipe": Augmentation(
+        "textbook": Augmentation(
             rotation=40,
             width_shift=0.2,
             height_shift=0.2,
@@ -159,8 +159,11 @@ PRESETS: Mapping[str, Augmentation] = MappingProxyType(
         "none": Augmentation(),
     }
 )
-"""Augmentations by name: ``"recipe"`` is the textbook's, for few photographs; ``"mild"`` is for
+"""Augmentations by name: ``"textbook"`` is Chollet's, for few photographs; ``"mild"`` is for
 aligned pictures without a right way up."""
+
+
+_FORMER_NAMES = {"recipe": "textbook"}  # up to version 0.1
 
 
 def get_augmentation(text: str) -> Augmentation:
@@ -170,7 +173,7 @@ def get_augmentation(text: str) -> Augmentation:
     ----------
     text : str
         A name in `PRESETS`, settings of `Augmentation`, or a name and settings that change it,
-        separated by commas: ``"mild"``, ``"rotation=10"``, ``"recipe,shear=0,vertical_flip=yes"``.
+        separated by commas: ``"mild"``, ``"rotation=10"``, ``"textbook,shear=0"``.
 
     Raises
     ------
@@ -180,6 +183,7 @@ def get_augmentation(text: str) -> Augmentation:
     first, *rest = [part.strip() for part in text.split(",")]
     if "=" in first:
         first, rest = "none", [first, *rest]
+    first = _FORMER_NAMES.get(first, first)
     if first not in PRESETS:
         raise PipelineError(
             f"unknown augmentation {first!r}.",

@@ -724,7 +724,7 @@ def test_a_saved_model_says_of_an_image_file_what_the_run_said(
         photos,
         head,
         recipe=recipe,
-        views=some_views(3, "recipe,brightness=0.3", everywhere=everywhere),
+        views=some_views(3, "textbook,brightness=0.3", everywhere=everywhere),
         cache=tmp_path / "cache",
         runs=tmp_path / "runs",
         forward=backbone,
@@ -745,11 +745,11 @@ def test_a_saved_model_says_of_an_image_file_what_the_run_said(
     assert (as_they_are != found) == everywhere or head in ("knn", "random-forest")
 
 
-@pytest.mark.parametrize("order", [("mild", "recipe"), ("recipe", "mild")])
+@pytest.mark.parametrize("order", [("mild", "textbook"), ("textbook", "mild")])
 def test_of_several_augmentations_the_one_best_on_validation_is_taken(place, order):
     data = place.data()
     store_views(place, data, some_views(3, "mild"), noise=0.3)
-    store_views(place, data, some_views(3, "recipe"), of_class=lambda label: 1 - label)
+    store_views(place, data, some_views(3, "textbook"), of_class=lambda label: 1 - label)
     result = place.classify(data, views=[some_views(3, text) for text in order]).results[0]
     grid = len(HEADS["logistic"].grid)
     tried = [parameters["augmentation"] for parameters, _ in result.candidates]
@@ -861,7 +861,7 @@ def test_what_could_not_be_read_is_listed_once_however_many_augmentations_there_
         photos,
         "logistic",
         recipe=recipe,
-        views=[some_views(2), some_views(3, "recipe")],
+        views=[some_views(2), some_views(3, "textbook")],
         cache=tmp_path / "cache",
         runs=tmp_path / "runs",
         forward=backbone,

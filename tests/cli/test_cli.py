@@ -674,7 +674,7 @@ def test_too_little_space_is_said_before_anything_is_computed(
         (["--views", "-2"], "-2 views"),
         (["--views", "70000"], "70000 views"),
         (["--views", "2", "--augmentation", "none"], "2 views without augmentation would all be"),
-        (["--views", "2", "--augmentation", "wild"], "one of recipe, mild, none, or settings"),
+        (["--views", "2", "--augmentation", "wild"], "one of textbook, mild, none, or settings"),
         (["--views", "2", "--augmentation", "mild,turn=3"], "has no parameter 'turn'"),
         (["--views", "2", "--augmentation", "rotation=200"], "a number from 0 to 180"),
     ],
@@ -702,7 +702,7 @@ def test_a_file_of_features_has_no_views(photos, networks):
 
 
 def test_with_tta_predict_says_what_classify_said(photos, networks, tmp_path):
-    options = ["--views", "3", "--augmentation", "recipe", "--tta", "--head", "logistic"]
+    options = ["--views", "3", "--augmentation", "textbook", "--tta", "--head", "logistic"]
     assert run("classify", photos, *SETTINGS, *options).exit_code == 0
     assert networks[0].images == 3 * 40
     with (tmp_path / "runs" / "photos" / "predictions.csv").open(newline="") as file:
@@ -716,12 +716,12 @@ def test_with_tta_predict_says_what_classify_said(photos, networks, tmp_path):
 def test_views_are_those_of_the_recipe_unless_others_are_named(photos, networks):
     run("features", photos, *SETTINGS, "--views", "2")
     recipe = make_recipe(size=64, precision="float32")
-    named = dataclasses.replace(recipe, augmentation=PRESETS["recipe"].name).name
+    named = dataclasses.replace(recipe, augmentation=PRESETS["textbook"].name).name
     assert {path.name for path in Path("cache").glob("*/")} == {recipe.name, named}
 
 
 @pytest.mark.parametrize(
-    "text", ["none", "mild", "recipe", "rotation=5", "mild,zoom=0,vertical_flip=no,contrast=0.25"]
+    "text", ["none", "mild", "textbook", "rotation=5", "mild,zoom=0,vertical_flip=no,contrast=0.25"]
 )
 def test_an_augmentation_is_called_as_it_can_be_typed(text):
     augmentation = get_augmentation(text)

@@ -61,7 +61,7 @@ def test_a_sheet_of_views_is_a_picture_with_a_tile_for_each(photos):
 @pytest.mark.parametrize(
     ("options", "augmentation"),
     [
-        ([], PRESETS["recipe"]),
+        ([], PRESETS["textbook"]),
         (["--augmentation", "mild"], PRESETS["mild"]),
         (["--augmentation", "rotation=10"], Augmentation(rotation=10)),
         (["--augmentation", "none"], Augmentation()),
@@ -97,7 +97,7 @@ def test_the_views_on_a_sheet_are_those_that_training_sees(
         (["--out", "photos/red/000.png"], 2, "is the image itself"),
         (["--out", "nowhere/sheet.png"], 1, r"cannot write nowhere/sheet\.png: No such file"),
         (["--out", "photos.png"], 1, r"cannot write photos\.png: Is a directory"),
-        (["--augmentation", "wild"], 1, r"'wild'(.|\n)*recipe, mild, none"),
+        (["--augmentation", "wild"], 1, r"'wild'(.|\n)*textbook, mild, none"),
         (["--augmentation", "rotation=x"], 1, "rotation is 'x'"),
     ],
 )

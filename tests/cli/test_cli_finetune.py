@@ -196,7 +196,7 @@ def test_one_bar_after_the_other_is_shown(interactive, monkeypatch):
         (["--dropout", "1"], r"dropout 1\.0"),
         (["--units", "0"], "0 units"),
         (["--augmentation", "mild"], "need more than one view"),
-        (["--views", "2", "--augmentation", "mild", "--augmentation", "recipe"], "takes one"),
+        (["--views", "2", "--augmentation", "mild", "--augmentation", "textbook"], "takes one"),
         (["--from", "images", "--views", "4"], "without --tta"),
         (["--from", "images", "--tta"], "with --tta"),
         (["--from", "images", "--precision", "int8"], "int8 is for cached rows"),

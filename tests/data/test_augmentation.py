@@ -122,7 +122,7 @@ def assert_rounded(pixels, levels):
 # Against Keras
 
 
-@pytest.mark.parametrize("name", ["recipe", "mild"])
+@pytest.mark.parametrize("name", ["textbook", "mild"])
 def test_a_presets_views_are_those_of_keras_up_to_rounding(generator, photographs, name):
     for pixels in photographs:
         for number in range(1, 9):
@@ -179,7 +179,7 @@ def test_the_recipes_parameters_are_distributed_as_in_keras(generator):
     np.random.seed(3)  # noqa: NPY002
     theirs = [keras.get_random_transform((1, 1, 3)) for _ in range(2000)]
     np.random.set_state(state)  # noqa: NPY002
-    ours = many(PRESETS["recipe"])
+    ours = many(PRESETS["textbook"])
     for name in ("theta", "tx", "ty", "shear", "zx", "zy"):
         assert ks_2samp(ours[name], [float(view[name]) for view in theirs]).pvalue > 0.01, name
     flips = np.mean([view["flip_horizontal"] for view in theirs])
@@ -334,7 +334,7 @@ def test_a_view_is_drawn_alike_on_every_machine():
 def test_a_view_is_drawn_as_documented_from_a_hash():
     seed = b"pipeline.augment 1 " + digest(5) + (258).to_bytes(8, "big")
     number = int(hashlib.shake_256(seed).hexdigest(8), 16) / 2**64
-    assert draw(PRESETS["recipe"], digest(5), 258).theta == 40 * (2 * number - 1)
+    assert draw(PRESETS["textbook"], digest(5), 258).theta == 40 * (2 * number - 1)
 
 
 def test_view_0_is_not_drawn():
@@ -446,7 +446,7 @@ def test_what_a_name_says_can_be_typed(augmentation):
     [
         (Augmentation(), "none"),
         (
-            PRESETS["recipe"],
+            PRESETS["textbook"],
             "1 rotation=40 width_shift=0.2 height_shift=0.2 shear=0.2 zoom=0.2 horizontal_flip",
         ),
         (
@@ -512,15 +512,15 @@ def test_a_name_of_another_version_is_refused_as_such():
     [
         ("none", Augmentation()),
         ("mild", PRESETS["mild"]),
-        (" recipe ", PRESETS["recipe"]),
+        (" textbook ", PRESETS["textbook"]),
         ("rotation=10", Augmentation(rotation=10)),
         ("none,rotation=10", Augmentation(rotation=10)),
         (
-            "recipe,rotation=10,vertical_flip=yes",
-            replace(PRESETS["recipe"], rotation=10, vertical_flip=True),
+            "textbook,rotation=10,vertical_flip=yes",
+            replace(PRESETS["textbook"], rotation=10, vertical_flip=True),
         ),
         ("recipe, shear = 0, horizontal_flip = No", replace(
-            PRESETS["recipe"], shear=0, horizontal_flip=False)),
+            PRESETS["textbook"], shear=0, horizontal_flip=False)),
         ("vertical_flip=true,zoom=1e-1", Augmentation(vertical_flip=True, zoom=0.1)),
         ("mild,vertical_flip=False", replace(PRESETS["mild"], vertical_flip=False)),
     ],
@@ -532,10 +532,10 @@ def test_presets_and_settings_can_be_typed(text, augmentation):
 @pytest.mark.parametrize(
     ("text", "found", "expected"),
     [
-        ("", "unknown augmentation ''", "recipe, mild, none"),
-        ("wild", "unknown augmentation 'wild'", "recipe, mild, none"),
+        ("", "unknown augmentation ''", "textbook, mild, none"),
+        ("wild", "unknown augmentation 'wild'", "textbook, mild, none"),
         ("rotation", "unknown augmentation 'rotation'", "rotation=10"),
-        ("wild,rotation=3", "unknown augmentation 'wild'", "recipe, mild, none"),
+        ("wild,rotation=3", "unknown augmentation 'wild'", "textbook, mild, none"),
         ("mild,recipe", "'recipe' in the augmentation", "one preset"),
         ("mild,", "'' in the augmentation", "settings"),
         ("mild,vertical_flip", "'vertical_flip' in the augmentation", "settings"),

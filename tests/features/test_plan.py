@@ -45,7 +45,7 @@ def test_the_plan_for_views_counts_what_is_stored_and_measures_what_a_row_takes(
 def test_several_augmentations_are_planned_and_made_with_view_0_counted_once(
     extracted, dataset, extractor, backbone
 ):
-    views = [some_views(2, text) for text in ("mild", "recipe", "rotation=5")]
+    views = [some_views(2, text) for text in ("mild", "textbook", "rotation=5")]
     assert extractor.plan(dataset, views).missing == 40 + 3 * 25
     done = extracted(dataset, views)
     assert done.made == backbone.images == 40 + 3 * 25
@@ -86,7 +86,7 @@ def test_too_little_space_is_one_error_before_anything_is_computed(
 def test_space_for_one_augmentation_and_not_for_two_is_too_little(
     extracted, dataset, extractor, backbone, monkeypatch
 ):
-    views = [some_views(2), some_views(2, "recipe")]
+    views = [some_views(2), some_views(2, "textbook")]
     disk(monkeypatch, free=extractor.plan(dataset, views[:1]).bytes_missing)
     with pytest.raises(StoreError, match="the 90 missing rows need about"):
         extracted(dataset, views)

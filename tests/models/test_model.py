@@ -375,7 +375,7 @@ def test_a_model_keeps_the_calibration_that_its_features_were_made_with(tmp_path
 # --- views --------------------------------------------------------------------------------
 
 
-def with_views(count, text="recipe"):
+def with_views(count, text="textbook"):
     return replace(fitted("logistic"), views=count, augmentation=PRESETS[text].name)
 
 
@@ -408,7 +408,7 @@ def test_a_model_says_the_mean_over_its_views_before_and_after_it_was_saved(
         content = item.path.read_bytes()
         digest = hashlib.sha256(content).digest()
         picture = decode(content, 64)
-        drawn = [draw(PRESETS["recipe"], digest, view) for view in (1, 2, 3)]
+        drawn = [draw(PRESETS["textbook"], digest, view) for view in (1, 2, 3)]
         pictures = np.stack([picture, *(apply(picture, view) for view in drawn)])
         by_view = model.probabilities(backbone(pictures))
         assert by_view.std(axis=0).max() > 0
@@ -416,7 +416,7 @@ def test_a_model_says_the_mean_over_its_views_before_and_after_it_was_saved(
         assert item.label == max(item.probabilities, key=item.probabilities.get)
     model.save(tmp_path / "model")
     loaded = Model.load(tmp_path / "model")
-    assert (loaded.views, loaded.augmentation) == (4, PRESETS["recipe"].name)
+    assert (loaded.views, loaded.augmentation) == (4, PRESETS["textbook"].name)
     assert list(loaded.predict(files, extractor=extractor)) == found
 
 
@@ -556,7 +556,7 @@ def test_the_network_sees_only_images_whose_rows_are_not_cached(
 
 
 def test_views_that_are_cached_are_not_computed_again(photos, extractor, backbone):
-    views = Views(count=3, augmentation=PRESETS["recipe"], everywhere=True)
+    views = Views(count=3, augmentation=PRESETS["textbook"], everywhere=True)
     extract(photos, views=views, extractor=extractor)
     backbone.batches.clear()
     files = sorted(photos.glob("*/*.png"))
