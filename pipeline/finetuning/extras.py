@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache as once
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +26,7 @@ def add_extras(
 ) -> tuple[Run, KeyboardInterrupt | None]:
     """Add what may be wrong with the data, and some test images looked at closely."""
     dataset, result = run.dataset, run.best
-    features = once(lambda: _features(course, extractor))
+    compared: list[Rows] = []
     read, before = course.source.inputs(course.network, "finetune")
 
     def read_rows(places: npt.NDArray[np.int64]) -> Rows:
@@ -36,18 +34,17 @@ def add_extras(
         return np.concatenate(batches)
 
     def find_problems() -> Problems | None:
-        rows = features()
+        rows = _features(course, extractor)
         if rows is None:
             return None
+        compared.append(rows)
         return find_problems_quickly(dataset, rows, result.predicted, seed=course.seed)
 
     def find_some() -> ExampleImages:
         arguments = (result.model, dataset, result.probabilities, read_rows)
-        rows = None
-        with contextlib.suppress(Exception):  # `Run.left_out` has the reason by now
-            rows = features()
-        if rows is None:
+        if not compared:
             return find_examples(*arguments)
+        [rows] = compared
         blocks = [(rows, np.arange(len(rows)))]
         return find_examples(*arguments, blocks, read_features=rows.__getitem__)
 
