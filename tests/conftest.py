@@ -224,15 +224,9 @@ def place_with_pictures(tmp_path, recipe):
 
 @pytest.fixture
 def place(place_with_pictures, monkeypatch):
-    """Leave out the drawing and the looking closer, which take longer than all the rest."""
+    """Leave out the looking closer, which takes longer than all the rest."""
     monkeypatch.setattr(in_memory, "find_problems_quickly", lambda *args, **options: None)
     monkeypatch.setattr(extras, "find_examples", lambda *args, **options: None)
-    for name, place in (("draw_confusion", -1), ("draw_history", 2)):
-        monkeypatch.setattr(
-            f"pipeline.runs.writing.{name}",
-            lambda *args, place=place: args[place].touch(),
-            raising=False,
-        )
     return place_with_pictures
 
 

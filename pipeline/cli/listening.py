@@ -91,7 +91,7 @@ class TerminalListener(RunListener):
         err.print(
             f"{recipe.backbone} up to {recipe.layer}, {recipe.size} x {recipe.size} pixels, "
             f"{recipe.precision}{views_text}: {plan.stored:,} rows are stored, "
-            f"{plan.missing:,} are missing",
+            f"{plan.missing:,} {'is' if plan.missing == 1 else 'are'} missing",
             soft_wrap=True,
         )
         if plan.missing:

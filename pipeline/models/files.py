@@ -68,6 +68,11 @@ class _RunDocument(msgspec.Struct):
 def find_model(folder: Path, head: str | None = None) -> Path:
     """Find the model's own folder, given that or a run's."""
     run_file = folder / "run.json"
+    if not folder.is_dir():
+        raise ModelError(
+            f"there is no folder {folder}.",
+            expected="a folder that `pipeline classify` wrote: runs/<name>, or one of its models",
+        )
     if not run_file.exists():
         if head:
             raise ModelError(
@@ -87,7 +92,7 @@ def find_model(folder: Path, head: str | None = None) -> Path:
         raise ModelError(
             f"the run {folder} has no head {name!r}.",
             expected=f"one of {', '.join(names)}",
-            fix=f"name another head or run, or train it: `pipeline classify DATA --head {name}`",
+            fix="name one of these, or train another: `pipeline classify DATA --head NAME`",
         )
     return folder / "models" / folder_name(name)
 

@@ -106,6 +106,8 @@ def against(best: Named, runner_up: Named) -> str:
     places = {path: place for place, path in enumerate(second.paths)}
     right = second.right[[places[path] for path in first.paths]]
     counts = disagreement(first.right, right)
+    if not counts.only_first + counts.only_second:
+        return f"The runner-up, {other_label}, is right on the same images."
     return (
         f"{beginning} is {noise_verdict(counts.p)} (only {label} is correct on "
         f"{counts.only_first:,} images, only {other_label} on {counts.only_second:,}; McNemar's "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -168,12 +168,20 @@ class Run:
     def __repr__(self) -> str:
         return self._table().as_text()
 
+    def _skipped(self) -> Iterator[str]:
+        """Say how many files were skipped, and one of them."""
+        for bad in self.dataset.quarantined[:1]:
+            count = len(self.dataset.quarantined)
+            files = "1 file" if count == 1 else f"{count:,} files"
+            yield f"{files} skipped: {bad.path}: {bad.reason}" + ("; ..." if count > 1 else "")
+
     def _repr_html_(self) -> str:
         return self._table().as_html()
 
     def _table(self) -> TextTable:
         rows = [row(result, best=result is self.best) for result in self.results]
-        below = (*notes(self), f"saved in {self.folder}")
+        problems = self.problems.summary() if self.problems else ()
+        below = (*notes(self), *self._skipped(), *problems, f"saved in {self.folder}")
         return TextTable(title(self), COLUMNS, rows, self.results.index(self.best), below)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import os
 import shutil
 import signal
 import tempfile
@@ -29,6 +30,13 @@ RUNS = Path("runs")
 
 def run_folder(runs: Path, name: str | None, default: str) -> Path:
     """Choose a run's folder, which does not exist yet."""
+    nearest = next(folder for folder in (runs, *runs.absolute().parents) if folder.exists())
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise PipelineError(
+            f"no run can be written into {runs}: {nearest} "
+            + ("cannot be written to." if nearest.is_dir() else "is not a folder."),
+            fix="name another folder with --runs",
+        )
     if name is None:
         names = itertools.chain([default], (f"{default}-{number}" for number in itertools.count(2)))
         return next(folder for folder in (runs / name for name in names) if not folder.exists())

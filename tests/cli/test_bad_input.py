@@ -747,4 +747,4 @@ def test_a_changed_model_is_refused_without_importing_tensorflow(run, photos, tm
 
 def test_a_model_that_is_not_there_is_refused(photos, tmp_path, pipeline_here):
     done = pipeline_here("predict", tmp_path / "nowhere", photos)
-    assert_refused(done, "there is no model in", "nowhere", "pipeline classify")
+    assert_refused(done, "there is no folder", "nowhere", "pipeline classify")

@@ -879,7 +879,7 @@ def test_strict_makes_an_unusable_file_an_error(photos, networks):
             "there is no class 'green'",
         ),
         (["classify", "photos", "--name", "a/b", *SETTINGS], "'a/b' cannot be a run's name"),
-        (["predict", "runs/none", "x.png"], "there is no model in runs/none"),
+        (["predict", "runs/none", "x.png"], "there is no folder runs/none"),
     ],
 )
 def test_an_error_is_one_message_without_a_traceback(photos, networks, arguments, message):

@@ -200,7 +200,7 @@ def test_one_bar_after_the_other_is_shown(interactive, monkeypatch):
         (["--from", "images", "--views", "4"], "without --tta"),
         (["--from", "images", "--tta"], "with --tta"),
         (["--from", "images", "--precision", "int8"], "int8 is for cached rows"),
-        (["--head", "nowhere"], "there is no model in nowhere"),
+        (["--head", "nowhere"], "there is no folder nowhere"),
     ],
 )
 def test_a_wrong_option_is_one_error_and_nothing_is_computed(photos, options, message, monkeypatch):

@@ -46,6 +46,13 @@ def test_runs_on_the_same_images_are_held_against_each_other(tmp_path):
     assert "block5_pool" in found.section("differences").one("dl").text
 
 
+def test_runs_that_are_right_on_the_same_images_are_said_to_be(tmp_path):
+    paths = tuple(Path(f"{number}.png") for number in range(120))
+    one, same = (imitate(tmp_path / name, paths=paths) for name in ("one", "same"))
+    found = compared(one.folder, same.folder)
+    assert any("is right on the same images." in sentence for sentence in found.verdict)
+
+
 def test_runs_on_other_images_are_not_ranked(tmp_path):
     one, other = imitate(tmp_path / "one"), imitate(tmp_path / "other", data_seed=1)
     found = compared(one.folder, other.folder)

@@ -1,11 +1,13 @@
 """How a run shows itself, and which of its heads differ by more than chance."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import run_json
 
+from pipeline.data.dataset import Quarantined
 from pipeline.evaluation.significance import disagreement, sign_flip_test
 from pipeline.report.verdict import verdict
 from pipeline.runs.reading import read_run
@@ -28,6 +30,17 @@ def test_a_run_shows_itself_as_a_table_in_python_and_in_a_notebook(place):
     assert run.comparison.sentence in text
     assert "saved in " + str(run.folder) in text
     assert html.count("<tr") == 3
+
+
+def test_a_run_names_files_that_were_skipped_and_what_may_be_wrong_with_the_data(
+    place_with_pictures,
+):
+    data = place_with_pictures.data(noise=0.6)
+    bad = (Quarantined(Path("a.jpg"), "truncated"), Quarantined(Path("b.jpg"), "0 bytes"))
+    run = place_with_pictures.classify(dataclasses.replace(data, quarantined=bad), ["logistic"])
+    assert "2 files skipped: a.jpg: truncated; ..." in str(run)
+    assert run.problems.summary()
+    assert all(sentence in str(run) for sentence in run.problems.summary())
 
 
 def test_names_cannot_break_out_of_a_notebooks_table(place):

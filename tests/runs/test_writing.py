@@ -142,6 +142,16 @@ def test_a_name_that_is_taken_is_refused_before_any_work_and_the_run_there_stays
     assert {file: (first.folder / file).read_bytes() for file in files_in(first.folder)} == before
 
 
+def test_a_place_that_runs_cannot_be_written_to_is_refused_before_any_work(place, monkeypatch):
+    place.runs.write_text("not a folder")
+    monkeypatch.setattr("pipeline.features.extractor.Extractor.plan", no_network)
+    for runs in (place.runs, place.runs / "deeper"):
+        with pytest.raises(PipelineError, match=f"{place.runs} is not a folder") as error:
+            place.classify(place.data(), runs=runs)
+        assert "--runs" in str(error.value)
+    assert place.runs.read_text() == "not a folder"
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/tmp/x", "../x", "a/"])
 def test_a_name_that_is_no_plain_folder_name_is_refused(place, name):
     data = place.data()
@@ -208,14 +218,6 @@ def test_a_full_disk_is_an_error_that_says_what_to_do(place, monkeypatch, step):
     with pytest.raises(PipelineError, match=r"(?s)No space left on device.*--runs"):
         place.classify(data)
     assert list(place.runs.iterdir()) == []
-
-
-def test_a_file_in_the_place_of_the_runs_folder_is_an_error(place):
-    data = place.data()
-    place.runs.write_text("a file")
-    with pytest.raises(PipelineError, match=r"(?s)cannot write the run.*--runs"):
-        place.classify(data)
-    assert place.runs.read_text() == "a file"
 
 
 def test_a_runs_folder_can_be_read_by_others(place):
