@@ -218,9 +218,11 @@ class Digests:
         if self._database is None:
             return ()
         try:
-            return self._database.execute(statement, (value,)).fetchall()
+            rows = self._database.execute(statement, (value,)).fetchall()
         except sqlite3.Error:
             return ()
+        # One flipped bit can make a number of what was written as bytes.
+        return [row for row in rows if all(isinstance(column, bytes) for column in row)]
 
 
 def _signature(path: Path) -> bytes:

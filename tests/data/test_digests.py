@@ -100,7 +100,9 @@ def test_a_file_that_changed_just_before_it_was_read_is_not_trusted(
 
 
 @pytest.mark.usefixtures("long_ago")
-@pytest.mark.parametrize("damage", ["text", "cut", "another table", "flipped digest", "a folder"])
+@pytest.mark.parametrize(
+    "damage", ["text", "cut", "another table", "flipped digest", "a number", "a folder"]
+)
 def test_a_damaged_memory_costs_time_and_nothing_else(cache, files, damage):
     first = digest_and_save(cache, files)
     memory = cache / "digests.sqlite"
@@ -115,6 +117,8 @@ def test_a_damaged_memory_costs_time_and_nothing_else(cache, files, damage):
         with sqlite3.connect(memory) as database:
             if damage == "another table":
                 database.execute("ALTER TABLE files RENAME TO other")
+            elif damage == "a number":  # one flipped bit makes it of a text
+                database.execute("UPDATE files SET looks = 7")
             else:
                 database.execute("UPDATE files SET digest = zeroblob(32)")
     assert digest_and_save(cache, files) == first
