@@ -89,9 +89,11 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         )
         paths = [locate(path) for path in np.ravel(np.asarray(X, dtype=object))]
         weights = Path(self.weights) if self.weights else None
-        extractor = Extractor(recipe, cache=self.cache, weights=weights)
         dataset = list_files(paths)
-        extraction = extractor.make(extractor.settle(dataset).plan(dataset, hold=True))
+        extractor = Extractor(recipe, cache=self.cache, weights=weights)
+        # Each call measuring a calibration of its own would make rows that differ from one another.
+        extractor = extractor.settle(dataset, calibrate=False)
+        extraction = extractor.make(extractor.plan(dataset, hold=True))
         if refused := extraction.dataset.quarantined:
             raise ImageError(
                 f"{len(refused)} of {len(paths)} images cannot be read; the first is "

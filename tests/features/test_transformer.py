@@ -13,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from pipeline.backbones.registry import make_recipe
 from pipeline.data.images import decode
+from pipeline.data.loading import list_files
 from pipeline.errors import ImageError, PipelineError
 from pipeline.features.extractor import Extractor
 from pipeline.features.transformer import FeatureExtractor
@@ -25,7 +26,7 @@ def networks(monkeypatch):
 
     def load(recipe, weights):
         loaded.append(CountingBackbone(recipe))
-        loaded[-1].weights = weights
+        loaded[-1].recipe, loaded[-1].weights = recipe, weights
         return loaded[-1]
 
     monkeypatch.setattr("pipeline.features.computing.load_backbone", load)
@@ -63,6 +64,16 @@ def test_the_network_sees_each_image_once_whatever_is_done_afterwards(extractor,
     again = clone(extractor).transform(paths[::-1])
     assert np.array_equal(again, first[::-1])
     assert len(networks) == 1
+
+
+def test_int8_rounds_new_images_as_those_that_are_stored(extractor, paths, networks):
+    calibration = " ".join(f"{peak}.5" for peak in range(1, 13))
+    recipe = make_recipe(size=64, precision="int8", calibration=calibration)
+    one = Extractor(recipe, cache=extractor.cache)
+    one.make(one.plan(list_files(paths[:4])))
+    extractor.set_params(precision="int8").transform(paths[2:6])
+    assert [network.recipe for network in networks] == [recipe, recipe]
+    assert [network.images for network in networks] == [4, 2]
 
 
 def test_only_images_that_are_new_are_shown_to_the_network(extractor, paths, networks):
