@@ -7,8 +7,8 @@ import itertools
 import os
 import shutil
 import signal
-import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -63,9 +63,9 @@ def write_run(
     try:
         runs.mkdir(parents=True, exist_ok=True)
         with _undisturbed():
-            folder = Path(tempfile.mkdtemp(prefix=".run-", dir=runs))
+            folder = runs / f".run-{uuid.uuid4().hex}"
             try:
-                folder.chmod(0o755)
+                folder.mkdir()  # with the permissions that the user's umask leaves
                 _write_contents(run, folder, seed)
                 return replace(run, folder=_rename(folder, run, runs, name, draw))
             finally:

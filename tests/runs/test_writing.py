@@ -220,9 +220,14 @@ def test_a_full_disk_is_an_error_that_says_what_to_do(place, monkeypatch, step):
     assert list(place.runs.iterdir()) == []
 
 
-def test_a_runs_folder_can_be_read_by_others(place):
-    run = place.classify(place.data())
-    assert run.folder.stat().st_mode & 0o777 == 0o755
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o755), (0o077, 0o700)])
+def test_who_can_read_a_runs_folder_is_for_the_umask_to_say(place, umask, mode):
+    before = os.umask(umask)
+    try:
+        run = place.classify(place.data())
+    finally:
+        os.umask(before)
+    assert run.folder.stat().st_mode & 0o777 == mode
 
 
 def test_intervals_and_how_they_were_computed_are_in_run_json(place):
