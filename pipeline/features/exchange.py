@@ -1,11 +1,13 @@
 """Features in one HDF5 file, to be handed to someone without the pictures.
 
 It holds `features` (n, height, width, channels) float32, `labels` (n,) int64, `digests` (n, 32)
-uint8, the texts `paths`, `splits`, `classes` and, if there are any, `groups`, and a JSON `recipe`.
+uint8, the texts `paths`, `splits`, `classes` and, if there are any, `groups`, a JSON `recipe`,
+and the `sha256` of all these.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -37,6 +39,7 @@ _BEST_COMPRESSION = 1100  # DEFLATE cannot shrink anything more than about 1,032
 _ARRAYS = ("features", "labels", "digests")
 _TEXTS = ("paths", "splits", "classes")
 _GROUPS = "groups"  # older files have none
+_DIGEST = "sha256"  # of all the rest; older files have none
 
 
 def is_features_file(data: object) -> bool:
@@ -130,6 +133,8 @@ def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32
         raise _unusable(file, "a label or a split has no name")
     if (bad := np.flatnonzero(~np.isfinite(rows).all(axis=(1, 2, 3)))).size:
         raise _unusable(file, f"{len(bad)} rows are not finite, the first is {bad[0]}")
+    if arrays.pop(_DIGEST) not in (None, _digest(arrays)):
+        raise _unusable(file, f"it is not as it was exported: its {_DIGEST} differs")
     dataset = Dataset(
         name=file.stem,
         paths=tuple(locate(path) for path in paths),
@@ -150,6 +155,7 @@ def _write_hdf5(stream: BinaryIO, arrays: Mapping[str, Any]) -> None:
         for name in (*_TEXTS, *({_GROUPS} & arrays.keys())):
             file.create_dataset(name, data=arrays[name], dtype=h5py.string_dtype())
         file.attrs["recipe"] = arrays["recipe"]
+        file.attrs[_DIGEST] = _digest(arrays)
 
 
 def _read_hdf5(file: Path) -> dict[str, Any]:
@@ -162,7 +168,21 @@ def _read_hdf5(file: Path) -> dict[str, Any]:
             _check_size(content[name], file.stat().st_size)
         arrays: dict[str, Any] = {name: content[name][:] for name in _ARRAYS}
         arrays |= {name: content[name].asstr()[:].tolist() for name in texts}
-        return {**arrays, "recipe": content.attrs["recipe"]}
+        arrays["recipe"] = content.attrs["recipe"]
+        return {**arrays, _DIGEST: content.attrs.get(_DIGEST)}
+
+
+def _digest(arrays: Mapping[str, Any]) -> str:
+    """Give the SHA-256 of all that a file holds."""
+    sha256 = hashlib.sha256()
+    for name in sorted(arrays):
+        values = arrays[name]
+        if isinstance(values, np.ndarray):
+            sha256.update(f"{name} {values.dtype.str} {values.shape}".encode())
+            sha256.update(np.ascontiguousarray(values).tobytes())
+        else:
+            sha256.update(json.dumps([name, values]).encode())
+    return sha256.hexdigest()
 
 
 def _check_size(array: h5py.Dataset, file_bytes: int) -> None:
