@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from pipeline.cli.listening import TerminalListener
@@ -27,6 +27,7 @@ class ClassifyListener(TerminalListener):
         self._ended = 0
         self._head = self._epoch = ""
         self._started = self._last_line = time.monotonic()
+        self._refresh: Callable[[], None] = lambda: None
 
     def judging(self, heads: Sequence[str]) -> None:
         """Begin the live table."""
@@ -36,7 +37,8 @@ class ClassifyListener(TerminalListener):
         if err.is_terminal:
             from rich.live import Live
 
-            self._bar.enter_context(Live(get_renderable=self._render, console=err, transient=True))
+            live = Live(get_renderable=self._render, console=err, transient=True)
+            self._refresh = self._bar.enter_context(live).refresh
 
     def head_epoch(self, head: str, done: int, total: int) -> None:
         """Show the epoch; elsewhere than on a terminal now and then."""
@@ -62,6 +64,7 @@ class ClassifyListener(TerminalListener):
         self._ended += 1
         self._head = self._epoch = ""
         self._started = time.monotonic()
+        self._refresh()
 
     def _render(self) -> Table:
         from pipeline.runs.run import row
