@@ -24,7 +24,7 @@ check: $(VENV)/.for-development  ## Check format, lint and types
 	@$(BIN)/mypy
 
 test: $(VENV)/.for-development  ## Run the tests
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n 2 --dist loadfile $(ARGS)
 
 test-browser: $(VENV)/.for-browser  ## Test the report in a real browser (installs Chromium where it may)
 	@BROWSER_REQUIRED=1 $(BIN)/pytest tests/browser $(ARGS)

@@ -825,8 +825,8 @@ def judged(losses, chosen):
         ({"mild": 0.3, "none": 0.4}, "mild", False),
         ({"mild": 0.4, "none": 0.3}, "mild", True),
         ({"mild": 0.4, "none": 0.4}, "mild", True),
-        ({"mild": 0.5, "recipe": 0.3, "none": 0.4}, "recipe", False),
-        ({"mild": 0.5, "recipe": 0.42, "none": 0.41}, "recipe", True),
+        ({"mild": 0.5, "textbook": 0.3, "none": 0.4}, "textbook", False),
+        ({"mild": 0.5, "textbook": 0.42, "none": 0.41}, "textbook", True),
         ({"none": 0.3, "mild": 0.4}, "none", True),
         (
             {"none": 0.4, "rotation=5,horizontal_flip=yes": 0.39},

@@ -11,6 +11,7 @@ from sklearn.base import clone
 
 from pipeline.errors import PipelineError
 from pipeline.heads.dense import DenseHead, as_probabilities, build_dense, shuffled_batches
+from pipeline.system import tensorflow
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +80,7 @@ def test_each_epoch_has_every_row_once_in_a_new_order():
 
 
 def test_the_same_seed_gives_the_same_weights_and_global_seeds_are_neither_read_nor_changed():
-    import tensorflow as tf
-
+    tf, _ = tensorflow.load()
     X, y = rows_like_features(60, 2)
     kinds = []
     for seed in (1, 2):
