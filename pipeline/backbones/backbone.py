@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backbones.recipe import Scaling
+from pipeline.backbones.choices import Scaling
 from pipeline.backbones.scaling import RULES
 from pipeline.backbones.weights import Published, Weights, layers_by_name, weights_digest
 from pipeline.errors import PipelineError, WeightsError

@@ -6,14 +6,10 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
-from typing import Any, Literal, get_args
+from typing import Any
 
 from pipeline.errors import StoreError
 from pipeline.system.documents import Document, NewerError, convert, read_document, to_json
-
-Precision = Literal["auto", "float32", "bfloat16", "int8"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-Scaling = Literal["caffe", "unit"]
 
 SCHEMA = 1
 """Version of what is written to disk: recipe files and shards."""

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from pipeline.backbones.backbone import Backbone
+from pipeline.backbones.choices import PRECISIONS
 from pipeline.backbones.int8 import read_peaks
-from pipeline.backbones.recipe import PRECISIONS, Recipe
+from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.vgg16 import VGG16
 from pipeline.data import images
 from pipeline.errors import PipelineError

@@ -8,7 +8,6 @@ or SIGTERM.
 from __future__ import annotations
 
 import gc
-import importlib.metadata
 import warnings
 from typing import Annotated
 
@@ -50,7 +49,9 @@ app.add_typer(cache_app, name="cache")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"pipeline {importlib.metadata.version('cached-feature-pipeline')}")
+        from importlib.metadata import version  # takes longer than all of the help
+
+        typer.echo(f"pipeline {version('cached-feature-pipeline')}")
         raise typer.Exit
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.backbones.recipe import Precision, Scaling
+from pipeline.backbones.choices import Precision, Scaling
 from pipeline.cli.terminal import err
 from pipeline.data.resizing import Resize
 from pipeline.errors import PipelineError

@@ -9,11 +9,11 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from pipeline.backbones.recipe import Recipe
 from pipeline.errors import PipelineError
 from pipeline.heads.pooling import POOLS, Pooling
 
 if TYPE_CHECKING:
+    from pipeline.backbones.recipe import Recipe
     from pipeline.features.views import Views
 
 Source = Literal["cache", "images"]
