@@ -6,8 +6,6 @@ import contextlib
 import platform
 from pathlib import Path
 
-import psutil
-
 _CPU_HAS_BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16"})
 CPU_HAS_INT8 = frozenset({"avx512_vnni", "avx_vnni", "amx_int8"})
 
@@ -30,4 +28,6 @@ def cpu_flags() -> list[str]:
 
 def free_memory() -> int:
     """Return the bytes of memory that can be used without swapping."""
+    import psutil
+
     return int(psutil.virtual_memory().available)
