@@ -1,0 +1,7 @@
+"""What a recipe's settings can be, apart from it: every start of the command line needs these."""
+
+from typing import Literal, get_args
+
+Precision = Literal["auto", "float32", "bfloat16", "int8"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+Scaling = Literal["caffe", "unit"]
