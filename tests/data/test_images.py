@@ -18,6 +18,7 @@ from PIL import Image
 
 from pipeline.data.images import EXTENSIONS, FILTERS, FORMATS, MAX_PIXELS, decode, thumbnail
 from pipeline.errors import ImageError
+from pipeline.system import tensorflow
 
 ROOT = Path(__file__).parent.parent.parent
 PHOTOS = Path(sklearn.__file__).parent / "datasets" / "images"
@@ -358,7 +359,7 @@ def test_a_large_image_without_scaled_decoding_is_within_a_level_too(kind):
 
 
 def test_nearest_is_the_pixels_of_keras_load_img(tmp_path):
-    load_img = pytest.importorskip("keras").utils.load_img
+    load_img = tensorflow.load()[1].utils.load_img
     photo = Image.open(PHOTOS / "china.jpg")
     large = photo.resize((1201, 799))
     files = {
