@@ -62,9 +62,17 @@ def measure() -> str:
     return "\n".join(lines)
 
 
+class Terminal(Console):
+    """Breaks long lines, as a real terminal does."""
+
+    def print(self, *texts: object, soft_wrap: bool | None = None, **options: object) -> None:  # noqa: ARG002
+        """Print with lines broken in any case."""
+        super().print(*texts, **options)
+
+
 def draw_table(run: Run) -> None:
     """Draw what `make classify` prints, for the README."""
-    terminal = Console(record=True, width=80, file=io.StringIO(), highlight=False)
+    terminal = Terminal(record=True, width=80, file=io.StringIO(), highlight=False)
     printing.out = terminal
     printing.print_run(replace(run, folder=Path("runs/demo")))
     picture = terminal.export_svg(title="make classify")
