@@ -70,6 +70,23 @@ def test_one_classify_reads_and_hashes_each_shard_once(
     assert len(hashed) == len(set(hashed)) == len(read)
 
 
+def test_in_int8_the_store_that_holds_the_calibration_is_read_once_too(
+    photos, extractor, shards_used, tmp_path
+):
+    calibrated = replace(extractor.recipe, precision="int8", calibration=" ".join(["3"] * 12))
+    for folder in (photos, paint_classes(tmp_path / "others", classes=("green", "blue"))):
+        extract(folder, extractor=replace(extractor, recipe=calibrated))
+    read, hashed = shards_used
+    read.clear()
+    hashed.clear()
+    unsettled = replace(calibrated, calibration="none")
+    extractor = replace(extractor, recipe=unsettled, forward=no_network)
+    run = classify(photos, ["ridge"], extractor=extractor, runs=tmp_path / "runs")
+    assert run.recipe == calibrated
+    assert sorted(read) == sorted((tmp_path / "cache").glob("*/*.h5"))
+    assert len(hashed) == len(set(hashed)) == len(read)
+
+
 def test_every_command_and_the_transformer_look_up_rows_by_one_plan(
     photos, tmp_path, recipe, monkeypatch
 ):

@@ -158,15 +158,15 @@ def _extracted(
     run_folder(Path(runs), name, dataset.name)  # a bad name is an error before the work
     dataset = protocol.check(dataset)
     listener.listed(dataset)
-    extractor = order.extractor.settle(dataset, listener)
     reason = reason_to_stream(
         dataset,
-        extractor.recipe,
+        order.extractor.recipe,
         heads=order.heads,
         views=order.views,
         protocol=protocol,
-        wish=extractor.stream,
+        wish=order.extractor.stream,
     )
+    extractor = order.extractor.settle(dataset, listener, hold=reason is None)
     plan = extractor.plan(dataset, order.views, hold=reason is None)
     listener.planned(plan)
     if reason is not None:

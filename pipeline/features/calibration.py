@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,23 +22,23 @@ from pipeline.features.store import FeatureStore
 _CALIBRATION_IMAGES = 192
 
 
-def stored_calibration(dataset: Dataset, recipe: Recipe, *, cache: Path) -> Recipe:
-    """Return the recipe with the calibration that most of the images' stored rows have, if any.
+def calibrated_store(
+    dataset: Dataset, recipe: Recipe, *, cache: Path, hold: Iterable[bytes]
+) -> FeatureStore | None:
+    """Open the store whose calibration most of the images' stored rows have, if there is one.
 
     So images that were added change nothing for the others.
     """
-    if not recipe.needs_calibration:
-        return recipe
     wanted = keys(dataset)
-    most, calibrated = 0, recipe
+    most, calibrated = 0, None
     for folder in list_stores(cache):
         with contextlib.suppress(StoreError):
             # To open a store is to read all of it: only those that may be the one.
             if replace(read_recipe(folder), calibration="none") == recipe:
-                store = FeatureStore.at(folder)
+                store = FeatureStore.at(folder, hold=hold)
                 stored = len(set(wanted)) - len(store.missing(wanted))
                 if stored > most:
-                    most, calibrated = stored, store.recipe
+                    most, calibrated = stored, store
     return calibrated
 
 
@@ -49,8 +49,6 @@ def measured_calibration(
 
     Those with the smallest digests are taken, which is as good as by chance.
     """
-    if not recipe.needs_calibration:
-        return recipe
     digests = dataset.digests
     path_of = {digests[place]: dataset.paths[place] for place in dataset.where("train")}
     sample = [(path_of[digest], digest) for digest in sorted(path_of)[:_CALIBRATION_IMAGES]]

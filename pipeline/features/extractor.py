@@ -20,7 +20,7 @@ from pipeline.data.images import decode
 from pipeline.data.loading import load_dataset
 from pipeline.data.urls import Location
 from pipeline.errors import ImageError, StoreError
-from pipeline.features.calibration import measured_calibration, stored_calibration
+from pipeline.features.calibration import calibrated_store, measured_calibration
 from pipeline.features.computing import (
     LateBackbone,
     Rows,
@@ -137,9 +137,17 @@ class Extractor:
     strict: bool = False
     stream: bool | None = None
     forward: Forward | None = None
+    _opened: dict[Path, FeatureStore] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def settle(
-        self, dataset: Dataset, listener: Listener = _SILENT, *, calibrate: bool = True
+        self,
+        dataset: Dataset,
+        listener: Listener = _SILENT,
+        *,
+        calibrate: bool = True,
+        hold: bool = False,
     ) -> Extractor:
         """Settle how a recipe of precision ``"int8"`` rounds; any other recipe is settled.
 
@@ -151,17 +159,28 @@ class Extractor:
             Told before a calibration is measured.
         calibrate : bool
             Whether to measure a calibration where the cache holds none.
+        hold : bool
+            As for `plan`, which takes the store that was opened to find the calibration.
 
         Raises
         ------
         PipelineError
             OpenVINO is not installed, or the cache, the weights or the images cannot be read.
         """
-        cache = Path(self.cache)
-        recipe = stored_calibration(dataset, self.recipe, cache=cache)
-        if calibrate and self.forward is None:
-            recipe = measured_calibration(dataset, recipe, self.weights, listener.calibrating)
-        return replace(self, recipe=recipe)
+        if not self.recipe.needs_calibration:
+            return self
+        held = dataset.digests if hold else ()
+        store = calibrated_store(dataset, self.recipe, cache=Path(self.cache), hold=held)
+        if store is not None:
+            settled = replace(self, recipe=store.recipe)
+            settled._opened[store.folder] = store
+            return settled
+        if not calibrate or self.forward is not None:
+            return self
+        return replace(
+            self,
+            recipe=measured_calibration(dataset, self.recipe, self.weights, listener.calibrating),
+        )
 
     def plan(
         self, dataset: Dataset, views: Sequence[Views] = (_THE_IMAGE_ITSELF,), *, hold: bool = False
@@ -288,10 +307,14 @@ class Extractor:
         for wanted in views:
             if wanted.count > 1:
                 recipes[wanted.augmentation.name] = wanted.augmented(self.recipe)
-        return {
-            name: FeatureStore(Path(self.cache), recipe, hold=hold)
-            for name, recipe in recipes.items()
-        }
+        return {name: self._open(recipe, hold) for name, recipe in recipes.items()}
+
+    def _open(self, recipe: Recipe, hold: Iterable[bytes]) -> FeatureStore:
+        """Open a store, or take, once, the one that `settle` has opened."""
+        cache = Path(self.cache)
+        if cache / recipe.name in self._opened:
+            return self._opened.pop(cache / recipe.name)
+        return FeatureStore(cache, recipe, hold=hold)
 
 
 def extract(

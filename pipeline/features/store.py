@@ -98,14 +98,14 @@ class FeatureStore:
             self.refresh()
 
     @classmethod
-    def at(cls, folder: Path) -> FeatureStore:
+    def at(cls, folder: Path, *, hold: Iterable[bytes] = ()) -> FeatureStore:
         """Open the store that lies in a folder, by the recipe that is written there."""
         recipe = read_recipe(folder)
         if recipe.name != folder.name:
             raise StoreError(
                 f"the store {folder} was renamed.", expected=f"its own name, {recipe.name}"
             )
-        return cls(folder.parent, recipe)
+        return cls(folder.parent, recipe, hold=hold)
 
     def __len__(self) -> int:
         return len(self._index)

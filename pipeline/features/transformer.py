@@ -92,7 +92,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         dataset = list_files(paths)
         extractor = Extractor(recipe, cache=self.cache, weights=weights)
         # Each call measuring a calibration of its own would make rows that differ from one another.
-        extractor = extractor.settle(dataset, calibrate=False)
+        extractor = extractor.settle(dataset, calibrate=False, hold=True)
         extraction = extractor.make(extractor.plan(dataset, hold=True))
         if refused := extraction.dataset.quarantined:
             raise ImageError(

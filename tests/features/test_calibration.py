@@ -90,6 +90,8 @@ def test_only_stores_that_may_hold_the_calibration_are_opened(
     others.plan(photos).store.prepare()
     opened = []
     at = FeatureStore.at
-    monkeypatch.setattr(FeatureStore, "at", lambda folder: opened.append(folder) or at(folder))
+    monkeypatch.setattr(
+        FeatureStore, "at", lambda folder, hold: opened.append(folder) or at(folder, hold=hold)
+    )
     settled = extractor.settle(photos)
     assert opened == [settled.plan(photos).store.folder]
