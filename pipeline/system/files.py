@@ -1,10 +1,12 @@
-"""Writing files whole or not at all."""
+"""Writing files whole or not at all, and opening those that somebody may have planted."""
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -61,6 +63,52 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def open_regular(path: Path, *, write: bool = False, follow: bool = False) -> BinaryIO:
+    """Open a file in a folder that others can write into: only a regular file, and no link.
+
+    A pipe is not waited for. With `write`, a missing file is made, and nothing is emptied.
+    `follow` is for files whose content is checked by a digest, which may be links.
+    """
+    flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY
+    flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+    flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise OSError(errno.EINVAL, "it is a link, not a regular file", str(path)) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+    return os.fdopen(descriptor, "r+b" if write else "rb")
+
+
+def read_regular(path: Path, most: int, *, follow: bool = False) -> bytes:
+    """Read a file that `open_regular` opens, if it has no more than `most` bytes."""
+    with open_regular(path, follow=follow) as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
+    return content
+
+
+def inside(folder: Path, path: str | Path) -> Path | None:
+    """Return the regular file in a folder that a path means, None if there is none.
+
+    The path comes from data, so it is only data: what leads out of the folder, by its text or by
+    links, is not even looked for, and no file has the name of a URL.
+    """
+    root = os.path.abspath(folder)  # noqa: PTH100 (links stay: the path may name them)
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # no such file, a NUL, a circle
+        file = Path(os.path.normpath(os.path.join(root, path)))  # noqa: PTH118
+        if file.is_relative_to(root):
+            file = file.resolve(strict=True)
+            if file.is_relative_to(folder.resolve()) and file.is_file():
+                return file
+    return None
 
 
 @contextlib.contextmanager

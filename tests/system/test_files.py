@@ -1,12 +1,21 @@
 """Files are written whole or not at all."""
 
 import os
+import socket
 import stat
+from pathlib import Path
 
 import pytest
 
 from pipeline.errors import DataError
-from pipeline.system.files import file_errors, make_folder, write_file
+from pipeline.system.files import (
+    file_errors,
+    inside,
+    make_folder,
+    open_regular,
+    read_regular,
+    write_file,
+)
 
 
 @pytest.mark.parametrize(
@@ -68,3 +77,98 @@ def test_an_error_of_the_file_system_says_what_could_not_be_done(tmp_path):
         file_errors("write it", DataError, fix="choose another name"),
     ):
         tmp_path.write_bytes(b"")
+
+
+def plant(kind, path, target):
+    """Put something at a path that is no regular file."""
+    if kind == "link":
+        path.symlink_to(target)
+    elif kind == "dangling link":
+        path.symlink_to(target.with_name("missing"))
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+
+
+@pytest.mark.parametrize("write", [False, True])
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder", "device", "socket"])
+def test_nothing_but_a_regular_file_is_opened_and_nothing_is_waited_for(tmp_path, kind, write):
+    target = tmp_path / "target"
+    target.write_bytes(b"precious")
+    plant(kind, tmp_path / "planted", target)
+    with pytest.raises(OSError, match="regular file|directory|device"):
+        open_regular(tmp_path / "planted", write=write)
+    assert target.read_bytes() == b"precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["planted", "target"]
+
+
+def test_a_file_opened_to_write_is_made_or_kept_as_it_is(tmp_path):
+    for expected in (b"", b"12"):
+        with open_regular(tmp_path / "file", write=True) as file:
+            assert file.read() == expected
+            file.write(b"12")
+
+
+def test_a_link_is_followed_to_a_regular_file_where_that_is_asked_for(tmp_path):
+    (tmp_path / "target").write_bytes(b"12")
+    for name, target in (("link", "target"), ("device", "/dev/zero")):
+        (tmp_path / name).symlink_to(target)
+    assert read_regular(tmp_path / "link", 2, follow=True) == b"12"
+    with pytest.raises(OSError, match="more than 1 bytes"):
+        read_regular(tmp_path / "link", 1, follow=True)
+    with pytest.raises(OSError, match="not a regular file"):
+        read_regular(tmp_path / "device", 2, follow=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("photos/a.jpg", "photos/a.jpg"),
+        ("photos/../photos/./a.jpg", "photos/a.jpg"),
+        ("{folder}/photos/a.jpg", "photos/a.jpg"),
+        ("photos/alias.jpg", "photos/a.jpg"),
+        ("../private.jpg", None),
+        ("{folder}/../private.jpg", None),
+        ("photos/../../private.jpg", None),
+        ("/etc/hostname", None),
+        ("photos/out.jpg", None),
+        ("out/private.jpg", None),
+        ("photos", None),
+        ("pipe", None),
+        ("circle", None),
+        ("missing.jpg", None),
+        ("", None),
+        ("a\0b", None),
+        ("a" * 5000, None),
+        ("http://example.org/a.jpg", None),
+        ("file:///etc/hostname", None),
+        (r"\\server\share\a.jpg", None),
+    ],
+)
+def test_a_path_from_data_means_a_regular_file_inside_the_folder_or_nothing(
+    tmp_path, path, expected
+):
+    folder = tmp_path / "named"
+    (folder / "photos").mkdir(parents=True)
+    (folder / "photos" / "a.jpg").write_bytes(b"1")
+    (folder / "photos" / "alias.jpg").symlink_to("a.jpg")
+    (tmp_path / "private.jpg").write_bytes(b"2")
+    (folder / "photos" / "out.jpg").symlink_to(tmp_path / "private.jpg")
+    (folder / "out").symlink_to(tmp_path)
+    (folder / "circle").symlink_to("circle")
+    os.mkfifo(folder / "pipe")
+    (tmp_path / "other-name").symlink_to(folder)
+    for root in (folder, tmp_path / "other-name"):
+        file = inside(root, path.format(folder=root))
+        assert file == (expected and folder.resolve() / expected)
+
+
+def test_a_path_that_leads_out_by_its_text_is_not_even_looked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(Path, "resolve", lambda *_, **__: pytest.fail("looked for"))
+    assert inside(tmp_path, "/net/somewhere/a.jpg") is None
