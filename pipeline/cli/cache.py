@@ -16,6 +16,7 @@ from pipeline.cli.terminal import (
     finish,
     out,
     print_damaged,
+    print_remarks,
     reporting_errors,
     shown,
     typed_augmentation,
@@ -127,6 +128,7 @@ def export(
         from pipeline.features.exchange import export
 
         dataset, damaged = export(data, file, stage_one.extractor(), seed=seed)
+        print_remarks(dataset.remarks)
         print_damaged(damaged)
         out.print(f"{len(dataset):,} rows written to {shown(file)}", soft_wrap=True)
     finish(dataset.quarantined)

@@ -22,7 +22,7 @@ from pipeline.cli.options import (
     views_of,
     with_stage_one,
 )
-from pipeline.cli.terminal import finish, out, print_damaged, reporting_errors, shown
+from pipeline.cli.terminal import finish, out, print_damaged, print_remarks, reporting_errors, shown
 
 
 @with_stage_one
@@ -76,6 +76,7 @@ def status(data: DataArgument, *, stage_one: StageOne, as_json: JsonOption = Fal
         from pipeline.features.status import status as find_status
 
         state = find_status(data, stage_one.extractor())
+        print_remarks(state.remarks)
         lists = {
             "new": state.new,
             "changed": state.changed,

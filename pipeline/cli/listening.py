@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Self
 from rich.filesize import decimal as filesize
 from rich.table import Table
 
-from pipeline.cli.terminal import err, print_damaged, progress, shown, typed_augmentation
+from pipeline.cli.terminal import (
+    err,
+    print_damaged,
+    print_remarks,
+    progress,
+    shown,
+    typed_augmentation,
+)
 from pipeline.runs.listener import RunListener
 
 if TYPE_CHECKING:
@@ -57,7 +64,7 @@ class TerminalListener(RunListener):
         self._report = None
 
     def listed(self, dataset: Dataset) -> None:
-        """Show how many images of each class there are in each split."""
+        """Show how many images of each class there are in each split, and remarks on the data."""
         from pipeline.data.dataset import count_splits
 
         table = Table(box=None, pad_edge=False)
@@ -69,6 +76,7 @@ class TerminalListener(RunListener):
             row = (f"{in_split[name]:,}" for in_split in counts.values())
             table.add_row(shown(name), *row)
         err.print(table)
+        print_remarks(dataset.remarks)
 
     def calibrating(self, images: int) -> None:
         """Say that precision int8 is calibrated."""

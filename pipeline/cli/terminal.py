@@ -138,6 +138,12 @@ def finish(quarantined: Sequence[Quarantined]) -> None:
     raise typer.Exit(SOME_FILES_UNUSABLE)
 
 
+def print_remarks(remarks: Sequence[str]) -> None:
+    """Say what to know of how a data set was read."""
+    for remark in remarks:
+        err.print(f"[yellow]Data:[/] {shown(remark)}", soft_wrap=True)
+
+
 def print_damaged(store: FeatureStore) -> None:
     """Name the shards that were found damaged and set aside."""
     for bad in store.damaged:

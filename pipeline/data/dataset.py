@@ -12,6 +12,7 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.data.names import nfc, remarks_on
 from pipeline.data.packed import PackedDigests, PackedPaths, packed
 from pipeline.data.targets import Targets
 from pipeline.data.urls import Location
@@ -49,6 +50,8 @@ class Dataset:
         Files that are skipped.
     groups : tuple of str
         Group of each image, empty where it has none. No entries at all where no image has one.
+    remarks : tuple of str
+        What to know of how the data set was read, in sentences.
     """
 
     name: str
@@ -58,6 +61,16 @@ class Dataset:
     splits: npt.NDArray[np.str_]
     quarantined: tuple[Quarantined, ...] = ()
     groups: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        groups = tuple(map(nfc, self.groups))
+        remarks = [*self.remarks, *remarks_on("class", self.targets.classes)]
+        if groups != self.groups:
+            remarks += remarks_on("group", self.groups)
+        object.__setattr__(self, "targets", self.targets.composed())
+        object.__setattr__(self, "groups", groups)
+        object.__setattr__(self, "remarks", tuple(dict.fromkeys(remarks)))
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -86,7 +86,7 @@ def read_dataset(
     source: str | Path, memory: Digests, *, seed: int = 0, shares: Shares = _DEFAULT
 ) -> Dataset:
     """Do the same with an open memory of digests, which takes in what was read and is not saved."""
-    listing = list_entries(source)
+    listing = list_entries(source).composed()
     classes = listing.classes
     if len(classes) == 1:
         raise DataError(
@@ -105,6 +105,7 @@ def read_dataset(
         splits=np.array(splits, dtype="<U10"),
         quarantined=(*listing.quarantined, *unreadable),
         groups=groups if any(groups) else (),
+        remarks=tuple(listing.remarks),
     )
     return dataset.without(copies_across_splits(dataset))
 

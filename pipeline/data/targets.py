@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.data.names import nfc
+
 Places = npt.NDArray[np.int64]
 
 
@@ -32,6 +34,15 @@ class Targets:
     def take(self, places: Sequence[int] | Places) -> Targets:
         """Return the targets of some images."""
         return replace(self, labels=self.labels[places])
+
+    def composed(self) -> Targets:
+        """Return the same with composed names of classes, those joined that are then the same."""
+        names = [nfc(name) for name in self.classes]
+        if names == list(self.classes):
+            return self
+        classes = tuple(sorted(set(names)))
+        number = {name: label for label, name in enumerate(classes)}
+        return Targets(np.array([number[name] for name in names])[self.labels], classes)
 
     def name(self, place: int) -> str:
         """Return an image's class by its name."""

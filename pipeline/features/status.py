@@ -33,6 +33,8 @@ class Status:
         Files that the last run listed, and that are no longer listed.
     unreadable : tuple of Quarantined
         Files that are skipped; more may turn out to be damaged when they are decoded.
+    remarks : tuple of str
+        What to know of how the data set was read, in sentences.
     """
 
     store: FeatureStore
@@ -41,6 +43,7 @@ class Status:
     changed: tuple[Location, ...]
     removed: tuple[Location, ...]
     unreadable: tuple[Quarantined, ...]
+    remarks: tuple[str, ...]
 
 
 def status(source: str | Path, extractor: Extractor) -> Status:
@@ -69,4 +72,5 @@ def status(source: str | Path, extractor: Extractor) -> Status:
         tuple(changed),
         tuple(removed),
         dataset.quarantined,
+        dataset.remarks,
     )

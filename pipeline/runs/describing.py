@@ -57,7 +57,7 @@ def describe_run(run: Run, seed: int) -> RunDocument:
         unfinished=run.unfinished,
         failed=run.failed,
         left_out=run.left_out,
-        remarks=run.remarks,
+        remarks=(*dataset.remarks, *run.remarks),
         dataset=DatasetRecord(
             name=dataset.name,
             classes=dataset.classes,

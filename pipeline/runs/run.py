@@ -277,7 +277,7 @@ def notes(run: Run) -> list[str]:
         for result in run.results
         if result.model.threshold
     ]
-    lines += run.remarks
+    lines += (*run.dataset.remarks, *run.remarks)
     if run.unfinished:
         lines.append(f"Stopped before these were done: {', '.join(run.unfinished)}")
     for why in dict.fromkeys(run.failed.values()):

@@ -25,6 +25,7 @@ from pipeline.data.entries import Entry
 from pipeline.data.listing import list_images
 from pipeline.data.loading import load_dataset
 from pipeline.data.splits import Shares, assign_splits, copies_across_splits
+from pipeline.data.targets import Targets
 from pipeline.errors import DataError, ImageError
 from pipeline.features.extractor import Extractor
 
@@ -626,9 +627,8 @@ def with_copies(rows: list[tuple[int, str]]) -> Dataset:
         "copies",
         tuple(Path(f"{place}.png") for place in range(len(rows))),
         tuple(fake_digest(number) for number, _ in rows),
-        np.zeros(len(rows), np.int64),
+        Targets(np.zeros(len(rows), np.int64), ("a",)),
         np.array([split for _, split in rows], dtype="<U10"),
-        ("a",),
     )
 
 
