@@ -1,8 +1,10 @@
 """An image file's bytes to the square of pixels that the network gets.
 
 Whatever a file holds (a rotated photo, a palette, CMYK, 16-bit microscopy), the result is
-``uint8 (size, size, 3)`` RGB; a file that cannot be read whole is refused with an `ImageError`,
-never used in part. Colour profiles are not applied, as Keras does not apply them either.
+``uint8 (size, size, 3)`` RGB; a file that lacks a part of its picture is refused with an
+`ImageError`. That cannot be had for fax compression in TIFF, nor for JPEG with arithmetic coding
+or of the old kind in TIFF. Values that were changed are noticed only where a checksum covers them
+(PNG), or where they cannot be decoded. Colour profiles are not applied, as in Keras.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.ExifTags import Base as Tag
 
 from pipeline.data.levels import to_8_bits
+from pipeline.data.whole import load_whole
 from pipeline.errors import ImageError
 
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
@@ -142,13 +145,8 @@ def _decode(
 ) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check(image)
-        if image.format == "PNG":
-            # Loading skips the checksums of the pixels, so that a half-written file whose rest is
-            # zeros would be a half-black picture. Verifying uses an image up, hence a second one.
-            with Image.open(io.BytesIO(data), formats=FORMATS) as probe:
-                probe.verify()
         drafted = image.draft(None, (2 * size, 2 * size)) if scaled else None
-        image.load()
+        load_whole(image, data)
         # Sides that are no multiple of the scale are rounded up by draft; the box is what they
         # should have been.
         box = drafted[1] if drafted else None
@@ -164,17 +162,10 @@ def _decode(
 
 
 def _check(image: ImageFile.ImageFile) -> None:
-    """Refuse, by its header alone, a picture that is too large or cut short."""
+    """Refuse a picture that is too large, by its header alone."""
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
         raise _too_large(pixels)
-    # Pillow leaves black what no strip of an uncompressed TIFF covers. (Only of a TIFF: a GIF's
-    # frame may be smaller than its canvas, and a WebP has no tiles before it is loaded.)
-    if image.format == "TIFF":
-        boxes = (tile.extents or (0, 0, 0, 0) for tile in image.tile)
-        covered = sum((right - left) * (low - high) for left, high, right, low in boxes)
-        if covered < pixels:
-            raise ImageError(f"truncated: it has {covered} of {pixels} pixels")
 
 
 def _too_large(pixels: int) -> ImageError:

@@ -434,7 +434,7 @@ def test_a_file_cut_anywhere_is_refused_or_has_lost_no_pixel(name):
 @pytest.mark.parametrize("cut", [1, 2, 100, 20_000])
 def test_a_truncated_photo_is_refused_though_it_is_decoded_small(cut):
     data = (PHOTOS / "china.jpg").read_bytes()
-    assert refusal(data[:-cut]).found.startswith("truncated: image file is truncated")
+    assert refusal(data[:-cut]).found == "truncated: it has no end marker"
 
 
 def test_a_png_whose_rest_was_never_written_is_refused():
@@ -480,7 +480,7 @@ def test_a_tiff_with_fewer_rows_than_it_declares_is_refused(height):
     # Pillow reads it without a word, and the rows that are not there are black.
     tags = {256: 4, 257: height, 258: 8, 259: 1, 262: 1, 277: 1, 278: 4}
     found = refusal(tiff(tags, bytes(range(0, 256, 16)))).found
-    assert found == f"truncated: it has 16 of {4 * height} pixels"
+    assert found == f"truncated: it has 1 of {-(-height // 4)} strips"
 
 
 @pytest.mark.parametrize("name", bombs())
