@@ -20,6 +20,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.ExifTags import Base as Tag
 
 from pipeline.data.levels import to_8_bits
+from pipeline.data.room import Room
 from pipeline.data.whole import load_whole
 from pipeline.errors import ImageError
 
@@ -42,10 +43,13 @@ FILTERS: dict[str, Image.Resampling] = {
 """Resize rules by name. Pillow widens all but ``nearest`` when it shrinks (antialiasing)."""
 
 MAX_PIXELS = 178_956_970
-"""Pixels beyond which a file is refused as a decompression bomb: Pillow's own limit for an error.
+"""Pixels beyond which a file is refused as a decompression bomb: the limit of Pillow, too."""
 
-At 4 bytes a pixel in Pillow, a picture of this size takes 0.7 GB while it is decoded.
-"""
+# Peak memory of decoding and converting a pixel, measured with Pillow 13, which decodes every WebP
+# as an animation. A file of 6 kB can hold 169 million pixels.
+_BYTES_PER_PIXEL = 8
+_BYTES_PER_PIXEL_OF_WEBP = 16
+_ROOM = Room(_BYTES_PER_PIXEL * MAX_PIXELS)  # 1.4 GB: large pictures take turns, others do not wait
 
 _THUMBNAIL_QUALITY = 80
 
@@ -145,16 +149,23 @@ def _decode(
 ) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         _check(image)
+        bytes_whole = _bytes(image)
         drafted = image.draft(None, (2 * size, 2 * size)) if scaled else None
-        load_whole(image, data)
-        # Sides that are no multiple of the scale are rounded up by draft; the box is what they
-        # should have been.
-        box = drafted[1] if drafted else None
-        turn = _turn(image)
-        target = fit(*image.size)  # a TIFF is turned, a JPEG drafted, by the time it is loaded
-        small = to_8_bits(image).resize(
-            target, FILTERS[resize], box=box, reducing_gap=3.0 if scaled else None
-        )
+        # A progressive JPEG is held whole, however small it is decoded.
+        with _ROOM.taking(bytes_whole if "progressive" in image.info else _bytes(image)):
+            try:
+                load_whole(image, data)
+                turn = _turn(image)
+                small = to_8_bits(image).resize(
+                    fit(*image.size),  # a TIFF is turned, a JPEG drafted, by the time it is loaded
+                    FILTERS[resize],
+                    # Sides that are no multiple of the scale are rounded up by draft; the box is
+                    # what they should have been.
+                    box=drafted[1] if drafted else None,
+                    reducing_gap=3.0 if scaled else None,
+                )
+            finally:
+                image.close()
     # The filters are symmetric, so turning the small picture is turning the large one, for less.
     if turn is not None:
         small = small.transpose(turn)
@@ -166,6 +177,11 @@ def _check(image: ImageFile.ImageFile) -> None:
     pixels = image.width * image.height
     if pixels > MAX_PIXELS:
         raise _too_large(pixels)
+
+
+def _bytes(image: Image.Image) -> int:
+    of_pixel = _BYTES_PER_PIXEL_OF_WEBP if image.format == "WEBP" else _BYTES_PER_PIXEL
+    return of_pixel * image.width * image.height
 
 
 def _too_large(pixels: int) -> ImageError:

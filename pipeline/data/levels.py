@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,14 +14,47 @@ from pipeline.errors import ImageError
 
 _MAX_12_BIT = 4095
 _MAX_16_BIT = 65_535
+_PIXELS_AT_ONCE = 1 << 20  # a whole picture takes up to 28 bytes a pixel while it is converted
 
 
 def to_8_bits(image: Image.Image) -> Image.Image:
     """Convert any of Pillow's modes to ``L`` or ``RGB``."""
+    convert: Callable[[Image.Image], Image.Image] = _flatten
     if image.mode.startswith("I"):
-        return _from_integers(image)
-    if image.mode == "F":
-        return _from_floats(image)
+        convert = _integers_converter(image)
+    elif image.mode == "F":
+        _check_floats(image)
+        convert = _from_floats
+    elif image.mode in ("L", "RGB") and not image.has_transparency_data:
+        return image
+    parts = map(convert, _parts(image))
+    first = next(parts)
+    if first.size == image.size:
+        return first
+    whole = Image.new(first.mode, image.size)
+    whole.paste(first)
+    top = first.height
+    for part in parts:
+        whole.paste(part, (0, top))
+        top += part.height
+    return whole
+
+
+def _parts(image: Image.Image) -> Iterator[Image.Image]:
+    """Cut a picture into strips, from the top down."""
+    rows = max(1, _PIXELS_AT_ONCE // image.width)
+    for top in range(0, image.height, rows):
+        yield image.crop((0, top, image.width, min(top + rows, image.height)))
+
+
+def _range(image: Image.Image) -> tuple[Any, Any]:
+    """Return the least and the largest value, or NaN if there is one."""
+    ends = [(values.min(), values.max()) for values in map(np.asarray, _parts(image))]
+    return np.min(ends), np.max(ends)
+
+
+def _flatten(image: Image.Image) -> Image.Image:
+    """Lay a picture on white if it is transparent, and convert it to grey or RGB."""
     if image.mode == "La":
         image = image.convert("LA")
     if image.has_transparency_data:
@@ -28,20 +63,17 @@ def to_8_bits(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
-    if image.mode in ("L", "RGB"):
-        return image
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _from_integers(image: Image.Image) -> Image.Image:
+def _integers_converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
     """Scale 16-bit grey by the range that the file declares, the same for every image.
 
     A 12-bit camera's values in a 16-bit file thus come out dark. Stretching each image to its own
     range would look better and make a dim sample and a bright one the same. Pillow's `convert`
     clips at 255: nearly all white.
     """
-    values = np.asarray(image)
-    low, high = int(values.min()), int(values.max())
+    low, high = map(int, _range(image))
     if low < 0 or high > _MAX_16_BIT:
         raise ImageError(
             f"integers from {low} to {high}",
@@ -51,12 +83,18 @@ def _from_integers(image: Image.Image) -> Image.Image:
     tags: dict[int, Any] = getattr(image, "tag_v2", {})
     # Pillow unpacks 12-bit TIFFs, and leaves white-is-zero ones, without touching the values.
     white = _MAX_12_BIT if tags.get(Tag.BitsPerSample) == (12,) else _MAX_16_BIT
+    inverted = tags.get(Tag.PhotometricInterpretation) == 0
+    return partial(_from_integers, white=white, inverted=inverted)
+
+
+def _from_integers(image: Image.Image, *, white: int, inverted: bool) -> Image.Image:
+    values = np.asarray(image)
     grey = values.astype(np.uint32)
     grey *= 255
     grey += white // 2
     grey //= white
     pixels = np.minimum(grey, 255).astype(np.uint8)
-    if tags.get(Tag.PhotometricInterpretation) == 0:
+    if inverted:
         pixels = 255 - pixels
     transparent = image.info.get("transparency")
     if isinstance(transparent, int):
@@ -64,14 +102,16 @@ def _from_integers(image: Image.Image) -> Image.Image:
     return Image.fromarray(pixels)
 
 
-def _from_floats(image: Image.Image) -> Image.Image:
-    values = np.asarray(image)
-    low, high = float(values.min()), float(values.max())
+def _check_floats(image: Image.Image) -> None:
+    low, high = map(float, _range(image))
     if not (low >= 0 and high <= 1):  # NaN fails this too
         raise ImageError(
             f"floating-point values from {low:g} to {high:g}",
             expected="floating-point values from 0 (black) to 1 (white)",
             fix="Rescale all images by one rule and save them with 8 or 16 bits.",
         )
-    levels = values * 255
+
+
+def _from_floats(image: Image.Image) -> Image.Image:
+    levels = np.asarray(image) * 255
     return Image.fromarray(np.rint(levels, out=levels).astype(np.uint8))
