@@ -14,9 +14,11 @@ from pipeline.analysis.problems import find_problems
 from pipeline.backbones.registry import make_recipe
 from pipeline.data.dataset import Dataset, Quarantined
 from pipeline.data.targets import Targets
+from pipeline.data.urls import Location
 from pipeline.evaluation.metrics import evaluate
 from pipeline.heads.registry import get_head
 from pipeline.models.model import Model
+from pipeline.report.page import write_report
 from pipeline.runs.describing import describe_examples, describe_problems, describe_run
 from pipeline.runs.run import Result, Run
 from pipeline.runs.writing import write_predictions
@@ -36,7 +38,7 @@ def imitate(
     classes: tuple[str, ...] = ("blue", "red"),
     counts: tuple[int, int, int] = (40, 20, 60),
     heads: tuple[str, ...] = ("logistic", "knn"),
-    paths: tuple[Path, ...] | None = None,
+    paths: tuple[Location, ...] | None = None,
     quarantined: tuple[Quarantined, ...] = (),
     history: dict[str, list[float]] | None = None,
     skill: float = 1.0,
@@ -47,17 +49,24 @@ def imitate(
 ) -> Run:
     """Write `run.json` and `predictions.csv` of heads that are right more often than not.
 
+    If `paths` are given, also the page and its pictures, as whoever makes a run does.
+
     If `looked_into`, also `problems.json` and `examples.json`, with some of each problem in them.
 
     Of the heads, each is a little worse than the one before. `skill` 0 is guessing. Not
     `validated`: they were trained on the validation images too.
     """
     total, k = sum(counts), len(classes)
+    contents = [
+        path.read_bytes() if isinstance(path, Path) and path.is_file() else None
+        for path in paths or [None] * total
+    ]
     dataset = Dataset(
         name="photos",
         paths=paths or tuple(folder / "photos" / f"{number}.png" for number in range(total)),
         digests=tuple(
-            hashlib.sha256(b"%d %d" % (data_seed, number)).digest() for number in range(total)
+            hashlib.sha256(content or b"%d %d" % (data_seed, number)).digest()
+            for number, content in enumerate(contents)
         ),
         targets=Targets(np.arange(total) % k, classes),
         splits=np.repeat(["train", "validation", "test"], counts).astype("<U10"),
@@ -93,6 +102,8 @@ def imitate(
     (folder / "run.json").write_text(to_json(describe_run(run, seed)))
     if looked_into:
         look_into(run, rng)
+    if paths:
+        write_report(folder, dataset=dataset)
     return run
 
 

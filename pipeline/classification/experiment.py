@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from pipeline.analysis.sentences import not_looked_for
@@ -109,7 +110,9 @@ def classify(
         run, stopped = add_extras(run, rows)
     if run.problems is None and "problems" not in run.left_out:
         run = replace(run, remarks=(*run.remarks, *not_looked_for(run.dataset)))
-    run = write_run(run, Path(runs), name, seed=seed, draw=write_report)
+    images = None if is_features_file(data) else run.dataset  # its paths are a stranger's
+    draw = partial(write_report, dataset=images)
+    run = write_run(run, Path(runs), name, seed=seed, draw=draw)
     if stopped is not None:
         raise Interrupted(run) from stopped
     return run

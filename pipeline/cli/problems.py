@@ -17,6 +17,7 @@ from pipeline.cli.options import (
     StageOne,
     with_stage_one,
 )
+from pipeline.cli.results import print_missing_pictures
 from pipeline.cli.terminal import err, finish, out, reporting_errors, shown
 from pipeline.errors import PipelineError
 
@@ -88,7 +89,10 @@ def problems(
                 out.print("there are too few images to tell whether more would help")
         if run:
             add_problems(run, problems)
-            err.print(f"on the run's page: {shown(write_report(run))}", soft_wrap=True)
+            images = None if is_features_file(data) else problems.dataset
+            page = write_report(run, dataset=images)
+            err.print(f"on the run's page: {shown(page)}", soft_wrap=True)
+            print_missing_pictures(run)
     finish(problems.dataset.quarantined)
 
 

@@ -7,11 +7,20 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.results import print_missing_pictures
 from pipeline.cli.terminal import out, reporting_errors, shown
 
 
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder: runs/NAME.")],
+    *,
+    without_pictures: Annotated[
+        bool,
+        typer.Option(
+            "--without-pictures",
+            help="Write the page also where it has pictures that the run does not keep.",
+        ),
+    ] = False,
 ) -> None:
     """Write a run's page again, from what is in its folder.
 
@@ -20,7 +29,9 @@ def report(
     with reporting_errors():
         from pipeline.report.page import write_report
 
-        out.print(f"The page of the run: {shown(write_report(run))}", soft_wrap=True)
+        page = write_report(run, without_pictures=without_pictures)
+        out.print(f"The page of the run: {shown(page)}", soft_wrap=True)
+        print_missing_pictures(run)
 
 
 def compare(

@@ -19,6 +19,8 @@ from pipeline.cli.terminal import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pipeline.analysis.problems import Problems
     from pipeline.runs.run import Run
 
@@ -76,6 +78,14 @@ def print_run(run: Run) -> None:
     )
 
 
+def print_missing_pictures(folder: Path) -> None:
+    """Say how many pictures a run's page lacks."""
+    from pipeline.runs.reading import read_pictures
+
+    if note := read_pictures(folder).note:
+        err.print(f"[yellow]{shown(note)}[/]", soft_wrap=True)
+
+
 def print_augmentation(run: Run) -> None:
     """Show the log loss on validation by augmentation, and where augmentation hurts."""
     for result in run.results:
@@ -103,6 +113,7 @@ def end_run(run: Run, stopped: KeyboardInterrupt | None, *, as_json: bool, kept:
         typer.echo((run.folder / "run.json").read_text(), nl=False)
     else:
         print_run(run)
+        print_missing_pictures(run.folder)
         print_augmentation(run)
     if stopped:
         err.print(f"Stopped. {kept}")

@@ -13,6 +13,7 @@ import json
 import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +133,7 @@ def finetune(
     result = _judged(course, course.follow(), views, described, started)
     run = Run(Path(), source.dataset, source.recipe, (result,), remarks=tuple(remarks_on(result)))
     run, stopped = add_extras(run, course, extractor)
-    run = write_run(run, runs, name, seed=seed, draw=write_report)
+    run = write_run(run, runs, name, seed=seed, draw=partial(write_report, dataset=run.dataset))
     shutil.rmtree(folder, ignore_errors=True)
     if stopped is not None:
         raise Interrupted(run) from stopped

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from pipeline.analysis.examples import MISTAKES
 from pipeline.backbones.registry import get_backbone
 from pipeline.report.thumbnails import Centres, Picture, overlay, strongest
 from pipeline.report.words import common_folder
-from pipeline.runs.documents import ExampleRecord, NeighbourRecord
+from pipeline.runs.documents import ExampleRecord, NeighbourRecord, PicturesDocument
 from pipeline.runs.reading import Record
 
 
@@ -44,55 +45,54 @@ class Seen:
     neighbours: Sequence[tuple[Picture, NeighbourRecord]] = ()
 
     @classmethod
-    def of(
-        cls,
-        path: str,
-        names: tuple[int, str, str],
-        p: float,
-        example: ExampleRecord | None,
-        centres: Centres,
-    ) -> Seen:
-        """Make the pictures of an image, with map and neighbours if it is an example."""
-        picture = Picture.of(path)
-        if example is None or example.predicted != names[2]:
-            return cls(picture, *names, p)
-        near = [(Picture.of(neighbour.path), neighbour) for neighbour in example.neighbours]
+    def of(cls, choice: _Choice, kept: PicturesDocument, centres: Centres) -> Seen:
+        """Draw an image, with map and neighbours if it is an example."""
+        picture, example = Picture.of(choice.path, kept), choice.example
+        seen = cls(picture, choice.number, choice.truth, choice.predicted, choice.probability)
+        if example is None:
+            return seen
+        near = [(Picture.of(neighbour.path, kept), neighbour) for neighbour in example.neighbours]
         values = np.array(example.map, np.float64)
         drawn = overlay(values, centres) if picture.source else ""
-        return cls(picture, *names, p, drawn, strongest(values, centres) if drawn else "", near)
+        where = strongest(values, centres) if drawn else ""
+        return replace(seen, overlay=drawn, where=where, neighbours=near)
+
+
+class _Choice(NamedTuple):
+    """An image to be shown, with the fields of `Seen`; `example` has its map and neighbours."""
+
+    path: str
+    number: int
+    truth: str
+    predicted: str
+    probability: float
+    example: ExampleRecord | None
+
+
+def shown(record: Record) -> Iterator[str]:
+    """Name the images that pictures are shown of."""
+    for choice in chain(*_choose(record)):
+        yield choice.path
+        if choice.example:
+            yield from (neighbour.path for neighbour in choice.example.neighbours)
 
 
 def show_mistakes(record: Record) -> Mapping[str, Any]:
     """Gather the most confident mistakes, and for comparison some correct predictions."""
     if not record.predictions:
         return {"problem": record.problem, "mistakes": [], "right": []}
-    predictions, classes = record.predictions[record.best.name], record.classes
-    wrong = np.flatnonzero(~predictions.right)
-    confidence = predictions.probabilities.max(axis=1)
-    order = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
-    examples = record.examples
-    if examples and examples.head != record.best.name:
-        examples = None
-    size = examples.size if examples else 1
+    examples, size = record.examples, record.examples.size if record.examples else 1
 
     def centres(cells: int) -> npt.NDArray[np.float64]:
         return (
             get_backbone(str(record.document.recipe["backbone"])).cell_centres(cells, size) / size
         )
 
-    by_path = {example.path: example for example in examples.images} if examples else {}
-    mistakes = []
-    for place in order:
-        truth, predicted = predictions.truth[place], predictions.predicted[place]
-        path = predictions.paths[place]
-        names = (int(truth), classes[truth], classes[predicted])
-        example = by_path.pop(path, None)
-        mistakes.append(Seen.of(path, names, float(confidence[place]), example, centres))
-    right = [
-        Seen.of(path, (0, example.label, example.predicted), example.probability, example, centres)
-        for path, example in by_path.items()
-        if example.label == example.predicted
-    ]
+    mistakes, right = (
+        [Seen.of(choice, record.pictures, centres) for choice in choices]
+        for choices in _choose(record)
+    )
+    predictions = record.predictions[record.best.name]
     counts = Counter((mistake.number, mistake.truth) for mistake in mistakes)
     return {
         "problem": "",
@@ -102,8 +102,37 @@ def show_mistakes(record: Record) -> Mapping[str, Any]:
         "right": right,
         "method": examples.maps if examples and any(m.overlay for m in mistakes) else "",
         "folder": common_folder([seen.picture.path for seen in (*mistakes, *right)]),
-        "total": len(wrong),
+        "total": int((~predictions.right).sum()),
         "n": len(predictions.truth),
-        "missing": sum(not mistake.picture.source for mistake in mistakes),
         "classes": [(number, name, count) for (number, name), count in sorted(counts.items())],
     }
+
+
+def _choose(record: Record) -> tuple[list[_Choice], list[_Choice]]:
+    """Choose the most confident mistakes, and of the examples those predicted correctly."""
+    if not record.predictions:
+        return [], []
+    predictions, classes, examples = (
+        record.predictions[record.best.name],
+        record.classes,
+        record.examples,
+    )
+    wrong = np.flatnonzero(~predictions.right)
+    confidence = predictions.probabilities.max(axis=1)
+    order = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
+    of_best = examples.images if examples and examples.head == record.best.name else ()
+    by_path = {example.path: example for example in of_best}
+    mistakes = []
+    for place in order:
+        path, truth = predictions.paths[place], predictions.truth[place]
+        predicted, example = classes[predictions.predicted[place]], by_path.pop(path, None)
+        if example and example.predicted != predicted:
+            example = None
+        number, p = int(truth), float(confidence[place])
+        mistakes.append(_Choice(path, number, classes[truth], predicted, p, example))
+    right = [
+        _Choice(path, 0, example.label, example.predicted, example.probability, example)
+        for path, example in by_path.items()
+        if example.label == example.predicted
+    ]
+    return mistakes, right

@@ -9,33 +9,74 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pipeline.data.dataset import Dataset
 from pipeline.errors import PipelineError
 from pipeline.report import comparison, sections
 from pipeline.report.chart_files import write_charts
+from pipeline.report.pictures import take_pictures
 from pipeline.report.rendering import asset, page_style, render
 from pipeline.report.sections import About, Section
 from pipeline.report.verdict import verdict
-from pipeline.runs.reading import read_run
+from pipeline.runs.reading import PICTURES, read_run
+from pipeline.system.documents import to_json
 from pipeline.system.files import file_errors, write_file
 
 FILE = "report.html"
 """Name of the page in a run's folder."""
 
+_PICTURE = "data:image/jpeg;"
 
-def write_report(folder: str | Path, name: str | None = None) -> Path:
-    """Write the page of a run into its folder, and its charts as files beside it."""
+
+def write_report(
+    folder: str | Path,
+    name: str | None = None,
+    *,
+    dataset: Dataset | None = None,
+    without_pictures: bool = False,
+) -> Path:
+    """Write the page of a run into its folder, and its charts as files beside it.
+
+    Parameters
+    ----------
+    folder : str or Path
+        The run's folder.
+    name : str, optional
+        What to call the run, if not by its folder.
+    dataset : Dataset, optional
+        The run's data set, as whoever calls this named it: pictures that the run does not keep
+        yet are taken from it. Without it, no file outside the folder is opened.
+    without_pictures : bool
+        Whether a page that has pictures may be replaced by one with fewer.
+    """
     record = read_run(Path(folder), name)
-    document = record.document
+    record = replace(record, pictures=take_pictures(record, dataset))
+    document, file = record.document, record.folder / FILE
     page = _lay_out(
         record,
         sections.SECTIONS,
         title=record.name,
         subtitle=f"run on {document.dataset.name}, {document.created[:10]}",
         verdict=verdict(record),
+        notice=record.pictures.note,
     )
     with file_errors(f"write {record.folder}"):
+        if record.pictures.missing and not without_pictures:
+            _keep_pictures(file, page.count(_PICTURE))
         write_charts(record)
-        return write_file(record.folder / FILE, page)
+        write_file(record.folder / PICTURES, to_json(record.pictures))
+        return write_file(file, page)
+
+
+def _keep_pictures(file: Path, count: int) -> None:
+    """Refuse to write a page with `count` pictures in place of one that has more."""
+    before = file.read_text("utf-8", "replace").count(_PICTURE) if file.is_file() else 0
+    if count < before:
+        raise PipelineError(
+            f"{file} has {before:,} pictures, of which the run keeps {count:,}.",
+            expected="all of them, so that the page can be written again without the images",
+            fix=f"take them from the images: pipeline problems DATA --run {file.parent}; or write "
+            f"the page with fewer: pipeline report {file.parent} --without-pictures",
+        )
 
 
 def write_comparison(folders: Sequence[str | Path], file: str | Path) -> Path:
@@ -57,6 +98,7 @@ def write_comparison(folders: Sequence[str | Path], file: str | Path) -> Path:
         title="Comparison of runs",
         subtitle=", ".join(labels),
         verdict=comparison.verdict(records),
+        notice="",
     )
     with file_errors(f"write {file}"):
         return write_file(Path(file), page)

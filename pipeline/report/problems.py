@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pipeline.report import figures
@@ -14,6 +14,15 @@ from pipeline.runs.reading import Record
 _PAIRS = 12
 _PICTURES = 24
 _ROWS = 200
+
+
+def shown(record: Record) -> Iterator[str]:
+    """Name the images that pictures are shown of."""
+    if problems := record.problems:
+        for pair in problems.duplicates.pairs[:_PAIRS]:
+            yield from pair.paths
+        yield from (suspect.path for suspect in problems.likely_wrong[:_PICTURES])
+        yield from (outlier.path for outlier in problems.outliers[:_PICTURES])
 
 
 def show_problems(record: Record) -> Mapping[str, Any] | None:
@@ -33,19 +42,22 @@ def show_problems(record: Record) -> Mapping[str, Any] | None:
     def short(path: str) -> str:
         return path.removeprefix(folder)
 
+    def picture(path: str) -> Picture:
+        return Picture.of(path, record.pictures)
+
     return {
         "summary": problems.summary,
         "folder": folder,
         "pairs": [
-            (pair, [Picture.of(path) for path in pair.paths], list(map(short, pair.paths)))
+            (pair, list(map(picture, pair.paths)), list(map(short, pair.paths)))
             for pair in pairs[:_PAIRS]
         ],
         "suspects": [
-            (suspect, Picture.of(suspect.path), short(suspect.path))
+            (suspect, picture(suspect.path), short(suspect.path))
             for suspect in suspects[:_PICTURES]
         ],
         "outliers": [
-            (outlier, Picture.of(outlier.path), short(outlier.path))
+            (outlier, picture(outlier.path), short(outlier.path))
             for outlier in outliers[:_PICTURES]
         ],
         "tables": {

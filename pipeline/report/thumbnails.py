@@ -1,4 +1,4 @@
-"""Images made small enough to be put into a page, and maps to be laid over them."""
+"""Pictures as they are put into a page, and maps to be laid over them."""
 
 from __future__ import annotations
 
@@ -9,13 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.data.digests import read_image
-from pipeline.data.images import png, thumbnail
-from pipeline.data.urls import locate
-from pipeline.errors import PipelineError
-
-SIDE = 160
-"""Longer side of a picture, in pixels."""
+from pipeline.data.images import png
+from pipeline.runs.documents import NOT_KEPT, PicturesDocument
 
 _MAP_SIDE = 40
 _FOR, _AGAINST = (230, 97, 1), (33, 102, 172)  # the colour-blind can tell them apart
@@ -24,7 +19,7 @@ _OPAQUE = 170  # of 255: what lies below is still seen
 
 @dataclass(frozen=True)
 class Picture:
-    """A file's picture for a page, or why there is none.
+    """An image file's picture for a page, or why there is none.
 
     Attributes
     ----------
@@ -41,13 +36,11 @@ class Picture:
     reason: str
 
     @classmethod
-    def of(cls, path: str) -> Picture:
-        """Make a thumbnail of a file."""
-        try:
-            small = thumbnail(read_image(locate(path))[0], SIDE)
-        except PipelineError as error:  # also where nobody answers: a page is made all the same
-            return cls(path, "", error.found)
-        return cls(path, _uri("jpeg", small), "")
+    def of(cls, path: str, kept: PicturesDocument) -> Picture:
+        """Find the picture of a file among those kept in a run."""
+        if picture := kept.images.get(path):
+            return cls(path, _uri("jpeg", picture.jpeg), "")
+        return cls(path, "", kept.missing.get(path, NOT_KEPT))
 
 
 Centres = Callable[[int], npt.NDArray[np.float64]]

@@ -18,6 +18,11 @@ from pipeline.evaluation.significance import Comparison
 from pipeline.evaluation.threshold import Threshold
 from pipeline.system.documents import Document
 
+NOT_KEPT = "the run keeps none"
+"""Why there is no picture of an image, where nothing more is known."""
+
+_REASONS = 2  # why pictures are missing: the page has each
+
 
 class SkippedFile(msgspec.Struct, frozen=True, kw_only=True):
     """A file that could not be used, and why."""
@@ -232,3 +237,44 @@ class ExamplesDocument(Document, frozen=True, kw_only=True):
             shape = np.shape(example.map)  # ragged: raises ValueError
             if len(shape) != 2 or not 0 < min(shape) <= max(shape) <= self.size:
                 raise ValueError("a map is not a table of numbers that fits into the picture")
+
+
+# --- pictures.json ------------------------------------------------------------------------
+
+
+class KeptPicture(msgspec.Struct, frozen=True, kw_only=True):
+    """A small JPEG of an image file, and the SHA-256 of that file's bytes."""
+
+    sha256: str
+    jpeg: bytes
+
+    def __post_init__(self) -> None:
+        if not self.jpeg.startswith(b"\xff\xd8\xff"):
+            raise ValueError("a picture is not a JPEG")
+
+
+class PicturesDocument(Document, frozen=True, kw_only=True):
+    """What `pictures.json` holds: the pictures on a run's page.
+
+    Attributes
+    ----------
+    images : dict of str to KeptPicture
+        By the path that the run has for the image.
+    missing : dict of str to str
+        Why there is no picture of an image that the page shows.
+    """
+
+    images: dict[str, KeptPicture] = msgspec.field(default_factory=dict)
+    missing: dict[str, str] = msgspec.field(default_factory=dict)
+
+    @property
+    def note(self) -> str:
+        """Say of how many images there is no picture; empty if there is one of each."""
+        if not self.missing:
+            return ""
+        count, total = len(self.missing), len(self.missing) + len(self.images)
+        reasons = "; ".join(list(dict.fromkeys(self.missing.values()))[:_REASONS])
+        note = f"{count:,} of the {total:,} images on the page cannot be shown: {reasons}"
+        if NOT_KEPT in self.missing.values():
+            note += ". `pipeline problems DATA --run RUN` takes pictures from the images"
+        return note

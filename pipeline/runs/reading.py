@@ -14,10 +14,17 @@ import numpy.typing as npt
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.protocol import Protocol
-from pipeline.runs.documents import ExamplesDocument, HeadRecord, ProblemsDocument, RunDocument
+from pipeline.runs.documents import (
+    ExamplesDocument,
+    HeadRecord,
+    PicturesDocument,
+    ProblemsDocument,
+    RunDocument,
+)
 from pipeline.system.documents import DamagedError, Document, NewerError, read_document
 
 RUN, PROBLEMS, EXAMPLES = "run.json", "problems.json", "examples.json"
+PICTURES = "pictures.json"
 PREDICTIONS = "predictions.csv"
 
 Kind = TypeVar("Kind", bound=Document)
@@ -72,6 +79,8 @@ class Record:
         What is wrong with the data set, if that was looked for.
     examples : ExamplesDocument or None
         Test images with neighbours and maps, if there are any.
+    pictures : PicturesDocument
+        The pictures of the page: the files that a run names are not opened to draw it.
     """
 
     name: str
@@ -82,6 +91,7 @@ class Record:
     problem: str
     problems: ProblemsDocument | None
     examples: ExamplesDocument | None
+    pictures: PicturesDocument
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -136,6 +146,7 @@ def read_run(folder: Path, name: str | None = None) -> Record:
         problem,
         _read_optional(folder / PROBLEMS, ProblemsDocument),
         _read_optional(folder / EXAMPLES, ExamplesDocument),
+        read_pictures(folder),
     )
 
 
@@ -149,6 +160,11 @@ def read_run_document(folder: Path) -> RunDocument:
             expected="a folder that `pipeline classify` or `pipeline finetune` wrote",
         ) from error
     return _understand(content, folder / RUN, RunDocument)
+
+
+def read_pictures(folder: Path) -> PicturesDocument:
+    """Read `pictures.json` alone; older runs have none."""
+    return _read_optional(folder / PICTURES, PicturesDocument) or PicturesDocument()
 
 
 def _read_optional(file: Path, kind: type[Kind]) -> Kind | None:

@@ -1,6 +1,7 @@
 """The command `problems`."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -67,6 +68,19 @@ def test_an_exported_file_can_be_looked_at_for_a_run_with_any_settings(exported)
     done = run_command("problems", exported[0], "--no-learning-curve", "--run", "runs/small")
     assert done.exit_code == 0, done.output
     assert "on the run's page: runs/small/report.html" in done.stderr
+
+
+def test_no_picture_is_taken_from_where_an_exported_file_points_to(exported):
+    """The file may be a stranger's, and its paths lead to pictures of this machine."""
+    file, dataset, _ = exported
+    assert all(path.is_file() for path in dataset.paths)
+    done = run_command("classify", file, "--head", "ridge", "--name", "given")
+    assert done.exit_code == 0, done.output
+    assert "images on the page cannot be shown: the run keeps none" in done.stderr
+    done = run_command("problems", file, "--no-learning-curve", "--run", "runs/given")
+    assert done.exit_code == 0, done.output
+    assert "data:image/jpeg" not in Path("runs/given/report.html").read_text()
+    assert json.loads(Path("runs/given/pictures.json").read_text())["images"] == {}
 
 
 def test_the_comparison_is_announced_after_the_features_are_there(tmp_path, monkeypatch):

@@ -606,7 +606,7 @@ def test_runs_that_cannot_be_written_are_one_error(tune, source, tmp_path):
 def test_a_disk_that_is_full_at_the_end_keeps_the_training(tune, tmp_path, monkeypatch):
     """The run is written by the next start, which has nothing left to train."""
 
-    def full(*_):
+    def full(*_, **options):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:

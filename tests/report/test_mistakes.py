@@ -2,15 +2,14 @@
 
 import base64
 import io
-import os
 
 import pytest
 from imitated import imitate
-from pages import painted, report, speaks
+from pages import painted, report
 from PIL import Image
 
 from pipeline.analysis.examples import MISTAKES
-from pipeline.report.thumbnails import SIDE
+from pipeline.report.pictures import SIDE
 
 
 @pytest.fixture
@@ -52,27 +51,6 @@ def test_the_surest_mistakes_come_first_with_their_pictures_and_probabilities(fo
 def test_no_more_mistakes_are_shown_than_there_is_room_for(folder):
     imitate(folder, counts=(40, 20, 400), skill=0.1)
     assert len(list(report(folder).section("mistakes").one("ul").all("li"))) == MISTAKES
-
-
-def test_pictures_that_are_missing_or_broken_are_named(folder, tmp_path):
-    imitate(folder, heads=("logistic",), paths=painted(tmp_path), skill=0.3)
-    items = list(report(folder).section("mistakes").one("ul").all("li"))
-    names = [item.one("p", class_="path").text for item in items]
-    (tmp_path / names[0]).unlink()
-    (tmp_path / names[1]).write_text("no picture")
-    section = report(folder).section("mistakes")
-    assert f"2 of {len(items)} pictures cannot be shown" in section.one("p", class_="notice").text
-    first, second, third = list(section.one("ul").all("li"))[:3]
-    assert "No such file" in first.text
-    assert "not a known image format" in second.text
-    assert list(third.all("img"))
-    speaks(report(folder))
-
-
-def test_a_path_that_leads_to_no_regular_file_is_not_read(folder, tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    imitate(folder, paths=(tmp_path / "pipe",) * 120, skill=0.3)
-    assert "not a regular file" in report(folder).section("mistakes").text
 
 
 def test_a_head_without_mistakes_has_none_to_show(folder):

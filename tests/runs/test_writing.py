@@ -40,6 +40,7 @@ def test_a_runs_folder_holds_all_that_came_of_it(place_with_pictures):
         "models/dense/manifest.json",
         "models/logistic/head.skops",
         "models/logistic/manifest.json",
+        "pictures.json",
         "precision-recall.svg",
         "predictions.csv",
         "problems.json",
@@ -197,7 +198,7 @@ STEPS = ("models.model.Model.save", "runs.writing.write_predictions", "runs.writ
 def test_no_half_written_run_is_left_when_writing_is_cut_short(place, monkeypatch, stop, step):
     data = place.data()
 
-    def cut(*args):
+    def cut(*args, **options):
         assert any(place.runs.iterdir())  # there is something to clear away
         raise stop
 
