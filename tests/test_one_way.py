@@ -2,7 +2,6 @@
 
 import hashlib
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from conftest import CountingBackbone, no_network, paint_classes
@@ -15,6 +14,7 @@ from pipeline.features import computing, shard
 from pipeline.features.extractor import Extractor, extract
 from pipeline.features.transformer import FeatureExtractor
 from pipeline.features.views import Views
+from pipeline.system.files import read_regular
 
 MILD, STRONG = (
     Views(count=3, augmentation=get_augmentation(text)) for text in ("mild", "rotation=20")
@@ -32,19 +32,18 @@ def extractor(tmp_path, recipe, backbone, monkeypatch):
 def shards_used(monkeypatch):
     """The shards that were read, and the bytes of those that were hashed, each time."""
     read, hashed = [], []
-    read_bytes, sha256 = Path.read_bytes, hashlib.sha256
+    sha256 = hashlib.sha256
 
-    def note_reading(path):
-        if path.suffix == ".h5":
-            read.append(path)
-        return read_bytes(path)
+    def note_reading(path, *most, **options):
+        read.append(path)
+        return read_regular(path, *most, **options)
 
     def note_hashing(content=b"", **options):
         if content.startswith(b"\x89HDF"):
             hashed.append(content)
         return sha256(content, **options)
 
-    monkeypatch.setattr(Path, "read_bytes", note_reading)
+    monkeypatch.setattr("pipeline.features.shard.read_regular", note_reading)
     monkeypatch.setattr(hashlib, "sha256", note_hashing)
     return read, hashed
 

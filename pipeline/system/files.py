@@ -77,22 +77,24 @@ def open_regular(path: Path, *, write: bool = False, follow: bool = False) -> Bi
     try:
         descriptor = os.open(path, flags, 0o666)
     except OSError as error:
-        if error.errno != errno.ELOOP:
+        kinds = {errno.ELOOP: "a link", errno.ENXIO: "a socket"}
+        if error.errno not in kinds:
             raise
-        raise OSError(errno.EINVAL, "it is a link, not a regular file", str(path)) from error
+        reason = f"it is {kinds[error.errno]}, not a regular file"
+        raise OSError(errno.EINVAL, reason, str(path)) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     return os.fdopen(descriptor, "r+b" if write else "rb")
 
 
-def read_regular(path: Path, most: int, *, follow: bool = False) -> bytes:
+def read_regular(path: Path, most: int | None = None, *, follow: bool = False) -> bytes:
     """Read a file that `open_regular` opens, if it has no more than `most` bytes."""
     with open_regular(path, follow=follow) as file:
-        content = file.read(most + 1)
-    if len(content) > most:
-        raise OSError(errno.EFBIG, f"it has more than {most:,} bytes", str(path))
-    return content
+        size = os.fstat(file.fileno()).st_size
+        if most is not None and size > most:
+            raise OSError(errno.EFBIG, f"it has {size:,} bytes, more than {most:,}", str(path))
+        return file.read(size)
 
 
 def inside(folder: Path, path: str | Path) -> Path | None:

@@ -15,6 +15,7 @@ from pipeline.classification.experiment import classify
 from pipeline.cli.main import app
 from pipeline.data.loading import load_dataset
 from pipeline.errors import DataError
+from pipeline.features import shard
 from pipeline.features.exchange import export_features, import_features
 from pipeline.features.extractor import Extractor, extract
 from pipeline.features.keys import keys
@@ -456,7 +457,12 @@ def files_read(monkeypatch):
         names.append(path.name)
         return real(path)
 
+    def read_shard(path, *arguments):
+        names.append(path.name)
+        return shard.read_shard(path, *arguments)
+
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr("pipeline.features.store.read_shard", read_shard)
     return names
 
 

@@ -18,6 +18,7 @@ from pipeline.errors import StoreError
 from pipeline.features.pruning import prune
 from pipeline.features.shard import ROWS_PER_SHARD, Shard
 from pipeline.features.store import FeatureStore
+from pipeline.system.files import read_regular
 
 
 @pytest.fixture
@@ -357,13 +358,12 @@ def test_threads_write_to_one_folder_at_once(recipe, tmp_path):
 def reads(monkeypatch):
     """Names of the shards' files that were read, in order."""
     names = []
-    real = Path.read_bytes
-
-    def read_bytes(path):
-        names.append(path.name)
-        return real(path)
-
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr(
+        "pipeline.features.shard.read_regular",
+        lambda path, *most, **options: (
+            names.append(path.name) or read_regular(path, *most, **options)
+        ),
+    )
     return names
 
 

@@ -102,7 +102,7 @@ def test_nothing_but_a_regular_file_is_opened_and_nothing_is_waited_for(tmp_path
     target = tmp_path / "target"
     target.write_bytes(b"precious")
     plant(kind, tmp_path / "planted", target)
-    with pytest.raises(OSError, match="regular file|directory|device"):
+    with pytest.raises(OSError, match=r"regular file|directory"):
         open_regular(tmp_path / "planted", write=write)
     assert target.read_bytes() == b"precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["planted", "target"]
@@ -120,7 +120,7 @@ def test_a_link_is_followed_to_a_regular_file_where_that_is_asked_for(tmp_path):
     for name, target in (("link", "target"), ("device", "/dev/zero")):
         (tmp_path / name).symlink_to(target)
     assert read_regular(tmp_path / "link", 2, follow=True) == b"12"
-    with pytest.raises(OSError, match="more than 1 bytes"):
+    with pytest.raises(OSError, match="it has 2 bytes, more than 1"):
         read_regular(tmp_path / "link", 1, follow=True)
     with pytest.raises(OSError, match="not a regular file"):
         read_regular(tmp_path / "device", 2, follow=True)
