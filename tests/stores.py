@@ -2,10 +2,13 @@
 
 import hashlib
 import io
+from pathlib import Path
 
 import h5py
 import numpy as np
 
+from pipeline.data.dataset import Dataset
+from pipeline.data.targets import Targets
 from pipeline.features.shard import make_shard
 
 
@@ -19,6 +22,18 @@ def some_rows(recipe, count, seed=0):
     """Rows like VGG16's: not negative, and mostly zeros."""
     rows = np.random.default_rng(seed).normal(-2, 2, (count, *recipe.shape)).astype(np.float32)
     return np.maximum(rows, 0)
+
+
+def some_dataset(count):
+    """Half of it blue and half red, in all splits, and some of it in groups."""
+    return Dataset(
+        "photos",
+        tuple(Path(f"photos/{number}é.png") for number in range(count)),
+        tuple(digest for digest, _ in some_keys(count)),
+        Targets(np.arange(count) % 2, ("blue", "red")),
+        np.resize(["train", "train", "validation", "validation", "test", "test"], count),
+        groups=tuple(f"group {number % 4}" if number % 4 else "" for number in range(count)),
+    )
 
 
 def put(store, image: bytes):

@@ -33,7 +33,7 @@ WINGS = (
 ONLY_IN = {
     "tensorflow": {"system/tensorflow.py"},
     "keras": {"system/tensorflow.py", "heads/dense.py"},
-    "h5py": {"features/shard.py", "features/exchange.py"},
+    "h5py": {"features/hdf5.py", "features/shard.py", "features/exchange.py"},
     "sqlite3": {"data/digests.py"},
     "PIL": {"data/images.py", "data/levels.py", "report/sheet.py"},
     "fsspec": {"data/servers.py"},

@@ -1,21 +1,27 @@
 """Features in one HDF5 file, to be handed to someone without the pictures.
 
 It holds `features` (n, height, width, channels) float32, `labels` (n,) int64, `digests` (n, 32)
-uint8, the texts `paths`, `splits`, `classes` and, if there are any, `groups`, a JSON `recipe`,
-and the `sha256` of all these.
+uint8, the texts `paths`, `splits`, `classes` and, if there are any, `groups`, and a JSON `recipe`.
+Before it come 512 bytes that every HDF5 reader passes over (a user block): they hold the SHA-256
+of all that follows, so that damage is noticed before HDF5 sees the file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+import signal
+import threading
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from functools import partial
+from operator import gt
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import h5py
 import numpy as np
@@ -28,18 +34,24 @@ from pipeline.data.targets import Targets
 from pipeline.data.urls import locate
 from pipeline.errors import DataError
 from pipeline.features.extractor import Extractor
+from pipeline.features.hdf5 import Array, UnsoundError, open_image
 from pipeline.features.keys import keys
 from pipeline.features.store import FeatureStore
-from pipeline.system.files import file_errors, write_file
+from pipeline.system.files import clear_unfinished, file_errors, read_regular, write_file
 
 SUFFIXES = (".h5", ".npz")
 """Endings of such files; ``.npz`` is what older releases could write, and is refused."""
 
-_BEST_COMPRESSION = 1100  # DEFLATE cannot shrink anything more than about 1,032 times
-_ARRAYS = ("features", "labels", "digests")
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"  # of HDF5; files of older releases begin with it
+_BLOCK = 512
 _TEXTS = ("paths", "splits", "classes")
 _GROUPS = "groups"  # older files have none
-_DIGEST = "sha256"  # of all the rest; older files have none
+_CHUNK_BYTES = 2**19
+_GZIP_LEVEL = 4
+# A file of some megabytes must not fill the memory, as one of nothing but zeros would: DEFLATE
+# shrinks those 1,000 times, and features 3 to 20 times.
+_MOST_SHRUNK = 100
+_ALWAYS_READ = 2**28  # bytes of rows
 
 
 def is_features_file(data: object) -> bool:
@@ -72,19 +84,13 @@ def export_features(
 ) -> None:
     """Write features, with what is needed to train on them."""
     _check_name(file)
-    arrays: dict[str, Any] = {
-        "features": rows,
-        "labels": dataset.targets.labels,
-        "digests": np.frombuffer(b"".join(dataset.digests), np.uint8).reshape(-1, 32),
-        "paths": _texts(dataset.paths),
-        "splits": dataset.splits.tolist(),
-        "classes": _texts(dataset.classes),
-        "recipe": json.dumps(asdict(recipe)),
-    }
-    if dataset.groups:
-        arrays[_GROUPS] = _texts(dataset.groups)
+    content = _make_file(dataset, recipe, rows)
     with file_errors(f"write {file}", DataError):
-        write_file(file, partial(_write_hdf5, arrays=arrays))
+        clear_unfinished(file.parent)
+        try:
+            write_file(file, [_user_block(content), content], sync_folder=True, replace=False)
+        except FileExistsError as error:
+            raise _exists(file) from error
 
 
 def _texts(names: Iterable[str | Path]) -> list[str]:
@@ -96,7 +102,11 @@ def _check_name(file: Path) -> None:
     if file.suffix != ".h5":
         raise DataError(f"cannot export to {file}.", expected="a name that ends in .h5")
     if file.exists():
-        raise DataError(f"{file} already exists.", fix="delete it, or choose another name")
+        raise _exists(file)
+
+
+def _exists(file: Path) -> DataError:
+    return DataError(f"{file} already exists.", fix="delete it, or choose another name")
 
 
 def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32]]:
@@ -110,92 +120,152 @@ def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32
             fix="export the features again: pipeline cache export DATA FILE.h5",
         )
     try:
-        arrays = _read_hdf5(file)
+        with file_errors(f"read {file}", DataError):
+            content = memoryview(read_regular(file, follow=True))
+        has_digest = content[:8] != _SIGNATURE
+        if has_digest:
+            block, content = content[:_BLOCK], content[_BLOCK:]
+            if block != _user_block(content):
+                raise UnsoundError("its bytes are not as they were exported")
+        arrays = _read_hdf5(content)
         recipe = Recipe.from_fields(json.loads(arrays["recipe"]))
-        rows = np.ascontiguousarray(arrays["features"], np.float32)
-        labels = arrays["labels"].astype(np.int64)
-        digests = arrays["digests"]
-        paths, splits, classes = ([str(text) for text in arrays[name]] for name in _TEXTS)
-        groups = tuple(str(text) for text in arrays.get(_GROUPS, ()))
+        problem = _problem(arrays, recipe)
+    except MemoryError as error:
+        raise DataError(f"not enough memory to read {file}.", fix="close other programs") from error
+    except DataError:
+        raise
     except Exception as error:  # h5py and NumPy raise many kinds for a damaged file
         raise _unusable(file, f"it cannot be read ({error})") from error
-    count = len(rows)
-    if rows.ndim != 4 or rows.shape[1:] != recipe.shape or not count:
-        raise _unusable(file, f"features have the shape {rows.shape}, rows are {recipe.shape}")
-    if (
-        labels.ndim != 1
-        or not count == len(labels) == len(paths) == len(splits)
-        or digests.shape != (count, 32)
-        or len(groups) not in (0, count)
-    ):
-        raise _unusable(file, "its arrays are not equally long")
-    if labels.min() < 0 or labels.max() >= len(classes) or not set(splits) <= set(SPLITS):
-        raise _unusable(file, "a label or a split has no name")
-    if (bad := np.flatnonzero(~np.isfinite(rows).all(axis=(1, 2, 3)))).size:
-        raise _unusable(file, f"{len(bad)} rows are not finite, the first is {bad[0]}")
-    if arrays.pop(_DIGEST) not in (None, _digest(arrays)):
-        raise _unusable(file, f"it is not as it was exported: its {_DIGEST} differs")
+    if problem:
+        raise _unusable(file, problem)
     dataset = Dataset(
         name=file.stem,
-        paths=tuple(locate(path) for path in paths),
-        digests=tuple(digest.tobytes() for digest in digests),
-        targets=Targets(labels, tuple(classes)),
-        splits=np.array(splits, dtype="<U10"),
-        groups=groups,
+        paths=tuple(locate(path) for path in arrays["paths"]),
+        digests=tuple(digest.tobytes() for digest in arrays["digests"]),
+        targets=Targets(arrays["labels"], tuple(arrays["classes"])),
+        splits=np.array(arrays["splits"], dtype="<U10"),
+        groups=tuple(arrays[_GROUPS]),
     )
     dataset.check_learnable()
-    return dataset, recipe, rows
+    return dataset, recipe, arrays["features"]
 
 
-def _write_hdf5(stream: BinaryIO, arrays: Mapping[str, Any]) -> None:
-    with h5py.File(stream, "w") as file:
-        for name in _ARRAYS:
-            compression = "gzip" if name == "features" else None
-            file.create_dataset(name, data=arrays[name], compression=compression)
-        for name in (*_TEXTS, *({_GROUPS} & arrays.keys())):
-            file.create_dataset(name, data=arrays[name], dtype=h5py.string_dtype())
-        file.attrs["recipe"] = arrays["recipe"]
-        file.attrs[_DIGEST] = _digest(arrays)
+def _problem(arrays: dict[str, Any], recipe: Recipe) -> str:
+    """Tell what in a file does not fit together; empty if all does."""
+    rows, labels, classes = arrays["features"], arrays["labels"], arrays["classes"]
+    count = len(rows)
+    if rows.shape[1:] != recipe.shape or not count:
+        return f"features have the shape {rows.shape}, rows are {recipe.shape}"
+    lengths = {len(arrays[name]) for name in ("labels", "digests", "paths", "splits")}
+    if (
+        lengths | {len(arrays[_GROUPS]) or count} != {count}
+        or labels.ndim != 1
+        or arrays["digests"].shape[1:] != (32,)
+    ):
+        return "its arrays are not equally long"
+    if labels.min() < 0 or labels.max() >= len(classes) or not set(arrays["splits"]) <= set(SPLITS):
+        return "a label or a split has no name"
+    if len(set(classes)) < len(classes):
+        return "two of its classes have one name"
+    if (bad := np.flatnonzero(~np.isfinite(rows).all(axis=(1, 2, 3)))).size:
+        return f"{len(bad)} rows are not finite, the first is {bad[0]}"
+    return ""
 
 
-def _read_hdf5(file: Path) -> dict[str, Any]:
-    with h5py.File(file, "r") as content:
-        texts = (*_TEXTS, *({_GROUPS} & content.keys()))
-        for name in (*_ARRAYS, *texts):
-            linked = not isinstance(content.get(name, getlink=True), h5py.HardLink)
-            if linked or content[name].is_virtual or content[name].external:
-                raise ValueError(f"it has no {name} of its own")
-            _check_size(content[name], file.stat().st_size)
-        arrays: dict[str, Any] = {name: content[name][:] for name in _ARRAYS}
-        arrays |= {name: content[name].asstr()[:].tolist() for name in texts}
-        arrays["recipe"] = content.attrs["recipe"]
-        return {**arrays, _DIGEST: content.attrs.get(_DIGEST)}
+def _user_block(content: bytes | memoryview) -> bytes:
+    """Write what comes before an HDF5 file with these bytes."""
+    text = (
+        "Features of images, by cached-feature-pipeline: an HDF5 file behind a block of "
+        f"{_BLOCK} bytes.\nIts SHA-256, without this block: {hashlib.sha256(content).hexdigest()}\n"
+    )
+    return text.encode().ljust(_BLOCK, b"\n")
 
 
-def _digest(arrays: Mapping[str, Any]) -> str:
-    """Give the SHA-256 of all that a file holds."""
-    sha256 = hashlib.sha256()
-    for name in sorted(arrays):
-        values = arrays[name]
-        if isinstance(values, np.ndarray):
-            sha256.update(f"{name} {values.dtype.str} {values.shape}".encode())
-            sha256.update(np.ascontiguousarray(values).tobytes())
+def _make_file(dataset: Dataset, recipe: Recipe, rows: npt.NDArray[np.float32]) -> bytes:
+    """Make an HDF5 file in memory: HDF5 can crash the process where a disk is full."""
+    texts = {"paths": dataset.paths, "classes": dataset.classes, "splits": dataset.splits.tolist()}
+    if dataset.groups:
+        texts[_GROUPS] = dataset.groups
+    options: dict[str, Any] = {"driver": "core", "backing_store": False, "block_size": 2**24}
+    with h5py.File(uuid.uuid4().hex, "w", **options) as file:
+        _write_rows(file, rows)
+        file["labels"] = dataset.targets.labels.astype(np.int64)
+        file["digests"] = np.frombuffer(b"".join(dataset.digests), np.uint8).reshape(-1, 32)
+        for name, values in texts.items():
+            # Of fixed length: HDF5 never ends reading some texts that were made to harm.
+            written = [text.encode() for text in _texts(values)]
+            kind = h5py.string_dtype("utf-8", max(map(len, written)) or 1)
+            file[name] = np.array(written, kind)
+        file.attrs["recipe"] = np.bytes_(json.dumps(asdict(recipe)))
+        file.flush()
+        content: bytes = file.id.get_file_image()
+    return content
+
+
+def _write_rows(file: h5py.File, rows: npt.NDArray[np.float32]) -> None:
+    """Write rows chunk by chunk; one that shrinks as no features do is stored as it is."""
+    length = min(len(rows), max(1, _CHUNK_BYTES // (4 * math.prod(rows.shape[1:]))))
+    chunks = (length, *rows.shape[1:])
+    array = file.create_dataset("features", rows.shape, "<f4", chunks=chunks, compression="gzip")
+    for start in range(0, len(rows), length):
+        part = np.zeros(chunks, "<f4")
+        part[: len(rows) - start] = rows[start : start + length]
+        raw = part.tobytes()
+        stored = zlib.compress(raw, _GZIP_LEVEL)
+        skipped_filters = len(raw) > _MOST_SHRUNK * len(stored)
+        array.id.write_direct_chunk(
+            (start, 0, 0, 0), raw if skipped_filters else stored, int(skipped_filters)
+        )
+
+
+def _read_hdf5(content: memoryview) -> dict[str, Any]:
+    """Read what a file holds, from its bytes."""
+    with open_image(content) as file:
+        with _stoppable():
+            arrays: dict[str, Any] = {
+                "recipe": h5py.File(file).attrs["recipe"],
+                "labels": _numbers(file, "labels", np.int64).in_one_piece(content, np.int64),
+                "digests": _numbers(file, "digests", np.uint8).in_one_piece(content, np.uint8),
+                _GROUPS: [],
+            }
+            for name in (*_TEXTS, *([_GROUPS] if file.links.exists(_GROUPS.encode()) else [])):
+                arrays[name] = Array.of(file, name).texts(content)
+            features = _numbers(file, "features", np.float32)
+            size = 4 * math.prod(features.shape)
+            if size > max(_ALWAYS_READ, _MOST_SHRUNK * len(content)):
+                raise UnsoundError("features declares more than the file can hold")
+            if not features.is_whole() or any(map(gt, features.chunks, features.shape)):
+                raise UnsoundError("parts of features are missing")
+        if features.chunks:
+            rows = features.read_chunks(np.float32)
         else:
-            sha256.update(json.dumps([name, values]).encode())
-    return sha256.hexdigest()
+            rows = features.in_one_piece(content, np.float32)
+        return {**arrays, "features": rows}
 
 
-def _check_size(array: h5py.Dataset, file_bytes: int) -> None:
-    """Refuse what would fill memory, or be read as zeros since it was never written."""
-    if array.size * array.dtype.itemsize > _BEST_COMPRESSION * file_bytes:
-        raise ValueError(f"{array.name} declares more than the file can hold")
-    if array.chunks is None:
-        whole = array.id.get_offset() is not None
-    else:
-        chunks = (-(-side // part) for side, part in zip(array.shape, array.chunks))
-        whole = array.id.get_num_chunks() == math.prod(chunks)
-    if not whole:
-        raise ValueError(f"parts of {array.name} are missing")
+def _numbers(file: h5py.h5f.FileID, name: str, kind: npt.DTypeLike) -> Array:
+    array = Array.of(file, name)
+    if not array.is_of(kind):
+        raise UnsoundError(f"{name} are {array.data.dtype}, not {np.dtype(kind)}")
+    return array
+
+
+@contextlib.contextmanager
+def _stoppable() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM end the process at once, since HDF5 never ends reading some files.
+
+    Python would not get to see the signal before HDF5 is done.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    stops = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    before = [signal.signal(number, signal.SIG_DFL) for number in stops]
+    try:
+        yield
+    finally:
+        for number, handler in zip(stops, before):
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _unusable(file: Path, reason: str) -> DataError:

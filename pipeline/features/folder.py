@@ -4,28 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import time
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.backbones.recipe import Recipe
 from pipeline.errors import StoreError
-from pipeline.system.files import UNFINISHED, make_folder, write_file
+from pipeline.system.files import clear_unfinished, make_folder, read_regular, write_file
 
 _RECIPE = "recipe.json"
-_STALE_SECONDS = 3600.0
+_MOST_BYTES = 2**20  # of a recipe
 
 
 def read_recipe(folder: Path) -> Recipe:
     """Read what made the rows in a folder."""
     with storage_errors(folder, "read"):
-        text = (folder / _RECIPE).read_text("utf-8", errors="replace")
-    return Recipe.from_json(text, source=str(folder / _RECIPE))
+        content = read_regular(folder / _RECIPE, _MOST_BYTES)
+    return Recipe.from_json(content.decode(errors="replace"), source=str(folder / _RECIPE))
 
 
 def has_recipe(folder: Path) -> bool:
     """Tell whether a folder has a recipe file."""
-    return (folder / _RECIPE).exists()
+    return os.path.lexists(folder / _RECIPE)
 
 
 def list_stores(cache: Path) -> list[Path]:
@@ -41,10 +41,7 @@ def prepare_folder(folder: Path, recipe: Recipe) -> None:
     """
     with storage_errors(folder, "write"):
         make_folder(folder)
-        for path in folder.glob(UNFINISHED):
-            with contextlib.suppress(FileNotFoundError):
-                if time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                    path.unlink()
+        clear_unfinished(folder, ".*.tmp")  # older releases had another name for them
         write_file(folder / _RECIPE, recipe.to_json(), sync_folder=True)
 
 
@@ -57,7 +54,7 @@ def set_aside(path: Path, content: bytes | None) -> None:
     with contextlib.suppress(OSError):
         path.rename(aside)
         # Made again by another process in between, it bears the same name: that one must stay.
-        if content is not None and aside.read_bytes() != content:
+        if content is not None and read_regular(aside, follow=True) != content:
             aside.replace(path)
 
 

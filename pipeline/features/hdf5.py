@@ -86,7 +86,7 @@ class Array:
         end = (start or 0) + math.prod(self.shape) * np.dtype(kind).itemsize
         if start is None or self.chunks or not self.has_filters([]) or end > len(content):
             raise UnsoundError(f"parts of {self.name} are missing")
-        return np.frombuffer(content[start:end], kind).reshape(self.shape)
+        return np.frombuffer(content[start:end], kind).reshape(self.shape).copy()
 
     def texts(self, content: bytes | memoryview) -> list[str]:
         """Read texts, which take no more memory than the file."""

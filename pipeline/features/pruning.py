@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +12,7 @@ from pipeline.errors import DataError, StoreError
 from pipeline.features.folder import storage_errors
 from pipeline.features.keys import Key
 from pipeline.features.store import FeatureStore, open_stores
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from pipeline.system.files import only_one
 
 
 @dataclass(frozen=True)
@@ -63,7 +58,7 @@ def prune(store: FeatureStore, wanted: Container[bytes]) -> Pruned:
 
     New shards are committed before old ones are removed: killed in between, no row is lost.
     """
-    with storage_errors(store.folder, "write"), _only_one(store.folder / ".prune"):
+    with storage_errors(store.folder, "write"), only_one(store.folder / ".prune"):
         store.verify()  # to see what another pruning has left
         rows, shards = len(store), len(store.shards)
         kept = _kept(store, wanted)
@@ -92,14 +87,3 @@ def _to_rewrite(store: FeatureStore, kept: dict[str, list[Key]]) -> set[str]:
     old = {name for name, keys in kept.items() if len(keys) < store.shards[name]}
     small = [name for name, keys in kept.items() if len(keys) < store.rows_per_shard // 2]
     return old.union(small if len(small) > 1 else ())
-
-
-@contextlib.contextmanager
-def _only_one(file: Path) -> Iterator[None]:
-    """Wait until no other process is in this block; the system forgets one that dies in it."""
-    if fcntl is None:
-        yield
-        return
-    with file.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

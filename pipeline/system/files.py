@@ -7,38 +7,52 @@ import errno
 import os
 import shutil
 import stat
+import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
 from pipeline.errors import PipelineError
 
-UNFINISHED = ".*.tmp"
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_OURS = "pipeline-"  # other programs' temporary files are not ours to remove
+UNFINISHED = f".{_OURS}*.tmp"
 """Pattern of the files that a killed writer leaves behind."""
+
+_STALE_SECONDS = 3600.0
 
 
 def write_file(
     path: Path,
-    content: bytes | str | Callable[[BinaryIO], object],
+    content: bytes | str | Sequence[bytes] | Callable[[BinaryIO], object],
     *,
     sync_folder: bool = False,
+    replace: bool = True,
 ) -> Path:
-    """Write a file whole or not at all, in place of the one that has its name.
+    """Write a file whole or not at all, by default in place of the one that has its name.
 
     The content is on disk before the file gets its name, so a crash leaves the old file or the
-    new one. Several processes may write the same file; the last one wins.
+    new one. Several processes may write the same file; the last one wins, or, without `replace`,
+    the first, and the others get a `FileExistsError`.
     """
-    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{_OURS}{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("x+b") as file:
+            _lock(file, wait=False)  # until it is closed: see `clear_unfinished`
             if callable(content):
                 content(file)
+            elif isinstance(content, str):
+                file.write(content.encode())
             else:
-                file.write(content.encode() if isinstance(content, str) else content)
+                file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
+        _publish(temporary, path, replace=replace)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -46,6 +60,65 @@ def write_file(
     if sync_folder:
         _sync_folder(path.parent)
     return path
+
+
+def _publish(temporary: Path, path: Path, *, replace: bool) -> None:
+    if replace:
+        temporary.replace(path)
+        return
+    if os.name == "nt":
+        temporary.rename(path)  # there, nothing is replaced
+        return
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        raise
+    except OSError as error:  # a file system without links
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from error
+        temporary.replace(path)
+    else:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def clear_unfinished(folder: Path, pattern: str = UNFINISHED) -> None:
+    """Remove what killed writers left in a folder, once nobody can be using it.
+
+    A writer holds a lock until its file is whole. Since some network file systems have no locks,
+    a file also has to be an hour old, by the clock of its file system: this machine's may be wrong.
+    """
+    stale = [path for path in folder.glob(pattern) if path.is_file() and not path.is_symlink()]
+    if not stale:
+        return
+    with tempfile.TemporaryFile(dir=folder) as now_made:
+        now = os.fstat(now_made.fileno()).st_mtime
+    for path in stale:
+        with contextlib.suppress(OSError), open_regular(path, write=True) as file:
+            old = now - os.fstat(file.fileno()).st_mtime > _STALE_SECONDS
+            if old and _lock(file, wait=False):
+                path.unlink()
+
+
+@contextlib.contextmanager
+def only_one(path: Path) -> Iterator[None]:
+    """Wait until no other process is in this block; the system forgets one that dies in it."""
+    with open_regular(path, write=True) as file:
+        _lock(file, wait=True)
+        yield
+
+
+def _lock(file: BinaryIO, *, wait: bool) -> bool:
+    """Lock a file until it is closed, where there are locks; False if another process has it."""
+    try:
+        if fcntl is not None:
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+    return True
 
 
 def make_folder(folder: Path) -> None:

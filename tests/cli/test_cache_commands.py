@@ -14,9 +14,8 @@ from pipeline.backbones.registry import make_recipe
 from pipeline.classification.experiment import classify
 from pipeline.cli.main import app
 from pipeline.data.loading import load_dataset
-from pipeline.errors import DataError
 from pipeline.features import shard
-from pipeline.features.exchange import export_features, import_features
+from pipeline.features.exchange import import_features
 from pipeline.features.extractor import Extractor, extract
 from pipeline.features.keys import keys
 from pipeline.features.pruning import prune
@@ -242,50 +241,6 @@ def test_export_does_not_write_over_a_file_nor_without_rows(stored):
         assert not (stored.parent / name).exists()
 
 
-def replaced(name, change):
-    """Put other values in an array's place."""
-
-    def replace(file):
-        values = change(file[name][:])
-        del file[name]
-        file[name] = values
-
-    return replace
-
-
-def with_nan(rows):
-    rows[3, 0, 0, 0] = np.nan
-    return rows
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (lambda file: file.pop("labels"), "labels"),
-        (replaced("labels", lambda labels: labels[:-1]), "not equally long"),
-        (replaced("labels", lambda labels: labels + 7), "no name"),
-        (replaced("features", lambda rows: rows[..., :-1]), "shape"),
-        (replaced("features", with_nan), "1 rows are not finite"),
-        (replaced("labels", lambda labels: 1 - labels), "not as it was exported"),
-        (replaced("features", lambda rows: rows * 2), "not as it was exported"),
-        (replaced("splits", lambda splits: splits[::-1]), "not as it was exported"),
-        (lambda file: file.attrs.modify("sha256", "0" * 64), "not as it was exported"),
-        (lambda file: file.attrs.modify("recipe", "{}"), "cannot be read"),
-        (replaced("paths", lambda paths: np.arange(len(paths))), "cannot be read"),
-    ],
-)
-def test_a_features_file_that_does_not_fit_is_refused(photos, recipe, tmp_path, spoil, message):
-    extractor = Extractor(recipe, forward=CountingBackbone(recipe))
-    extraction = extract(load_dataset(photos), extractor=extractor)
-    file = tmp_path / "features.h5"
-    export_features(extraction.dataset, recipe, extraction.rows(), file)
-    import_features(file)
-    with h5py.File(file, "r+") as content:
-        spoil(content)
-    with pytest.raises(DataError, match=message):
-        import_features(file)
-
-
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -301,18 +256,6 @@ def test_a_features_file_that_is_none_is_one_clear_error(tmp_path, name, message
     assert result.exit_code == 1
     assert message in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_hdf5_features_with_links_or_virtual_data_are_refused(stored, tmp_path):
-    pipeline("cache", "export", stored, "features.h5", *SETTINGS)
-    with h5py.File("features.h5", "r+") as file:
-        shape = file["features"].shape
-        del file["features"]
-        layout = h5py.VirtualLayout(shape, np.float32)
-        layout[:] = h5py.VirtualSource("absent.h5", "features", shape=shape)
-        file.create_virtual_dataset("features", layout)
-    with pytest.raises(DataError, match="no features of its own"):
-        import_features(tmp_path / "features.h5")
 
 
 def test_a_renamed_store_is_refused_by_name(stored, tmp_path):
@@ -421,21 +364,6 @@ def test_a_features_file_that_was_damaged_is_one_clear_error(stored):
         assert result.exit_code == 1
         assert "cannot be used as features" in result.stderr
         assert result.exception is None or isinstance(result.exception, SystemExit)
-
-
-def test_hdf5_features_that_declare_terabytes_or_were_never_written_are_refused(stored):
-    pipeline("cache", "export", stored, "features.h5", *SETTINGS)
-    with h5py.File("features.h5", "r+") as file:
-        shape = file["features"].shape
-        del file["features"]
-        file.create_dataset("features", shape, "f4")
-    with pytest.raises(DataError, match="parts of /features are missing"):
-        import_features(Path("features.h5"))
-    with h5py.File("features.h5", "r+") as file:
-        del file["features"]
-        file.create_dataset("features", (2**36, *shape[1:]), "f4", chunks=(1, *shape[1:]))
-    with pytest.raises(DataError, match="declares more than the file can hold"):
-        import_features(Path("features.h5"))
 
 
 def test_export_leaves_out_what_cannot_be_decoded_and_lists_it(stored):

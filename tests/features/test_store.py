@@ -249,6 +249,36 @@ def test_what_a_killed_writer_left_is_cleared_away_later_not_at_once(store, reci
     assert not stale.exists()
 
 
+@pytest.mark.parametrize("kind", ["link", "pipe", "folder"])
+@pytest.mark.parametrize("name", [".prune", "recipe.json"])
+def test_nothing_planted_in_a_store_is_followed_emptied_or_waited_for(
+    store, recipe, tmp_path, name, kind
+):
+    store.write(some_keys(1), some_rows(recipe, 1))
+    precious = tmp_path / "precious"
+    precious.write_text(recipe.to_json())
+    planted = store.folder / name
+    planted.unlink(missing_ok=True)
+    {"link": lambda: planted.symlink_to(precious), "pipe": lambda: os.mkfifo(planted)}.get(
+        kind, planted.mkdir
+    )()
+    with pytest.raises(StoreError, match=f"{name}|{store.folder}"):
+        prune(FeatureStore.at(store.folder), set())
+    assert precious.read_text() == recipe.to_json()
+    assert len(list(store.folder.glob("*.h5"))) == 1
+
+
+def test_a_shard_may_be_a_link_but_not_to_a_device(store, recipe, tmp_path):
+    shard = store.folder / store.write(some_keys(1), some_rows(recipe, 1))
+    moved = shard.rename(tmp_path / "annex")
+    shard.symlink_to(moved)
+    assert len(FeatureStore.at(store.folder)) == 1
+    shard.unlink()
+    shard.symlink_to("/dev/zero")
+    bad = FeatureStore.at(store.folder)
+    assert [damaged.reason for damaged in bad.damaged] == ["it is not a regular file"]
+
+
 def test_a_cache_that_cannot_be_written_is_a_clear_error(tmp_path, recipe):
     (tmp_path / "file").touch()
     store = FeatureStore(tmp_path / "file" / "cache", recipe)

@@ -1,17 +1,21 @@
 """Files are written whole or not at all."""
 
+import contextlib
 import os
 import socket
 import stat
+import time
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import DataError
 from pipeline.system.files import (
+    clear_unfinished,
     file_errors,
     inside,
     make_folder,
+    only_one,
     open_regular,
     read_regular,
     write_file,
@@ -59,6 +63,91 @@ def test_permissions_are_those_that_the_umask_leaves(tmp_path):
     finally:
         os.umask(before)
     assert stat.S_IMODE(file.stat().st_mode) == 0o640
+
+
+def test_the_first_of_several_writers_wins_where_nothing_is_to_be_replaced(tmp_path):
+    file = write_file(tmp_path / "name", "first", replace=False)
+    with pytest.raises(FileExistsError):
+        write_file(file, "second", replace=False)
+    (tmp_path / "link").symlink_to("nowhere")
+    with pytest.raises(FileExistsError):
+        write_file(tmp_path / "link", "third", replace=False)
+    assert file.read_bytes() == b"first"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "name"]
+
+
+def test_a_file_takes_the_place_of_a_link_and_not_of_what_it_leads_to(tmp_path):
+    (tmp_path / "target").write_bytes(b"precious")
+    (tmp_path / "name").symlink_to("target")
+    write_file(tmp_path / "name", "text")
+    assert (tmp_path / "target").read_bytes() == b"precious"
+    assert not (tmp_path / "name").is_symlink()
+
+
+def age(path, hours):
+    times = path.stat().st_mtime - 3600 * hours
+    os.utime(path, (times, times))
+
+
+@pytest.mark.parametrize(
+    ("hours", "alive", "stays"), [(0, False, True), (2, False, False), (2, True, True)]
+)
+def test_what_a_killed_writer_left_is_removed_when_nobody_can_be_using_it(
+    tmp_path, hours, alive, stays, monkeypatch
+):
+    """A machine whose clock is ahead sees the file of a writer that lives as old."""
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+
+    def write(stream):
+        stream.write(b"half")
+        stream.flush()
+        (temporary,) = tmp_path.iterdir()
+        if not alive:
+            os.link(temporary, tmp_path / "left")  # as if the writer were dead
+            raise OSError(5, "killed")
+        age(temporary, hours)
+        clear_unfinished(tmp_path)
+        assert temporary.exists()
+
+    with contextlib.suppress(OSError):
+        write_file(tmp_path / "name", write)
+    if alive:
+        assert (tmp_path / "name").read_bytes() == b"half"
+        return
+    left = (tmp_path / "left").rename(tmp_path / ".pipeline-0.tmp")
+    age(left, hours)
+    clear_unfinished(tmp_path)
+    assert left.exists() == stays
+
+
+def test_what_is_no_file_of_a_writer_of_ours_is_not_removed(tmp_path):
+    (tmp_path / "target").touch()
+    (tmp_path / ".other.tmp").touch()
+    (tmp_path / ".pipeline-1.tmp").symlink_to("target")
+    (tmp_path / ".pipeline-2.tmp").mkdir()
+    os.mkfifo(tmp_path / ".pipeline-3.tmp")
+    for path in tmp_path.iterdir():
+        os.utime(path, (0, 0), follow_symlinks=False)
+    before = sorted(tmp_path.iterdir())
+    clear_unfinished(tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    write_file(tmp_path / "name", "text")
+    with only_one(tmp_path / "lock"):
+        pass
+    stale = tmp_path / ".pipeline-1.tmp"
+    stale.touch()
+    clear_unfinished(tmp_path)
+    assert stale.exists()
+    age(stale, 2)
+    clear_unfinished(tmp_path)
+    assert not stale.exists()
 
 
 def test_a_name_may_be_as_long_as_the_file_system_has_it(tmp_path):
