@@ -56,19 +56,24 @@ def predict(
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv")
     with reporting_errors():
-        from pipeline.data.dataset import Quarantined
+        from pipeline.data.dataset import Quarantined, shorten
         from pipeline.data.listing import list_images
         from pipeline.features.extractor import Extractor
         from pipeline.models.files import find_model
-        from pipeline.models.model import Model
+        from pipeline.models.model import Model, Prediction
 
         loaded = Model.load(find_model(model, head), trusted=trust or ())
-        images = list_images(image)
+        images, skipped = list_images(image)
         if not images:
-            raise PipelineError("there are no images in the folders named.")
+            reasons = shorten(f"{bad.path}: {bad.reason}" for bad in skipped)
+            raise PipelineError(
+                "there are no images in the folders named"
+                + (f"; {len(skipped):,} files skipped: {reasons}" if skipped else "."),
+            )
         with TerminalListener(unit="images") as listener:
             extractor = Extractor(cache=cache, weights=weights)
             predictions = list(loaded.predict(images, extractor=extractor, listener=listener))
+        predictions += (Prediction(bad.path, None, {}, bad.reason) for bad in skipped)
         if as_json:
             items = [_prediction_dict(item, loaded.threshold) for item in predictions]
             typer.echo(json.dumps(items, indent=2))

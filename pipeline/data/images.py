@@ -31,7 +31,7 @@ DECODING = "1"
 """Version of how pixels are decoded; part of every recipe, so it goes up when pixels change."""
 
 EXTENSIONS: frozenset[str] = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
 )
 """Suffixes, in lower case, of the files that are taken for images."""
 

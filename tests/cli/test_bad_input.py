@@ -432,8 +432,37 @@ def test_a_bad_image_is_named_by_predict_and_the_others_are_classified(run, phot
     assert "1 file skipped:" in alone.stderr
 
 
+@pytest.mark.parametrize("form", ["--json", "--csv", None])
+def test_predict_names_every_file_of_a_folder_that_it_leaves_out(
+    run, photos, tmp_path, pipeline_here, form
+):
+    folder = tmp_path / "new"
+    picture = next(photos.rglob("*.png"))
+    names = ("a.png", "saved.jfif", "photo.jpg_large", "noext", "deep/b.tmp")
+    for name in (*names, "IMG.HEIC", "deep/clip.mp4", ".DS_Store", "Thumbs.db", "@eaDir/a.png"):
+        file = folder / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(picture.read_bytes() if name in names else b"\0\0\0\x18ftyp")
+    done = pipeline_here("predict", run, folder, *([form] if form else []))
+    assert done.returncode == SOME_FILES_UNUSABLE
+    assert "2 files skipped:" in done.stderr
+    assert "IMG.HEIC: not an image by its name or its first bytes: it ends in .HEIC" in done.stderr
+    if form:
+        rows = (
+            json.loads(done.stdout)
+            if form == "--json"
+            else csv.DictReader(done.stdout.splitlines())
+        )
+        errors = {str(Path(row["path"]).relative_to(folder)): row["error"] or "" for row in rows}
+        assert {name for name, error in errors.items() if not error} == set(names)
+        assert {name for name, error in errors.items() if error} == {"IMG.HEIC", "deep/clip.mp4"}
+
+
 def test_predict_without_any_image_is_refused(run, tmp_path, pipeline_here):
-    assert_refused(pipeline_here("predict", run, empty_folder(tmp_path)), "no images")
+    empty = empty_folder(tmp_path)
+    assert_refused(pipeline_here("predict", run, empty), "no images")
+    (empty / "notes.txt").write_text("nothing to see")
+    assert_refused(pipeline_here("predict", run, empty), "no images", "notes.txt: not an image")
 
 
 # The cache

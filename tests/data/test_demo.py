@@ -111,7 +111,17 @@ def test_a_folder_called_demo_is_a_folder_where_it_is_written_as_one(tmp_path, m
         file = tmp_path / "demo" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(name)
-    assert load_dataset("./demo", shares=Shares(validation=0, test=0)).classes == ("cats", "dogs")
+    for written in ("./demo", "demo/", Path("demo")):
+        dataset = load_dataset(written, shares=Shares(validation=0, test=0))
+        assert dataset.classes == ("cats", "dogs")
+
+
+def test_where_a_folder_is_called_demo_the_demo_is_not_taken_for_what_was_meant(installed):
+    installed("images/a.png 0.0 mono", "images/b.png 1.0 mono")
+    Path("demo").mkdir()
+    with pytest.raises(DataError, match="demo may be the demo data, or the folder demo/") as caught:
+        load_dataset("demo")
+    assert "./demo" in caught.value.fix
 
 
 def test_the_demo_names_its_licence_and_its_paper():

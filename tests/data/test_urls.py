@@ -188,7 +188,10 @@ def test_folders_mean_the_same_in_a_bucket(server, tmp_path, by_split):
     assert inside(there.paths, PHOTOS) == inside(here.paths, root)
     assert there.digest == here.digest
     refused = [
-        {str(bad.path).removeprefix(f"{top}/"): bad.reason for bad in found.quarantined}
+        {
+            str(bad.path).removeprefix(f"{top}/"): bad.reason.partition(" by its ")[0]
+            for bad in found.quarantined
+        }
         for found, top in ((there, PHOTOS), (here, root))
     ]
     assert refused[0] == refused[1]
@@ -544,10 +547,11 @@ def test_what_all_urls_begin_with_is_not_repeated():
 def test_folders_behind_urls_are_searched_for_images(bucket):
     bucket.put("holiday", "photos/red/notes.txt", b"text")
     bucket.put("holiday", "photos/.hidden/1.png", b"text")
-    found = list_images([PHOTOS / "red", "s3://holiday/photos/blue/000.png", "here.png"])
+    found, skipped = list_images([PHOTOS / "red", "s3://holiday/photos/blue/000.png", "here.png"])
     assert len(found) == 14
+    assert [bad.path for bad in skipped] == [PHOTOS / "red/notes.txt"]
     assert found[12:] == ["s3://holiday/photos/blue/000.png", Path("here.png")]
-    assert list_images([PHOTOS / "red/nothing"]) == [PHOTOS / "red/nothing"]
+    assert list_images([PHOTOS / "red/nothing"]) == ([PHOTOS / "red/nothing"], [])
 
 
 def test_files_behind_urls_without_a_listing_are_always_read(bucket, tmp_path):

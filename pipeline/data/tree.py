@@ -1,0 +1,144 @@
+"""What lies in a folder, here or in a bucket: its files, folder by folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.data.dataset import Quarantined
+from pipeline.data.images import EXTENSIONS
+from pipeline.data.urls import Location, Url, list_tree
+from pipeline.system.files import open_regular
+
+Parts = tuple[str, ...]
+"""The names of the folders from the root down to one; none for the root itself."""
+
+# What operating systems and storage put beside the user's files, by the lists in GitHub's
+# gitignore templates for macOS, Windows, Linux, Synology and QNAP. Hidden names need no entry.
+_SYSTEM_NAMES = frozenset(
+    {
+        *("__macosx", "icon\r", "network trash folder", "temporary items"),
+        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin"),
+        *("recycler", "recycled", "system volume information", "found.000", "msocache"),
+        *("lost+found", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),
+        *("@tmp", "__pycache__"),
+    }
+)
+
+# Formats that begin like a TIFF, and whose first picture may be a preview.
+_BUILT_ON_TIFF = frozenset(
+    {
+        *(".3fr", ".arw", ".cr2", ".dcr", ".dng", ".erf", ".fff", ".iiq", ".kdc", ".mef", ".mos"),
+        *(".nef", ".nrw", ".pef", ".sr2", ".srf", ".srw"),  # cameras
+        *(".bif", ".lsm", ".ndpi", ".qptiff", ".scn", ".stk", ".svs"),  # microscopes, scanners
+    }
+)
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
+_BMP_HEADERS = (12, 40, 52, 56, 64, 108, 124)  # sizes of what follows the first 14 bytes
+_ENOUGH_BYTES = 18
+
+LEADS_OUT = "a link that leads out of the folder (a CSV may name files anywhere)"
+
+
+@dataclass
+class Tree:
+    """The files in a folder at any depth, and what in it cannot be looked into.
+
+    Hidden and system files and folders are left out. A folder without files may have an entry.
+    """
+
+    files: dict[Parts, list[Location]] = field(default_factory=dict)
+    refused: list[Quarantined] = field(default_factory=list)
+    signatures: Mapping[Url, bytes] = field(default_factory=dict)
+
+
+def tree_of(root: Location, *, confined: bool = True) -> Tree:
+    """List a folder; no link out of it is followed where it is `confined`."""
+    return _bucket(root) if isinstance(root, Url) else _folder(root, confined=confined)
+
+
+def _folder(root: Path, *, confined: bool) -> Tree:
+    tree = Tree()
+    real_root = root.resolve()
+    stack: list[tuple[Parts, Path]] = [((), root)]
+    while stack:
+        parts, folder = stack.pop()
+        try:
+            with os.scandir(folder) as found:
+                items = sorted(
+                    (item.name, item.is_dir(follow_symlinks=False), item.is_symlink())
+                    for item in found
+                    if not _is_ignored(item.name)
+                )
+        except OSError:
+            if not parts:
+                raise
+            tree.refused.append(Quarantined(folder, "a folder that cannot be read"))
+            continue
+        files = tree.files.setdefault(parts, [])
+        below = []
+        for name, is_folder, is_link in items:
+            path = folder / name
+            leads_to_folder = is_link and os.path.isdir(path)  # noqa: PTH112 -- no error in a circle
+            if is_link and confined and not _is_inside(path, real_root):
+                if parts or leads_to_folder or path.suffix.lower() in EXTENSIONS:
+                    tree.refused.append(Quarantined(path, LEADS_OUT))
+            elif is_folder or (leads_to_folder and confined and not parts):
+                below.append(((*parts, name), path))
+            elif leads_to_folder:
+                tree.refused.append(Quarantined(path, "a link to a folder"))
+            else:
+                files.append(path)
+        stack += reversed(below)
+    return tree
+
+
+def _bucket(root: Url) -> Tree:
+    tree = Tree(signatures=list_tree(root))
+    for url in tree.signatures:
+        *parts, name = url[len(root) + 1 :].split("/")
+        if not any(map(_is_ignored, (*parts, name))):
+            tree.files.setdefault(tuple(parts), []).append(url)
+    return tree
+
+
+def _is_ignored(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    # Not Path.resolve, which fails on a link to itself before Python 3.13.
+    return Path(os.path.realpath(path)).is_relative_to(root)
+
+
+def why_no_image(path: Location) -> str:
+    """Tell why a file cannot be an image; "" if it may be one, by its name or its first bytes.
+
+    A file with the suffix of an image is not opened, nor is one behind a URL.
+    """
+    suffix = path.suffix.lower()
+    if suffix in EXTENSIONS:
+        return ""
+    ending = f"it ends in {path.suffix or 'nothing'}"
+    if isinstance(path, Url):
+        return f"not an image by its name: {ending} (files behind URLs are not opened to look)"
+    try:
+        with open_regular(path, follow=True) as file:
+            start = file.read(_ENOUGH_BYTES)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if start.startswith(_TIFF) and suffix in _BUILT_ON_TIFF:
+        return f"{ending}: its first picture may be a preview only (save it as TIFF, PNG or JPEG)"
+    is_image = _begins_like_an_image(start)
+    return "" if is_image else f"not an image by its name or its first bytes: {ending}"
+
+
+def _begins_like_an_image(start: bytes) -> bool:
+    return (
+        start.startswith((*_BEGINNINGS, *_TIFF))
+        or (start[:4] == b"RIFF" and start[8:12] == b"WEBP")
+        or (start[:2] == b"BM" and int.from_bytes(start[14:18], "little") in _BMP_HEADERS)
+    )
