@@ -50,6 +50,8 @@ class Dataset:
         Files that are skipped.
     groups : tuple of str
         Group of each image, empty where it has none. No entries at all where no image has one.
+    drawn : bool
+        Whether the seed decides the split of some image.
     remarks : tuple of str
         What to know of how the data set was read, in sentences.
     """
@@ -61,6 +63,7 @@ class Dataset:
     splits: npt.NDArray[np.str_]
     quarantined: tuple[Quarantined, ...] = ()
     groups: tuple[str, ...] = ()
+    drawn: bool = False
     remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -150,7 +153,9 @@ class Dataset:
                 "too few training images of the class "
                 f"{shorten(f'{self.classes[c]} ({in_train[c]})' for c in few)}{skipped}",
                 expected="at least two of each class in the training split",
-                fix="add images of it, give the splits yourself, or try another --seed",
+                fix="add images of it, give the splits yourself, or try another --seed"
+                if self.drawn
+                else "add images of it to the training split, or leave the class out",
             )
 
     def require_all_splits(self) -> None:
@@ -166,7 +171,9 @@ class Dataset:
                 raise DataError(
                     f"the {split} split of {self.name} is empty.",
                     expected=f"images in all of {', '.join(SPLITS)}",
-                    fix="add images, give the splits yourself, or try another --seed",
+                    fix="add images, give the splits yourself, or try another --seed"
+                    if self.drawn
+                    else f"add images to the {split} split",
                 )
 
 

@@ -95,7 +95,8 @@ def read_dataset(
         )
     entries, digests, unreadable = _with_digests(listing, memory)
     number = {name: label for label, name in enumerate(classes)}
-    splits = assign_splits(entries, digests, seed, shares)
+    given = {entry.split for entry in listing.entries}
+    splits = assign_splits(entries, digests, seed, shares, given)
     groups = tuple(entry.group for entry in entries)
     dataset = Dataset(
         name=listing.name,
@@ -105,6 +106,7 @@ def read_dataset(
         splits=np.array(splits, dtype="<U10"),
         quarantined=(*listing.quarantined, *unreadable),
         groups=groups if any(groups) else (),
+        drawn=splits != [entry.split for entry in entries],
         remarks=tuple(listing.remarks),
     )
     return dataset.without(copies_across_splits(dataset))

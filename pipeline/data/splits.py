@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.data.dataset import SPLITS, Dataset, Quarantined
@@ -40,13 +40,18 @@ class Shares:
 
 
 def assign_splits(
-    entries: Sequence[Entry], digests: Sequence[bytes], seed: int, shares: Shares
+    entries: Sequence[Entry],
+    digests: Sequence[bytes],
+    seed: int,
+    shares: Shares,
+    given: Iterable[str] = (),
 ) -> list[str]:
     """Give each entry its split: the given one, or one drawn by its group or digest.
 
-    A split that no entry is given is drawn from those given to train on.
+    A split that no entry is given is drawn from those given to train on; but not one in `given`,
+    all of whose files are skipped.
     """
-    given = {entry.split for entry in entries}
+    given = {entry.split for entry in entries}.union(given)
     splits = []
     for entry, digest in zip(entries, digests, strict=True):
         drawn = _draw(entry, digest, seed, shares)

@@ -68,10 +68,14 @@ class _RunDocument(msgspec.Struct):
 def find_model(folder: Path, head: str | None = None) -> Path:
     """Find the model's own folder, given that or a run's."""
     run_file = folder / "run.json"
-    if not folder.is_dir():
+    run_elsewhere = hint_at_run(folder)
+    if not folder.is_dir() or (run_elsewhere and not (folder / MANIFEST).exists()):
         raise ModelError(
-            f"there is no folder {folder}.",
+            f"{folder} is no run and no model."
+            if folder.is_dir()
+            else f"there is no folder {folder}.",
             expected="a folder that `pipeline classify` wrote: runs/<name>, or one of its models",
+            fix=run_elsewhere,
         )
     if not run_file.exists():
         if head:
@@ -95,6 +99,13 @@ def find_model(folder: Path, head: str | None = None) -> Path:
             fix="name one of these, or train another: `pipeline classify DATA --head NAME`",
         )
     return folder / "models" / folder_name(name)
+
+
+def hint_at_run(folder: Path) -> str:
+    """Say which run may be meant by a folder that holds none: that of its name in runs/."""
+    run = Path("runs", folder)
+    is_meant = not (folder / "run.json").exists() and (run / "run.json").is_file()
+    return f"name the run: {run}" if is_meant else ""
 
 
 def folder_name(head: str) -> str:

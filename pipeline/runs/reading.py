@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.protocol import Protocol
+from pipeline.models.files import hint_at_run
 from pipeline.runs.documents import (
     ExamplesDocument,
     HeadRecord,
@@ -158,6 +159,7 @@ def read_run_document(folder: Path) -> RunDocument:
         raise PipelineError(
             f"there is no run in {folder}: {RUN} cannot be read ({error.strerror}).",
             expected="a folder that `pipeline classify` or `pipeline finetune` wrote",
+            fix=hint_at_run(folder),
         ) from error
     return _understand(content, folder / RUN, RunDocument)
 

@@ -491,6 +491,37 @@ def test_a_class_without_a_training_image_is_refused(pets):
         load_dataset(pets, shares=Shares(validation=0, test=0.999999))
 
 
+@pytest.mark.parametrize(
+    ("splits", "fix"),
+    [
+        (("", "", ""), "add images of it, give the splits yourself, or try another --seed"),
+        (("train", "validation", "test"), "add images of it to the training split, or leave"),
+        (("train", "train", "test"), "or try another --seed"),  # validation is drawn from train
+    ],
+)
+def test_another_seed_is_advised_only_where_it_changes_something(tmp_path, splits, fix):
+    names = {f"{label}{n}.jpg": (label, splits[n % 3]) for label in "ab" for n in range(3)}
+    put(tmp_path, *names)
+    lines = [f"{name},{label},{split}" for name, (label, split) in names.items()]
+    with pytest.raises(DataError, match="too few training images") as caught:
+        load_dataset(
+            listing(tmp_path / "x.csv", "path,label,split", *lines), shares=Shares(0.9, 0.05)
+        )
+    assert fix in caught.value.fix
+
+
+def test_an_empty_split_that_was_given_is_not_drawn_with_another_seed(tmp_path):
+    put(tmp_path, *(f"train/{label}/{n}.jpg" for label in "ab" for n in range(9)))
+    for split in ("validation", "test"):
+        for label in "ab":
+            (tmp_path / split / label).mkdir(parents=True)
+            (tmp_path / split / label / "empty.jpg").touch()
+    dataset = load_dataset(tmp_path)
+    with pytest.raises(DataError, match=r"validation split of .* is empty") as caught:
+        dataset.require_all_splits()
+    assert caught.value.fix == "add images to the validation split"
+
+
 # The rules for splits, on digests alone
 
 numbers = st.lists(st.integers(0, 10_000), max_size=50)

@@ -1,11 +1,14 @@
 """Finding a model: by its own folder, or by its run's."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, PipelineError
 from pipeline.models.files import find_model
+from pipeline.runs.reading import read_run_document
 
 
 @pytest.fixture
@@ -15,6 +18,24 @@ def run_folder(tmp_path):
         (folder / "models" / name).mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps({"best": "knn"}))
     return folder
+
+
+@pytest.mark.parametrize("there_is_a_folder", [False, True])
+def test_a_run_named_without_its_folder_is_hinted_at(run_folder, there_is_a_folder):
+    """`pipeline predict cats-and-dogs`, where the run is runs/cats-and-dogs."""
+    Path("runs").mkdir()
+    shutil.copytree(run_folder, "runs/pets")
+    if there_is_a_folder:  # the images, say
+        Path("pets").mkdir()
+    with pytest.raises(ModelError) as caught:
+        find_model(Path("pets"))
+    assert caught.value.fix == "name the run: runs/pets"
+    with pytest.raises(PipelineError) as caught:
+        read_run_document(Path("pets"))
+    assert caught.value.fix == "name the run: runs/pets"
+    with pytest.raises(ModelError) as caught:
+        find_model(Path("cars"))
+    assert caught.value.fix == ""
 
 
 def test_a_runs_model_is_the_head_asked_for_or_else_its_best(run_folder):
