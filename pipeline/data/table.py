@@ -188,7 +188,7 @@ def _read_entries(table: _Table) -> dict[Location, Entry]:
     for line, cells in table.rows():
         entry = _entry(line, cells, table.source.parent)
         first = entries.setdefault(entry.path, entry)
-        if first != entry:
+        if first != entry and first.composed() != entry.composed():
             raise DataError(
                 f"{line}: {cells['path']} is listed as {_described(entry)}, and as "
                 f"{_described(first)} further up.",

@@ -21,7 +21,7 @@ _SYSTEM_NAMES = frozenset(
     {
         *("__macosx", "icon\r", "network trash folder", "temporary items"),
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin"),
-        *("recycler", "recycled", "system volume information", "found.000", "msocache"),
+        *("system volume information", "found.000", "msocache"),
         *("lost+found", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),
         *("@tmp", "__pycache__"),
     }

@@ -45,11 +45,12 @@ CLEAR = {
         {"", "train_station", "test-tube", "device", "value", "trained", "contest"},
     ),
     "a class of trains": (tree("bus", "train", "car"), {"", "bus", "train", "car"}),
+    "words that systems use": (tree("recycled", "tmp", "trash"), {"", "recycled", "tmp", "trash"}),
     "valid and invalid": (tree("valid", "invalid"), {"", "valid", "invalid"}),
 }
 SYSTEM = [
     *("lost+found", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "#recycle"),
-    *(".ipynb_checkpoints", ".git", ".Trashes", ".hidden", "RECYCLER", "@Recycle", "__pycache__"),
+    *(".ipynb_checkpoints", ".git", ".Trashes", ".hidden", "@Recycle", "__pycache__"),
 ]
 UNCLEAR = {
     "other words for splits": (splits("training_set", "test_set"), ["test_set/, training_set/"]),

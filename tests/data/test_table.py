@@ -148,6 +148,11 @@ def test_a_column_that_is_not_used_is_named_with_what_it_may_be_meant_for(listed
     assert all(part in remark for part, remark in zip(remarks, said, strict=True))
 
 
+def test_a_file_listed_twice_in_two_forms_of_unicode_is_listed_alike(listed):
+    lines = ["path,label", "a.jpg,caf\u00e9", "a.jpg,cafe\u0301", "b.jpg,dog"]
+    assert len(listed("\n".join(lines)).entries) == 2
+
+
 def test_a_patient_beside_a_group_needs_no_question(listed):
     said = listed("path,label,group,patient\na.jpg,cat,1,7\nb.jpg,dog,2,8\n").remarks
     assert said == ["The column patient is not used."]

@@ -126,6 +126,7 @@ def test_urls_are_told_from_paths():
     assert locate("S3://bucket/Photos/") == Url("s3://bucket/Photos")
     assert locate("photos/cats") == Path("photos/cats")
     assert locate("C:\\photos") == Path("C:\\photos")
+    assert locate("a:b") == Path("a:b")
     assert locate("file:///photos/cats") == Path("/photos/cats")
     assert isinstance(locate("https://example.org/a.jpg?size=1/"), Url)
 
