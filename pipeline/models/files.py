@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.evaluation.threshold import Threshold
 from pipeline.heads.dense import DenseHead, build_dense
 from pipeline.heads.estimators import Classifier
 from pipeline.heads.registry import TRUSTED_TYPES
+from pipeline.models.head_files import check_skops, check_weights
 from pipeline.models.network import Network, TunedClassifier
 from pipeline.system.documents import (
     DamagedError,
@@ -28,10 +30,13 @@ from pipeline.system.documents import (
     to_json,
     to_plain,
 )
+from pipeline.system.files import read_regular
+from pipeline.system.machine import free_memory
 
 MANIFEST = "manifest.json"
 SKLEARN_FILE = "head.skops"
 KERAS_FILE = "head.weights.h5"
+_MOST_BYTES = 2**24  # of a manifest
 _WHOLE_FILE = "model.keras"  # for use elsewhere: here it would be a second copy of the base
 KINDS = {(SKLEARN_FILE,): "sklearn", (KERAS_FILE,): "dense", (KERAS_FILE, _WHOLE_FILE): "tuned"}
 
@@ -57,6 +62,10 @@ class Manifest(Document, frozen=True, kw_only=True):
     threshold: Threshold | None = None
     files: dict[str, str]
     digest: str = ""
+
+    def __post_init__(self) -> None:
+        if len(set(self.classes)) < max(2, len(self.classes)):
+            raise ValueError("its classes are not two or more different names")
 
 
 class _RunDocument(msgspec.Struct):
@@ -125,7 +134,7 @@ def read_manifest(folder: Path) -> Manifest:
     """Read a manifest, and check its digest."""
     path = folder / MANIFEST
     try:
-        content = path.read_bytes()
+        content = read_regular(path, _MOST_BYTES, follow=True)
         manifest = read_document(content, Manifest)
     except OSError as error:
         raise ModelError(
@@ -164,7 +173,7 @@ def damaged(folder: Path, reason: str) -> ModelError:
 def read_checked(folder: Path, file: str, digest: str) -> bytes:
     """Read a file of a model, and check its digest."""
     try:
-        content = (folder / file).read_bytes()
+        content = read_regular(folder / file, free_memory(), follow=True)
     except OSError as error:
         raise damaged(folder, f"{file} cannot be read: {error.strerror}") from error
     if hashlib.sha256(content).hexdigest() != digest:
@@ -176,6 +185,7 @@ def load_sklearn(content: bytes, trusted: Sequence[str], folder: Path) -> Classi
     """Load a head of scikit-learn's kind, if it holds trusted types only."""
     import skops.io
 
+    check_skops(content)
     known = [*TRUSTED_TYPES, *trusted]
     if types := sorted(set(skops.io.get_untrusted_types(data=content)).difference(known)):
         options = " ".join(f"--trust {name}" for name in types)
@@ -191,24 +201,41 @@ def load_sklearn(content: bytes, trusted: Sequence[str], folder: Path) -> Classi
 
 
 def load_dense(
-    file: Path, parameters: dict[str, Any], recipe: Recipe, classes: Sequence[str]
+    file: Path, content: bytes, parameters: dict[str, Any], recipe: Recipe, classes: Sequence[str]
 ) -> Classifier:
-    """Load the weights of a dense head."""
+    """Load the weights of a dense head; `content` is what the file holds."""
+    check_weights(content)
     estimator = DenseHead(**parameters)
-    features = int(np.prod(recipe.shape))
+    features = math.prod(recipe.shape)
+    _require_units(estimator.units, estimator.width(features), content)
     estimator.model_ = build_dense(
         estimator.width(features), len(classes), units=estimator.units, dropout=estimator.dropout
     )
     estimator.model_.load_weights(file)
+    _require_finite(estimator.model_)
     estimator.classes_ = np.arange(len(classes))
     estimator.n_features_in_ = features
     return estimator
 
 
 def load_tuned(
-    file: Path, parameters: dict[str, Any], recipe: Recipe, classes: Sequence[str]
+    file: Path, content: bytes, parameters: dict[str, Any], recipe: Recipe, classes: Sequence[str]
 ) -> TunedClassifier:
     """Load the weights of a fine-tuned network above its frozen part."""
+    check_weights(content)
+    _require_units(parameters.get("units", 1), 1, content)
     network = Network(recipe, len(classes), weights=None, **parameters)
     network.tail.load_weights(file)
+    _require_finite(network.tail)
     return TunedClassifier(network, len(classes), parameters)
+
+
+def _require_units(units: Any, width: int, content: bytes) -> None:
+    """Refuse a network that is larger than its weights, before it is built."""
+    if type(units) is not int or not 0 < 4 * units * width <= len(content):
+        raise ValueError(f"{units} units are not in {len(content):,} bytes of weights")
+
+
+def _require_finite(network: Any) -> None:
+    if not all(np.isfinite(weights).all() for weights in network.get_weights()):
+        raise ValueError("its weights are not finite numbers")

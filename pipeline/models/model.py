@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from pipeline.features.listener import Listener
 from pipeline.features.views import Views
 from pipeline.heads.dense import DenseHead
 from pipeline.heads.estimators import Classifier
+from pipeline.models.checking import check_classifier, check_parts
 from pipeline.models.files import (
     KERAS_FILE,
     KINDS,
@@ -42,8 +44,10 @@ from pipeline.models.files import (
     write_manifest,
 )
 from pipeline.models.network import TunedClassifier
+from pipeline.system.machine import free_memory
 
 _IMAGES_AT_ONCE = 64
+_PER_PIXEL = 1000  # bytes that a network takes for each pixel of a picture, or more than it
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,14 @@ class Model:
         -------
         ndarray of float64, shape (n, len(classes))
         """
-        return np.asarray(self.estimator.predict_proba(rows.reshape(len(rows), -1)), np.float64)
+        p = np.asarray(self.estimator.predict_proba(rows.reshape(len(rows), -1)), np.float64)
+        if p.shape != (len(rows), len(self.classes)) or not np.isfinite(p).all():
+            raise ModelError(
+                f"the head {self.head} does not give probabilities of its classes.",
+                expected="finite numbers, one for each class",
+                fix="do not use this model; train it again",
+            )
+        return p
 
     def predict(
         self,
@@ -245,10 +256,12 @@ class Model:
         try:
             if kind == "sklearn":
                 estimator = load_sklearn(contents[SKLEARN_FILE], trusted, folder)
-            elif kind == "dense":
-                estimator = load_dense(folder / KERAS_FILE, parameters, recipe, classes)
+                check_parts(estimator)
             else:
-                estimator = load_tuned(folder / KERAS_FILE, parameters, recipe, classes)
+                load = load_dense if kind == "dense" else load_tuned
+                weights = folder / KERAS_FILE, contents[KERAS_FILE]
+                estimator = load(*weights, parameters, recipe, classes)
+            check_classifier(estimator, math.prod(recipe.shape), len(classes))
         except ModelError:
             raise
         except Exception as error:  # skops, Keras and h5py raise many kinds
@@ -273,7 +286,7 @@ def _require_same_features(recipe: Recipe, views: int, augmentation: str, folder
     """Refuse a model whose features this installation would make in another way."""
     try:
         Views(count=views, augmentation=Augmentation.from_name(augmentation))
-        same = recipe == remake_recipe(recipe)
+        same = recipe == remake_recipe(recipe) and _PER_PIXEL * recipe.size**2 < free_memory()
     except (PipelineError, TypeError, ValueError):
         same = False
     if not same:
