@@ -33,7 +33,12 @@ WINGS = (
 ONLY_IN = {
     "tensorflow": {"system/tensorflow.py"},
     "keras": {"system/tensorflow.py", "heads/dense.py"},
-    "h5py": {"features/hdf5.py", "features/shard.py", "features/exchange.py"},
+    "h5py": {
+        "features/hdf5.py",
+        "features/shard.py",
+        "features/exchange.py",
+        "models/head_files.py",
+    },
     "sqlite3": {"data/digests.py"},
     "PIL": {"data/images.py", "data/levels.py", "report/sheet.py"},
     "fsspec": {"data/servers.py"},
