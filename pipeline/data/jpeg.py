@@ -22,8 +22,7 @@ Encoders write about 10, and each goes over the whole picture.
 
 _HUFFMAN = (0xC0, 0xC1, 0xC2)  # frames: baseline, extended, progressive
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_WITHOUT_LENGTH = (0x01, 0xD8)
-_END, _SCAN, _INTERVAL = 0xD9, 0xDA, 0xDD
+_START, _END, _SCAN, _INTERVAL, _NOTHING = 0xD8, 0xD9, 0xDA, 0xDD, 0x01
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 
@@ -80,8 +79,8 @@ def load_jpeg(image: ImageFile.ImageFile, data: bytes) -> None:
         image.load()
         return
     at_once = frame.kind != 0xC2 and len(scans[0].components) == len(frame.sampling)
-    if at_once:
-        ended, scans = ended or len(scans) > 1, scans[:1]
+    if at_once and len(scans) > 1:
+        raise ImageError("cannot be decoded: it has another JPEG within")
     if not ended:
         raise _truncated("it has no end marker")
     if not all(_has_all_intervals(data, frame, scan) for scan in scans):
@@ -107,8 +106,10 @@ def _read(data: bytes) -> tuple[_Frame | None, list[_Scan], bool]:
         kind, place = data[match.end() - 1], match.end()
         if kind == _END:
             return frame, scans, True
-        if kind in _WITHOUT_LENGTH:
+        if kind == _NOTHING:
             continue
+        if kind == _START or (kind in _FRAMES and frame):
+            raise ImageError("cannot be decoded: it has another JPEG within")
         place += int.from_bytes(data[place : place + 2])
         body = data[match.end() + 2 : place]
         if kind in _FRAMES:

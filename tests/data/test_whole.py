@@ -220,6 +220,9 @@ PARTIAL = {
         jpeg(progressive=True), 10 * SIDE
     ),
     "progressive JPEG with restart markers, cut": cut(jpeg(progressive=True, **RESTARTS), 0.95),
+    "JPEG that begins a second time before it ends": jpeg()[:-2] + jpeg(),
+    "JPEG with its scan twice": jpeg()[:-2] + jpeg()[jpeg().index(b"\xff\xda") :],
+    "JPEG with its frame twice": jpeg()[:-2] + jpeg()[jpeg().index(b"\xff\xc0") :],
     "PNG with half its rows": png(RGB, rows=SIDE // 2),
     "PNG without its last row": png(RGB, rows=SIDE - 1),
     "grey PNG with half its rows": png(GREY, rows=SIDE // 2),
