@@ -40,7 +40,10 @@ ONLY_IN = {
         "models/head_files.py",
     },
     "sqlite3": {"data/digests.py"},
-    "PIL": {"data/images.py", "data/levels.py", "report/sheet.py"},
+    "PIL": {
+        *(f"data/{name}.py" for name in ("depth", "images", "jpeg", "levels", "whole")),
+        "report/sheet.py",
+    },
     "fsspec": {"data/servers.py"},
     "onnx": {"backbones/vgg16.py"},
     "openvino": {"backbones/int8.py"},

@@ -8,6 +8,10 @@ from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.data.images import decode
 from pipeline.errors import StoreError
 from pipeline.system.documents import Document, NewerError, convert, read_document, to_json
 
@@ -36,7 +40,7 @@ class Recipe:
     size : int
         Side of the square input, in pixels.
     decoding : str
-        Version of the rules that turn a file's bytes into pixels.
+        How a file's bytes become pixels: the name of a `pipeline.data.decoding.Decoding`.
     resize : str
         Filter that scales a picture to ``size``.
     scaling : str
@@ -79,6 +83,10 @@ class Recipe:
     def name(self) -> str:
         """Name of the store's folder: readable parts, then the fingerprint's first 12 digits."""
         return f"{self.backbone}-{self.layer}-{self.size}-{self.fingerprint[:12]}"
+
+    def decode(self, content: bytes) -> npt.NDArray[np.uint8]:
+        """Decode an image file to the network's input, uint8 (size, size, 3)."""
+        return decode(content, self.size, resize=self.resize, decoding=self.decoding)
 
     def to_json(self) -> str:
         """Write the recipe as readable JSON, with the schema version and the fingerprint."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
+from dataclasses import asdict
 from types import MappingProxyType
 
 from pipeline.backbones.backbone import Backbone
@@ -12,6 +13,7 @@ from pipeline.backbones.int8 import read_peaks
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.vgg16 import VGG16
 from pipeline.data import images
+from pipeline.data.decoding import Decoding
 from pipeline.errors import PipelineError
 from pipeline.system.machine import native_precision
 
@@ -42,6 +44,8 @@ def make_recipe(
     precision: str = "auto",
     resize: str = "bilinear",
     calibration: str = "none",
+    white: int | None = None,
+    page: int = 1,
 ) -> Recipe:
     """Make the recipe for features of a network with its published weights.
 
@@ -63,6 +67,8 @@ def make_recipe(
         One of `pipeline.data.images.FILTERS`.
     calibration : str
         For ``"int8"``: what `pipeline.backbones.running.calibrate` measured, or ``"none"`` before.
+    white, page
+        As in `pipeline.data.decoding.Decoding`.
 
     Raises
     ------
@@ -93,7 +99,7 @@ def make_recipe(
         layer=layer,
         shape=network.shape(layer, size),
         size=size,
-        decoding=images.DECODING,
+        decoding=Decoding(white, page).name,
         resize=resize,
         scaling=scaling,
         precision=native_precision() if precision == "auto" else precision,
@@ -118,6 +124,7 @@ def remake_recipe(
         precision=precision or recipe.precision,
         resize=recipe.resize,
         calibration=recipe.calibration if same else "none",
+        **asdict(Decoding.from_name(recipe.decoding)),
     )
 
 

@@ -90,6 +90,7 @@ class TerminalListener(RunListener):
         """Show what there is to do, and what it takes on disk."""
         for store in plan.stores.values():
             print_damaged(store)
+        print_remarks(plan.remarks)
         recipe = plan.recipe
         names = [
             typed_augmentation(views.augmentation.name) for views in plan.views if views.count > 1

@@ -216,6 +216,15 @@ def _options(
     resize: Annotated[
         Resize, typer.Option(help="Filter that brings pictures to size.")
     ] = "bilinear",
+    white: Annotated[
+        int | None,
+        typer.Option(
+            metavar="LEVEL",
+            help="The value of 16-bit grey that is white, as 4095 of a 12-bit camera.",
+            show_default="65535",
+        ),
+    ] = None,
+    page: Annotated[int, typer.Option(metavar="N", help="Page of TIFFs of several pages.")] = 1,
     cache: CacheOption = Path("cache"),
     weights: WeightsOption = None,
     strict: StrictOption = False,

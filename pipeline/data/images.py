@@ -13,22 +13,21 @@ import io
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.ExifTags import Base as Tag
 
-from pipeline.data.levels import to_8_bits
+from pipeline.data.decoding import VERSION, Decoding
+from pipeline.data.levels import is_deep_colour, to_8_bits
 from pipeline.data.room import Room
 from pipeline.data.whole import load_whole
 from pipeline.errors import ImageError
 
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """What is read, by Pillow's names. Pillow's other decoders are never tried."""
-
-DECODING = "1"
-"""Version of how pixels are decoded; part of every recipe, so it goes up when pixels change."""
 
 EXTENSIONS: frozenset[str] = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"}
@@ -65,7 +64,12 @@ _UPRIGHT = {
 
 
 def decode(
-    data: bytes, size: int, *, resize: str = "bilinear", scaled: bool = True
+    data: bytes,
+    size: int,
+    *,
+    resize: str = "bilinear",
+    decoding: str = VERSION,
+    scaled: bool = True,
 ) -> npt.NDArray[np.uint8]:
     """Decode one image file and stretch it to a square.
 
@@ -80,6 +84,8 @@ def decode(
     resize : {"bilinear", "nearest", "bicubic"}
         Resize rule. ``nearest`` is what Keras's ``flow_from_directory`` does by default, and gives
         the pixels of ``keras.utils.load_img`` for opaque 8-bit images without an EXIF orientation.
+    decoding : str
+        What was chosen beside that: the name of a `pipeline.data.decoding.Decoding`.
     scaled : bool
         Shrink a large image cheaply to at least twice `size` before the filter: a JPEG by decoding
         only its low frequencies, any other by averaging whole blocks of pixels. Off, it shows in
@@ -89,7 +95,7 @@ def decode(
     -------
     ndarray of uint8, shape (size, size, 3)
         RGB, 0 to 255; upright by the EXIF orientation; transparency laid on white; 16-bit values
-        divided by 257.
+        divided by 257, or scaled by the white level that was chosen.
 
     Raises
     ------
@@ -103,10 +109,11 @@ def decode(
         raise ValueError(f"size is {size}: it must be at least 1")
     # Nearest takes single pixels, and which ones depends on the size of what it takes them from.
     scaled = scaled and resize != "nearest"
-    return np.array(_load(data, size, lambda width, height: (size, size), resize, scaled))
+    wanted = _Wanted(size, lambda width, height: (size, size), resize, scaled, decoding)
+    return np.array(_load(data, wanted))
 
 
-def thumbnail(data: bytes, side: int) -> bytes:
+def thumbnail(data: bytes, side: int, decoding: str = VERSION) -> bytes:
     """Make a small JPEG of an image file: upright, without metadata, in its aspect ratio.
 
     Neither side has more than `side` pixels; nothing is enlarged.
@@ -117,7 +124,8 @@ def thumbnail(data: bytes, side: int) -> bytes:
         return max(1, round(scale * width)), max(1, round(scale * height))
 
     file = io.BytesIO()
-    _load(data, side, fit, "bilinear", True).save(file, "JPEG", quality=_THUMBNAIL_QUALITY)
+    wanted = _Wanted(side, fit, "bilinear", True, decoding)
+    _load(data, wanted).save(file, "JPEG", quality=_THUMBNAIL_QUALITY)
     return file.getvalue()
 
 
@@ -128,14 +136,22 @@ def png(pixels: npt.NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
-def _load(
-    data: bytes, size: int, fit: Callable[[int, int], tuple[int, int]], resize: str, scaled: bool
-) -> Image.Image:
-    """Decode to RGB at the size that `fit` makes of the picture's: at most `size` a side."""
+@dataclass(frozen=True)
+class _Wanted:
+    size: int  # the most that a side may have
+    fit: Callable[[int, int], tuple[int, int]]  # gives the size, from the picture's
+    resize: str
+    scaled: bool
+    decoding: str
+
+
+def _load(data: bytes, wanted: _Wanted) -> Image.Image:
+    """Decode to RGB."""
+    decoding = Decoding.from_name(wanted.decoding)
     if not data:
         raise ImageError("0 bytes")
     try:
-        return _decode(data, size, fit, resize, scaled)
+        return _decode(data, wanted, decoding)
     except ImageError:
         raise
     # A damaged file makes Pillow's decoders raise nearly anything (OSError, SyntaxError, KeyError,
@@ -144,25 +160,32 @@ def _load(
         raise _refusal(error, data) from error
 
 
-def _decode(
-    data: bytes, size: int, fit: Callable[[int, int], tuple[int, int]], resize: str, scaled: bool
-) -> Image.Image:
+def _decode(data: bytes, wanted: _Wanted, decoding: Decoding) -> Image.Image:
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        if decoding.page > 1:
+            _turn_to(image, decoding.page)
         _check(image)
+        if decoding.white and is_deep_colour(image):
+            raise ImageError(
+                "16-bit colour, to which no white level can be applied",
+                fix="Save all images by one rule with 8 bits a channel, or in 16-bit grey.",
+            )
         bytes_whole = _bytes(image)
-        drafted = image.draft(None, (2 * size, 2 * size)) if scaled else None
+        twice = (2 * wanted.size, 2 * wanted.size)
+        drafted = image.draft(None, twice) if wanted.scaled else None
         # A progressive JPEG is held whole, however small it is decoded.
         with _ROOM.taking(bytes_whole if "progressive" in image.info else _bytes(image)):
             try:
                 load_whole(image, data)
                 turn = _turn(image)
-                small = to_8_bits(image).resize(
-                    fit(*image.size),  # a TIFF is turned, a JPEG drafted, by the time it is loaded
-                    FILTERS[resize],
+                small = to_8_bits(image, decoding.white).resize(
+                    # A TIFF is turned, and a JPEG drafted, by the time it is loaded.
+                    wanted.fit(*image.size),
+                    FILTERS[wanted.resize],
                     # Sides that are no multiple of the scale are rounded up by draft; the box is
                     # what they should have been.
                     box=drafted[1] if drafted else None,
-                    reducing_gap=3.0 if scaled else None,
+                    reducing_gap=3.0 if wanted.scaled else None,
                 )
             finally:
                 image.close()
@@ -170,6 +193,15 @@ def _decode(
     if turn is not None:
         small = small.transpose(turn)
     return small.convert("RGB")
+
+
+def _turn_to(image: ImageFile.ImageFile, page: int) -> None:
+    if image.format != "TIFF":
+        raise ImageError(f"page {page} was asked for, and a {image.format} has no pages")
+    try:
+        image.seek(page - 1)
+    except EOFError:
+        raise ImageError(f"it has no page {page}") from None
 
 
 def _check(image: ImageFile.ImageFile) -> None:

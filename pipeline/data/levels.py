@@ -7,21 +7,21 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 from PIL.ExifTags import Base as Tag
 
+from pipeline.data.decoding import MAX_16_BIT
 from pipeline.errors import ImageError
 
 _MAX_12_BIT = 4095
-_MAX_16_BIT = 65_535
 _PIXELS_AT_ONCE = 1 << 20  # a whole picture takes up to 28 bytes a pixel while it is converted
 
 
-def to_8_bits(image: Image.Image) -> Image.Image:
-    """Convert any of Pillow's modes to ``L`` or ``RGB``."""
+def to_8_bits(image: Image.Image, white: int | None = None) -> Image.Image:
+    """Convert any of Pillow's modes to ``L`` or ``RGB``; `white` is that of 16-bit grey."""
     convert: Callable[[Image.Image], Image.Image] = _flatten
     if image.mode.startswith("I"):
-        convert = _integers_converter(image)
+        convert = _integers_converter(image, white)
     elif image.mode == "F":
         _check_floats(image)
         convert = _from_floats
@@ -40,6 +40,11 @@ def to_8_bits(image: Image.Image) -> Image.Image:
     return whole
 
 
+def is_deep_colour(image: ImageFile.ImageFile) -> bool:
+    """Whether an image that is not loaded yet has 16 bits a channel, of which Pillow takes 8."""
+    return not image.mode.startswith("I") and any(";16" in str(tile.args) for tile in image.tile)
+
+
 def _parts(image: Image.Image) -> Iterator[Image.Image]:
     """Cut a picture into strips, from the top down."""
     rows = max(1, _PIXELS_AT_ONCE // image.width)
@@ -47,7 +52,7 @@ def _parts(image: Image.Image) -> Iterator[Image.Image]:
         yield image.crop((0, top, image.width, min(top + rows, image.height)))
 
 
-def _range(image: Image.Image) -> tuple[Any, Any]:
+def extremes(image: Image.Image) -> tuple[Any, Any]:
     """Return the least and the largest value, or NaN if there is one."""
     ends = [(values.min(), values.max()) for values in map(np.asarray, _parts(image))]
     return np.min(ends), np.max(ends)
@@ -66,25 +71,29 @@ def _flatten(image: Image.Image) -> Image.Image:
     return image.convert("L" if image.mode == "1" else "RGB")
 
 
-def _integers_converter(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """Scale 16-bit grey by the range that the file declares, the same for every image.
+def _integers_converter(
+    image: Image.Image, white: int | None
+) -> Callable[[Image.Image], Image.Image]:
+    """Scale 16-bit grey by the white level, else by the range that the file declares.
 
-    A 12-bit camera's values in a 16-bit file thus come out dark. Stretching each image to its own
-    range would look better and make a dim sample and a bright one the same. Pillow's `convert`
-    clips at 255: nearly all white.
+    A 12-bit camera's values in a 16-bit file come out dark without a white level. Stretching each
+    image to its own range would look better and make a dim sample and a bright one the same.
+    Pillow's `convert` clips at 255: nearly all white.
     """
-    low, high = map(int, _range(image))
-    if low < 0 or high > _MAX_16_BIT:
+    low, high = map(int, extremes(image))
+    if low < 0 or high > (white or MAX_16_BIT):
         raise ImageError(
             f"integers from {low} to {high}",
-            expected=f"8-bit values, or 16-bit values from 0 to {_MAX_16_BIT}",
-            fix="Rescale all images by one rule and save them with 8 or 16 bits.",
+            expected=f"8-bit values, or 16-bit values from 0 to {white or MAX_16_BIT}",
+            fix="Give a higher white level."
+            if white and low >= 0
+            else "Rescale all images by one rule and save them with 8 or 16 bits.",
         )
     tags: dict[int, Any] = getattr(image, "tag_v2", {})
     # Pillow unpacks 12-bit TIFFs, and leaves white-is-zero ones, without touching the values.
-    white = _MAX_12_BIT if tags.get(Tag.BitsPerSample) == (12,) else _MAX_16_BIT
+    declared = _MAX_12_BIT if tags.get(Tag.BitsPerSample) == (12,) else MAX_16_BIT
     inverted = tags.get(Tag.PhotometricInterpretation) == 0
-    return partial(_from_integers, white=white, inverted=inverted)
+    return partial(_from_integers, white=white or declared, inverted=inverted)
 
 
 def _from_integers(image: Image.Image, *, white: int, inverted: bool) -> Image.Image:
@@ -103,7 +112,7 @@ def _from_integers(image: Image.Image, *, white: int, inverted: bool) -> Image.I
 
 
 def _check_floats(image: Image.Image) -> None:
-    low, high = map(float, _range(image))
+    low, high = map(float, extremes(image))
     if not (low >= 0 and high <= 1):  # NaN fails this too
         raise ImageError(
             f"floating-point values from {low:g} to {high:g}",

@@ -13,7 +13,6 @@ from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.running import calibrate
 from pipeline.data.dataset import Dataset
 from pipeline.data.digests import read_image
-from pipeline.data.images import decode
 from pipeline.errors import DataError, ImageError, StoreError
 from pipeline.features.folder import list_stores, read_recipe
 from pipeline.features.keys import keys
@@ -56,7 +55,7 @@ def measured_calibration(
     pixels = []
     for path, digest in sample:
         with contextlib.suppress(ImageError):  # it is listed when its row is to be made
-            pixels.append(decode(read_image(path, digest)[0], recipe.size, resize=recipe.resize))
+            pixels.append(recipe.decode(read_image(path, digest)[0]))
     if not pixels:
         raise DataError(
             f"{dataset.name} has no training image to calibrate precision int8 on.",

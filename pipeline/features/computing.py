@@ -20,7 +20,6 @@ from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.running import Forward, Pixels, load_backbone
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.digests import read_image
-from pipeline.data.images import decode
 from pipeline.data.servers import REQUESTS_AT_ONCE
 from pipeline.data.urls import Location
 from pipeline.data.views import apply, draw
@@ -110,7 +109,7 @@ def compute_rows(
             if is_stored(digest):
                 return digest
             with decoding:
-                picture = decode(content, recipe.size, resize=recipe.resize)
+                picture = recipe.decode(content)
         except ImageError as error:
             return ImageError(error.found)  # its traceback would keep the file's bytes in memory
         return [

@@ -16,7 +16,6 @@ from pipeline.backbones.registry import make_recipe
 from pipeline.backbones.running import Forward
 from pipeline.data.dataset import Dataset, Quarantined
 from pipeline.data.digests import CACHE, read_image
-from pipeline.data.images import decode
 from pipeline.data.loading import load_dataset
 from pipeline.data.urls import Location
 from pipeline.errors import ImageError, StoreError
@@ -241,7 +240,10 @@ class Extractor:
                 ((path, digest, more) for (path, digest), more in zip(images, numbers)),
             )
         seconds = time.monotonic() - started
-        return Extraction(filling.readable(dataset), plan, filling.made, seconds)
+        readable = filling.readable(dataset)
+        if plan.remarks:
+            readable = replace(readable, remarks=(*readable.remarks, *plan.remarks))
+        return Extraction(readable, plan, filling.made, seconds)
 
     def rows_of_files(
         self,
@@ -290,7 +292,7 @@ class Extractor:
         for path, digest in zip(plan.dataset.paths, plan.dataset.digests):
             if (digest, 0) in missing:
                 try:
-                    decode(read_image(path, digest)[0], self.recipe.size, resize=self.recipe.resize)
+                    self.recipe.decode(read_image(path, digest)[0])
                 except ImageError as error:
                     unreadable.append(Quarantined(path, error.found))
         return unreadable

@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.backbones.recipe import Recipe
 from pipeline.data.dataset import Dataset
+from pipeline.data.decoding import Decoding
+from pipeline.data.depth import remarks_on_decoding
 from pipeline.data.packed import distinct, packed
 from pipeline.errors import StoreError
 from pipeline.features.keys import Keys
@@ -60,6 +63,12 @@ class Plan:
     def recipe(self) -> Recipe:
         """How the images as they are become rows."""
         return self.store.recipe
+
+    @cached_property
+    def remarks(self) -> tuple[str, ...]:
+        """What to know of how the images are decoded, in sentences; some of them are read."""
+        decoding = Decoding.from_name(self.recipe.decoding)
+        return remarks_on_decoding(self.dataset.paths, decoding)
 
     def store_of(self, views: Views) -> FeatureStore:
         """Return the store of the views beyond view 0; the first one's where there are none."""

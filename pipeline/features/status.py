@@ -50,7 +50,8 @@ def status(source: str | Path, extractor: Extractor) -> Status:
     """Compare a data set with the cache and with the last run, and change nothing."""
     with Digests(Path(extractor.cache)) as memory:
         dataset = read_dataset(source, memory)
-        store = extractor.settle(dataset, calibrate=False).plan(dataset).store
+        plan = extractor.settle(dataset, calibrate=False).plan(dataset)
+        store = plan.store
         new: list[Location] = []
         changed: list[Location] = []
         missing = set(store.missing(keys(dataset)))
@@ -72,5 +73,5 @@ def status(source: str | Path, extractor: Extractor) -> Status:
         tuple(changed),
         tuple(removed),
         dataset.quarantined,
-        dataset.remarks,
+        (*dataset.remarks, *plan.remarks),
     )

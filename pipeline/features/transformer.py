@@ -25,7 +25,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    layer, size, scaling, precision, resize
+    layer, size, scaling, precision, resize, white, page
         As in `pipeline.backbones.registry.make_recipe`.
     cache : str
         The cache folder.
@@ -47,6 +47,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         scaling: str | None = None,
         precision: str = "auto",
         resize: str = "bilinear",
+        white: int | None = None,
+        page: int = 1,
         cache: str = "cache",
         weights: str | None = None,
     ) -> None:
@@ -55,6 +57,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.scaling = scaling
         self.precision = precision
         self.resize = resize
+        self.white = white
+        self.page = page
         self.cache = cache
         self.weights = weights
 
@@ -86,6 +90,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             scaling=self.scaling,
             precision=self.precision,
             resize=self.resize,
+            white=self.white,
+            page=self.page,
         )
         paths = [locate(path) for path in np.ravel(np.asarray(X, dtype=object))]
         weights = Path(self.weights) if self.weights else None

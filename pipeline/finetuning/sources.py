@@ -17,7 +17,6 @@ from pipeline.backbones.recipe import Recipe
 from pipeline.data.augmentation import PRESETS
 from pipeline.data.dataset import Dataset
 from pipeline.data.digests import read_image
-from pipeline.data.images import decode
 from pipeline.data.urls import Location
 from pipeline.data.views import apply, draw
 from pipeline.errors import DataError, PipelineError
@@ -210,7 +209,7 @@ class Images:
     def _pixels(self, place: int, view: int) -> Inputs:
         dataset = self.dataset
         content, digest = read_image(dataset.paths[place], dataset.digests[place])
-        picture = decode(content, self.recipe.size, resize=self.recipe.resize)
+        picture = self.recipe.decode(content)
         if view:
             return apply(picture, draw(self._views.augmentation, digest, view))
         return picture

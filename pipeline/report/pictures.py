@@ -8,6 +8,7 @@ each only if its file's bytes have the digest that the data set was listed with.
 from __future__ import annotations
 
 from pipeline.data.dataset import Dataset
+from pipeline.data.decoding import VERSION
 from pipeline.data.digests import read_image
 from pipeline.data.images import thumbnail
 from pipeline.data.urls import Location
@@ -26,11 +27,12 @@ def take_pictures(record: Record, dataset: Dataset | None) -> PicturesDocument:
     kept = record.pictures
     images = {path: kept.images[path] for path in wanted if path in kept.images}
     missing = {path: kept.missing.get(path, NOT_KEPT) for path in wanted if path not in images}
+    decoding = str(record.document.recipe.get("decoding", VERSION))
     for location, digest in zip(dataset.paths, dataset.digests) if dataset else ():
         path = str(location)
         if path in missing:
             try:
-                images[path] = _take(location, digest)
+                images[path] = _take(location, digest, decoding)
                 del missing[path]
             except PipelineError as error:  # also where nobody answers: a page is made all the same
                 missing[path] = error.found
@@ -42,5 +44,6 @@ def take_pictures(record: Record, dataset: Dataset | None) -> PicturesDocument:
     )
 
 
-def _take(location: Location, digest: bytes) -> KeptPicture:
-    return KeptPicture(sha256=digest.hex(), jpeg=thumbnail(read_image(location, digest)[0], SIDE))
+def _take(location: Location, digest: bytes, decoding: str) -> KeptPicture:
+    content, _ = read_image(location, digest)
+    return KeptPicture(sha256=digest.hex(), jpeg=thumbnail(content, SIDE, decoding))

@@ -208,7 +208,7 @@ def test_a_wrong_option_is_one_error_and_nothing_is_computed(photos, options, me
         raise AssertionError("nothing is to be computed")
 
     monkeypatch.setattr("pipeline.features.computing.load_backbone", fail)
-    monkeypatch.setattr("pipeline.features.extractor.decode", fail)
+    monkeypatch.setattr("pipeline.backbones.recipe.decode", fail)
     result = finetune(photos, *options)
     assert result.exit_code == 1
     assert re.search(message, result.stderr)

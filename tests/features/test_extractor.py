@@ -13,7 +13,6 @@ from pipeline.data import digests
 from pipeline.data.images import decode
 from pipeline.data.loading import load_dataset
 from pipeline.errors import DataError, ImageError
-from pipeline.features import computing
 from pipeline.features.listener import Listener
 
 
@@ -96,7 +95,7 @@ def test_decoding_goes_on_while_the_network_computes(extracted, photos, recipe, 
             assert several_batches.wait(timeout=30)
         return forward(pixels)
 
-    monkeypatch.setattr(computing, "decode", counting_decode)
+    monkeypatch.setattr("pipeline.backbones.recipe.decode", counting_decode)
     extracted(load_dataset(photos), forward=wait_for_decoding)
     assert forward.images == 40
 
@@ -118,7 +117,7 @@ def test_images_decoded_ahead_are_few(extracted, photos, recipe, monkeypatch):
         ahead.append(decoded - forward.images)
         return rows
 
-    monkeypatch.setattr(computing, "decode", counting_decode)
+    monkeypatch.setattr("pipeline.backbones.recipe.decode", counting_decode)
     paint_classes(photos, count=60)
     extracted(load_dataset(photos), forward=note)
     assert max(ahead) <= 3 * 7

@@ -160,6 +160,8 @@ def test_cloning_keeps_every_setting(tmp_path):
         "scaling": "unit",
         "precision": "bfloat16",
         "resize": "nearest",
+        "white": 4095,
+        "page": 2,
         "cache": "elsewhere",
         "weights": "vgg16.onnx",
     }

@@ -354,7 +354,7 @@ def test_images_are_decoded_by_the_workers_of_tf_data_several_at_once(
             another.set()
         return decode(*arguments, **options)
 
-    monkeypatch.setattr(sources, "decode", watched)
+    monkeypatch.setattr("pipeline.backbones.recipe.decode", watched)
     list(ordered(Images(dataset, recipe, Views()), network=network).epoch(0))
     assert threading.main_thread().ident not in workers
     assert another.is_set()
@@ -388,7 +388,7 @@ def test_a_defect_in_reading_an_image_is_not_taken_for_a_damaged_image(
     def broken(*arguments, **options):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(sources, "decode", broken)
+    monkeypatch.setattr("pipeline.backbones.recipe.decode", broken)
     tf, _ = tensorflow.load()
     with pytest.raises(tf.errors.OpError, match="ZeroDivisionError"):
         list(ordered(Images(dataset, recipe, Views()), network=network).epoch(0))

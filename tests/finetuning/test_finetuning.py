@@ -345,7 +345,7 @@ def no_work(monkeypatch):
         raise AssertionError("nothing is to be computed")
 
     monkeypatch.setattr("pipeline.features.computing.load_backbone", fail)
-    monkeypatch.setattr("pipeline.features.extractor.decode", fail)
+    monkeypatch.setattr("pipeline.backbones.recipe.decode", fail)
 
 
 @pytest.fixture(scope="module")
