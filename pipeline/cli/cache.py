@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -94,21 +95,54 @@ def prune(
         list[str], typer.Argument(metavar="DATA...", help="All data sets whose rows are to stay.")
     ],
     *,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Drop them without asking.", show_default=False)
+    ] = False,
     cache: CacheOption = Path("cache"),
 ) -> None:
     """Drop the rows of images that are in none of the data sets named; merge small shards.
 
-    Example: pipeline cache prune photos/ more-photos/
+    What would be dropped is shown first, and it is asked for --yes, or an answer at the terminal.
+
+    Example: pipeline cache prune photos/ more-photos/ --yes
     """
     with reporting_errors():
-        from pipeline.features.pruning import prune_cache
+        from pipeline.features.pruning import losses
 
-        for pruned in prune_cache(data, cache):
+        stores = list(losses(data, cache))
+        bad = [store for store in stores if isinstance(store, StoreError)]
+        good = [store for store in stores if not isinstance(store, StoreError)]
+        for error in bad:
+            err.print(f"[red]{shown(error.found)}[/]", soft_wrap=True)
+        dropped = [loss for loss in good if loss.rows]
+        for loss in dropped:
+            took = f", about {_duration(loss.seconds)} to compute" if loss.seconds >= 1 else ""
+            out.print(
+                f"{loss.store.recipe.name}: {loss.rows:,} of {len(loss.store):,} rows are of "
+                f"images in none of these data sets ({loss.size / 1e6:,.1f} MB{took})",
+                soft_wrap=True,
+            )
+        if dropped and not yes and not (sys.stdin.isatty() and typer.confirm("Drop them?")):
+            raise PipelineError(
+                f"{sum(loss.rows for loss in dropped):,} rows would be dropped; nothing was.",
+                fix="name all data sets whose rows are to stay, or run it again with --yes",
+            )
+        for loss in good:
+            pruned = loss.accept()
             print_damaged(pruned.store)
             out.print(
                 f"{pruned.store.recipe.name}: {pruned.rows:,} rows dropped, "
                 f"{len(pruned.store):,} stay; {pruned.shards:,} shards fewer"
             )
+        if bad:
+            raise PipelineError(f"{len(bad)} stores cannot be read; they were passed over.")
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:,.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 @app.command()

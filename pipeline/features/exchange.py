@@ -44,6 +44,10 @@ SUFFIXES = (".h5", ".npz")
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"  # of HDF5; files of older releases begin with it
 _BLOCK = 512
+_NO_DIGEST = (
+    "The file of features holds no digest of itself, since an older release wrote it: damage may "
+    "go unnoticed. `pipeline cache export` writes a new one."
+)
 _TEXTS = ("paths", "splits", "classes")
 _GROUPS = "groups"  # older files have none
 _CHUNK_BYTES = 2**19
@@ -145,6 +149,7 @@ def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32
         targets=Targets(arrays["labels"], tuple(arrays["classes"])),
         splits=np.array(arrays["splits"], dtype="<U10"),
         groups=tuple(arrays[_GROUPS]),
+        remarks=() if has_digest else (_NO_DIGEST,),
     )
     dataset.check_learnable()
     return dataset, recipe, arrays["features"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,37 @@ from pipeline.features.folder import storage_errors
 from pipeline.features.keys import Key
 from pipeline.features.store import FeatureStore, open_stores
 from pipeline.system.files import only_one
+
+_PAUSE_SECONDS = 600.0  # between shards of two runs, or of one that takes so long for 256 rows
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What pruning would drop from a store.
+
+    Attributes
+    ----------
+    store : FeatureStore
+        The store, as it is now.
+    unwanted : frozenset of bytes
+        Digests of images that are in none of the data sets.
+    rows : int
+        Number of their rows.
+    size : int
+        Bytes that these take up.
+    seconds : float
+        About how long they took to compute, by the times of the shards; 0 if these tell nothing.
+    """
+
+    store: FeatureStore
+    unwanted: frozenset[bytes]
+    rows: int
+    size: int
+    seconds: float
+
+    def accept(self) -> Pruned:
+        """Drop these rows, and no others that were added meanwhile; merge small shards."""
+        return prune(self.store, _AllBut(self.unwanted))
 
 
 @dataclass(frozen=True)
@@ -34,8 +67,18 @@ class Pruned:
     shards: int
 
 
-def prune_cache(sources: Sequence[str | Path], cache: str | Path = CACHE) -> Iterator[Pruned]:
-    """Drop the rows of images that are in none of some data sets, store by store."""
+@dataclass(frozen=True)
+class _AllBut:
+    """All digests but some."""
+
+    unwanted: frozenset[bytes]
+
+    def __contains__(self, digest: object) -> bool:
+        return digest not in self.unwanted
+
+
+def losses(sources: Sequence[str | Path], cache: str | Path = CACHE) -> Iterator[Loss | StoreError]:
+    """Tell, store by store, what is in none of some data sets; a bad store gives an error."""
     wanted: set[bytes] = set()
     for source in sources:
         dataset = list_dataset(source, cache=cache)
@@ -48,9 +91,35 @@ def prune_cache(sources: Sequence[str | Path], cache: str | Path = CACHE) -> Ite
                 )
         wanted.update(dataset.digests)
     for store in open_stores(Path(cache)):
-        if isinstance(store, StoreError):
-            raise store
-        yield prune(store, wanted)
+        yield store if isinstance(store, StoreError) else _loss(store, wanted)
+
+
+def _loss(store: FeatureStore, wanted: Container[bytes]) -> Loss:
+    unwanted = set()
+    rows = dict.fromkeys(store.shards, 0)
+    for (digest, _), name in store.find(store):
+        if name and digest not in wanted:
+            unwanted.add(digest)
+            rows[name] += 1
+    files = {}
+    for name in store.shards:
+        with contextlib.suppress(FileNotFoundError):  # pruned a moment ago
+            files[name] = (store.folder / name).stat()
+    size = sum(rows[name] * file.st_size // store.shards[name] for name, file in files.items())
+    made = sorted((file.st_mtime, store.shards[name]) for name, file in files.items())
+    spans = [(time - before, count) for (before, _), (time, count) in itertools.pairwise(made)]
+    timed = [(span, count) for span, count in spans if span < _PAUSE_SECONDS]
+    dropped = sum(rows.values())
+    seconds = dropped * sum(span for span, _ in timed) / max(1, sum(count for _, count in timed))
+    return Loss(store, frozenset(unwanted), dropped, size, seconds)
+
+
+def prune_cache(sources: Sequence[str | Path], cache: str | Path = CACHE) -> Iterator[Pruned]:
+    """Drop the rows of images that are in none of some data sets, store by store."""
+    for loss in list(losses(sources, cache)):
+        if isinstance(loss, StoreError):
+            raise loss
+        yield loss.accept()
 
 
 def prune(store: FeatureStore, wanted: Container[bytes]) -> Pruned:

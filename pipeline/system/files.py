@@ -170,22 +170,6 @@ def read_regular(path: Path, most: int | None = None, *, follow: bool = False) -
         return file.read(size)
 
 
-def inside(folder: Path, path: str | Path) -> Path | None:
-    """Return the regular file in a folder that a path means, None if there is none.
-
-    The path comes from data, so it is only data: what leads out of the folder, by its text or by
-    links, is not even looked for, and no file has the name of a URL.
-    """
-    root = os.path.abspath(folder)  # noqa: PTH100 (links stay: the path may name them)
-    with contextlib.suppress(OSError, ValueError, RuntimeError):  # no such file, a NUL, a circle
-        file = Path(os.path.normpath(os.path.join(root, path)))  # noqa: PTH118
-        if file.is_relative_to(root):
-            file = file.resolve(strict=True)
-            if file.is_relative_to(folder.resolve()) and file.is_file():
-                return file
-    return None
-
-
 @contextlib.contextmanager
 def file_errors(
     action: str,

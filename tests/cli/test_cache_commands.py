@@ -1,5 +1,6 @@
 """`pipeline status` and `pipeline cache`, and handing features on."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -14,11 +15,12 @@ from pipeline.backbones.registry import make_recipe
 from pipeline.classification.experiment import classify
 from pipeline.cli.main import app
 from pipeline.data.loading import load_dataset
+from pipeline.data.urls import Url
 from pipeline.features import shard
-from pipeline.features.exchange import import_features
+from pipeline.features.exchange import export_features, import_features
 from pipeline.features.extractor import Extractor, extract
 from pipeline.features.keys import keys
-from pipeline.features.pruning import prune
+from pipeline.features.pruning import losses, prune
 from pipeline.features.store import FeatureStore, open_stores
 
 SETTINGS = ["--size", "64", "--precision", "float32", "--cache", "cache"]
@@ -126,7 +128,7 @@ def test_prune_keeps_all_views_of_the_images_that_are_listed_and_drops_those_of_
     rows = {store.folder.name: len(store) for store in the_stores()}
     train = len(before.where("train"))
     assert sorted(rows.values()) == sorted([40, 2 * train])
-    result = pipeline("cache", "prune", photos, "--cache", "cache")
+    result = pipeline("cache", "prune", photos, "--cache", "cache", "--yes")
     assert "4 rows dropped, 36 stay" in " ".join(result.stdout.split())
     assert f"8 rows dropped, {2 * train - 8} stay" in " ".join(result.stdout.split())
     again = pipeline("features", photos, *options)
@@ -168,12 +170,69 @@ def test_prune_drops_what_nobody_lists_and_keeps_the_rest_bit_for_bit(stored):
         (stored / "blue" / f"{name}.png").unlink()
     left = load_dataset(stored)
     before = the_store().read(keys(left))
-    result = pipeline("cache", "prune", stored, "--cache", "cache")
+    result = pipeline("cache", "prune", stored, "--cache", "cache", "--yes")
     assert "3 rows dropped, 40 stay; 3 shards fewer" in " ".join(result.stdout.split())
     assert (len(the_store()), len(the_store().shards)) == (40, 1)
     assert np.array_equal(the_store().read(keys(left)), before)
-    again = pipeline("cache", "prune", stored, "--cache", "cache")
+    again = pipeline("cache", "prune", stored, "--cache", "cache", "--yes")
     assert "0 rows dropped, 40 stay; 0 shards fewer" in " ".join(again.stdout.split())
+
+
+def test_prune_shows_what_would_go_and_wants_a_yes(stored, monkeypatch):
+    paint(stored / "red" / "later.png", (180, 70, 70), seed=300)
+    pipeline("features", stored, *SETTINGS)
+    for time, path in enumerate(the_store().folder.glob("*.h5")):
+        os.utime(path, (0, 60 * time))
+    (stored / "red" / "003.png").unlink()
+    arguments = ("cache", "prune", stored, "--cache", "cache")
+    before = {path: path.read_bytes() for path in Path("cache").rglob("*.h5")}
+
+    refused = pipeline(*arguments)
+    assert refused.exit_code == 1
+    shown = " ".join(refused.stdout.split())
+    assert f"{the_store().recipe.name}: 1 of 41 rows are of images in none of these" in shown
+    assert "MB, about " in shown
+    assert "1 rows would be dropped; nothing was" in refused.stderr
+    assert "--yes" in refused.stderr
+
+    for answer, done in (("n\n", False), ("", False), ("y\n", True)):
+        assert {path: path.read_bytes() for path in Path("cache").rglob("*.h5")} == before
+        monkeypatch.setattr("typer.confirm", lambda *_, a=answer, **__: a == "y\n")
+        with monkeypatch.context() as terminal:
+            terminal.setattr("pipeline.cli.cache.sys", Terminal())
+            result = pipeline(*arguments)
+        assert (result.exit_code == 0) == done
+    assert len(the_store()) == 40
+    assert pipeline(*arguments).exit_code == 0  # there is nothing to be asked any more
+
+
+class Terminal:
+    """In place of `sys`: CliRunner has a standard input of its own."""
+
+    class stdin:  # noqa: N801
+        @staticmethod
+        def isatty():
+            return True
+
+
+def test_prune_names_a_bad_store_and_passes_over_it(stored):
+    bad = Path("cache/aaa")
+    bad.mkdir()
+    (bad / "recipe.json").write_text("{")
+    (stored / "red" / "003.png").unlink()
+    result = pipeline("cache", "prune", stored, "--cache", "cache", "--yes")
+    assert result.exit_code == 1
+    assert "aaa/recipe.json" in result.stderr.replace("\n", "")
+    assert [len(store) for store in the_stores()] == [39]
+
+
+def test_prune_drops_only_what_it_has_shown(stored):
+    (stored / "red" / "003.png").unlink()
+    (loss,) = losses([stored], "cache")
+    key, row = (bytes(32), 0), np.ones((1, *loss.store.recipe.shape), np.float32)
+    the_store().write([key], row)  # by another process, meanwhile
+    assert loss.accept().rows == 1
+    assert np.array_equal(the_store().read([key]), row)
 
 
 def test_prune_interrupted_before_old_shards_are_gone_loses_no_row(stored, monkeypatch):
@@ -204,6 +263,21 @@ def test_an_exported_file_is_classified_as_the_images_were_without_them(stored):
     assert np.array_equal(from_file.best.probabilities, from_images.best.probabilities)
     assert from_file.best.model.recipe == from_images.best.model.recipe
     assert pipeline("classify", file, "--head", "knn", "--name", "c").exit_code == 0
+
+
+def test_nothing_is_fetched_for_a_file_of_features(stored, monkeypatch):
+    dataset = load_dataset(stored)
+    paths = tuple(Url(f"http://127.0.0.1/{place}.png") for place in range(len(dataset)))
+    requests = []
+    monkeypatch.setattr("pipeline.data.urls.open_url", requests.append)
+    rows = the_store().read(keys(dataset))
+    rows[:] = np.random.default_rng(1).random(rows.shape, np.float32)  # there will be mistakes
+    file = Path("stranger.h5")
+    export_features(dataclasses.replace(dataset, paths=paths), the_store().recipe, rows, file)
+    for arguments in (("classify", file, "--head", "ridge"), ("problems", file)):
+        pipeline(*arguments)
+    assert list(Path("runs").glob("*/report.html"))
+    assert requests == []
 
 
 def test_an_exported_file_can_be_read_without_this_project(stored):
@@ -297,7 +371,7 @@ def test_status_and_prune_take_data_that_nobody_could_learn_from(stored):
     for path in [*(stored / "red").glob("*.png")][1:]:
         path.unlink()
     assert status(stored)["reused"] == 21
-    result = pipeline("cache", "prune", stored, "--cache", "cache")
+    result = pipeline("cache", "prune", stored, "--cache", "cache", "--yes")
     assert "19 rows dropped, 21 stay" in " ".join(result.stdout.split())
 
 
@@ -311,7 +385,7 @@ def test_prune_drops_nothing_while_a_file_cannot_be_read(stored, monkeypatch):
         return real(path)
 
     monkeypatch.setattr(Path, "read_bytes", read_bytes)
-    result = pipeline("cache", "prune", stored, "--cache", "cache")
+    result = pipeline("cache", "prune", stored, "--cache", "cache", "--yes")
     assert result.exit_code == 1
     assert "004.png cannot be read: Stale file handle" in result.stderr
     assert len(the_store()) == 40
@@ -328,7 +402,7 @@ def test_prune_drops_nothing_while_a_folder_cannot_be_read(stored, monkeypatch):
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", locked)
-    result = pipeline("cache", "prune", stored, "--cache", "cache")
+    result = pipeline("cache", "prune", stored, "--cache", "cache", "--yes")
     assert result.exit_code == 1
     assert "more cannot be read, so its rows cannot be told" in result.stderr
     assert len(the_store()) == 41
@@ -399,7 +473,7 @@ def test_no_command_reads_images_again_that_have_not_changed(stored, files_read,
     load_dataset(stored)
     files_read.clear()
     load_dataset(stored)
-    assert pipeline("cache", "prune", stored, "--cache", "cache").exit_code == 0
+    assert pipeline("cache", "prune", stored, "--cache", "cache", "--yes").exit_code == 0
     assert pipeline("cache", "export", stored, "features.h5", *SETTINGS).exit_code == 0
     assert status(stored)["reused"] == 40
     assert not [name for name in files_read if name.endswith(".png")]

@@ -227,6 +227,11 @@ def test_a_file_of_an_older_release_is_read(tmp_path):
     dataset, recipe, rows = import_features(OLD)
     assert rows.shape == (42, *recipe.shape)
     assert dataset.classes
+    assert "holds no digest" in " ".join(dataset.remarks)
+
+
+def test_a_file_with_a_digest_is_read_without_a_remark(exported):
+    assert import_features(exported)[0].remarks == ()
 
 
 def test_many_references_to_one_text_are_refused(tmp_path):

@@ -5,7 +5,6 @@ import os
 import socket
 import stat
 import time
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,6 @@ from pipeline.errors import DataError
 from pipeline.system.files import (
     clear_unfinished,
     file_errors,
-    inside,
     make_folder,
     only_one,
     open_regular,
@@ -213,51 +211,3 @@ def test_a_link_is_followed_to_a_regular_file_where_that_is_asked_for(tmp_path):
         read_regular(tmp_path / "link", 1, follow=True)
     with pytest.raises(OSError, match="not a regular file"):
         read_regular(tmp_path / "device", 2, follow=True)
-
-
-@pytest.mark.parametrize(
-    ("path", "expected"),
-    [
-        ("photos/a.jpg", "photos/a.jpg"),
-        ("photos/../photos/./a.jpg", "photos/a.jpg"),
-        ("{folder}/photos/a.jpg", "photos/a.jpg"),
-        ("photos/alias.jpg", "photos/a.jpg"),
-        ("../private.jpg", None),
-        ("{folder}/../private.jpg", None),
-        ("photos/../../private.jpg", None),
-        ("/etc/hostname", None),
-        ("photos/out.jpg", None),
-        ("out/private.jpg", None),
-        ("photos", None),
-        ("pipe", None),
-        ("circle", None),
-        ("missing.jpg", None),
-        ("", None),
-        ("a\0b", None),
-        ("a" * 5000, None),
-        ("http://example.org/a.jpg", None),
-        ("file:///etc/hostname", None),
-        (r"\\server\share\a.jpg", None),
-    ],
-)
-def test_a_path_from_data_means_a_regular_file_inside_the_folder_or_nothing(
-    tmp_path, path, expected
-):
-    folder = tmp_path / "named"
-    (folder / "photos").mkdir(parents=True)
-    (folder / "photos" / "a.jpg").write_bytes(b"1")
-    (folder / "photos" / "alias.jpg").symlink_to("a.jpg")
-    (tmp_path / "private.jpg").write_bytes(b"2")
-    (folder / "photos" / "out.jpg").symlink_to(tmp_path / "private.jpg")
-    (folder / "out").symlink_to(tmp_path)
-    (folder / "circle").symlink_to("circle")
-    os.mkfifo(folder / "pipe")
-    (tmp_path / "other-name").symlink_to(folder)
-    for root in (folder, tmp_path / "other-name"):
-        file = inside(root, path.format(folder=root))
-        assert file == (expected and folder.resolve() / expected)
-
-
-def test_a_path_that_leads_out_by_its_text_is_not_even_looked_for(tmp_path, monkeypatch):
-    monkeypatch.setattr(Path, "resolve", lambda *_, **__: pytest.fail("looked for"))
-    assert inside(tmp_path, "/net/somewhere/a.jpg") is None
