@@ -49,7 +49,8 @@ def write_file(
             elif isinstance(content, str):
                 file.write(content.encode())
             else:
-                file.writelines([content] if isinstance(content, bytes) else content)
+                for part in [content] if isinstance(content, bytes) else content:
+                    file.write(part)
             file.flush()
             os.fsync(file.fileno())
         _publish(temporary, path, replace=replace)
