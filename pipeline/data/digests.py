@@ -131,8 +131,8 @@ class Digests:
         self._file = Path(cache) / _FILE
         self._noted: dict[bytes, tuple[bytes, bytes]] = {}
         self._database: sqlite3.Connection | None = None
-        with contextlib.suppress(sqlite3.Error):
-            self._database = sqlite3.connect(f"{self._file.absolute().as_uri()}?mode=ro", uri=True)
+        with contextlib.suppress(sqlite3.Error, OSError):
+            self._database = self._open("ro")
 
     def __enter__(self) -> Self:
         return self
@@ -187,9 +187,16 @@ class Digests:
                 self._file.unlink()
                 self._write(source, paths)
 
+    def _open(self, mode: str) -> sqlite3.Connection:
+        """Open the file, which may be missing: SQLite would follow a link, and wait for a pipe."""
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISREG(self._file.lstat().st_mode):
+                raise sqlite3.OperationalError("not a regular file")
+        return sqlite3.connect(f"{self._file.absolute().as_uri()}?mode={mode}", uri=True)
+
     def _write(self, source: str | Path, paths: Sequence[Location] | None) -> None:
         origin = _name(locate(source))
-        with contextlib.closing(sqlite3.connect(self._file)) as database, database:
+        with contextlib.closing(self._open("rwc")) as database, database:
             database.execute(_TABLE)
             database.executemany(
                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",

@@ -126,6 +126,31 @@ def test_a_damaged_memory_costs_time_and_nothing_else(cache, files, damage):
 
 
 @pytest.mark.usefixtures("long_ago")
+@pytest.mark.parametrize("kind", ["link to a database", "link to text", "link to nothing", "pipe"])
+def test_what_was_planted_in_place_of_the_memory_is_neither_read_nor_changed(
+    cache, files, tmp_path, kind
+):
+    cache.mkdir()
+    precious = tmp_path / "precious"
+    if kind == "link to a database":
+        with Digests(tmp_path / "other") as memory:
+            digest_files(files, memory)
+            memory.save("elsewhere", files)
+        precious = tmp_path / "other" / "digests.sqlite"
+    elif kind == "link to text":
+        precious.write_text("mine")
+    planted = cache / "digests.sqlite"
+    os.mkfifo(planted) if kind == "pipe" else planted.symlink_to(precious)
+    before = precious.read_bytes() if precious.exists() else None
+    with Digests(cache) as memory:
+        assert memory.recall(files[0]) is None
+        assert list(memory.paths_of("elsewhere")) == []
+        assert len(digest_files(files, memory)) == 3
+        memory.save("photos", files)
+    assert (precious.read_bytes() if precious.exists() else None) == before
+    assert not planted.is_file() or planted.is_symlink()
+
+
 def test_what_a_source_listed_last_is_remembered_and_replaced(cache, files):
     digest_and_save(cache, files)
     source = files[0].parent
