@@ -8,6 +8,7 @@ that is unfrozen, so that what is frozen is never run again.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -42,7 +43,7 @@ from pipeline.report.page import write_report
 from pipeline.runs.listener import RunListener
 from pipeline.runs.run import Interrupted, Result, Run
 from pipeline.runs.writing import RUNS, run_folder, write_run
-from pipeline.system.files import file_errors
+from pipeline.system.files import clear_unfinished, file_errors
 
 
 def finetune(
@@ -229,4 +230,14 @@ def _unfinished(runs: Path, decisive: list[Any], head: Model | None) -> Path:
     fix = "name another folder with --runs, or check its permissions and the free space"
     with file_errors(f"write into {runs}", fix=fix):
         folder.mkdir(parents=True, exist_ok=True)
+        _clear(runs, folder)
     return folder
+
+
+def _clear(runs: Path, own: Path) -> None:
+    """Remove what killed trainings left, but for the checkpoints that they can go on from."""
+    for folder in runs.glob(".finetune-*"):
+        clear_unfinished(folder)
+        if folder != own:
+            with contextlib.suppress(OSError):  # a checkpoint is in it
+                folder.rmdir()

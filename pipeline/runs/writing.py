@@ -5,10 +5,8 @@ from __future__ import annotations
 import csv
 import itertools
 import os
-import shutil
 import signal
 import threading
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,7 +20,8 @@ from pipeline.runs.describing import describe_examples, describe_problems, descr
 from pipeline.runs.reading import EXAMPLES, PREDICTIONS, PROBLEMS, RUN, read_run_document
 from pipeline.runs.run import Run
 from pipeline.system.documents import parse, to_json
-from pipeline.system.files import file_errors, write_file
+from pipeline.system.files import clear_unfinished, file_errors, write_file
+from pipeline.system.folders import temporary_folder
 
 RUNS = Path("runs")
 """Where runs are kept, unless another folder is named."""
@@ -38,8 +37,7 @@ def run_folder(runs: Path, name: str | None, default: str) -> Path:
             fix="name another folder with --runs",
         )
     if name is None:
-        names = itertools.chain([default], (f"{default}-{number}" for number in itertools.count(2)))
-        return next(folder for folder in (runs / name for name in names) if not folder.exists())
+        return _free(runs, default)
     if not name.strip(".") or Path(name).name != name:
         raise PipelineError(
             f"{name!r} cannot be a run's name.", expected="a plain folder name, without slashes"
@@ -52,6 +50,12 @@ def run_folder(runs: Path, name: str | None, default: str) -> Path:
     return runs / name
 
 
+def _free(runs: Path, name: str) -> Path:
+    """Find a name that no run has: this one, or with a number."""
+    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
+    return next(folder for folder in (runs / name for name in names) if not folder.exists())
+
+
 Draw = Callable[[Path, str], object]
 """Adds to a run's folder what is drawn from it, given the name that the run will have."""
 
@@ -59,17 +63,15 @@ Draw = Callable[[Path, str], object]
 def write_run(
     run: Run, runs: Path, name: str | None, *, seed: int, draw: Draw | None = None
 ) -> Run:
-    """Write a run under a temporary name, and rename it when everything is in its folder."""
+    """Write a run under a temporary name, and rename it when everything is in its folder.
+
+    If another process has taken the name meanwhile, the run gets a free one, and says so.
+    """
     try:
         runs.mkdir(parents=True, exist_ok=True)
-        with _undisturbed():
-            folder = runs / f".run-{uuid.uuid4().hex}"
-            try:
-                folder.mkdir()  # with the permissions that the user's umask leaves
-                _write_contents(run, folder, seed)
-                return replace(run, folder=_rename(folder, run, runs, name, draw))
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
+        with _undisturbed(), temporary_folder(runs, ".run-") as folder:
+            _write_contents(run, folder)
+            return _rename(folder, run, runs, name, seed=seed, draw=draw)
     except OSError as error:
         raise PipelineError(
             f"cannot write the run into {runs}: {error.strerror or error}.",
@@ -111,16 +113,16 @@ def add_problems(folder: Path, problems: Problems) -> None:
         if remark not in obsolete and not remark.startswith(NOT_LOOKED_FOR)
     ]
     with file_errors(f"write {folder}"):
+        clear_unfinished(folder)
         write_file(folder / PROBLEMS, to_json(describe_problems(problems)))
         write_file(folder / RUN, to_json(document))
 
 
-def _write_contents(run: Run, folder: Path, seed: int) -> None:
+def _write_contents(run: Run, folder: Path) -> None:
     for result in run.results:
         result.model.save(folder / "models" / folder_name(result.head))
     write_predictions(run, folder / PREDICTIONS)
     documents = {
-        RUN: describe_run(run, seed),
         PROBLEMS: run.problems and describe_problems(run.problems),
         EXAMPLES: run.examples and describe_examples(run.examples),
     }
@@ -129,17 +131,28 @@ def _write_contents(run: Run, folder: Path, seed: int) -> None:
             (folder / file).write_text(to_json(document))
 
 
-def _rename(folder: Path, run: Run, runs: Path, name: str | None, draw: Draw | None) -> Path:
-    """Draw the page, which names the run, and give the folder that name, if it is still free."""
+def _rename(
+    folder: Path, run: Run, runs: Path, name: str | None, *, seed: int, draw: Draw | None
+) -> Run:
+    """Write what may tell the run's name, and give the folder that name if it is still free."""
     while True:
-        target = run_folder(runs, name, run.dataset.name or "run")
+        target = _free(runs, name or run.dataset.name or "run")
+        named = replace(run, folder=target)
+        if name not in (None, target.name):
+            told = (
+                f"Another run took the name {name} meanwhile, so this one is named {target.name}."
+            )
+            named = replace(named, remarks=(*run.remarks, told))
+        (folder / RUN).write_text(to_json(describe_run(named, seed)))
         if draw:
             draw(folder, target.name)
         try:
-            return folder.rename(target)
+            folder.rename(target)
         except OSError:  # a folder that is not empty cannot be replaced, so no run is lost
             if not target.exists():
                 raise
+        else:
+            return named
 
 
 def write_predictions(run: Run, file: Path) -> None:

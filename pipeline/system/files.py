@@ -92,13 +92,18 @@ def clear_unfinished(folder: Path, pattern: str = UNFINISHED) -> None:
     stale = [path for path in folder.glob(pattern) if path.is_file() and not path.is_symlink()]
     if not stale:
         return
-    with tempfile.TemporaryFile(dir=folder) as now_made:
-        now = os.fstat(now_made.fileno()).st_mtime
+    before = stale_before(folder)
     for path in stale:
         with contextlib.suppress(OSError), open_regular(path, write=True) as file:
-            old = now - os.fstat(file.fileno()).st_mtime > _STALE_SECONDS
+            old = os.fstat(file.fileno()).st_mtime < before
             if old and _lock(file, wait=False):
                 path.unlink()
+
+
+def stale_before(folder: Path) -> float:
+    """Return the time of an hour ago, by the clock of a folder's file system."""
+    with tempfile.TemporaryFile(dir=folder) as now_made:
+        return os.fstat(now_made.fileno()).st_mtime - _STALE_SECONDS
 
 
 @contextlib.contextmanager

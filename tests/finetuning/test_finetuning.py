@@ -5,7 +5,9 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -481,12 +483,29 @@ def test_only_the_same_training_goes_on_from_a_checkpoint(tune, tmp_path, folder
         {"final": True},
         {"data": "photos"},
     ]
+    folders = set()
     for number, settings in enumerate(trainings, 1):
         for _ in range(1 + (number == 1)):
             options = {**settings.get("options", {}), "listener": KilledAtOnce()}
             with pytest.raises(Killed):
                 tune(**{**settings, "options": options})
-        assert len(unfinished(tmp_path)) == number, settings
+        folders.update(unfinished(tmp_path))
+        assert len(folders) == number, settings
+
+
+def test_what_killed_trainings_left_is_removed_but_not_their_checkpoints(tune, tmp_path):
+    places = [tmp_path / "runs" / f".finetune-{name}" for name in ("begun", "empty", "cut")]
+    for place in places:
+        place.mkdir(parents=True)
+    begun, _, cut = places
+    (begun / "frozen.npz").write_text("a checkpoint")
+    for place, hours in ((begun, 0), (cut, 2)):
+        (place / ".pipeline-1.tmp").write_text("half a checkpoint")
+        before = time.time() - 3600 * hours
+        os.utime(place / ".pipeline-1.tmp", (before, before))
+    tune()
+    assert unfinished(tmp_path) == [begun]
+    assert sorted(path.name for path in begun.iterdir()) == [".pipeline-1.tmp", "frozen.npz"]
 
 
 def test_a_head_that_was_trained_on_other_splits_is_refused(tune):

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from pipeline.heads.registry import HEADS
 from pipeline.report.page import write_report
 from pipeline.runs.describing import describe_problems
 from pipeline.runs.reading import read_run
-from pipeline.runs.writing import add_problems
+from pipeline.runs.writing import add_problems, write_run
 from pipeline.system.documents import to_plain
 
 
@@ -188,6 +189,36 @@ def test_a_name_taken_at_the_very_last_moment_is_passed_over(place, monkeypatch)
     run = place.classify(data)
     assert run.folder.name == "photos-2"
     assert (place.runs / "photos" / "run.json").read_text() == "another's"
+
+
+def test_a_name_given_that_another_takes_meanwhile_costs_no_run_its_results(place):
+    data = place.data()
+
+    def take(result):
+        (place.runs / "mine").mkdir(parents=True)
+        (place.runs / "mine" / "run.json").write_text("another's")
+
+    run = place.classify(data, name="mine", listener=Hears(judged=take))
+    assert run.folder == place.runs / "mine-2"
+    told = "Another run took the name mine meanwhile, so this one is named mine-2."
+    assert told in run.remarks
+    assert told in run_json(run)["remarks"]
+    assert told in repr(run)
+    assert (place.runs / "mine" / "run.json").read_text() == "another's"
+
+
+@pytest.mark.parametrize("name", ["same", None])
+def test_runs_that_are_written_at_once_under_one_name_are_all_kept(place, name):
+    run = place.classify(place.data(), name="first")
+    with ThreadPoolExecutor(8) as pool:
+        written = list(pool.map(lambda seed: write_run(run, place.runs, name, seed=seed), range(8)))
+    assert len({own.folder for own in written}) == 8
+    for seed, own in enumerate(written):
+        assert run_json(own)["seed"] == seed
+        assert (own.folder / "models" / "logistic" / "manifest.json").exists()
+    first = name or "photos"
+    expected = {"first", first, *(f"{first}-{number}" for number in range(2, 9))}
+    assert {path.name for path in place.runs.iterdir()} == expected
 
 
 STEPS = ("models.model.Model.save", "runs.writing.write_predictions", "runs.writing.describe_run")

@@ -1,0 +1,60 @@
+"""Folders that a process works in, and that a later one removes if it was killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.system.files import stale_before
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+@contextlib.contextmanager
+def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    """Make a folder, which is removed after the block unless it was renamed in it.
+
+    Those that killed processes left are removed first. A process holds a lock on its folder, which
+    the system opens when it dies; and, since some file systems have no locks, a folder also has to
+    be an hour old.
+    """
+    _clear(parent, prefix)
+    folder = parent / f"{prefix}{uuid.uuid4().hex}"
+    folder.mkdir()  # with the permissions that the user's umask leaves
+    try:
+        with _locked(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _clear(parent: Path, prefix: str) -> None:
+    left = [path for path in parent.glob(f"{prefix}*") if path.is_dir() and not path.is_symlink()]
+    before = stale_before(parent) if left else 0.0
+    for folder in left:
+        with contextlib.suppress(OSError):
+            if folder.stat().st_mtime < before:
+                with _locked(folder, alone=True):
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path, *, alone: bool = False) -> Iterator[None]:
+    """Lock a folder, where there are locks; `alone`, raise OSError if it cannot be had alone."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.nullcontext() if alone else contextlib.suppress(OSError):
+            fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
