@@ -7,6 +7,21 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+# Control characters, marks that turn or break the text around them or are not seen, and halves of
+# surrogate pairs, which stand for bytes that are no text.
+_UNPRINTABLE = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    r"\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+
+
+def printable(text: object) -> str:
+    """Show a text from outside on one line: what a terminal or page would obey, as an escape.
+
+    All that is shown to people comes through here.
+    """
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], str(text))
+
 
 class PipelineError(Exception):
     """An error that the user can act on.
@@ -37,7 +52,7 @@ class PipelineError(Exception):
             lines.append(f"Expected: {self.expected}")
         if self.fix:
             lines.append(f"To do: {self.fix}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 class ImageError(PipelineError):
@@ -72,4 +87,4 @@ def in_one_line(error: BaseException, classes: Sequence[str] = ()) -> str:
         text = f"{type(error).__name__}: {error}".removesuffix(": ")
     names = {str(number): name for number, name in enumerate(classes)}
     named = re.sub(r"(?<=\b[Cc]lass )\d+\b", lambda found: names.get(found[0], found[0]), text)
-    return " ".join(named.split())
+    return printable(" ".join(named.split()))

@@ -243,10 +243,13 @@ def _no_head(first: BaseException, reasons: dict[str, str]) -> BaseException:
     """Make the error for a run in which every head failed."""
     if isinstance(first, MemoryError | ClusterError):
         return first  # they say what to do themselves, and it is no matter of the head
-    lines = [f"the head {name} cannot be fitted: {reason}" for name, reason in reasons.items()]
+    lines = [
+        f"the head {name} cannot be fitted: {reason.removesuffix('.')}"
+        for name, reason in reasons.items()
+    ]
     if isinstance(first, PipelineError):
-        return type(first)("\n".join(lines), expected=first.expected, fix=first.fix)
-    return PipelineError("\n".join(lines), fix="choose another --head, or mend that one")
+        return type(first)("; ".join(lines), expected=first.expected, fix=first.fix)
+    return PipelineError("; ".join(lines), fix="choose another --head, or mend that one")
 
 
 def choose_heads(names: Sequence[str]) -> list[Head]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 
 import typer
@@ -74,6 +73,7 @@ def status(data: DataArgument, *, stage_one: StageOne, as_json: JsonOption = Fal
     """
     with reporting_errors():
         from pipeline.features.status import status as find_status
+        from pipeline.system.documents import to_json
 
         state = find_status(data, stage_one.extractor())
         print_remarks(state.remarks)
@@ -85,7 +85,7 @@ def status(data: DataArgument, *, stage_one: StageOne, as_json: JsonOption = Fal
         }
         if as_json:
             names = {kind: [str(path) for path in paths] for kind, paths in lists.items()}
-            typer.echo(json.dumps({"reused": state.reused, **names}, indent=2))
+            typer.echo(to_json({"reused": state.reused, **names}), nl=False)
             return
         print_damaged(state.store)
         out.print(f"{state.reused:,} reused")

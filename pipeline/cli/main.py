@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import gc
 import warnings
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from pipeline.cli.augment import augment
 from pipeline.cli.cache import app as cache_app
@@ -22,10 +23,26 @@ from pipeline.cli.predict import predict
 from pipeline.cli.problems import problems
 from pipeline.cli.report import compare, report
 from pipeline.cli.terminal import SOME_FILES_UNUSABLE
+from pipeline.errors import printable
 
 __all__ = ["SOME_FILES_UNUSABLE", "app", "main"]
 
+
+class _Commands(TyperGroup):
+    """The commands; a message on wrong usage may hold a file's name that the shell found."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if hasattr(error, "message"):  # one of Typer's, which has no public name for them all
+                error.message = printable(error.message)
+            raise
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Transfer learning on a laptop: images are looked at once, every experiment is cheap.",
     no_args_is_help=True,
     add_completion=False,

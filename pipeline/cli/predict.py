@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +16,8 @@ from rich.table import Table
 from pipeline.cli.listening import TerminalListener
 from pipeline.cli.options import CacheOption, JsonOption, WeightsOption
 from pipeline.cli.terminal import finish, out, reporting_errors, shown
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, printable
+from pipeline.system.cells import to_cell
 
 if TYPE_CHECKING:
     from pipeline.evaluation.threshold import Threshold
@@ -61,6 +61,7 @@ def predict(
         from pipeline.features.extractor import Extractor
         from pipeline.models.files import find_model
         from pipeline.models.model import Model, Prediction
+        from pipeline.system.documents import to_json
 
         loaded = Model.load(find_model(model, head), trusted=trust or ())
         images, skipped = list_images(image)
@@ -76,7 +77,7 @@ def predict(
         predictions += (Prediction(bad.path, None, {}, bad.reason) for bad in skipped)
         if as_json:
             items = [_prediction_dict(item, loaded.threshold) for item in predictions]
-            typer.echo(json.dumps(items, indent=2))
+            typer.echo(to_json(items), nl=False)
         elif as_csv:
             _print_predictions_csv(predictions, loaded.classes)
         elif any(item.label is not None for item in predictions):
@@ -99,13 +100,15 @@ def _prediction_dict(prediction: Prediction, threshold: Threshold | None) -> dic
 def _print_predictions_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    probabilities = [f"probability of {name}" for name in classes]
-    writer.writerow(["path", "predicted", *probabilities, "error"])
+    titles = ("path", "predicted", *(f"probability of {name}" for name in classes), "error")
+    writer.writerow(map(printable, titles))
     for item in predictions:
+        path, label, error = (
+            to_cell(printable(part or "")) for part in (item.path, item.label, item.error)
+        )
         values = [item.probabilities.get(name, "") for name in classes]
-        writer.writerow([item.path, item.label or "", *values, item.error or ""])
-    # File names are bytes: what is not text comes out as it went in.
-    typer.echo(text.getvalue().encode("utf-8", "surrogateescape"), nl=False)
+        writer.writerow([path, label, *values, error])
+    typer.echo(text.getvalue().encode(), nl=False)
 
 
 def _print_predictions(predictions: Sequence[Prediction]) -> None:

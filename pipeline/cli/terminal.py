@@ -6,13 +6,14 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.text import Text
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, printable
 
 if TYPE_CHECKING:
     from pipeline.data.dataset import Quarantined
@@ -25,8 +26,17 @@ SOME_FILES_UNUSABLE = 3
 LINE_EVERY_SECONDS = 10.0
 _SHOWN_FILES = 20
 
-out = Console(highlight=False, emoji=False)
-err = Console(stderr=True, highlight=False, emoji=False)
+
+class _SafeConsole(Console):
+    """Shows as escapes the control characters that libraries' texts hold; for names see `shown`."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """Make a text of a string: all that is printed, also in tables, comes through here."""
+        return super().render_str("\n".join(map(printable, text.split("\n"))), **options)
+
+
+out = _SafeConsole(highlight=False, emoji=False)
+err = _SafeConsole(stderr=True, highlight=False, emoji=False)
 
 
 class _Terminated(KeyboardInterrupt):
@@ -155,7 +165,7 @@ def print_damaged(store: FeatureStore) -> None:
 
 def shown(text: object) -> str:
     """Show a path or a name so that nothing in it can break the output or act as markup."""
-    return escape("".join(c if c.isprintable() else repr(c)[1:-1] for c in str(text)))
+    return escape(printable(text))
 
 
 def typed_augmentation(augmentation: str) -> str:

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from pipeline.backbones.running import Forward
-from pipeline.data.dataset import Dataset, Quarantined
+from pipeline.data.dataset import Dataset, Quarantined, shorten
 from pipeline.data.urls import Location
 from pipeline.errors import DataError, ImageError
 from pipeline.features.computing import Commit, ImageViews
@@ -96,9 +96,9 @@ def refuse(quarantined: Sequence[Quarantined]) -> None:
     """Raise a `DataError` that names the files, if there are any."""
     if quarantined:
         count = "1 file" if len(quarantined) == 1 else f"{len(quarantined):,} files"
-        files = "\n".join(f"  {bad.path}: {bad.reason}" for bad in quarantined)
+        files = shorten(f"{bad.path}: {bad.reason}" for bad in quarantined)
         raise DataError(
-            f"{count} cannot be used:\n{files}",
+            f"{count} cannot be used: {files}",
             fix="mend or remove them, or leave out --strict to go on without them",
         )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.report.words import printable
+from pipeline.errors import printable
 
 _TEMPLATES = Path(__file__).parent / "templates"
 

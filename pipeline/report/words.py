@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.errors import printable
 from pipeline.evaluation.significance import p_text
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -14,15 +15,6 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 # Widths of characters of 12 pixels, in the wider of the fonts that systems use.
 _WIDTHS = {**dict.fromkeys("fijlrtI.,:;'|!()[]/ ", 5.0), **dict.fromkeys("mwMW@%", 12.0)}
 _WIDE, _UPPER, _OTHER = 12.0, 8.5, 7.7
-
-
-def printable(text: str) -> str:
-    """Make visible what a name may hold that is no text: control characters, lone surrogates."""
-    if text.isprintable():
-        return text
-    return "".join(
-        char if char.isprintable() or char == NO_BREAK else repr(char)[1:-1] for char in text
-    )
 
 
 def shortened(text: str, longest: int) -> str:

@@ -22,6 +22,7 @@ from pipeline.runs.documents import (
     ProblemsDocument,
     RunDocument,
 )
+from pipeline.system.cells import from_cell
 from pipeline.system.documents import DamagedError, Document, NewerError, read_document
 
 RUN, PROBLEMS, EXAMPLES = "run.json", "problems.json", "examples.json"
@@ -214,10 +215,10 @@ def _read_predictions(
                 return {}, "predictions.csv has other columns than this run's classes"
             for line in lines:
                 if line[1] == "test":
-                    name = line[3]
-                    paths[name].append(line[0])
-                    truth[name].append(places[line[2]])
-                    predicted[name].append(places[line[4]])
+                    path, _, label, name, called = map(from_cell, line[:first])
+                    paths[name].append(path)
+                    truth[name].append(places[label])
+                    predicted[name].append(places[called])
                     values[name].extend(map(float, line[first:]))
         predictions = {
             head.name: Predictions(

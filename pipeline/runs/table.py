@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from pipeline.errors import printable
+
 
 @dataclass(frozen=True)
 class TextTable:
@@ -33,7 +35,7 @@ class TextTable:
 
     def as_text(self) -> str:
         """Write the table with spaces between its columns."""
-        lines = [self.columns, *self.rows]
+        lines = [[printable(cell) for cell in line] for line in (self.columns, *self.rows)]
         widths = [max(map(len, column)) for column in zip(*lines)]
         text = [
             "  ".join(
@@ -42,22 +44,26 @@ class TextTable:
             ).rstrip()
             for line in lines
         ]
-        return "\n".join([self.title, "", *text, "", *self.notes])
+        return "\n".join([printable(self.title), "", *text, "", *map(printable, self.notes)])
 
     def as_html(self) -> str:
         """Write the table for a notebook."""
-        head = "".join(f"<th>{escape(name)}</th>" for name in self.columns)
+        head = "".join(f"<th>{_escape(name)}</th>" for name in self.columns)
         body = "".join(
             f"<tr{_bold(number == self.best)}>"
-            + "".join(f"<td>{escape(cell)}</td>" for cell in row)
+            + "".join(f"<td>{_escape(cell)}</td>" for cell in row)
             + "</tr>"
             for number, row in enumerate(self.rows)
         )
         return (
-            f"<table><caption>{escape(self.title)}</caption><thead><tr>{head}</tr></thead>"
+            f"<table><caption>{_escape(self.title)}</caption><thead><tr>{head}</tr></thead>"
             f"<tbody>{body}</tbody></table>"
-            + "".join(f"<p>{escape(line)}</p>" for line in self.notes)
+            + "".join(f"<p>{_escape(line)}</p>" for line in self.notes)
         )
+
+
+def _escape(text: str) -> str:
+    return escape(printable(text))
 
 
 def _bold(best: bool) -> str:

@@ -19,6 +19,7 @@ from pipeline.models.files import folder_name
 from pipeline.runs.describing import describe_examples, describe_problems, describe_run
 from pipeline.runs.reading import EXAMPLES, PREDICTIONS, PROBLEMS, RUN, read_run_document
 from pipeline.runs.run import Run
+from pipeline.system.cells import to_cell
 from pipeline.system.documents import parse, to_json
 from pipeline.system.files import clear_unfinished, file_errors, write_file
 from pipeline.system.folders import temporary_folder
@@ -167,4 +168,5 @@ def write_predictions(run: Run, file: Path) -> None:
             columns = (dataset.paths, dataset.splits, dataset.targets.labels, result.predicted)
             for path, split, label, predicted, values in zip(*columns, result.probabilities):
                 names = (dataset.classes[label], result.head, dataset.classes[predicted])
-                writer.writerow([path, split, *names, *values.tolist()])
+                texts = (str(path), split, *names)
+                writer.writerow([*map(to_cell, texts), *values.tolist()])

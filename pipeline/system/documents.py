@@ -40,8 +40,9 @@ class NewerError(ValueError):
 
 
 def to_json(document: object) -> str:
-    """Write a document, or plain values, as JSON."""
-    return json.dumps(to_plain(document), indent=2, allow_nan=False) + "\n"
+    """Write a document, or plain values, as JSON, in which every control character is an escape."""
+    text = json.dumps(to_plain(document), indent=2, allow_nan=False)
+    return text.replace("\x7f", "\\u007f") + "\n"
 
 
 def to_plain(document: object) -> Any:

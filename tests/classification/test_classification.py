@@ -441,8 +441,7 @@ def test_where_no_head_can_be_fitted_each_is_named_with_its_reason(place, monkey
     with pytest.raises(DataError) as caught:
         place.classify(data, ["knn", "ridge"])
     assert str(caught.value).splitlines() == [
-        "the head knn cannot be fitted: too few.",
-        "the head ridge cannot be fitted: ValueError: no",
+        "the head knn cannot be fitted: too few; the head ridge cannot be fitted: ValueError: no",
         "Expected: more",
         "To do: add",
     ]

@@ -26,6 +26,7 @@ from pipeline.backbones.registry import make_recipe
 from pipeline.cli.main import app
 from pipeline.cli.terminal import SOME_FILES_UNUSABLE
 from pipeline.data.loading import load_dataset
+from pipeline.errors import printable
 from pipeline.features.keys import keys
 from pipeline.features.store import FeatureStore
 from pipeline.models.files import digest_of_manifest
@@ -391,11 +392,12 @@ pipeline.cli.main.main()
 """The command, with a stand-in for the network so that it answers at once."""
 
 
-def test_odd_file_names_come_out_of_predictions_as_csv_byte_by_byte(run, oddly_named):
+def test_odd_file_names_come_out_of_predictions_as_csv_for_people_to_read(run, oddly_named):
     done = pipeline("predict", run, oddly_named, "--csv", program=PREDICT)
     assert_went_well(done)
     rows = list(csv.DictReader(done.stdout.splitlines(keepends=True)))
-    assert sorted(row["path"] for row in rows) == sorted(map(str, oddly_named.rglob("*.png")))
+    paths = map(printable, oddly_named.rglob("*.png"))
+    assert sorted(row["path"] for row in rows) == sorted(paths)
     assert all(row["predicted"] in ("blue", "red") for row in rows)
 
 

@@ -267,7 +267,7 @@ def test_an_image_that_cannot_be_used_is_listed_and_shows_in_the_exit_code(photo
     assert "red/bad.png" in result.stderr
     strict = finetune(photos, *options, "--strict")
     assert strict.exit_code == 1
-    assert re.search(r"1 file cannot be used:(.|\n)*red/bad\.png", strict.stderr)
+    assert re.search(r"1 file cannot be used: .*red/bad\.png", strict.stderr)
 
 
 def test_a_learning_rate_that_is_far_too_large_and_a_damaged_checkpoint_are_one_error_each(photos):

@@ -399,3 +399,43 @@ def test_writing_a_page_imports_nothing_that_takes_long(folder):
     command = [sys.executable, "-c", script, str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+MARKUP = (
+    "</script></style></title><svg/onload=alert(1)>\"' onerror='alert(1)' {{ 7 * 7 }} \x1b\u202e"
+)
+
+
+def with_markup(value, keep=()):
+    """Put markup after every text of a JSON document, but those that the program looks up."""
+    if isinstance(value, dict):
+        return {
+            name: own if name in keep else with_markup(own, keep) for name, own in value.items()
+        }
+    if isinstance(value, list):
+        return [with_markup(own, keep) for own in value]
+    return value + MARKUP if isinstance(value, str) else value
+
+
+LOOKED_UP = (
+    *("backbone", "head", "best", "classes", "maps", "splits", "split", "kind", "predicted"),
+    *("method", "interval_method", "label"),
+)
+
+
+@pytest.mark.parametrize("name", ["run", "problems", "examples", "pictures"])
+def test_a_run_whose_every_text_is_hostile_makes_a_page_that_only_shows_it(folder, tmp_path, name):
+    paths = painted(tmp_path)
+    imitate(folder, paths=paths, history=HISTORY, skill=0.4, looked_into=True)
+    file = folder / f"{name}.json"
+    document = with_markup(json.loads(file.read_text()), keep=LOOKED_UP)
+    if name == "pictures":  # none of the pictures is one any more
+        document["missing"] = dict.fromkeys(document["images"], MARKUP)
+        document["images"] = {}
+    file.write_text(json.dumps(document))
+    found = Page(write_report(folder, without_pictures=True))
+    nothing_leaves(found)
+    speaks(found)
+    assert "<svg/onload=alert(1)>" in found.root.text
+    for drawing in folder.glob("*.svg"):
+        assert "<svg/onload" not in drawing.read_text()
