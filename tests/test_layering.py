@@ -46,7 +46,7 @@ ONLY_IN = {
     },
     "fsspec": {"data/servers.py"},
     "onnx": {"backbones/vgg16.py"},
-    "openvino": {"backbones/int8.py"},
+    "openvino": {"backbones/openvino_engine.py"},
     "dask": {"features/cluster.py"},
     "distributed": {"features/worker.py"},
     "skops": {"models/files.py", "models/model.py"},

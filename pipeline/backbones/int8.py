@@ -9,27 +9,21 @@ rounding there costs most, and computing them in float32 next to nothing.
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from pipeline.backbones import openvino_engine
 from pipeline.backbones.backbone import Step
+from pipeline.backbones.openvino_engine import Floats, Pixels, Run, compile_graph
 from pipeline.backbones.scaling import ScalingRule
 from pipeline.errors import PipelineError
 from pipeline.system.machine import CPU_HAS_INT8, cpu_flags
 
-_PICTURES_PER_CALL = 8
 _LEVELS = 256
 _HIGHEST_WEIGHT = 127
-_TELEMETRY = "openvino_telemetry"
-_limits: dict[str, int] = {}
-
-Pixels = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -97,11 +91,6 @@ def load_chain(chain: Chain, peaks: Sequence[float]) -> Callable[[Pixels], Float
     return lambda pixels: np.concatenate([outputs[0] for outputs in run(pixels)])
 
 
-def limit_threads(count: int) -> None:
-    """Use so many threads in this process, for chains that are compiled from now on."""
-    _limits["INFERENCE_NUM_THREADS"] = count
-
-
 def _require_int8() -> None:
     """Refuse CPUs that add 8-bit products up in 16 bits: they are slow, and the sums overflow."""
     flags = cpu_flags()
@@ -113,64 +102,17 @@ def _require_int8() -> None:
         )
 
 
-def _openvino() -> Any:
-    """Import OpenVINO without its telemetry, which reports every import to Intel's server.
-
-    OpenVINO runs without that package; it has no other switch for one process.
-    """
-    loaded = _TELEMETRY in sys.modules
-    if not loaded:
-        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
-    try:
-        import openvino
-    except ImportError as error:
-        raise PipelineError(
-            "precision int8 needs the package openvino.",
-            fix="pip install 'cached-feature-pipeline[openvino]'",
-        ) from error
-    finally:
-        if not loaded:
-            del sys.modules[_TELEMETRY]
-    return openvino
-
-
-def _compile(chain: Chain, peaks: Sequence[float] | None) -> Callable[[Pixels], list[list[Floats]]]:
-    """Return a function that runs pictures, a few at a time, and lists the outputs of each few."""
+def _compile(chain: Chain, peaks: Sequence[float] | None) -> Run:
     _require_int8()
-    ov = _openvino()
-    settings = {
-        # Without this, what is not in 8 bits is computed in bfloat16 where the CPU has that.
-        "INFERENCE_PRECISION_HINT": "f32",
-        # Each core works on its own pictures: they never wait for each other.
-        "PERFORMANCE_HINT": "THROUGHPUT",
-        **_limits,
-    }
-    queue = ov.AsyncInferQueue(ov.Core().compile_model(_network(chain, peaks), "CPU", settings))
-
-    def run(pixels: Pixels) -> list[list[Floats]]:
-        starts = range(0, len(pixels), _PICTURES_PER_CALL)
-        outputs: list[list[Floats]] = [[] for _ in starts]
-
-        def keep(request: Any, place: int) -> None:
-            outputs[place] = [tensor.data.copy() for tensor in request.output_tensors]
-
-        queue.set_callback(keep)
-        for place, start in enumerate(starts):
-            queue.start_async({0: pixels[start : start + _PICTURES_PER_CALL]}, place)
-        queue.wait_all()
-        return outputs
-
-    return run
+    return compile_graph(_network(chain, peaks), "int8")
 
 
 def _network(chain: Chain, peaks: Sequence[float] | None) -> Any:
     """Build the network: in 8 bits, or in float32 with the peaks as further outputs."""
-    ov = _openvino()
+    ov = openvino_engine.load()
     op = ov.opset13
     pixels = op.parameter([-1, chain.size, chain.size, 3], ov.Type.u8)
-    values = op.transpose(op.convert(pixels, "f32"), np.array([0, 3, 1, 2]))
-    values = op.subtract(values, np.array(chain.scaling.mean, np.float32).reshape(1, 3, 1, 1))
-    values = op.divide(values, np.float32(chain.scaling.divisor))
+    values = chain.scaling.in_openvino(op, pixels)
     further = []
     done = 0
     for step in chain.steps:

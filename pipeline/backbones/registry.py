@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from types import MappingProxyType
 
+from pipeline.backbones.applications import APPLICATIONS
 from pipeline.backbones.backbone import Backbone
-from pipeline.backbones.choices import PRECISIONS
+from pipeline.backbones.choices import DEFAULT, PRECISIONS
+from pipeline.backbones.efficientnet_lite import EfficientNetLite0
 from pipeline.backbones.int8 import read_peaks
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.vgg16 import VGG16
@@ -18,9 +21,8 @@ from pipeline.errors import PipelineError
 from pipeline.system.machine import native_precision
 
 BACKBONES: Mapping[str, Backbone] = MappingProxyType(
-    {backbone.name: backbone for backbone in (VGG16(),)}
+    {backbone.name: backbone for backbone in (VGG16(), EfficientNetLite0(), *APPLICATIONS)}
 )
-DEFAULT = "vgg16"
 
 
 def get_backbone(name: str) -> Backbone:
@@ -46,8 +48,9 @@ def make_recipe(
     calibration: str = "none",
     white: int | None = None,
     page: int = 1,
+    weights: Path | None = None,
 ) -> Recipe:
-    """Make the recipe for features of a network with its published weights.
+    """Make the recipe for features of a network.
 
     Parameters
     ----------
@@ -59,8 +62,8 @@ def make_recipe(
     size : int, optional
         Side of the square input in pixels.
     scaling : str, optional
-        What is done to pixels: ``"caffe"`` (BGR, ImageNet's mean subtracted) or ``"unit"``
-        (divided by 255, the textbook's way).
+        What is done to pixels: a name in `pipeline.backbones.scaling.RULES` that the network
+        takes, as ``"unit"`` (divided by 255, the textbook's way).
     precision : {"auto", "float32", "bfloat16", "int8"}
         ``"auto"`` is bfloat16 where this CPU computes in it natively, else float32.
     resize : str
@@ -69,11 +72,15 @@ def make_recipe(
         For ``"int8"``: what `pipeline.backbones.running.calibrate` measured, or ``"none"`` before.
     white, page
         As in `pipeline.data.decoding.Decoding`.
+    weights : Path, optional
+        A file with weights of the network; the default is the published ones.
 
     Raises
     ------
     PipelineError
         A value is not one of these.
+    WeightsError
+        The weights cannot be read.
     """
     network = get_backbone(backbone)
     layer = network.default_layer if layer is None else layer
@@ -95,7 +102,7 @@ def make_recipe(
         read_peaks(calibration, steps)
     return Recipe(
         backbone=backbone,
-        weights=network.weights_digest,
+        weights=network.weights_digest(weights),
         layer=layer,
         shape=network.shape(layer, size),
         size=size,
@@ -103,7 +110,7 @@ def make_recipe(
         resize=resize,
         scaling=scaling,
         precision=native_precision() if precision == "auto" else precision,
-        engine="openvino" if precision == "int8" else "tensorflow",
+        engine="openvino" if precision == "int8" else network.engine,
         calibration=calibration,
     )
 
@@ -116,7 +123,7 @@ def remake_recipe(
     A calibration is kept only if it still fits.
     """
     same = layer in (None, recipe.layer) and precision in (None, recipe.precision)
-    return make_recipe(
+    remade = make_recipe(
         recipe.backbone,
         layer=layer or recipe.layer,
         size=recipe.size,
@@ -126,6 +133,7 @@ def remake_recipe(
         calibration=recipe.calibration if same else "none",
         **asdict(Decoding.from_name(recipe.decoding)),
     )
+    return replace(remade, weights=recipe.weights)
 
 
 def _check_known(what: str, value: str, known: tuple[str, ...]) -> None:

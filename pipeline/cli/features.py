@@ -65,7 +65,7 @@ def features(
     finish(extraction.dataset.quarantined)
 
 
-@partial(with_stage_one, but=("weights", "strict"))
+@partial(with_stage_one, but=("strict",))
 def status(data: DataArgument, *, stage_one: StageOne, as_json: JsonOption = False) -> None:
     """Tell what a run would reuse and what it would have to compute; change nothing.
 

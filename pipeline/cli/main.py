@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.cli.augment import augment
+from pipeline.cli.backbones import backbones
 from pipeline.cli.cache import app as cache_app
 from pipeline.cli.classify import classify
 from pipeline.cli.features import features, status
@@ -59,6 +60,7 @@ for command in (
     status,
     augment,
     finetune,
+    backbones,
 ):
     app.command()(command)
 app.add_typer(cache_app, name="cache")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.backbones.choices import Precision, Scaling
+from pipeline.backbones.choices import DEFAULT, Precision, Scaling
 from pipeline.cli.terminal import err
 from pipeline.data.resizing import Resize
 from pipeline.errors import PipelineError
@@ -46,7 +46,9 @@ CacheOption = Annotated[
 WeightsOption = Annotated[
     Path | None,
     typer.Option(
-        help="The network's ImageNet weights: .h5, .weights.h5, .keras or .onnx.", metavar="FILE"
+        help="A file with the network's weights (.h5, .weights.h5, .keras, .onnx or .pth), the "
+        "published ones or your own.",
+        metavar="FILE",
     ),
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Fail if any file cannot be used.")]
@@ -139,7 +141,7 @@ class StageOne:
         from pipeline.features.extractor import Extractor
 
         return Extractor(
-            make_recipe(**self.recipe),
+            make_recipe(**self.recipe, weights=self.weights),
             cache=self.cache,
             weights=self.weights,
             strict=self.strict,
@@ -188,6 +190,12 @@ def with_stage_one(command: Callable[..., None], *, but: Sequence[str] = ()) -> 
 
 def _options(
     *,
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="Network; `pipeline backbones` lists them.",
+        ),
+    ] = DEFAULT,
     size: Annotated[
         int | None,
         typer.Option(
@@ -210,7 +218,7 @@ def _options(
         Precision,
         typer.Option(
             help="What to compute in; auto is bfloat16 where the CPU has it, else float32; int8 "
-            "is the fastest, and needs the extra openvino."
+            "is the fastest."
         ),
     ] = "auto",
     resize: Annotated[

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils import Tags
 
+from pipeline.backbones.choices import DEFAULT
 from pipeline.backbones.registry import make_recipe
 from pipeline.data.loading import list_files
 from pipeline.data.urls import locate
@@ -25,7 +26,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
     Parameters
     ----------
-    layer, size, scaling, precision, resize, white, page
+    backbone, layer, size, scaling, precision, resize, white, page
         As in `pipeline.backbones.registry.make_recipe`.
     cache : str
         The cache folder.
@@ -42,6 +43,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         *,
+        backbone: str = DEFAULT,
         layer: str | None = None,
         size: int | None = None,
         scaling: str | None = None,
@@ -52,6 +54,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         cache: str = "cache",
         weights: str | None = None,
     ) -> None:
+        self.backbone = backbone
         self.layer = layer
         self.size = size
         self.scaling = scaling
@@ -84,7 +87,9 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         ImageError
             A file cannot be read. A transformer may not leave samples out.
         """
+        weights = Path(self.weights) if self.weights else None
         recipe = make_recipe(
+            self.backbone,
             layer=self.layer,
             size=self.size,
             scaling=self.scaling,
@@ -92,9 +97,9 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
             resize=self.resize,
             white=self.white,
             page=self.page,
+            weights=weights,
         )
         paths = [locate(path) for path in np.ravel(np.asarray(X, dtype=object))]
-        weights = Path(self.weights) if self.weights else None
         dataset = list_files(paths)
         extractor = Extractor(recipe, cache=self.cache, weights=weights)
         # Each call measuring a calibration of its own would make rows that differ from one another.

@@ -177,7 +177,7 @@ def _network(
     network = Network(
         recipe,
         len(dataset.classes),
-        weights=get_backbone(recipe.backbone).load_weights(weights),
+        weights=get_backbone(recipe.backbone).load_weights(weights, digest=recipe.weights),
         seed=seed,
         **settings.head,
     )

@@ -72,7 +72,7 @@ class Network:
         self._lacks_trunk = weights is None
         self.backbone = get_backbone(recipe.backbone)
         self.base = self.backbone.build(recipe.size, precision, weights)
-        self.trunk = keras.Model(self.base.input, self.base.get_layer(recipe.layer).output)
+        self.trunk = keras.Model(self.base.input, self.backbone.output(self.base, recipe.layer))
         self.upper = self._upper()
         pooling = {
             "flatten": keras.layers.Flatten,
@@ -94,12 +94,17 @@ class Network:
         return keras.Model(self.trunk.output, self.base.output)
 
     def freeze(self, *, upper: bool) -> None:
-        """Freeze the trunk and, if asked for, all of the base; the rest can be trained."""
+        """Freeze the trunk and, if asked for, all of the base; the rest can be trained.
+
+        Batch normalisation stays as it is: its statistics would be those of small batches.
+        """
+        _, keras = tensorflow.load()
         for layer in self.base.layers:
             layer.trainable = False
         if self.upper is not None:
             for layer in self.upper.layers:
-                layer.trainable = not upper
+                normalises = isinstance(layer, keras.layers.BatchNormalization)
+                layer.trainable = not (upper or normalises)
 
     def frozen_digest(self) -> str:
         """Return the SHA-256 of all weights of the base that cannot be trained."""

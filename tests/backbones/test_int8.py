@@ -138,12 +138,6 @@ def test_a_calibrated_recipe_is_read_back(settled):
     assert Recipe.from_json(settled.to_json(), source="here") == settled
 
 
-def test_without_the_extra_the_error_names_it(monkeypatch):
-    monkeypatch.setitem(sys.modules, "openvino", None)
-    with pytest.raises(PipelineError, match=r"cached-feature-pipeline\[openvino\]"):
-        calibrate(small_recipe(), real_pixels(1, 64))
-
-
 def test_a_cpu_without_8_bit_instructions_is_refused(monkeypatch):
     monkeypatch.setattr(int8, "cpu_flags", lambda: ["avx2", "avx512f"])
     with pytest.raises(PipelineError, match=r"(?s)avx512_vnni.*--precision auto"):

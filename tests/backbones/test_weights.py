@@ -6,6 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
+from pipeline.backbones.registry import make_recipe, remake_recipe
+from pipeline.backbones.running import load_backbone
 from pipeline.backbones.vgg16 import VGG16
 from pipeline.backbones.weights import weights_digest
 from pipeline.errors import WeightsError
@@ -109,14 +111,13 @@ def test_every_kind_of_file_gives_the_same_arrays(network, weights, tmp_path, ki
 
 
 def test_sources_are_tried_in_the_promised_order(weights, keras_home, serve, tmp_path, monkeypatch):
-    """What holds other weights is refused by its name, so it was read."""
     serve(None)
     other = changed(weights)
     named = save_as_keras_published_it(other, tmp_path / "named.h5")
+    assert weights_digest(VGG16().load_weights(named)) == weights_digest(other)
     cached = save_as_keras_published_it(other, keras_home / "models" / VGG16.published.keras_file)
-    for file, source in ((named, named), (None, cached)):
-        with pytest.raises(WeightsError, match=str(source)):
-            VGG16().load_weights(file)
+    with pytest.raises(WeightsError, match=str(cached)):  # what it holds is refused, so it was read
+        VGG16().load_weights()
     cached.unlink()
     assert len(VGG16().load_weights()) == 26  # of the package
     monkeypatch.setitem(sys.modules, VGG16.published.package, None)
@@ -127,14 +128,33 @@ def test_sources_are_tried_in_the_promised_order(weights, keras_home, serve, tmp
 def test_keras_own_download_gives_the_same_weights(weights, tmp_path, monkeypatch, serve):
     serve(save_as_keras_published_it(weights, tmp_path / "served.h5"))
     monkeypatch.setitem(sys.modules, VGG16.published.package, None)
-    assert weights_digest(VGG16().load_weights()) == VGG16().weights_digest
+    assert weights_digest(VGG16().load_weights()) == VGG16().weights_digest()
 
 
-def test_other_weights_are_refused_and_the_message_names_the_digest(weights, tmp_path):
+def test_other_weights_are_named_by_their_digest_in_the_recipe(weights, tmp_path):
+    other = changed(weights)
+    file = save_as_keras_published_it(other, tmp_path / "changed.h5")
+    recipe = make_recipe(weights=file, size=32, precision="float32")
+    assert recipe.weights == weights_digest(other) != make_recipe().weights
+    assert remake_recipe(recipe) == recipe
+    pixels = np.full((1, 32, 32, 3), 200, np.uint8)
+    row = load_backbone(recipe, file)(pixels)
+    published = load_backbone(make_recipe(size=32, precision="float32"))(pixels)
+    assert row.any()
+    assert not np.array_equal(row, published)
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_weights_that_are_not_those_of_the_recipe_are_refused(weights, tmp_path, precision):
     file = save_as_keras_published_it(changed(weights), tmp_path / "changed.h5")
+    layer = {"layer": "block1_pool", "calibration": "1"} if precision == "int8" else {}
+    recipe = make_recipe(size=32, precision=precision, **layer)
     message = r"(?s)not VGG16's ImageNet weights.*digest d9a27cc1fc7f"
     with pytest.raises(WeightsError, match=message):
-        VGG16().load_weights(file)
+        load_backbone(recipe, file)
+    other = make_recipe(size=32, precision=precision, weights=file, **layer)
+    with pytest.raises(WeightsError, match="not the weights that the features were computed with"):
+        load_backbone(other)
 
 
 def test_weights_of_another_shape_and_files_that_are_none_are_refused(weights, tmp_path):

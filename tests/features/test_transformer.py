@@ -12,6 +12,7 @@ from sklearn.preprocessing import Normalizer
 from sklearn.utils.validation import check_is_fitted
 
 from pipeline.backbones.registry import make_recipe
+from pipeline.backbones.vgg16 import VGG16
 from pipeline.data.images import decode
 from pipeline.data.loading import list_files
 from pipeline.errors import ImageError, PipelineError
@@ -155,6 +156,7 @@ def test_its_settings_are_those_of_a_recipe_and_its_defaults_too():
 
 def test_cloning_keeps_every_setting(tmp_path):
     settings = {
+        "backbone": "vgg16",
         "layer": "block4_pool",
         "size": 96,
         "scaling": "unit",
@@ -179,14 +181,14 @@ def test_every_setting_reaches_the_recipe_or_the_network(tmp_path, paths, networ
         "precision": "bfloat16",
         "resize": "nearest",
     }
-    extractor = FeatureExtractor(
-        **settings, cache=str(tmp_path / "cache"), weights=str(tmp_path / "w.onnx")
-    )
+    weights = tmp_path / "w.onnx"
+    weights.symlink_to(VGG16.published.packaged())
+    extractor = FeatureExtractor(**settings, cache=str(tmp_path / "cache"), weights=str(weights))
     rows = extractor.transform(paths[:1])
     recipe = make_recipe(**settings)
     assert rows.shape == (1, 4 * 4 * 512)
     assert [file.name for file in (tmp_path / "cache").iterdir()] == [recipe.name]
-    assert networks[0].weights == tmp_path / "w.onnx"
+    assert networks[0].weights == weights
 
 
 def test_it_needs_no_fitting(extractor):

@@ -453,7 +453,7 @@ def test_killed_in_either_phase_it_goes_on_to_the_same_bits_and_removes_its_chec
 def test_only_the_same_training_goes_on_from_a_checkpoint(tune, tmp_path, folder, monkeypatch):
     """All that decides a training's course is in the name of its folder."""
     shape = [np.zeros(one.shape, np.float32) for one in BACKBONES[DEFAULT].load_weights()]
-    monkeypatch.setattr(type(BACKBONES[DEFAULT]), "load_weights", lambda self, file: shape)
+    monkeypatch.setattr(type(BACKBONES[DEFAULT]), "load_weights", lambda self, file, digest: shape)
     fitted = DenseHead(units=4)
     fitted.model_ = Network(RECIPE, 2, weights=None, units=4).dense
     changed = DenseHead(units=4)

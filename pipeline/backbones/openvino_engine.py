@@ -1,0 +1,71 @@
+"""Running graphs in OpenVINO, on this CPU."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_PICTURES_PER_CALL = 8
+_TELEMETRY = "openvino_telemetry"
+_HINTS = {"float32": "f32", "bfloat16": "bf16", "int8": "f32"}
+_limits: dict[str, int] = {}
+
+Pixels = npt.NDArray[np.uint8]
+Floats = npt.NDArray[np.float32]
+Run = Callable[[Pixels], list[list[Floats]]]
+"""Runs pictures, a few at a time, and lists the outputs of each few."""
+
+
+def limit_threads(count: int) -> None:
+    """Use so many threads in this process, for graphs that are compiled from now on."""
+    _limits["INFERENCE_NUM_THREADS"] = count
+
+
+def load() -> Any:
+    """Import OpenVINO without its telemetry, which reports every import to Intel's server.
+
+    OpenVINO runs without that package; it has no other switch for one process.
+    """
+    loaded = _TELEMETRY in sys.modules
+    if not loaded:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        import openvino
+    finally:
+        if not loaded:
+            del sys.modules[_TELEMETRY]
+    return openvino
+
+
+def compile_graph(graph: Any, precision: str) -> Run:
+    """Compile a graph that takes pixels, uint8 of shape (n, size, size, 3).
+
+    What is not in 8 bits is computed in float32, or, for precision ``"bfloat16"``, in that.
+    """
+    ov = load()
+    settings = {
+        "INFERENCE_PRECISION_HINT": _HINTS[precision],
+        # Each core works on its own pictures: they never wait for each other.
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        **_limits,
+    }
+    queue = ov.AsyncInferQueue(ov.Core().compile_model(graph, "CPU", settings))
+
+    def run(pixels: Pixels) -> list[list[Floats]]:
+        starts = range(0, len(pixels), _PICTURES_PER_CALL)
+        outputs: list[list[Floats]] = [[] for _ in starts]
+
+        def keep(request: Any, place: int) -> None:
+            outputs[place] = [tensor.data.copy() for tensor in request.output_tensors]
+
+        queue.set_callback(keep)
+        for place, start in enumerate(starts):
+            queue.start_async({0: pixels[start : start + _PICTURES_PER_CALL]}, place)
+        queue.wait_all()
+        return outputs
+
+    return run

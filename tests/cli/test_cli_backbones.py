@@ -1,0 +1,33 @@
+"""`pipeline backbones`, and `--backbone`, from a shell."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.backbones.registry import BACKBONES
+from pipeline.cli.main import app
+
+
+@pytest.fixture
+def run():
+    return lambda *arguments: CliRunner().invoke(app, [str(part) for part in arguments])
+
+
+def test_it_lists_every_network_those_on_this_machine_first(run):
+    listed = json.loads(run("backbones", "--json").stdout)
+    assert {network["name"] for network in listed} == set(BACKBONES)
+    assert [network["name"] for network in listed[:2]] == ["vgg16", "efficientnet-lite0"]
+    assert listed[0]["is_here"]
+    shown = run("backbones").stdout
+    for network in listed:
+        assert network["name"] in shown
+        assert network["licence"] in shown
+        assert network["parameters"] > 900_000
+        assert network["multiply_adds"] > 0
+
+
+def test_an_unknown_network_is_an_error_that_names_the_nearest(run, tmp_path):
+    result = run("features", "demo", "--backbone", "efficientnet-lite", "--cache", tmp_path)
+    assert result.exit_code == 1
+    assert "did you mean efficientnet-lite0?" in result.stderr
