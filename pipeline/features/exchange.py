@@ -159,6 +159,8 @@ def _problem(arrays: dict[str, Any], recipe: Recipe) -> str:
     """Tell what in a file does not fit together; empty if all does."""
     rows, labels, classes = arrays["features"], arrays["labels"], arrays["classes"]
     count = len(rows)
+    if recipe.size < 1:
+        return f"its recipe is for images of {recipe.size} pixels"
     if rows.shape[1:] != recipe.shape or not count:
         return f"features have the shape {rows.shape}, rows are {recipe.shape}"
     lengths = {len(arrays[name]) for name in ("labels", "digests", "paths", "splits")}

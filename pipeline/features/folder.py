@@ -12,6 +12,9 @@ from pipeline.backbones.recipe import Recipe
 from pipeline.errors import StoreError
 from pipeline.system.files import clear_unfinished, make_folder, read_regular, write_file
 
+ANY_UNFINISHED = ".*.tmp"
+"""Pattern of temporary files in a store; those of older releases have other names."""
+
 _RECIPE = "recipe.json"
 _MOST_BYTES = 2**20  # of a recipe
 
@@ -41,7 +44,7 @@ def prepare_folder(folder: Path, recipe: Recipe) -> None:
     """
     with storage_errors(folder, "write"):
         make_folder(folder)
-        clear_unfinished(folder, ".*.tmp")  # older releases had another name for them
+        clear_unfinished(folder, ANY_UNFINISHED)
         write_file(folder / _RECIPE, recipe.to_json(), sync_folder=True)
 
 

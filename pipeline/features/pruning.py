@@ -11,10 +11,10 @@ from pathlib import Path
 from pipeline.data.digests import CACHE
 from pipeline.data.loading import list_dataset
 from pipeline.errors import DataError, StoreError
-from pipeline.features.folder import storage_errors
+from pipeline.features.folder import ANY_UNFINISHED, storage_errors
 from pipeline.features.keys import Key
 from pipeline.features.store import FeatureStore, open_stores
-from pipeline.system.files import only_one
+from pipeline.system.files import clear_unfinished, only_one
 
 _PAUSE_SECONDS = 600.0  # between shards of two runs, or of one that takes so long for 256 rows
 
@@ -128,6 +128,7 @@ def prune(store: FeatureStore, wanted: Container[bytes]) -> Pruned:
     New shards are committed before old ones are removed: killed in between, no row is lost.
     """
     with storage_errors(store.folder, "write"), only_one(store.folder / ".prune"):
+        clear_unfinished(store.folder, ANY_UNFINISHED)
         store.verify()  # to see what another pruning has left
         rows, shards = len(store), len(store.shards)
         kept = _kept(store, wanted)

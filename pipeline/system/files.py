@@ -159,11 +159,11 @@ def open_regular(path: Path, *, write: bool = False, follow: bool = False) -> Bi
         kinds = {errno.ELOOP: "a link", errno.ENXIO: "a socket"}
         if error.errno not in kinds:
             raise
-        reason = f"it is {kinds[error.errno]}, not a regular file"
+        reason = f"{path.name} is {kinds[error.errno]}, not a regular file"
         raise OSError(errno.EINVAL, reason, str(path)) from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        raise OSError(errno.EINVAL, f"{path.name} is not a regular file", str(path))
     return os.fdopen(descriptor, "r+b" if write else "rb")
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import stat
 from pathlib import Path
 
 import h5py
@@ -447,6 +448,36 @@ def test_export_leaves_out_what_cannot_be_decoded_and_lists_it(stored):
     assert result.exit_code == 3
     assert "broken.png: truncated" in result.stderr
     assert len(import_features(Path("features.h5"))[0]) == 40
+
+
+@pytest.mark.parametrize("umask", [0o077, 0o027, 0o002])
+def test_the_umask_holds_for_everything_that_is_written(photos, umask):
+    before = os.umask(umask)
+    try:
+        for arguments in (
+            ("features", photos, *SETTINGS),
+            ("classify", photos, "--head", "ridge", "--name", "run", *SETTINGS),
+            ("report", "runs/run"),
+            ("problems", photos, "--no-learning-curve", "--run", "runs/run", *SETTINGS),
+            ("cache", "export", photos, "features.h5", *SETTINGS),
+            ("cache", "prune", photos, "--cache", "cache"),
+        ):
+            result = pipeline(*arguments)
+            assert result.exit_code == 0, result.output
+    finally:
+        os.umask(before)
+    written = [*Path("cache").rglob("*"), *Path("runs").rglob("*"), Path("features.h5")]
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in written}
+    assert {path.name for path in written} >= {"digests.sqlite", ".prune", "report.html"}
+    assert {
+        path: oct(mode)
+        for path, mode in modes.items()
+        if mode != (0o777 if path.is_dir() else 0o666) & ~umask
+    } == {
+        path: oct(0o644 & ~umask)  # SQLite's
+        for path in written
+        if path.name == "digests.sqlite" and umask == 0o002
+    }
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import hashlib
 import io
+import json
 import os
 import random
 import shutil
@@ -100,6 +101,16 @@ def test_any_byte_that_is_not_as_it_was_is_noticed_before_hdf5_sees_the_file(exp
             refusal(exported)
 
 
+def with_size(size):
+    """Say that images were made so large before the network saw them."""
+
+    def change(file):
+        fields = {**json.loads(file.attrs["recipe"]), "size": size}
+        file.attrs.modify("recipe", np.bytes_(json.dumps(fields)))
+
+    return change
+
+
 def with_nan(rows):
     rows[3, 0, 0, 0] = np.nan
     return rows
@@ -191,6 +202,7 @@ STRANGE = {
         lambda file: file.attrs.modify("recipe", np.bytes_(b"[" * 60_000)),
         "cannot be read",
     ),
+    "recipe for no pixels": (with_size(0), "images of 0 pixels"),
     "link": (linked, "no labels of its own"),
     "link to another file": (external, "no labels of its own"),
     "virtual": (virtual, "lies outside"),

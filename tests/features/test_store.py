@@ -238,13 +238,14 @@ def test_bytes_are_on_disk_before_the_name_and_the_name_before_it_counts(
     assert steps == ["fsync", "fsync"] + ["fsync", "replace", "fsync"] * 2
 
 
-def test_what_a_killed_writer_left_is_cleared_away_later_not_at_once(store, recipe):
+@pytest.mark.parametrize("command", [FeatureStore.prepare, lambda store: prune(store, set())])
+def test_what_a_killed_writer_left_is_cleared_away_later_not_at_once(store, recipe, command):
     store.write(some_keys(1), some_rows(recipe, 1))
     fresh, stale = store.folder / ".fresh.tmp", store.folder / ".stale.tmp"
     fresh.touch()
     stale.touch()
     os.utime(stale, (0, 0))
-    store.prepare()
+    command(store)
     assert fresh.exists()
     assert not stale.exists()
 
@@ -262,7 +263,7 @@ def test_nothing_planted_in_a_store_is_followed_emptied_or_waited_for(
     {"link": lambda: planted.symlink_to(precious), "pipe": lambda: os.mkfifo(planted)}.get(
         kind, planted.mkdir
     )()
-    with pytest.raises(StoreError, match=f"{name}|{store.folder}"):
+    with pytest.raises(StoreError, match=f"{name} is|{name}: Is a directory|: Is a directory"):
         prune(FeatureStore.at(store.folder), set())
     assert precious.read_text() == recipe.to_json()
     assert len(list(store.folder.glob("*.h5"))) == 1
@@ -276,7 +277,7 @@ def test_a_shard_may_be_a_link_but_not_to_a_device(store, recipe, tmp_path):
     shard.unlink()
     shard.symlink_to("/dev/zero")
     bad = FeatureStore.at(store.folder)
-    assert [damaged.reason for damaged in bad.damaged] == ["it is not a regular file"]
+    assert [damaged.reason for damaged in bad.damaged] == [f"{shard.name} is not a regular file"]
 
 
 def test_a_cache_that_cannot_be_written_is_a_clear_error(tmp_path, recipe):
