@@ -15,6 +15,7 @@ from pipeline.errors import ImageError
 
 _JPEG_IN_TIFF = 7
 _SEPARATE_PLANES = 2
+_MAX_TABLES = 1 << 16  # bytes; they take up to 4 kB
 _START_OF_JPEG = b"\xff\xd8"
 _SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # of a PNG's pixel, by its type of colour
 _ALL_AT_ONCE = ((0, 0, 1, 1),)
@@ -114,11 +115,19 @@ def _check_strips(image: ImageFile.ImageFile, data: bytes) -> None:
     if tags.get(Tag.Compression) != _JPEG_IN_TIFF:
         return
     start = bytes(tags.get(Tag.JPEGTables, b""))[:-2] or _START_OF_JPEG
-    for number, (offset, length) in enumerate(zip(offsets[:needed], lengths)):
+    # Those that are equal may share their bytes; others cannot, and would take long.
+    listed = list(enumerate(zip(offsets[:needed], lengths)))
+    parts = {part: number for number, part in reversed(listed)}
+    if sum(length for _, length in parts) > len(data) or len(start) > _MAX_TABLES:
+        raise ImageError(f"cannot be decoded: its {what} lie one over the other")
+    for (offset, length), number in parts.items():
         jpeg = start + data[offset + 2 : offset + length]
         with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as part:
             rows = down if what == "tiles" else min(down, height - number % of_plane * down)
             if not separate and (part.width < across or part.height < rows):
                 raise ImageError(f"truncated: one of its {what} is too small")
+            # The last strip of some files is as high as the others, though it need not be.
+            if part.width > across or (part.height > down and number + 1 < needed):
+                raise ImageError(f"cannot be decoded: one of its {what} is too large")
             part.draft(None, (1, 1))
             load_jpeg(part, jpeg)

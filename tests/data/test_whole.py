@@ -13,6 +13,7 @@ import sklearn
 from hostile import encode, picture, tiff
 from PIL import Image
 
+from pipeline.data import whole
 from pipeline.data.images import decode, thumbnail
 from pipeline.data.jpeg import MAX_SCANS
 from pipeline.errors import ImageError
@@ -397,6 +398,22 @@ def test_a_jpeg_cut_anywhere_lacks_no_more_than_its_last_block(mode, options):
             continue
         assert np.array_equal(pixels[:-17], whole[:-17])
         assert np.array_equal(pixels[:, :-17], whole[:, :-17])
+
+
+@pytest.mark.parametrize("apart", [0, 2])  # the same bytes for each, or some that overlap
+def test_a_tiff_cannot_have_one_large_jpeg_decoded_for_each_of_its_strips(apart, monkeypatch):
+    file = Tiff(compression="jpeg")
+    large = encode(Image.new("RGB", (1500, 1500)), "JPEG")
+    places = [len(file.data) + apart * number for number in range(SIDE // 16)]
+    for tag, values in ((273, places), (279, [len(large) - 20] * len(places))):
+        kind, count, at = struct.unpack_from("<HII", file.data, file.entries[tag] + 2)
+        assert count == len(values)
+        struct.pack_into(f"<{count}{'_HI'[kind - 2]}", file.data, at, *values)
+    decoded = []
+    monkeypatch.setattr(whole, "load_jpeg", lambda *_: decoded.append(1))
+    with pytest.raises(ImageError, match="cannot be decoded: "):
+        decode(bytes(file.data) + large, 8)
+    assert not decoded
 
 
 def test_too_many_scans_are_refused_before_they_are_decoded():
