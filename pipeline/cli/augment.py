@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.cli.options import PageOption, WhiteOption
 from pipeline.cli.terminal import out, reporting_errors, shown
 from pipeline.data.urls import locate
 from pipeline.errors import ImageError, PipelineError
@@ -23,6 +24,8 @@ def augment(
         typer.Option(metavar="TEXT", help="textbook, mild, or settings as in mild,rotation=10."),
     ] = "textbook",
     size: Annotated[int, typer.Option(min=1, max=2000, help="Side of a view, in pixels.")] = 150,
+    white: WhiteOption = None,
+    page: PageOption = 1,
     file: Annotated[
         Path, typer.Option("--out", metavar="FILE", help="A PNG file to write.")
     ] = Path("sheet.png"),
@@ -38,6 +41,7 @@ def augment(
         raise typer.BadParameter(f"{file} is the image itself.", param_hint="--out")
     with reporting_errors():
         from pipeline.data.augmentation import get_augmentation
+        from pipeline.data.decoding import Decoding
         from pipeline.data.digests import read_image
         from pipeline.data.images import decode
         from pipeline.data.views import views_of
@@ -46,7 +50,7 @@ def augment(
         chosen = get_augmentation(augmentation)
         try:
             content, digest = read_image(where)
-            pixels = decode(content, size)
+            pixels = decode(content, size, decoding=Decoding(white, page).name)
         except ImageError as error:
             raise PipelineError(f"{image}: {error.found}", fix=error.fix) from error
         try:

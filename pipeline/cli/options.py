@@ -51,6 +51,15 @@ WeightsOption = Annotated[
         metavar="FILE",
     ),
 ]
+WhiteOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="LEVEL",
+        help="The value of 16-bit grey that is white, as 4095 of a 12-bit camera.",
+        show_default="65535",
+    ),
+]
+PageOption = Annotated[int, typer.Option(metavar="N", help="Page of TIFFs of several pages.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Fail if any file cannot be used.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Random seed; changes the splits.")]
 ViewsOption = Annotated[
@@ -224,15 +233,8 @@ def _options(
     resize: Annotated[
         Resize, typer.Option(help="Filter that brings pictures to size.")
     ] = "bilinear",
-    white: Annotated[
-        int | None,
-        typer.Option(
-            metavar="LEVEL",
-            help="The value of 16-bit grey that is white, as 4095 of a 12-bit camera.",
-            show_default="65535",
-        ),
-    ] = None,
-    page: Annotated[int, typer.Option(metavar="N", help="Page of TIFFs of several pages.")] = 1,
+    white: WhiteOption = None,
+    page: PageOption = 1,
     cache: CacheOption = Path("cache"),
     weights: WeightsOption = None,
     strict: StrictOption = False,

@@ -117,3 +117,13 @@ def test_a_wrong_white_level_is_one_error(white, tmp_path):
     assert done.exit_code != 0
     assert "Traceback" not in done.output
     assert "white" in done.output
+
+
+def test_the_command_augment_shows_it_too(tmp_path):
+    data = write(tmp_path / "deep", lambda grey: encode(twelve_bits(grey), "TIFF"))
+    for options, brightest in (((), 16), (("--white", "4095"), 255)):
+        sheet = tmp_path / "sheet.png"
+        done = run_command("augment", data / "a" / "2.tif", "--views", 1, "--out", sheet, *options)
+        assert done.exit_code == 0, done.output
+        middle = np.asarray(Image.open(sheet).convert("L"))[40:110, 40:110]
+        assert brightest / 4 < middle.max() <= brightest

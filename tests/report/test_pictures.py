@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -11,10 +12,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import paint
 from imitated import imitate
 from pages import Page, painted, report, run_command
+from PIL import Image
 
 from pipeline.errors import PipelineError
 from pipeline.report.page import write_report
@@ -220,3 +223,27 @@ def test_pictures_are_kept_when_the_run_is_given_away(run, tmp_path):
     given = shutil.copytree(run.folder, tmp_path / "given" / "mine")
     shutil.rmtree("photos")
     assert write_report(given).read_bytes() == before
+
+
+@pytest.mark.parametrize(("decoding", "mean"), [("1", 8), ("1 white=4095", 128), ("2 gamma", 0)])
+def test_pictures_are_shown_with_the_white_level_of_the_run(decoding, mean, tmp_path):
+    paths = []
+    for number in range(120):
+        grey = np.random.default_rng(number).integers(0, 4096, (20, 20)).astype(np.uint16)
+        paths.append(tmp_path / f"{number}.png")
+        Image.fromarray(grey).save(paths[-1])
+    run = imitate(tmp_path / "run", paths=tuple(paths), looked_into=True)
+    document = json.loads((run.folder / "run.json").read_text())
+    document["recipe"]["decoding"] = decoding
+    (run.folder / "run.json").write_text(json.dumps(document))
+    for made_before in ("pictures.json", "report.html"):
+        (run.folder / made_before).unlink()
+    write_report(run.folder, dataset=run.dataset)
+    kept = json.loads((run.folder / "pictures.json").read_text())
+    levels = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(image["jpeg"])))).mean()
+        for image in kept["images"].values()
+    ]
+    assert bool(levels) == bool(mean)
+    assert all(0.7 * mean < level < 1.3 * mean for level in levels)
+    assert levels or "in a way that is not known" in next(iter(kept["missing"].values()))
