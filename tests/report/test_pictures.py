@@ -170,12 +170,12 @@ app()
 def hostile(folder, tmp_path):
     """Give every text of a run to a stranger: they name a private picture, a pipe, servers."""
     private = paint(tmp_path / "private" / "me.png", (90, 90, 200), 1)
-    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "fifo")
     places = [
         str(private),
         f"file://{private}",
         os.path.relpath(private),
-        str(tmp_path / "pipe"),
+        str(tmp_path / "fifo"),
         "http://127.0.0.1:9/x.png",
         "s3://bucket/x.png",
         r"\\host\share\x.png",
@@ -211,8 +211,8 @@ def test_a_strangers_run_opens_no_file_and_no_connection(tmp_path, monkeypatch, 
     opened = [place for event, place in events if event in ("open", "os.open")]
     assert any("stranger/run.json" in place for place in opened)
     for place in opened:
-        for bad in ("private", "pipe", "127.0.0.1", "bucket", "host", "zero"):
-            assert bad not in place.replace("/pipeline/", "/"), place
+        for bad in ("private", "fifo", "127.0.0.1", "bucket", "host", "zero"):
+            assert bad not in place
     page = tmp_path / "x.html" if command[0] == "compare" else tmp_path / "stranger/report.html"
     assert "data:image/jpeg" not in page.read_text()
     assert hashlib.sha256(private.read_bytes()).hexdigest() not in page.read_text()
