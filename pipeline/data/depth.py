@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.data.decoding import MAX_16_BIT, Decoding
 from pipeline.data.digests import read_image
 from pipeline.data.images import FORMATS
-from pipeline.data.levels import extremes, is_deep_colour
+from pipeline.data.levels import extremes, is_12_bit, is_deep_colour
 from pipeline.data.urls import Location, Url
 
 _SAMPLE = 32
@@ -87,7 +87,7 @@ def _look_at(path: Location, page: int) -> _Found | None:
             image.seek(page - 1)
         depth: Literal["", "grey", "colour"] = ""
         if image.width * image.height <= _MAX_PIXELS:
-            depth = "grey" if image.mode.startswith("I") else ""
+            depth = "grey" if image.mode.startswith("I") and not is_12_bit(image) else ""
             depth = "colour" if is_deep_colour(image) else depth
         if depth:
             image.load()

@@ -45,6 +45,11 @@ def is_deep_colour(image: ImageFile.ImageFile) -> bool:
     return not image.mode.startswith("I") and any(";16" in str(tile.args) for tile in image.tile)
 
 
+def is_12_bit(image: Image.Image) -> bool:
+    """Whether a TIFF declares 12 bits, of which Pillow makes 16 without touching the values."""
+    return getattr(image, "tag_v2", {}).get(Tag.BitsPerSample) == (12,)
+
+
 def _parts(image: Image.Image) -> Iterator[Image.Image]:
     """Cut a picture into strips, from the top down."""
     rows = max(1, _PIXELS_AT_ONCE // image.width)
@@ -89,10 +94,9 @@ def _integers_converter(
             if white and low >= 0
             else "Rescale all images by one rule and save them with 8 or 16 bits.",
         )
-    tags: dict[int, Any] = getattr(image, "tag_v2", {})
     # Pillow unpacks 12-bit TIFFs, and leaves white-is-zero ones, without touching the values.
-    declared = _MAX_12_BIT if tags.get(Tag.BitsPerSample) == (12,) else MAX_16_BIT
-    inverted = tags.get(Tag.PhotometricInterpretation) == 0
+    declared = _MAX_12_BIT if is_12_bit(image) else MAX_16_BIT
+    inverted = getattr(image, "tag_v2", {}).get(Tag.PhotometricInterpretation) == 0
     return partial(_from_integers, white=white or declared, inverted=inverted)
 
 

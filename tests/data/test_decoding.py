@@ -257,10 +257,14 @@ def test_nothing_is_said_where_nothing_is_amiss(tmp_path):
         "bright.png": encode(deep(16), "PNG"),  # one that is not dark is enough
         "eight.png": encode(EIGHT, "PNG"),
         "photo.jpg": encode(picture(), "JPEG"),
+        "declared.tif": tiff(
+            {256: 4, 257: 1, 258: 12, 259: 1, 262: 1, 277: 1}, bytes.fromhex("0008007fffff")
+        ),
         "broken.png": b"\x89PNG\r\n\x1a\n",
     }
     assert remarks(tmp_path, contents) == ()
     assert remarks(tmp_path, {"dim.png": contents["dim.png"]}, white=4095) == ()
+    assert remarks(tmp_path, {"declared.tif": contents["declared.tif"]}) == ()
     assert remarks_on_decoding([tmp_path / "gone.png"], Decoding()) == ()
 
 
