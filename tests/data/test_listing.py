@@ -242,7 +242,7 @@ def test_a_raw_photograph_is_not_taken_for_the_preview_in_it(tmp_path, suffix):
 def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "gone").symlink_to("nowhere")
-    assert why_no_image(tmp_path / "pipe") == "cannot be read: it is not a regular file"
+    assert "not a regular file" in why_no_image(tmp_path / "pipe")
     assert why_no_image(tmp_path / "gone") == "cannot be read: No such file or directory"
 
 
