@@ -43,9 +43,11 @@ def list_stores(cache: CacheOption = Path("cache")) -> None:
         table.add_column("made with", overflow="fold")
         for column in ("rows", "shards", "MB"):
             table.add_column(column, justify="right", no_wrap=True)
+        bad = 0
         for store in open_stores(cache):
             if isinstance(store, StoreError):
                 err.print(f"[red]{shown(store.found)}[/]", soft_wrap=True)
+                bad += 1
                 continue
             recipe = store.recipe
             made_with = f"{recipe.precision}, {recipe.scaling}, {recipe.resize}"
@@ -60,6 +62,8 @@ def list_stores(cache: CacheOption = Path("cache")) -> None:
             )
             print_damaged(store)
         out.print(table)
+        if bad:
+            raise PipelineError(f"{bad} stores cannot be read; they were passed over.")
 
 
 @app.command()

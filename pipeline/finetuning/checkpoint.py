@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from pipeline.backbones.weights import Weights
 from pipeline.errors import PipelineError
-from pipeline.system.files import file_errors, write_file
+from pipeline.system.files import file_errors, open_regular, write_file
 
 Curves = dict[str, list[float]]
 """``loss``, ``accuracy``, ``val_loss`` and ``val_accuracy`` of each complete epoch."""
@@ -53,7 +53,7 @@ class Checkpoint:
         if not self.file.exists():
             return {"loss": [], "accuracy": [], "val_loss": [], "val_accuracy": []}, []
         try:
-            with self.file.open("rb") as stream, np.load(stream, allow_pickle=False) as content:
+            with open_regular(self.file) as stream, np.load(stream, allow_pickle=False) as content:
                 arrays = dict(content)
             curves: Curves = json.loads(str(arrays.pop("curves")))
             now = [arrays.pop(f"now{i:03}") for i in range(len(self._variables))]

@@ -36,7 +36,7 @@ from pipeline.system.machine import free_memory
 MANIFEST = "manifest.json"
 SKLEARN_FILE = "head.skops"
 KERAS_FILE = "head.weights.h5"
-_MOST_BYTES = 2**24  # of a manifest
+_MOST_BYTES = 2**24  # of a manifest; of a run.json, 16 times that
 _WHOLE_FILE = "model.keras"  # for use elsewhere: here it would be a second copy of the base
 KINDS = {(SKLEARN_FILE,): "sklearn", (KERAS_FILE,): "dense", (KERAS_FILE, _WHOLE_FILE): "tuned"}
 
@@ -95,7 +95,7 @@ def find_model(folder: Path, head: str | None = None) -> Path:
             )
         return folder
     try:
-        name = head or convert(parse(run_file.read_bytes()), _RunDocument).best
+        name = head or convert(parse(read_regular(run_file, 16 * _MOST_BYTES)), _RunDocument).best
     except (OSError, DamagedError) as error:
         raise ModelError(
             f"{run_file} cannot be read: {error}.", fix="name one of the folders in models/ itself"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +24,12 @@ from pipeline.runs.documents import (
 )
 from pipeline.system.cells import from_cell
 from pipeline.system.documents import DamagedError, Document, NewerError, read_document
+from pipeline.system.files import open_regular, read_regular
 
 RUN, PROBLEMS, EXAMPLES = "run.json", "problems.json", "examples.json"
 PICTURES = "pictures.json"
 PREDICTIONS = "predictions.csv"
+_MOST_BYTES = 2**28  # of a document: a thousand times what the largest of our runs has
 
 Kind = TypeVar("Kind", bound=Document)
 
@@ -154,7 +157,7 @@ def read_run(folder: Path, name: str | None = None) -> Record:
 def read_run_document(folder: Path) -> RunDocument:
     """Read `run.json` alone; errors as for `read_run`."""
     try:
-        content = (folder / RUN).read_bytes()
+        content = read_regular(folder / RUN, _MOST_BYTES)
     except OSError as error:
         from pipeline.models.files import hint_at_run  # not at the top: scikit-learn comes with it
 
@@ -173,7 +176,7 @@ def read_pictures(folder: Path) -> PicturesDocument:
 
 def _read_optional(file: Path, kind: type[Kind]) -> Kind | None:
     try:
-        content = file.read_bytes()
+        content = read_regular(file, _MOST_BYTES)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -210,7 +213,9 @@ def _read_predictions(
     predicted: dict[str, list[int]] = {head.name: [] for head in heads}
     values = {head.name: array("d") for head in heads}
     try:
-        with file.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        with io.TextIOWrapper(
+            open_regular(file), newline="", encoding="utf-8", errors="surrogateescape"
+        ) as stream:
             lines = csv.reader(stream)
             if next(lines, None) != header + [f"probability of {name}" for name in classes]:
                 return {}, "predictions.csv has other columns than this run's classes"

@@ -21,7 +21,7 @@ from pipeline.runs.reading import EXAMPLES, PREDICTIONS, PROBLEMS, RUN, read_run
 from pipeline.runs.run import Run
 from pipeline.system.cells import to_cell
 from pipeline.system.documents import parse, to_json
-from pipeline.system.files import clear_unfinished, file_errors, write_file
+from pipeline.system.files import clear_unfinished, file_errors, read_regular, write_file
 from pipeline.system.folders import temporary_folder
 
 RUNS = Path("runs")
@@ -105,7 +105,7 @@ def add_problems(folder: Path, problems: Problems) -> None:
             f"the run in {folder} was made from other images, labels or splits.",
             expected="the run's data set, with its --seed",
         )
-    document = parse((folder / RUN).read_bytes())  # as it is: fields not known here stay
+    document = parse(read_regular(folder / RUN))  # as it is: fields not known here stay
     obsolete = not_looked_for(problems.dataset)  # they are among the problems now
     remarks = document.get("remarks", ())
     document["remarks"] = [

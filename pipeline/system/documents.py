@@ -17,6 +17,8 @@ class Document(msgspec.Struct, kw_only=True, frozen=True):
     schema: int = 1
 
 
+_DEEPEST = 100  # of ours, a head: 25. How deep Python itself can go depends on where it is asked
+
 Kind = TypeVar("Kind")
 DocumentKind = TypeVar("DocumentKind", bound=Document)
 
@@ -57,9 +59,27 @@ def parse(content: bytes | str) -> Any:
     library's parser keeps them, msgspec's own does not.
     """
     try:
-        return json.loads(content, parse_constant=lambda name: None, parse_float=_parse_float)
+        values = json.loads(
+            content,
+            parse_constant=lambda name: None,
+            parse_float=_parse_float,
+            object_pairs_hook=_unique,
+        )
+    except DamagedError:
+        raise
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"it is not JSON: {error}") from error
+    level = [values] if isinstance(values, dict | list) else []
+    for _ in range(_DEEPEST):
+        level = [
+            part
+            for whole in level
+            for part in (whole.values() if isinstance(whole, dict) else whole)
+            if isinstance(part, dict | list)
+        ]
+        if not level:
+            return values
+    raise DamagedError(f"it is nested more than {_DEEPEST} deep")
 
 
 def convert(values: Any, kind: type[Kind]) -> Kind:
@@ -87,6 +107,15 @@ def read_document(content: bytes | str, kind: type[DocumentKind]) -> DocumentKin
 def _parse_float(text: str) -> float | None:
     number = float(text)
     return number if math.isfinite(number) else None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        names = [name for name, _ in pairs]
+        doubled = next(name for name in names if names.count(name) > 1)
+        raise DamagedError(f"it has {doubled!r} twice in one place")
+    return values
 
 
 def _from_numpy(value: Any) -> Any:

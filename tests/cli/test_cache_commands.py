@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 from conftest import CountingBackbone, paint
+from damaged import damage
 from typer.testing import CliRunner
 
 from pipeline.backbones.registry import make_recipe
@@ -24,6 +25,7 @@ from pipeline.features.keys import keys
 from pipeline.features.pruning import losses, prune
 from pipeline.features.store import FeatureStore, open_stores
 
+TORTURE = os.environ.get("TORTURE", "") not in ("", "0")
 SETTINGS = ["--size", "64", "--precision", "float32", "--cache", "cache"]
 
 
@@ -107,6 +109,25 @@ def test_list_names_every_store_with_its_rows(stored):
     for store in stores:
         assert f"float32, {store.recipe.scaling}" in lines[store.recipe.name]
         assert lines[store.recipe.name].split()[-3:-1] == ["40", "1"]
+
+
+@pytest.mark.parametrize("start", [0, 1000])
+def test_a_damaged_recipe_hides_no_other_store(stored, start):
+    pipeline("features", stored, *SETTINGS, "--scaling", "unit")
+    bad, good = open_stores("cache")
+    file = bad.folder / "recipe.json"
+    whole = file.read_bytes()
+    for seed in range(start, start + (500 if TORTURE else 15)):
+        file.write_bytes(damage(whole, seed))
+        for command in (["list"], ["verify"], ["prune", stored, "--yes"]):
+            result = pipeline("cache", *command, "--cache", "cache")
+            assert good.recipe.name in result.stdout
+            if result.exit_code:
+                assert result.exit_code == 1
+                assert str(file) in result.stderr or "was renamed" in result.stderr
+                assert result.stderr.count("Error: ") == 1
+            else:
+                assert bad.recipe.name in result.stdout
 
 
 def test_list_tells_stores_of_views_apart(photos):

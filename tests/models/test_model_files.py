@@ -1,10 +1,12 @@
 """Finding a model: by its own folder, or by its run's."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
 
 import pytest
+from damaged import damage, make_other
 
 from pipeline.errors import ModelError, PipelineError
 from pipeline.models.files import find_model
@@ -47,6 +49,23 @@ def test_a_head_from_elsewhere_has_a_folder_whose_name_all_systems_allow(run_fol
     folder = run_folder / "models" / "some.module--factory"
     folder.mkdir()
     assert find_model(run_folder, "some.module:factory") == folder
+
+
+def test_a_damaged_run_json_is_one_error_or_names_a_head(run_folder):
+    file = run_folder / "run.json"
+    whole = file.read_bytes()
+    for seed in range(200):
+        file.write_bytes(damage(whole, seed))
+        with contextlib.suppress(ModelError):
+            assert find_model(run_folder).parent == run_folder / "models"
+
+
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder", "link", "socket"])
+def test_a_run_json_that_is_not_a_regular_file_is_not_read(run_folder, kind):
+    (run_folder / "run.json").unlink()
+    make_other(run_folder / "run.json", kind)
+    with pytest.raises(ModelError, match=r"run\.json cannot be read"):
+        find_model(run_folder)
 
 
 def test_a_models_own_folder_is_itself(run_folder):

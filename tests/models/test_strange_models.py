@@ -19,6 +19,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from damaged import damage, make_other
 from scipy.sparse import csr_array
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
@@ -494,20 +495,36 @@ def test_a_model_for_pictures_that_fill_memory_is_refused(sound, tmp_path, size)
 
 
 @pytest.mark.parametrize("file", ["manifest.json", "head.skops"])
-@pytest.mark.parametrize("kind", ["device", "pipe", "folder", "link to itself"])
+@pytest.mark.parametrize("kind", ["device", "pipe", "folder", "socket"])
 def test_what_is_not_a_regular_file_is_refused(sound, tmp_path, file, kind):
     folder = shutil.copytree(sound("logistic"), tmp_path / "model")
     (folder / file).unlink()
-    {
-        "device": lambda: (folder / file).symlink_to("/dev/zero"),
-        "pipe": lambda: os.mkfifo(folder / file),
-        "folder": (folder / file).mkdir,
-        "link to itself": lambda: (folder / file).symlink_to(file),
-    }[kind]()
+    make_other(folder / file, kind)
     assert f"{file} cannot be read" in is_refused(folder)
 
 
 # Anything
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_damaged_manifest_is_one_error_or_does_no_harm(sound, tmp_path, signed):
+    folder = shutil.copytree(sound("logistic"), tmp_path / "model")
+    file, refused = folder / "manifest.json", 0
+    whole = file.read_bytes()
+    for seed in range(1000 if TORTURE else 40):
+        file.write_bytes(damage(whole, seed))
+        if signed:
+            with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+                change_manifest(folder, lambda manifest: None)
+        try:
+            model = Model.load(folder)
+        except ModelError:
+            refused += 1
+        else:
+            rows, _ = some_rows(2, 2)
+            assert np.isfinite(model.probabilities(rows)).all()
+            json.dumps([model.classes, model.head, model.trained_on], allow_nan=False)
+    assert refused > 5
 
 
 @pytest.mark.parametrize("name", ["logistic", "random-forest", "rbf-svm", "dense"])
