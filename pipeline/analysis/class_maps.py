@@ -114,6 +114,7 @@ def _are_class_weights(linear: Any, weights: Values, seen: Rows) -> bool:
     return bool(np.array_equal(linear.classes_[codes], linear.predict(seen)))
 
 
+@tensorflow.pinned()
 def _by_gradient(
     estimator: DenseHead | TunedClassifier, rows: Rows, classes: Classes
 ) -> npt.NDArray[np.float64]:

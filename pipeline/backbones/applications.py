@@ -119,6 +119,7 @@ class Application(Backbone):
         """Return a layer's output in a network that `build` has built."""
         return clean_cuts(network)[layer]
 
+    @tensorflow.pinned()
     def _find_shapes(self, size: int) -> dict[str, tuple[int, int, int]]:
         cuts = clean_cuts(self.architecture(size))
         return {layer: tuple(output.shape[1:]) for layer, output in cuts.items()}

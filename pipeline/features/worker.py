@@ -19,6 +19,7 @@ from pipeline.errors import ClusterError, ImageError, PipelineError, StoreError
 from pipeline.features.computing import ImageViews, Rows, commit_rows
 from pipeline.features.folder import has_recipe
 from pipeline.features.store import FeatureStore
+from pipeline.system.packages import install_hint
 
 
 @dataclass(frozen=True)
@@ -156,10 +157,10 @@ def import_distributed() -> Any:
     """Import Dask's distributed, or say how to install it."""
     try:
         import distributed
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ClusterError(
             "--scheduler and --workers need the package distributed.",
-            fix="pip install 'cached-feature-pipeline[dask]'",
+            fix=install_hint("dask"),
         ) from error
     return distributed
 

@@ -109,6 +109,7 @@ class CachedRows:
 
         return read, lambda inputs: inputs
 
+    @tensorflow.pinned()
     def probabilities(self, network: Network) -> npt.NDArray[np.float64]:
         """Apply the tail to every image's rows."""
         rows = np.arange(len(self._rows)) if self._averaged else self._first
@@ -123,6 +124,7 @@ class CachedRows:
         means /= self._counts[:, None]
         return means
 
+    @tensorflow.pinned()
     def features(self, layers: Any) -> npt.NDArray[np.float32]:
         """Return view 0 of every image, through layers if there are any."""
         parts = [
@@ -157,6 +159,7 @@ class Images:
         scaling, preprocess = self.recipe.scaling, network.backbone.preprocess
         return self._read, lambda pixels: frozen(preprocess(pixels, scaling), training=False)
 
+    @tensorflow.pinned()
     def probabilities(self, network: Network) -> npt.NDArray[np.float64]:
         """Apply the whole network to every image."""
         places = np.arange(len(self.dataset))

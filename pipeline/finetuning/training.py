@@ -72,6 +72,7 @@ class Trained:
         return self.epochs >= training.epochs or waited >= training.patience
 
 
+@tensorflow.pinned()
 def train(
     model: Any,
     batches: Batches,

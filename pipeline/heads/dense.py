@@ -25,6 +25,7 @@ OnEpoch = Callable[[int, int, Mapping[str, float]], None]
 """Called after each epoch with its number (from 1), the most epochs, and its figures."""
 
 
+@tensorflow.pinned()
 def build_dense(
     n_features: int, n_classes: int, *, units: int = 256, dropout: float = 0.5, seed: int = 0
 ) -> keras.Sequential:
@@ -153,6 +154,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.pool = pool
         self.shape = shape
 
+    @tensorflow.pinned()
     def fit(
         self,
         X: ArrayLike,
@@ -206,6 +208,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.best_epoch_ = int(np.argmin(losses)) + 1 if losses else len(self.history_["loss"])
         return self
 
+    @tensorflow.pinned()
     def predict_proba(self, X: ArrayLike) -> NDArray[np.float32]:
         """Return the probability of each class for each row, shape (n, k)."""
         check_is_fitted(self, "model_")
@@ -223,6 +226,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         labels: NDArray[Any] = self.classes_[proba.argmax(axis=1)]
         return labels
 
+    @tensorflow.pinned()
     def build(self, n_features: int, n_classes: int, *, steps_at_once: int) -> keras.Sequential:
         """Build the network with fresh weights, compiled for training.
 

