@@ -23,7 +23,7 @@ from pipeline.cli.finetune import finetune
 from pipeline.cli.predict import predict
 from pipeline.cli.problems import problems
 from pipeline.cli.report import compare, report
-from pipeline.cli.terminal import SOME_FILES_UNUSABLE
+from pipeline.cli.terminal import SOME_FILES_UNUSABLE, complete_streams
 from pipeline.errors import printable
 
 __all__ = ["SOME_FILES_UNUSABLE", "app", "main"]
@@ -89,6 +89,7 @@ def options(
 
 def main() -> None:
     """Run the command."""
+    complete_streams()
     # Importing makes many objects and no garbage: with the default of 700, looking for it takes a
     # sixth of a run that has nothing to do.
     gc.set_threshold(100_000)

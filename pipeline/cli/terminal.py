@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 import typer
 from rich.console import Console
@@ -14,6 +17,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from pipeline.errors import PipelineError, printable
+from pipeline.system.packages import import_error
 
 if TYPE_CHECKING:
     from pipeline.data.dataset import Quarantined
@@ -37,6 +41,26 @@ class _SafeConsole(Console):
 
 out = _SafeConsole(highlight=False, emoji=False)
 err = _SafeConsole(stderr=True, highlight=False, emoji=False)
+
+
+def complete_streams() -> None:
+    """Give this process the streams that it lacks, and let them escape what they cannot encode.
+
+    A service may have no standard error. The next file opened would get its number, and with it
+    what libraries write there.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) < 3:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stdout = sys.stdout or _nowhere()
+    sys.stderr = sys.stderr or _nowhere()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _nowhere() -> TextIO:
+    return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 -- for good
 
 
 class _Terminated(KeyboardInterrupt):
@@ -65,10 +89,14 @@ def reporting_errors(kept: str = "Features made so far are") -> Iterator[None]:
     try:
         yield
     except PipelineError as error:
-        first, *rest = str(error).split("\n")
-        err.print(f"[red]Error:[/] {escape(first)}", *map(escape, rest), sep="\n", soft_wrap=True)
+        _print_error(error)
         raise typer.Exit(1) from None
-    except MemoryError:
+    except ImportError as error:
+        _print_error(import_error(error))
+        raise typer.Exit(1) from None
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "start new thread" not in str(error):
+            raise
         err.print(
             "[red]Error:[/] there is too little memory. What was computed so far is kept.\n"
             "To do: ask for fewer --views, or for classify --stream, or leave out rbf-svm, which "
@@ -79,6 +107,11 @@ def reporting_errors(kept: str = "Features made so far are") -> Iterator[None]:
     except KeyboardInterrupt as stop:
         err.print(f"Stopped. {kept} kept: the same command goes on from there.")
         raise typer.Exit(exit_code(stop)) from None
+
+
+def _print_error(error: PipelineError) -> None:
+    first, *rest = str(error).split("\n")
+    err.print(f"[red]Error:[/] {escape(first)}", *map(escape, rest), sep="\n", soft_wrap=True)
 
 
 def exit_code(stop: KeyboardInterrupt) -> int:
