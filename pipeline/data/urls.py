@@ -6,9 +6,12 @@ import contextlib
 import hashlib
 import posixpath
 import re
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,9 +20,15 @@ from pipeline.errors import DataError, ImageError
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters or more: C:\ is a folder
 _WORTH_LISTING = 10  # files of one folder: one request lists 1,000 of them
-_SIGNATURE_FIELDS = frozenset(
-    {"size", "etag", "lastmodified", "mtime", "updated", "generation", "created", "modified"}
-)
+_TIMES = frozenset({"lastmodified", "mtime", "updated", "created", "modified"})
+_SIGNATURE_FIELDS = _TIMES | {"size", "etag", "generation"}
+# Their tag or generation is another one after each change; a web server's tag may be made of a
+# time in whole seconds.
+_TAGS_ARE_EXACT = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl"})
+# An object that is written twice within a second can have other bytes and the same time, where
+# times are in whole seconds. If it changed so shortly before it was listed, it is read again next
+# time. This is how far a server's clock may be from ours.
+_CLOCKS_DIFFER_SECONDS = 900
 
 
 class Url(str):
@@ -89,6 +98,7 @@ def list_tree(root: Url) -> dict[Url, bytes]:
         with url_errors(root):
             system, path = open_url(root)
             system.invalidate_cache()
+            now = time.time()
             listing = system.find(path, detail=True)
             system.invalidate_cache()  # a listing of a million files is large
     except ImageError as error:
@@ -99,7 +109,7 @@ def list_tree(root: Url) -> dict[Url, bytes]:
         ) from error
     start = len(path.rstrip("/")) + 1
     files = {
-        name[start:]: _signature(info)
+        name[start:]: _signature(root, info, now)
         for name, info in listing.items()
         if info["type"] == "file" and name[start:] and not name.endswith("/")
     }
@@ -123,12 +133,15 @@ def signatures_of(urls: Iterable[Url]) -> dict[Url, bytes]:
         with contextlib.suppress(ImageError), url_errors(folder):
             system, path = open_url(folder)
             system.invalidate_cache()
+            now = time.time()
             infos = {
                 posixpath.basename(info["name"]): info for info in system.ls(path, detail=True)
             }
             system.invalidate_cache()
             signatures.update(
-                (file, _signature(infos[file.name])) for file in files if file.name in infos
+                (file, _signature(file, infos[file.name], now))
+                for file in files
+                if file.name in infos
             )
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         try:
@@ -141,17 +154,36 @@ def signatures_of(urls: Iterable[Url]) -> dict[Url, bytes]:
 def _ask_for_signature(url: Url) -> bytes:
     with contextlib.suppress(ImageError), url_errors(url):
         system, path = open_url(url)
-        return _signature(system.info(path))
+        return _signature(url, system.info(path), time.time())
     return b""
 
 
-def _signature(info: Mapping[str, Any]) -> bytes:
-    """Digest what a server tells of a file: its size, and its tag or time of change."""
+def _signature(url: Url, info: Mapping[str, Any], now: float) -> bytes:
+    """Digest what a server tells of a file: its size, and its tag or time of change.
+
+    It is another one each time if what it tells may be the same for other bytes.
+    """
     fields = ((re.sub("[^a-z]", "", key.lower()), value) for key, value in info.items())
-    known = {key: str(value) for key, value in fields if key in _SIGNATURE_FIELDS and value}
+    known = {key: value for key, value in fields if key in _SIGNATURE_FIELDS and value}
     if known.keys() <= {"size"}:
         return b""
-    return hashlib.sha256(repr(sorted(known.items())).encode()).digest()
+    parts = sorted((key, str(value)) for key, value in known.items())
+    exact = url.partition("://")[0] in _TAGS_ARE_EXACT and known.keys() & {"etag", "generation"}
+    if not exact and any(_is_recent(known[key], now) for key in known.keys() & _TIMES):
+        parts.append(("at", str(now)))
+    return hashlib.sha256(repr(parts).encode()).digest()
+
+
+def _is_recent(changed: Any, now: float) -> bool:
+    """Tell whether a file may have changed twice at this time: whole seconds, and just now."""
+    try:
+        if isinstance(changed, str):
+            iso = re.match(r"\d{4}-", changed)
+            changed = (datetime.fromisoformat if iso else parsedate_to_datetime)(changed)
+        seconds = changed.timestamp() if isinstance(changed, datetime) else float(changed)
+    except (TypeError, ValueError, OverflowError):
+        return True
+    return seconds == int(seconds) and now - seconds < _CLOCKS_DIFFER_SECONDS
 
 
 def _walking_order(name: str) -> list[tuple[bool, str]]:

@@ -1,12 +1,18 @@
 """Images behind URLs: the same data set and rows as from a folder, whatever the server does."""
 
 import json
+import os
 import pickle
 import re
 import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
+from datetime import UTC, datetime
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -243,6 +249,71 @@ def test_any_file_system_of_fsspec_will_do(photos, tmp_path):
         memory.rm("/holiday", recursive=True)
 
 
+@pytest.fixture
+def web_server(tmp_path):
+    """A server that tells times in whole seconds, as nginx and most others do."""
+    requests = []
+
+    class Handler(SimpleHTTPRequestHandler):
+        def log_message(self, *args):
+            requests.append(self.command)
+
+    handler = partial(Handler, directory=tmp_path)
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}", requests
+        server.shutdown()
+
+
+@pytest.mark.parametrize(("age", "reads"), [(0, True), (3600, False)])
+def test_a_file_that_changed_twice_in_a_second_is_read_again(
+    web_server, photos, tmp_path, age, reads
+):
+    address, requests = web_server
+    now = int(time.time()) - age
+    files = sorted(photos.glob("*/*.png"))
+    for file in files:
+        file.write_bytes(file.read_bytes().ljust(10_000, b"\0"))
+        os.utime(file, (now, now))
+    lines = [f"{address}/photos/{file.relative_to(photos)},{file.parent.name}" for file in files]
+    (tmp_path / "list.csv").write_text("\n".join(["path,label", *lines]))
+    remember(tmp_path / "list.csv", tmp_path)
+    files[0].write_bytes(files[0].read_bytes()[:-1] + b"\1")
+    os.utime(files[0], (now, now))  # of an hour ago: nobody can tell
+    requests.clear()
+    second = remember(tmp_path / "list.csv", tmp_path)
+    assert ("GET" in requests) == reads
+    assert (second.digest == load_dataset(photos).digest) == reads
+
+
+@pytest.mark.parametrize(
+    ("url", "info", "same"),
+    [
+        ("s3://b/a", {"ETag": '"ab"', "LastModified": "now"}, True),
+        ("gs://b/a", {"generation": "1", "updated": "now"}, True),
+        ("https://b/a", {"ETag": '"ab"', "Last-Modified": "now"}, False),
+        ("https://b/a", {"ETag": '"ab"'}, True),
+        ("https://b/a", {"Last-Modified": "Sat, 01 Jan 2022 00:00:00 GMT"}, True),
+        ("https://b/a", {"Last-Modified": "yesterday"}, False),
+        ("sftp://b/a", {"mtime": "now"}, False),
+        ("sftp://b/a", {"mtime": 1_600_000_000}, True),
+        ("sftp://b/a", {"mtime": 16_000_000_000}, False),  # its clock is ahead
+        ("hdfs://b/a", {"mtime": "2020-01-01T00:00:00Z"}, True),
+        ("memory://b/a", {"created": datetime.fromtimestamp(1_600_000_000.25, UTC)}, True),
+        ("memory://b/a", {"size": 5}, True),
+    ],
+)
+def test_what_a_server_tells_is_believed_only_if_other_bytes_would_show(
+    monkeypatch, url, info, same
+):
+    now = datetime.now(UTC).replace(microsecond=0)
+    info = {"size": 5} | {name: now if value == "now" else value for name, value in info.items()}
+    system = Mock(info=lambda path: info)
+    monkeypatch.setattr(urls, "open_url", lambda url: (system, url))
+    first, second = (urls.signatures_of([Url(url)]) for _ in range(2))
+    assert (first == second) == same
+
+
 # What is asked of a server
 
 
@@ -448,7 +519,7 @@ def nothing(server, monkeypatch):
         (no_credentials, PHOTOS, "Unable to locate credentials"),
         (nobody_listens, PHOTOS, "Could not connect to the endpoint"),
         (nobody_answers, PHOTOS, "Read timeout"),
-        (no_package, "gs://holiday/photos", "pip install 'cached-feature-pipeline[gs]'"),
+        (no_package, "gs://holiday/photos", "pip install 'gcsfs"),
     ],
     ids=lambda value: getattr(value, "__name__", "")[:30],
 )
