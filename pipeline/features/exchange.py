@@ -133,7 +133,7 @@ def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32
                 raise UnsoundError("its bytes are not as they were exported")
         arrays = _read_hdf5(content)
         recipe = Recipe.from_fields(json.loads(arrays["recipe"]))
-        problem = _problem(arrays, recipe)
+        problem = next(_problems(arrays, recipe), "")
     except MemoryError as error:
         raise DataError(f"not enough memory to read {file}.", fix="close other programs") from error
     except DataError:
@@ -155,28 +155,27 @@ def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32
     return dataset, recipe, arrays["features"]
 
 
-def _problem(arrays: dict[str, Any], recipe: Recipe) -> str:
-    """Tell what in a file does not fit together; empty if all does."""
+def _problems(arrays: dict[str, Any], recipe: Recipe) -> Iterator[str]:
+    """Yield what in a file does not fit together; what comes later needs what came before."""
     rows, labels, classes = arrays["features"], arrays["labels"], arrays["classes"]
     count = len(rows)
     if recipe.size < 1:
-        return f"its recipe is for images of {recipe.size} pixels"
+        yield f"its recipe is for images of {recipe.size} pixels"
     if rows.shape[1:] != recipe.shape or not count:
-        return f"features have the shape {rows.shape}, rows are {recipe.shape}"
+        yield f"features have the shape {rows.shape}, rows are {recipe.shape}"
     lengths = {len(arrays[name]) for name in ("labels", "digests", "paths", "splits")}
     if (
         lengths | {len(arrays[_GROUPS]) or count} != {count}
         or labels.ndim != 1
         or arrays["digests"].shape[1:] != (32,)
     ):
-        return "its arrays are not equally long"
+        yield "its arrays are not equally long"
     if labels.min() < 0 or labels.max() >= len(classes) or not set(arrays["splits"]) <= set(SPLITS):
-        return "a label or a split has no name"
+        yield "a label or a split has no name"
     if len(set(classes)) < len(classes):
-        return "two of its classes have one name"
+        yield "two of its classes have one name"
     if (bad := np.flatnonzero(~np.isfinite(rows).all(axis=(1, 2, 3)))).size:
-        return f"{len(bad)} rows are not finite, the first is {bad[0]}"
-    return ""
+        yield f"{len(bad)} rows are not finite, the first is {bad[0]}"
 
 
 def _user_block(content: bytes | memoryview) -> bytes:
