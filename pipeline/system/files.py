@@ -43,7 +43,7 @@ def write_file(
     temporary = path.with_name(f".{_OURS}{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("x+b") as file:
-            _lock(file, wait=False)  # until it is closed: see `clear_unfinished`
+            _lock(file)  # until it is closed: see `clear_unfinished`
             if callable(content):
                 content(file)
             elif isinstance(content, str):
@@ -94,9 +94,11 @@ def clear_unfinished(folder: Path, pattern: str = UNFINISHED) -> None:
         return
     before = stale_before(folder)
     for path in stale:
-        with contextlib.suppress(OSError), open_regular(path, write=True) as file:
-            old = os.fstat(file.fileno()).st_mtime < before
-            if old and _lock(file, wait=False):
+        with contextlib.suppress(OSError):  # it may just have got its name
+            with open_regular(path) as file:
+                old = os.fstat(file.fileno()).st_mtime < before
+                unused = old and _lock(file, shared=True)
+            if unused:
                 path.unlink()
 
 
@@ -114,11 +116,12 @@ def only_one(path: Path) -> Iterator[None]:
         yield
 
 
-def _lock(file: BinaryIO, *, wait: bool) -> bool:
+def _lock(file: BinaryIO, *, wait: bool = False, shared: bool = False) -> bool:
     """Lock a file until it is closed, where there are locks; False if another process has it."""
     try:
         if fcntl is not None:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            fcntl.flock(file, kind | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError as error:

@@ -1,5 +1,6 @@
 import os
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,17 @@ def test_a_damaged_memory_costs_time_and_nothing_else(cache, files, damage):
 
 
 @pytest.mark.usefixtures("long_ago")
+def test_a_memory_that_cannot_be_locked_is_waited_for_once(cache, files):
+    digest_and_save(cache, files)
+    with sqlite3.connect(cache / "digests.sqlite") as other:
+        other.execute("BEGIN EXCLUSIVE")
+        begun = time.monotonic()
+        with Digests(cache) as memory:
+            assert [memory.recall(path) for path in files] == [None] * 3
+        assert time.monotonic() - begun < 9
+        other.rollback()
+
+
 @pytest.mark.parametrize("kind", ["link to a database", "link to text", "link to nothing", "pipe"])
 def test_what_was_planted_in_place_of_the_memory_is_neither_read_nor_changed(
     cache, files, tmp_path, kind

@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import stat
+import tempfile
 import time
 
 import pytest
@@ -116,6 +117,20 @@ def test_what_a_killed_writer_left_is_removed_when_nobody_can_be_using_it(
     age(left, hours)
     clear_unfinished(tmp_path)
     assert left.exists() == stays
+
+
+def test_a_file_that_gets_its_name_while_others_clear_up_is_not_made_again(tmp_path, monkeypatch):
+    left = tmp_path / ".pipeline-0.tmp"
+    left.touch()
+
+    def published(**_):
+        left.rename(tmp_path / "name")
+        return real()
+
+    real = tempfile.TemporaryFile
+    monkeypatch.setattr(tempfile, "TemporaryFile", published)
+    clear_unfinished(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["name"]
 
 
 def test_what_is_no_file_of_a_writer_of_ours_is_not_removed(tmp_path):
