@@ -138,3 +138,34 @@ def change(folder: Path, **fields) -> None:
 
 def sorted_by_validation(run: Run) -> list[Result]:
     return sorted(run.results, key=lambda result: result.validation.log_loss)
+
+
+_MARKUP = (
+    "</script></style></title><svg/onload=alert(1)>\"' onerror='alert(1)' {{ 7 * 7 }} \x1b\u202e"
+)
+
+
+def _with_markup(value, keep):
+    """Put markup after every text of a JSON document, but those that the program looks up."""
+    if isinstance(value, dict):
+        return {
+            name: own if name in keep else _with_markup(own, keep) for name, own in value.items()
+        }
+    if isinstance(value, list):
+        return [_with_markup(own, keep) for own in value]
+    return value + _MARKUP if isinstance(value, str) else value
+
+
+_LOOKED_UP = (
+    *("backbone", "head", "best", "classes", "maps", "splits", "split", "kind", "predicted"),
+    *("method", "interval_method", "label"),
+)
+
+
+def put_markup(file: Path) -> None:
+    """Put markup after every text of a run's document, and in place of each picture."""
+    document = _with_markup(json.loads(file.read_text()), _LOOKED_UP)
+    if file.name == "pictures.json":
+        document["missing"] = dict.fromkeys(document["images"], _MARKUP)
+        document["images"] = {}
+    file.write_text(json.dumps(document))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,12 +20,13 @@ from pipeline.report.sections import About, Section
 from pipeline.report.verdict import verdict
 from pipeline.runs.reading import PICTURES, read_run
 from pipeline.system.documents import to_json
-from pipeline.system.files import file_errors, write_file
+from pipeline.system.files import file_errors, read_regular, write_file
 
 FILE = "report.html"
 """Name of the page in a run's folder."""
 
 _PICTURE = "data:image/jpeg;"
+_MOST_BYTES = 2**28  # of a page: a hundred times what a large one has
 
 
 def write_report(
@@ -69,7 +71,9 @@ def write_report(
 
 def _keep_pictures(file: Path, count: int) -> None:
     """Refuse to write a page with `count` pictures in place of one that has more."""
-    before = file.read_text("utf-8", "replace").count(_PICTURE) if file.is_file() else 0
+    before = 0
+    with contextlib.suppress(OSError):  # there is none, or it is no file
+        before = read_regular(file, _MOST_BYTES).count(_PICTURE.encode())
     if count < before:
         raise PipelineError(
             f"{file} has {before:,} pictures, of which the run keeps {count:,}.",

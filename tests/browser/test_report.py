@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from conftest import paint
-from imitated import HISTORY, imitate
+from imitated import HISTORY, imitate, put_markup
 
 from pipeline.data.dataset import Quarantined
 from pipeline.report.page import write_comparison, write_report
@@ -80,6 +80,8 @@ def files(tmp_path_factory):
         skill=0.6,
         looked_into=True,
     )
+    for name in ("run", "problems", "examples", "pictures"):
+        put_markup(hostile.folder / f"{name}.json")
     many = imitate(
         home / "many",
         classes=tuple(f"class {number}" for number in range(60)),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import files_in
-from imitated import HISTORY, change, imitate, sorted_by_validation
+from imitated import HISTORY, change, imitate, put_markup, sorted_by_validation
 from pages import Page, nothing_leaves, painted, report, rows_of, run_command, speaks
 
 from pipeline.data.dataset import Quarantined
@@ -401,38 +401,11 @@ def test_writing_a_page_imports_nothing_that_takes_long(folder):
     assert done.stdout.split() == []
 
 
-MARKUP = (
-    "</script></style></title><svg/onload=alert(1)>\"' onerror='alert(1)' {{ 7 * 7 }} \x1b\u202e"
-)
-
-
-def with_markup(value, keep=()):
-    """Put markup after every text of a JSON document, but those that the program looks up."""
-    if isinstance(value, dict):
-        return {
-            name: own if name in keep else with_markup(own, keep) for name, own in value.items()
-        }
-    if isinstance(value, list):
-        return [with_markup(own, keep) for own in value]
-    return value + MARKUP if isinstance(value, str) else value
-
-
-LOOKED_UP = (
-    *("backbone", "head", "best", "classes", "maps", "splits", "split", "kind", "predicted"),
-    *("method", "interval_method", "label"),
-)
-
-
 @pytest.mark.parametrize("name", ["run", "problems", "examples", "pictures"])
 def test_a_run_whose_every_text_is_hostile_makes_a_page_that_only_shows_it(folder, tmp_path, name):
     paths = painted(tmp_path)
     imitate(folder, paths=paths, history=HISTORY, skill=0.4, looked_into=True)
-    file = folder / f"{name}.json"
-    document = with_markup(json.loads(file.read_text()), keep=LOOKED_UP)
-    if name == "pictures":  # none of the pictures is one any more
-        document["missing"] = dict.fromkeys(document["images"], MARKUP)
-        document["images"] = {}
-    file.write_text(json.dumps(document))
+    put_markup(folder / f"{name}.json")
     found = Page(write_report(folder, without_pictures=True))
     nothing_leaves(found)
     speaks(found)
