@@ -7,10 +7,35 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import ArrayLike
 
 from pipeline.data.names import nfc
+from pipeline.errors import DataError
 
 Places = npt.NDArray[np.int64]
+
+
+def require_labels(labels: ArrayLike | None) -> None:
+    """Refuse labels of which some are missing: NumPy would make texts of them, as in ``"nan"``.
+
+    Of numbers, scikit-learn refuses those that are not finite.
+
+    Raises
+    ------
+    DataError
+        One is None, NaN, or what pandas has for a missing value.
+    """
+    kind = getattr(getattr(labels, "dtype", None), "kind", "O")
+    if labels is None or kind != "O":
+        return
+    for place, label in enumerate(np.ravel(np.asarray(labels, dtype=object))):
+        missing = label is None or type(label).__name__ in ("NAType", "NaTType")
+        if missing or (isinstance(label, float | np.floating) and np.isnan(label)):
+            raise DataError(
+                f"label {place} is missing: it is {label}.",
+                expected="a class for each row",
+                fix="leave such rows out of X and y",
+            )
 
 
 @dataclass(frozen=True)

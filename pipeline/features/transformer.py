@@ -4,24 +4,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 
 from pipeline.backbones.choices import DEFAULT
+from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import make_recipe
 from pipeline.data.loading import list_files
+from pipeline.data.targets import require_labels
 from pipeline.data.urls import locate
-from pipeline.errors import ImageError
+from pipeline.errors import DataError, ImageError
 from pipeline.features.extractor import Extractor
 
 
-class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
+class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Turn image paths into features, computed once and then read from the cache.
 
     Parameters
@@ -66,7 +69,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         self.weights = weights
 
     def fit(self, X: Sequence[str | Path], y: Any = None) -> Self:
-        """Do nothing: the backbone is trained already."""
+        """Learn nothing: the backbone is trained already. Labels that are missing are refused."""
+        require_labels(y)
         return self
 
     def transform(self, X: Sequence[str | Path]) -> npt.NDArray[np.float32]:
@@ -84,24 +88,15 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
 
         Raises
         ------
+        DataError
+            Something else than paths is given.
         ImageError
             A file cannot be read. A transformer may not leave samples out.
         """
-        weights = Path(self.weights) if self.weights else None
-        recipe = make_recipe(
-            self.backbone,
-            layer=self.layer,
-            size=self.size,
-            scaling=self.scaling,
-            precision=self.precision,
-            resize=self.resize,
-            white=self.white,
-            page=self.page,
-            weights=weights,
-        )
-        paths = [locate(path) for path in np.ravel(np.asarray(X, dtype=object))]
+        recipe = self._recipe()
+        paths = [locate(path) for path in _paths(X)]
         dataset = list_files(paths)
-        extractor = Extractor(recipe, cache=self.cache, weights=weights)
+        extractor = Extractor(recipe, cache=self.cache, weights=self._weights)
         # Each call measuring a calibration of its own would make rows that differ from one another.
         extractor = extractor.settle(dataset, calibrate=False, hold=True)
         extraction = extractor.make(extractor.plan(dataset, hold=True))
@@ -112,6 +107,27 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
                 fix="leave them out of X and y",
             )
         return extraction.rows().reshape(len(paths), math.prod(recipe.shape))
+
+    @property
+    def _weights(self) -> Path | None:
+        return Path(self.weights) if self.weights else None
+
+    def _recipe(self) -> Recipe:
+        return make_recipe(
+            self.backbone,
+            layer=self.layer,
+            size=self.size,
+            scaling=self.scaling,
+            precision=self.precision,
+            resize=self.resize,
+            white=self.white,
+            page=self.page,
+            weights=self._weights,
+        )
+
+    @property
+    def _n_features_out(self) -> int:  # from which scikit-learn makes names of columns
+        return math.prod(self._recipe().shape)
 
     def __sklearn_is_fitted__(self) -> bool:
         """Tell that there is nothing to fit."""
@@ -124,3 +140,23 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.two_d_array = False
         tags.requires_fit = False
         return tags
+
+
+def _paths(X: Iterable[str | Path | bytes]) -> list[str | Path]:
+    """List paths, which may be in one column of a table."""
+    values = np.asarray(
+        X if isinstance(X, Sequence | Path) or hasattr(X, "shape") else list(X), object
+    )
+    if values.ndim > 2 or (values.ndim == 2 and values.shape[1] != 1):
+        raise DataError(
+            f"X has the shape {values.shape}.", expected="paths of image files, one a row"
+        )
+    paths: list[str | Path] = []
+    for place, path in enumerate(values.ravel()):
+        if not isinstance(path, str | Path | bytes):
+            raise DataError(
+                f"X has {path!r} at {place}, which is no path.",
+                expected="paths of image files, one a row",
+            )
+        paths.append(os.fsdecode(path) if isinstance(path, bytes) else path)
+    return paths

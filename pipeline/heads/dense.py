@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from pipeline.data.targets import require_labels
 from pipeline.errors import PipelineError
 from pipeline.heads.estimators import Pool, require_two_classes
 from pipeline.heads.pooling import Pooling
@@ -166,6 +167,7 @@ class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
         Training stops early by the loss on ``validation_data``, rows and labels, if given.
         """
+        require_labels(y)
         rows, labels = validate_data(self, X, y, dtype=np.float32)
         require_two_classes(labels)
         self.classes_, codes = np.unique(labels, return_inverse=True)

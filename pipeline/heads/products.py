@@ -15,6 +15,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.extmath import row_norms
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from pipeline.data.targets import require_labels
 from pipeline.errors import PipelineError
 from pipeline.heads.estimators import CalibrationFolds, Groups, require_two_classes
 from pipeline.heads.machines import Matrix
@@ -88,6 +89,7 @@ class GramClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit to rows ``X`` of shape (n, d) and their labels ``y`` of shape (n,)."""
+        require_labels(y)
         rows, labels = validate_data(self, X, y, dtype=[np.float64, np.float32])
         require_two_classes(labels)
         self.fit_products(inner_products(rows), labels, rows.shape[1])

@@ -1,3 +1,4 @@
+import os
 import pickle
 from pathlib import Path
 
@@ -15,9 +16,11 @@ from pipeline.backbones.registry import make_recipe
 from pipeline.backbones.vgg16 import VGG16
 from pipeline.data.images import decode
 from pipeline.data.loading import list_files
-from pipeline.errors import ImageError, PipelineError
+from pipeline.errors import DataError, ImageError, PipelineError
 from pipeline.features.extractor import Extractor
 from pipeline.features.transformer import FeatureExtractor
+from pipeline.heads.dense import DenseHead
+from pipeline.heads.gram import NearestNeighbours
 
 
 @pytest.fixture
@@ -46,6 +49,57 @@ def paths(photos):
 
 def colours(paths):
     return [path.parent.name for path in paths]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        lambda paths: [str(path) for path in paths],
+        lambda paths: [os.fsencode(path) for path in paths],
+        lambda paths: np.array([str(path) for path in paths]),
+        lambda paths: np.array([[str(path)] for path in paths], object),
+        lambda paths: (path for path in paths),
+        tuple,
+    ],
+    ids=["texts", "bytes", "array", "column", "generator", "tuple"],
+)
+def test_paths_may_come_in_any_form(extractor, paths, networks, given):
+    rows = extractor.transform(paths[:3])
+    assert np.array_equal(extractor.transform(given(paths[:3])), rows)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (lambda path: [path, None], "X has None at 1"),
+        (lambda path: [path, float("nan")], "X has nan at 1"),
+        (lambda path: [1, 2], "X has 1 at 0"),
+        (lambda path: np.array([[path, "x"]], object), r"X has the shape \(1, 2\)"),
+        (lambda path: np.zeros((3, 8, 8, 3), np.uint8), r"X has the shape \(3, 8, 8, 3\)"),
+    ],
+)
+def test_what_is_no_path_is_one_clear_error(extractor, paths, wrong, message):
+    with pytest.raises(DataError, match=message):
+        extractor.transform(wrong(str(paths[0])))
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), np.float32("nan")])
+@pytest.mark.parametrize("head", [None, NearestNeighbours(3), DenseHead()])
+def test_labels_that_are_missing_are_one_clear_error(extractor, paths, missing, head):
+    labels = [*colours(paths)[:-1], missing]
+    rows = np.zeros((len(paths), 4), np.float32)
+    with pytest.raises(DataError, match="label 39 is missing"):
+        head.fit(rows, labels) if head else extractor.fit(paths, labels)
+
+
+def test_columns_have_names_and_the_output_can_be_chosen(extractor, paths, networks):
+    names = extractor.get_feature_names_out()
+    assert (len(names), names[0]) == (2 * 2 * 512, "featureextractor0")
+    extractor.set_output(transform="default")
+    assert isinstance(extractor.transform(paths[:2]), np.ndarray)
+    pandas = pytest.importorskip("pandas")
+    extractor.set_output(transform="pandas")
+    assert isinstance(extractor.transform(paths[:2]), pandas.DataFrame)
 
 
 def test_each_image_becomes_the_flattened_row_that_stage_one_makes(
