@@ -8,6 +8,7 @@ or SIGTERM.
 from __future__ import annotations
 
 import gc
+import sys
 import warnings
 from typing import Annotated, Any
 
@@ -23,7 +24,7 @@ from pipeline.cli.finetune import finetune
 from pipeline.cli.predict import predict
 from pipeline.cli.problems import problems
 from pipeline.cli.report import compare, report
-from pipeline.cli.terminal import SOME_FILES_UNUSABLE, complete_streams
+from pipeline.cli.terminal import SOME_FILES_UNUSABLE, complete_streams, show_warning
 from pipeline.errors import printable
 
 __all__ = ["SOME_FILES_UNUSABLE", "app", "main"]
@@ -93,8 +94,6 @@ def main() -> None:
     # Importing makes many objects and no garbage: with the default of 700, looking for it takes a
     # sixth of a run that has nothing to do.
     gc.set_threshold(100_000)
-    # What is wrong with an image is in the list of files skipped.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    # The head mlp learns in batches of 64 images; that fewer images make smaller ones is no news.
-    warnings.filterwarnings("ignore", message="Got `batch_size` less than 1 or larger")
+    if not sys.warnoptions:
+        warnings.showwarning = show_warning
     app()

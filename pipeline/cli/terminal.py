@@ -63,6 +63,19 @@ def _nowhere() -> TextIO:
     return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 -- for good
 
 
+def show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Say in plain words, once, what matters of libraries' warnings; the rest is for programmers.
+
+    What is wrong with images and classes is found and told otherwise.
+    """
+    if category.__name__ == "ConvergenceWarning" and not _told:
+        _told.append(message)
+        err.print("The training of a classifier ended before it had converged.")
+
+
+_told: list[object] = []
+
+
 class _Terminated(KeyboardInterrupt):
     """SIGTERM came: stop as for Ctrl-C."""
 
@@ -93,6 +106,12 @@ def reporting_errors(kept: str = "Features made so far are") -> Iterator[None]:
         raise typer.Exit(1) from None
     except ImportError as error:
         _print_error(import_error(error))
+        raise typer.Exit(1) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        file = f": {error.filename}" if error.filename else ""
+        _print_error(PipelineError(f"{error.strerror or error}{file}."))
         raise typer.Exit(1) from None
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "start new thread" not in str(error):

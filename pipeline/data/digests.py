@@ -18,6 +18,7 @@ from pipeline.data.images import MAX_PIXELS
 from pipeline.data.servers import REQUESTS_AT_ONCE
 from pipeline.data.urls import Location, Url, locate, read
 from pipeline.errors import ImageError
+from pipeline.system.files import has_locks
 
 CACHE = Path("cache")
 """The cache folder, unless another is named."""
@@ -132,7 +133,8 @@ class Digests:
         self._noted: dict[bytes, tuple[bytes, bytes]] = {}
         self._database: sqlite3.Connection | None = None
         with contextlib.suppress(sqlite3.Error, OSError):
-            self._database = self._open("ro")
+            # Without locks: reading never waits for a writer, and each row has a checksum.
+            self._database = self._open("mode=ro&immutable=1")
 
     def __enter__(self) -> Self:
         return self
@@ -187,16 +189,19 @@ class Digests:
                 self._file.unlink()
                 self._write(source, paths)
 
-    def _open(self, mode: str) -> sqlite3.Connection:
+    def _open(self, options: str) -> sqlite3.Connection:
         """Open the file, which may be missing: SQLite would follow a link, and wait for a pipe."""
         with contextlib.suppress(FileNotFoundError):
             if not stat.S_ISREG(self._file.lstat().st_mode):
                 raise sqlite3.OperationalError("not a regular file")
-        return sqlite3.connect(f"{self._file.absolute().as_uri()}?mode={mode}", uri=True)
+        return sqlite3.connect(f"{self._file.absolute().as_uri()}?{options}", uri=True)
 
     def _write(self, source: str | Path, paths: Sequence[Location] | None) -> None:
         origin = _name(locate(source))
-        with contextlib.closing(self._open("rwc")) as database, database:
+        locks = (
+            "" if has_locks(self._file.parent) else "&nolock=1"
+        )  # SQLite waits for what never is
+        with contextlib.closing(self._open(f"mode=rwc{locks}")) as database, database:
             database.execute(_TABLE)
             database.executemany(
                 "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)",

@@ -24,6 +24,8 @@ from pipeline.system.documents import parse, to_json
 from pipeline.system.files import clear_unfinished, file_errors, read_regular, write_file
 from pipeline.system.folders import temporary_folder
 
+_LONGEST_NAME = 255  # bytes, on most file systems
+
 RUNS = Path("runs")
 """Where runs are kept, unless another folder is named."""
 
@@ -39,9 +41,10 @@ def run_folder(runs: Path, name: str | None, default: str) -> Path:
         )
     if name is None:
         return _free(runs, default)
-    if not name.strip(".") or Path(name).name != name:
+    if not name.strip(".") or Path(name).name != name or len(os.fsencode(name)) > _LONGEST_NAME:
         raise PipelineError(
-            f"{name!r} cannot be a run's name.", expected="a plain folder name, without slashes"
+            f"{name!r} cannot be a run's name.",
+            expected=f"a plain folder name, without slashes, of at most {_LONGEST_NAME} bytes",
         )
     if (runs / name).exists():
         raise PipelineError(
@@ -53,8 +56,16 @@ def run_folder(runs: Path, name: str | None, default: str) -> Path:
 
 def _free(runs: Path, name: str) -> Path:
     """Find a name that no run has: this one, or with a number."""
-    names = itertools.chain([name], (f"{name}-{number}" for number in itertools.count(2)))
-    return next(folder for folder in (runs / name for name in names) if not folder.exists())
+    endings = itertools.chain([""], (f"-{number}" for number in itertools.count(2)))
+    folders = (runs / (_cut(name, _LONGEST_NAME - len(ending)) + ending) for ending in endings)
+    return next(folder for folder in folders if not folder.exists())
+
+
+def _cut(name: str, most: int) -> str:
+    """Cut a name to so many bytes, between two characters."""
+    while len(os.fsencode(name)) > most:
+        name = name[:-1]
+    return name
 
 
 Draw = Callable[[Path, str], object]

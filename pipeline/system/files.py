@@ -130,6 +130,17 @@ def _lock(file: BinaryIO, *, wait: bool = False, shared: bool = False) -> bool:
     return True
 
 
+def has_locks(folder: Path) -> bool:
+    """Tell whether files in a folder can be locked: on some network file systems they cannot."""
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            if fcntl is not None:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return False
+    return True
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder and its parents; return when their names are on disk."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]

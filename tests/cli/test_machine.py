@@ -1,12 +1,20 @@
 """The command on machines that lack something: a stream, an encoding, memory, a package."""
 
+import dataclasses
+import json
 import os
+import shutil
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from conftest import paint_classes
+from typer.testing import CliRunner
+
+from pipeline.cli.main import app
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,3 +101,92 @@ def test_a_package_that_is_not_installed_is_one_clear_error(tmp_path, photos):
     assert done.returncode == 1
     assert "Traceback" not in message
     assert "Error: the package keras is not installed.\nTo do: pip install 'keras" in message
+
+
+@pytest.fixture(scope="module")
+def no_locks(tmp_path_factory):
+    """A library with which every lock of a file fails, as on some network file systems."""
+    compiler = shutil.which("cc")
+    if sys.platform != "linux" or compiler is None:
+        pytest.skip("needs a C compiler on Linux")
+    library = tmp_path_factory.mktemp("no-locks") / "nolock.so"
+    source = ROOT / "tests" / "nolock.c"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+    return {"LD_PRELOAD": str(library)}
+
+
+def test_a_file_system_without_locks_is_neither_waited_for_nor_an_error(tmp_path, photos, no_locks):
+    place = ["--size", "32", "--cache", tmp_path / "cache"]
+    rows = tmp_path / "rows.h5"
+    assert start("features", photos, *place).returncode == 0  # from a machine that has locks
+    started = time.monotonic()
+    for command in (
+        ["features", photos, *place],
+        ["cache", "verify", *place[2:]],
+        ["cache", "export", photos, rows, *place],
+        ["classify", rows, "--head", "knn", "--runs", tmp_path / "runs"],
+        ["status", photos, *place, "--json"],
+    ):
+        done = start(*command, **no_locks)
+        assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["reused"] == 40
+    assert time.monotonic() - started < 100  # SQLite waits five seconds for each image
+
+
+def test_digests_are_remembered_on_a_file_system_without_locks(tmp_path, photos, no_locks):
+    start("features", photos, "--size", "32", "--cache", tmp_path, **no_locks)
+    with sqlite3.connect(tmp_path / "digests.sqlite") as database:
+        assert database.execute("SELECT COUNT(*) FROM files").fetchone() == (40,)
+
+
+@pytest.mark.parametrize("name", ["d" * 255, "é" * 127, "猫" * 85])
+def test_a_data_set_may_have_the_longest_name(tmp_path, place, name):
+    data = dataclasses.replace(place.data(), name=name)
+    runs = [place.classify(data, ["knn"]) for _ in range(2)]
+    assert [len(os.fsencode(run.folder.name)) <= 255 for run in runs] == [True, True]
+    assert runs[0].folder.name == name
+    assert runs[1].folder.name.endswith("-2")
+
+
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["classify", LONG],
+        ["classify", "photos", "--head", "knn", "--name", LONG],
+        ["features", "photos", "--cache", LONG],
+        ["features", "photos", "--weights", f"{LONG}.h5"],
+        ["predict", LONG, "photos"],
+        ["report", LONG],
+        ["cache", "verify", "--cache", LONG],
+        ["cache", "export", "photos", f"{LONG}.h5"],
+        ["augment", f"{LONG}.png"],
+        ["status", LONG],
+    ],
+    ids=lambda command: " ".join(command).replace(LONG, "LONG"),
+)
+def test_a_name_that_is_too_long_is_one_clear_error(photos, monkeypatch, command):
+    monkeypatch.chdir(photos.parent)
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 1
+    assert result.stderr.count("Error: ") == 1
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_warnings_of_libraries_are_told_in_plain_words_or_not_at_all(tmp_path):
+    code = (
+        "import warnings\n"
+        "class ConvergenceWarning(UserWarning): pass\n"
+        "def show(*_):\n"
+        "    for _ in range(2): warnings.warn('lbfgs failed', ConvergenceWarning)\n"
+        "    warnings.warn('`y` could represent a regression problem')\n"
+        "import pipeline.data.loading as loading\n"
+        "load = loading.load_dataset\n"
+        "loading.load_dataset = lambda *a, **k: (show(), load(*a, **k))[1]\n"
+    )
+    done = start("features", tmp_path, code=code)
+    assert b"before it had converged" in done.stderr
+    assert done.stderr.count(b"converged") == 1
+    assert b"regression" not in done.stderr
