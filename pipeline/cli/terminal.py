@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import signal
@@ -52,14 +53,17 @@ def complete_streams() -> None:
     while (number := os.open(os.devnull, os.O_RDWR)) < 3:
         os.set_inheritable(number, True)
     os.close(number)
-    sys.stdout = sys.stdout or _nowhere()
-    sys.stderr = sys.stderr or _nowhere()
+    sys.stdout, sys.stderr = _or_nowhere(sys.stdout), _or_nowhere(sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
-def _nowhere() -> TextIO:
+def _or_nowhere(stream: TextIO | None) -> TextIO:
+    """Return a stream, or one to nowhere if there is none or nothing can be written to it."""
+    with contextlib.suppress(AttributeError, OSError):
+        os.write(stream.fileno(), b"")  # type: ignore[union-attr]
+        return stream  # type: ignore[return-value]
     return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 -- for good
 
 

@@ -198,9 +198,7 @@ class Digests:
 
     def _write(self, source: str | Path, paths: Sequence[Location] | None) -> None:
         origin = _name(locate(source))
-        locks = (
-            "" if has_locks(self._file.parent) else "&nolock=1"
-        )  # SQLite waits for what never is
+        locks = "" if has_locks(self._file.parent) else "&nolock=1"  # else SQLite waits in vain
         with contextlib.closing(self._open(f"mode=rwc{locks}")) as database, database:
             database.execute(_TABLE)
             database.executemany(

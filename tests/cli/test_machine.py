@@ -7,7 +7,6 @@ import shutil
 import sqlite3
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,10 +18,10 @@ from pipeline.cli.main import app
 ROOT = Path(__file__).parents[2]
 
 
-def start(*command, closed=(), code="", **environment):
+def start(*command, closed=(), end=">&-", code="", **environment):
     """Run a command in a process of its own, without some of its standard streams."""
     program = f"{code}\nimport sys\nsys.argv[1:1] = []\nfrom pipeline.cli.main import main\nmain()"
-    redirections = "".join(f" {number}>&-" for number in closed)
+    redirections = "".join(f" {number}{end}" for number in closed)
     return subprocess.run(
         ["bash", "-c", f'exec "$@"{redirections}', "bash", sys.executable, "-c", program, *command],
         env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
@@ -31,9 +30,11 @@ def start(*command, closed=(), code="", **environment):
     )
 
 
+@pytest.mark.parametrize("end", [">&-", "</dev/null"], ids=["closed", "not writable"])
 @pytest.mark.parametrize("closed", [(0,), (1,), (2,), (1, 2), (0, 1, 2)])
-def test_rows_are_made_where_standard_streams_are_missing(tmp_path, photos, closed):
-    done = start("features", photos, "--size", "32", "--cache", tmp_path / "cache", closed=closed)
+def test_rows_are_made_where_standard_streams_are_missing(tmp_path, photos, closed, end):
+    place = ["--size", "32", "--cache", tmp_path / "cache"]
+    done = start("features", photos, *place, closed=closed, end=end)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "cache").glob("*/*.h5"))) == 1
     assert b"Traceback" not in done.stdout + done.stderr
@@ -115,11 +116,10 @@ def no_locks(tmp_path_factory):
     return {"LD_PRELOAD": str(library)}
 
 
-def test_a_file_system_without_locks_is_neither_waited_for_nor_an_error(tmp_path, photos, no_locks):
+def test_a_file_system_without_locks_is_no_error(tmp_path, photos, no_locks):
     place = ["--size", "32", "--cache", tmp_path / "cache"]
     rows = tmp_path / "rows.h5"
     assert start("features", photos, *place).returncode == 0  # from a machine that has locks
-    started = time.monotonic()
     for command in (
         ["features", photos, *place],
         ["cache", "verify", *place[2:]],
@@ -130,7 +130,6 @@ def test_a_file_system_without_locks_is_neither_waited_for_nor_an_error(tmp_path
         done = start(*command, **no_locks)
         assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["reused"] == 40
-    assert time.monotonic() - started < 100  # SQLite waits five seconds for each image
 
 
 def test_digests_are_remembered_on_a_file_system_without_locks(tmp_path, photos, no_locks):
