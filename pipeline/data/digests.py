@@ -230,7 +230,7 @@ class Digests:
         try:
             rows = self._database.execute(statement, (value,)).fetchall()
         except sqlite3.Error:
-            self.close()  # where there are no locks, each query would wait for five seconds
+            self.close()  # it is damaged, or somebody writes into it: files are read instead
             return ()
         # One flipped bit can make a number of what was written as bytes.
         return [row for row in rows if all(isinstance(column, bytes) for column in row)]
