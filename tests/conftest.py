@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +48,8 @@ def own_working_directory(tmp_path, monkeypatch):
 class CountingBackbone:
     """Rows that depend on the pixels, made in no time; remembers how many it made."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.shape = recipe.shape
+    def __init__(self, recipe: Recipe, beside: Sequence[Recipe] = ()) -> None:
+        self.shapes = [each.shape for each in (recipe, *beside)]
         self.batches: list[int] = []
 
     @property
@@ -58,7 +59,12 @@ class CountingBackbone:
     def __call__(self, pixels):
         assert pixels.dtype == np.uint8
         self.batches.append(len(pixels))
-        height, width, channels = self.shape
+        rows = [self._rows(pixels, *shape) for shape in self.shapes]
+        if len(rows) == 1:
+            return rows[0]
+        return np.concatenate([values.reshape(len(values), -1) for values in rows], axis=1)
+
+    def _rows(self, pixels, height, width, channels):
         side = pixels.shape[1] // height
         cells = pixels[:, : side * height, : side * width].reshape(
             len(pixels), height, side, width, side, 3

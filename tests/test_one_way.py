@@ -7,6 +7,7 @@ import pytest
 from conftest import CountingBackbone, no_network, paint_classes
 from typer.testing import CliRunner
 
+from pipeline.backbones.registry import layers_recipe
 from pipeline.classification.experiment import classify
 from pipeline.cli.main import app
 from pipeline.data.augmentation import get_augmentation
@@ -97,8 +98,8 @@ def test_every_command_and_the_transformer_look_up_rows_by_one_plan(
         return plans[-1]
 
     monkeypatch.setattr(Extractor, "plan", planned)
-    backbone = CountingBackbone(recipe)
-    monkeypatch.setattr(computing, "load_backbone", lambda *_: backbone)
+    backbone = CountingBackbone(recipe, [layers_recipe(recipe)])
+    monkeypatch.setattr(computing, "load_backbone", lambda *_, **__: backbone)
     cache = tmp_path / "cache"
 
     def command(name, *arguments):

@@ -248,7 +248,7 @@ def command(job) -> None:
         return list_entries(source)
 
     loading.list_entries = begin
-    sys.argv = ["pipeline", *job["arguments"]]
+    sys.argv = ["pipeline", *job["arguments"], "--no-layers"]  # of which the stand-in has none
     cli.main()
 
 
@@ -270,7 +270,9 @@ def fill_disk(job) -> None:
         subprocess.run(["mount", "-t", "tmpfs", "-o", size, "tmpfs", root], check=True)
 
     def run(cache):
-        return CliRunner().invoke(app, ["features", job["data"], *SETTINGS, "--cache", str(cache)])
+        return CliRunner().invoke(
+            app, ["features", job["data"], "--no-layers", *SETTINGS, "--cache", str(cache)]
+        )
 
     failed = 0
     for point in job["points"]:

@@ -53,6 +53,8 @@ class ExampleImages:
         first; empty if there were no features to compare.
     maps : ClassMaps
         For each image, where it has features of the predicted class.
+    maps_of : str
+        Name of the head that they are made for.
     """
 
     dataset: Dataset
@@ -62,6 +64,7 @@ class ExampleImages:
     places: Places
     neighbours: tuple[tuple[SimilarImage, ...], ...]
     maps: ClassMaps
+    maps_of: str = ""
 
 
 def find_examples(
@@ -73,8 +76,13 @@ def find_examples(
     *,
     read_features: Callable[[Places], Rows] | None = None,
     predicted: Places | None = None,
+    mapped: Model | None = None,
 ) -> ExampleImages:
-    """Choose the test images with the most confident predictions, and look at them closely."""
+    """Choose the test images with the most confident predictions, and look at them closely.
+
+    Maps are those of `mapped`, where that is another model, because `model` does not take the rows
+    that `read` gives.
+    """
     from pipeline.analysis.class_maps import find_class_maps
 
     if predicted is None:
@@ -98,7 +106,8 @@ def find_examples(
         _similar_images(
             dataset, places, read_features(places) if read_features else rows, features
         ),
-        find_class_maps(model, rows, predicted[places]),
+        find_class_maps(mapped or model, rows, predicted[places]),
+        (mapped or model).head,
     )
 
 

@@ -84,6 +84,12 @@ class Application(Backbone):
         heights = {layer: shape[0] for layer, shape in self._shapes(self.default_size).items()}
         return next(layer for layer in self.layers if heights[layer] == heights[self.top])
 
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The layers that see a picture at an eighth of its size, or less."""
+        shapes = self._shapes(self.default_size)
+        return tuple(layer for layer in shapes if shapes[layer][0] <= self.default_size / 7)
+
     def shape(self, layer: str, size: int) -> tuple[int, int, int]:
         """Return the shape of a row, as the network has it at that size."""
         return self._shapes(size)[layer]

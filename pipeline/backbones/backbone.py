@@ -22,6 +22,9 @@ from pipeline.system.packages import import_error, install_hint
 
 Step = Literal["convolution", "pooling"]
 
+LAYERS = "layers"
+"""In place of one layer's name: a row of the maxima of every layer; see `Backbone.taps`."""
+
 
 class Backbone(ABC):
     """A network without its classifier, which turns pixels into rows.
@@ -99,6 +102,23 @@ class Backbone(ABC):
     def is_here(self) -> bool:
         """Whether the published weights are on this machine."""
         return (self.published.cached() or self.published.packaged()) is not None
+
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """The layers whose maxima over all places make a row of `LAYERS`.
+
+        The first layers say little, and reading their large outputs once more costs most.
+        """
+        return self.layers
+
+    @property
+    def tap_channels(self) -> tuple[int, ...]:
+        """How many channels each of `taps` has."""
+        return tuple(self.shape(tap, self.default_size)[2] for tap in self.taps)
+
+    def row_shape(self, layer: str, size: int) -> tuple[int, int, int]:
+        """Return the shape of a row: of a layer's output, or of the maxima of every layer."""
+        return (1, 1, sum(self.tap_channels)) if layer == LAYERS else self.shape(layer, size)
 
     @property
     def top(self) -> str:

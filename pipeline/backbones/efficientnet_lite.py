@@ -66,6 +66,10 @@ def _blocks() -> Iterator[Block]:
 
 
 _BLOCKS = tuple(_blocks())
+_TAPS = tuple(
+    next((step for step in block.convolutions if step.depthwise), block.convolutions[0])
+    for block in _BLOCKS[4:]
+)
 
 
 class EfficientNetLite0(Backbone):
@@ -91,6 +95,16 @@ class EfficientNetLite0(Backbone):
         package_digest="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     )
 
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """From the third stage on, the widest layer of each block: its depthwise convolution."""
+        return tuple(f"{step.name}_activation" for step in _TAPS)
+
+    @property
+    def tap_channels(self) -> tuple[int, ...]:
+        """How many channels each of `taps` has."""
+        return tuple(step.filters for step in _TAPS)
+
     def shape(self, layer: str, size: int) -> tuple[int, int, int]:
         """Return the shape of a row: each stride halves height and width, rounded up."""
         for block in _BLOCKS[: self.layers.index(layer) + 1]:
@@ -115,7 +129,8 @@ class EfficientNetLite0(Backbone):
             return layers.Add(name=name)([before, values])
 
         pixels = keras.Input((size, size, 3))
-        return keras.Model(pixels, _run(pixels, convolve, add)[-1], name="efficientnet_lite0")
+        outputs = _run(pixels, convolve, add)
+        return keras.Model(pixels, outputs[self.top], name="efficientnet_lite0")
 
     def graph(self, layers: Sequence[str], size: int, scaling: str, weights: Weights) -> Any:
         """Build the network for OpenVINO without TensorFlow, which takes seconds to import."""
@@ -141,7 +156,7 @@ class EfficientNetLite0(Backbone):
 
         pixels = op.parameter([-1, size, size, 3], ov.Type.u8)
         values = RULES[scaling].in_openvino(op, pixels)
-        outputs = dict(zip(self.layers, _run(values, convolve, lambda a, b, name: op.add(a, b))))
+        outputs = _run(values, convolve, lambda before, values, _: op.add(before, values))
         last = np.array([0, 2, 3, 1])  # OpenVINO has the channels first
         results = [op.result(op.transpose(outputs[layer], last)) for layer in layers]
         return ov.Model(results, [pixels], self.name)
@@ -151,16 +166,16 @@ class EfficientNetLite0(Backbone):
         return _read_torch(file) if file.suffix == ".pth" else super().read_weights(file)
 
 
-def _run(values: Any, convolve: Callable[..., Any], add: Callable[..., Any]) -> list[Any]:
-    """Apply the network with somebody's operations; return the output of each block."""
-    outputs = []
+def _run(values: Any, convolve: Callable[..., Any], add: Callable[..., Any]) -> dict[str, Any]:
+    """Apply the network with somebody's operations; return the outputs of layers, by name."""
+    outputs = {}
     for block in _BLOCKS:
         before = values
         for step in block.convolutions:
-            values = convolve(values, step)
+            values = outputs[f"{step.name}_activation"] = convolve(values, step)
         if block.residual:
             values = add(before, values, block.name)
-        outputs.append(values)
+        outputs[block.name] = values
     return outputs
 
 

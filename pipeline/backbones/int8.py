@@ -9,7 +9,7 @@ rounding there costs most, and computing them in float32 next to nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,15 +80,16 @@ def measure_peaks(chain: Chain, pixels: Pixels) -> list[float]:
     The order of the pictures does not matter. Values are rounded up to three digits, so that
     machines which differ in the last bits agree.
     """
-    run = _compile(chain, None)
+    _require_int8()
+    run = compile_graph(_network(chain, None), "int8")
     highest = np.max([outputs[1:] for outputs in run(pixels)], axis=0)
     return [_rounded_up(peak) for peak in highest.tolist()]
 
 
-def load_chain(chain: Chain, peaks: Sequence[float]) -> Callable[[Pixels], Floats]:
-    """Compile a chain in 8 bits; the result takes at least one picture."""
-    run = _compile(chain, peaks)
-    return lambda pixels: np.concatenate([outputs[0] for outputs in run(pixels)])
+def load_chain(chain: Chain, peaks: Sequence[float], *, maxima: bool) -> Run:
+    """Compile a chain in 8 bits; its outputs are the rows and, if asked for, each step's maxima."""
+    _require_int8()
+    return compile_graph(_network(chain, peaks, maxima=maxima), "int8")
 
 
 def _require_int8() -> None:
@@ -102,13 +103,11 @@ def _require_int8() -> None:
         )
 
 
-def _compile(chain: Chain, peaks: Sequence[float] | None) -> Run:
-    _require_int8()
-    return compile_graph(_network(chain, peaks), "int8")
+def _network(chain: Chain, peaks: Sequence[float] | None, *, maxima: bool = False) -> Any:
+    """Build the network: in 8 bits, or in float32 with the peaks as further outputs.
 
-
-def _network(chain: Chain, peaks: Sequence[float] | None) -> Any:
-    """Build the network: in 8 bits, or in float32 with the peaks as further outputs."""
+    With `maxima`, those of each channel after each step are further outputs.
+    """
     ov = openvino_engine.load()
     op = ov.opset13
     pixels = op.parameter([-1, chain.size, chain.size, 3], ov.Type.u8)
@@ -119,6 +118,8 @@ def _network(chain: Chain, peaks: Sequence[float] | None) -> Any:
         if step == "pooling":
             pooled = op.max_pool(values, [2, 2], [1, 1], [0, 0], [0, 0], [2, 2])
             values = pooled.output(0)
+            if maxima:
+                further.append(op.reduce_max(values, np.array([2, 3])))
             continue
         kernel, bias = chain.weights[2 * done : 2 * done + 2]
         if chain.scaling.reverse and done == 0:  # turning the kernel spares turning the picture
@@ -133,6 +134,8 @@ def _network(chain: Chain, peaks: Sequence[float] | None) -> Any:
             else:
                 peak = np.float32(peaks[done])
                 values = op.fake_quantize(values, np.float32(0), peak, np.float32(0), peak, _LEVELS)
+        if maxima:
+            further.append(op.reduce_max(values, np.array([2, 3])))
         done += 1
     rows = op.transpose(values, np.array([0, 2, 3, 1]))
     return ov.Model([op.result(output) for output in (rows, *further)], [pixels], "base")

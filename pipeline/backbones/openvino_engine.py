@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -69,3 +69,20 @@ def compile_graph(graph: Any, precision: str) -> Run:
         return outputs
 
     return run
+
+
+def with_maxima(graph: Any, wanted: Sequence[bool]) -> Any:
+    """Replace some outputs (n, height, width, channels) by their maxima over all places."""
+    ov = load()
+    op = ov.opset13
+    outputs = [result.input_value(0) for result in graph.get_results()]
+    results = [
+        op.result(op.reduce_max(output, np.array([1, 2])) if maximum else output)
+        for output, maximum in zip(outputs, wanted)
+    ]
+    return ov.Model(results, graph.get_parameters())
+
+
+def joined(batches: list[list[Floats]]) -> list[Floats]:
+    """Put together what a graph gives, a few pictures at a time: an array for each output."""
+    return [np.concatenate(parts) for parts in zip(*batches)]

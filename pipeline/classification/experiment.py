@@ -29,7 +29,9 @@ from pipeline.errors import ClusterError, PipelineError, in_one_line
 from pipeline.evaluation.protocol import Protocol
 from pipeline.features.exchange import import_features, is_features_file
 from pipeline.features.extractor import Extractor
+from pipeline.features.plan import Plan
 from pipeline.features.views import Views
+from pipeline.heads.pooling import CHOICES, CHOICES_BY_DEFAULT, LAYERS, check_pools, pools_of
 from pipeline.heads.registry import HEADS, Head, get_head
 from pipeline.report.page import write_report
 from pipeline.runs.listener import RunListener
@@ -43,7 +45,7 @@ def classify(
     *,
     protocol: Protocol | None = None,
     views: Views | Sequence[Views] | None = None,
-    pools: str | Sequence[str] = "flatten",
+    pools: str | Sequence[str] | None = None,
     extractor: Extractor | None = None,
     runs: str | Path = RUNS,
     name: str | None = None,
@@ -64,9 +66,11 @@ def classify(
     views : Views or sequence of Views, optional
         Which views of the images to learn from. Of several, each head has the one that was best
         on validation; each head is also fitted without augmentation, to be compared with.
-    pools : str or sequence of str
-        ``"flatten"``, ``"average"`` or ``"max"``: keep the places of a picture apart, or take
-        their mean or maximum. Of several, each head has the best.
+    pools : str or sequence of str, optional
+        ``"flatten"``, ``"average"`` or ``"max"``: keep the places of the last layer's output apart,
+        or take their mean or maximum; ``"layers"``: the maxima of every layer. Of several, each
+        head has the best. The default is flatten and layers, the latter only where few images
+        would have to be shown to the network for it alone.
     extractor : Extractor, optional
         How images become rows, and where rows are kept.
     runs : str or Path
@@ -94,14 +98,14 @@ def classify(
     """
     order = _Order(
         choose_heads([heads] if isinstance(heads, str) else heads),
-        [pools] if isinstance(pools, str) else list(pools),
+        pools if pools is None else tuple([pools] if isinstance(pools, str) else pools),
         list(dict.fromkeys([views] if isinstance(views, Views) else views or [Views()])),
         protocol or Protocol(),
         extractor or Extractor(),
         seed,
         listener or RunListener(),
     )
-    order.heads[0].with_pools(order.pools, (1, 1, 1))  # a wrong name is an error before the work
+    check_pools(order.pools or CHOICES)  # a wrong name is an error before the work
     rows = _imported(data, order) if is_features_file(data) else _extracted(data, order, runs, name)
     run_folder(Path(runs), name, rows.setting.dataset.name)
     rows.check_that_they_differ()
@@ -123,7 +127,7 @@ class _Order:
     """What was asked for."""
 
     heads: list[Head]
-    pools: list[str]
+    pools: tuple[str, ...] | None
     views: list[Views]
     protocol: Protocol
     extractor: Extractor
@@ -139,11 +143,16 @@ def _imported(data: str | Path | Dataset, order: _Order) -> Rows:
         raise PipelineError(
             f"{data} is read into memory whole.", fix="leave --stream away, or name the images"
         )
+    pools = order.pools or ("flatten",)
+    if LAYERS in pools:
+        raise PipelineError(
+            f"{data} holds the features of one layer.", fix=f"leave --pool {LAYERS} away"
+        )
     dataset, recipe, rows = import_features(Path(str(data)))
     dataset = order.protocol.check(dataset)
     order.listener.listed(dataset)
     setting = Setting(order.protocol.judged(dataset), recipe, order.protocol, order.seed)
-    return _in_memory(setting, [ViewedRows.plain(rows)], order)
+    return _in_memory(setting, [ViewedRows.plain(recipe, rows, pools)], order)
 
 
 def _extracted(
@@ -161,15 +170,16 @@ def _extracted(
     run_folder(Path(runs), name, dataset.name)  # a bad name is an error before the work
     dataset = protocol.check(dataset)
     listener.listed(dataset)
+    extractor = _with_layers(order)
     reason = reason_to_stream(
         dataset,
-        order.extractor.recipe,
+        extractor.recipes,
         heads=order.heads,
         views=order.views,
         protocol=protocol,
         wish=order.extractor.stream,
     )
-    extractor = order.extractor.settle(dataset, listener, hold=reason is None)
+    extractor = extractor.settle(dataset, listener, hold=reason is None)
     plan = extractor.plan(dataset, order.views, hold=reason is None)
     listener.planned(plan)
     if reason is not None:
@@ -179,11 +189,39 @@ def _extracted(
     if extraction.dataset is not dataset:  # some images could not be read
         protocol.check(extraction.dataset)
     dataset = protocol.judged(extraction.dataset)
-    setting = Setting(dataset, extraction.recipe, protocol, order.seed)
+    setting = Setting(dataset, extraction.recipe, protocol, order.seed, _layers_left_out(plan))
+    pools = order.pools or CHOICES_BY_DEFAULT
     if reason is not None:
-        stream = Stream(extraction.store, dataset, seed=order.seed)
-        return StreamedRows(setting, stream, reason, listener)
-    return _in_memory(setting, read_variants(extraction), order)
+        streams = [
+            (Stream(store, dataset, seed=order.seed), pools_of(store.recipe.layer, pools))
+            for store in extraction.plan.stores["none"].stores
+        ]
+        return StreamedRows(setting, streams, reason, listener)
+    return _in_memory(setting, read_variants(extraction, pools), order)
+
+
+def _with_layers(order: _Order) -> Extractor:
+    """Let the extractor keep the maxima of every layer, too, if heads are to have them."""
+    wanted = None if order.pools is None else LAYERS in order.pools
+    extractor = replace(order.extractor, layers=wanted)
+    if wanted and len(extractor.recipes) == 1:
+        raise PipelineError(
+            f"--pool {LAYERS} needs the whole network, and {extractor.recipe.layer} is not its "
+            "last layer.",
+            fix=f"leave --layer away, or --pool {LAYERS}",
+        )
+    return extractor
+
+
+def _layers_left_out(plan: Plan) -> tuple[str, ...]:
+    if not plan.left_out:
+        return ()
+    remark = (
+        "Classifiers learned from the last layer alone: for the features of every layer "
+        f"{plan.left_out:,} images would have to be shown to the network once more. They often add "
+        f"some points; --pool flatten --pool {LAYERS} computes them."
+    )
+    return (remark,)
 
 
 def _in_memory(setting: Setting, variants: list[ViewedRows], order: _Order) -> Rows:
@@ -194,6 +232,7 @@ def _in_memory(setting: Setting, variants: list[ViewedRows], order: _Order) -> R
             setting.recipe,
             setting.protocol,
             setting.seed,
+            setting.remarks,
             variants,
             workers.spread if workers else None,
         )
@@ -202,8 +241,7 @@ def _in_memory(setting: Setting, variants: list[ViewedRows], order: _Order) -> R
 
 def _judge_all(rows: Rows, order: _Order) -> tuple[Run, KeyboardInterrupt | None]:
     """Judge heads, until Ctrl-C comes or the cluster goes; note which failed, and why."""
-    setting = rows.setting
-    heads = [head.with_pools(order.pools, setting.recipe.shape) for head in order.heads]
+    setting, heads = rows.setting, order.heads
     order.listener.judging([head.name for head in heads])
     results: list[Result] = []
     failed: dict[str, BaseException] = {}

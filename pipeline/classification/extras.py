@@ -14,6 +14,9 @@ def add_extras(run: Run, rows: Rows) -> tuple[Run, KeyboardInterrupt | None]:
     what failed.
     """
     best = run.best
+    # The maxima of every layer have no places: where in a picture, another classifier shows.
+    seeing = (result for result in run.ranked if result.model.recipe == run.recipe)
+    mapped = next(seeing, None)
     return with_optional_parts(
         run,
         {
@@ -25,6 +28,7 @@ def add_extras(run: Run, rows: Rows) -> tuple[Run, KeyboardInterrupt | None]:
                 rows.read,
                 rows.blocks(),
                 predicted=best.predicted,
+                mapped=mapped.model if mapped else None,
             ),
         },
     )

@@ -64,11 +64,14 @@ def try_candidates(
     pairs = list(itertools.chain(*rounds))
     candidates: list[list[Candidate]] = [[] for _ in rounds]
     for rows in task.variants:
+        if not rows.pools:
+            continue
+        suited = rows.suited(head)
         if head.early_stopping:
-            tried = _try_stopped(task, head, rows, pairs, seed)
+            tried = _try_stopped(task, suited, rows, pairs, seed)
         else:
-            tried = _try_on_folds(task, head, rows, pairs, seed)
-        for parameters, judged in zip(head.grid, tried):
+            tried = _try_on_folds(task, suited, rows, pairs, seed)
+        for parameters, judged in zip(suited.grid, tried):
             remaining = iter(judged)
             for numbered, round_pairs in zip(candidates, rounds):
                 here = list(itertools.islice(remaining, len(round_pairs)))
@@ -185,7 +188,7 @@ def fit(
     if head.early_stopping and stop_on is None:
         epochs = [network.best_epoch_ for network in candidate.fitted]  # type: ignore[attr-defined]
         parameters["epochs"] = max(1, round(float(np.mean(epochs))))
-    estimator = head.candidate(
+    estimator = rows.suited(head).candidate(
         seed,
         parameters,
         balanced=task.protocol.balanced,

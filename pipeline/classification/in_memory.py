@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from pipeline.classification.rows import Block, Rows
 from pipeline.classification.task import Task
 from pipeline.classification.variants import ViewedRows
 from pipeline.features.extractor import Extraction
+from pipeline.heads.pooling import pools_of
 from pipeline.heads.registry import Head
 from pipeline.runs.run import Result
 
@@ -52,15 +54,19 @@ class RowsInMemory(Rows):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """There is nothing to say of rows in memory."""
-        return ()
+        """Say what is to be known of how the rows were chosen."""
+        return self.setting.remarks
 
 
-def read_variants(extraction: Extraction) -> list[ViewedRows]:
+def read_variants(extraction: Extraction, pools: Sequence[str]) -> list[ViewedRows]:
     """Read the rows of all views, and what they are compared with: the images as they are."""
-    first = extraction.rows()
-    variants = [ViewedRows.read(extraction, views, first) for views in extraction.plan.views]
+    variants = []
+    for recipe in extraction.recipes:
+        allowed = pools_of(recipe.layer, pools)
+        plain = ViewedRows.plain(recipe, extraction.rows(recipe=recipe), allowed)
+        of_views = [ViewedRows.read(extraction, views, plain) for views in extraction.plan.views]
+        if all(variant.views.count > 1 for variant in of_views):
+            of_views.append(replace(plain, asked_for=False))
+        variants += of_views
     extraction.plan.release()
-    if all(variant.views.count > 1 for variant in variants):
-        variants.append(ViewedRows.plain(first, asked_for=False))
     return variants

@@ -38,7 +38,9 @@ def judge_on_test(task: Task, head: Head) -> Result:
     threshold = threshold_for(task, judged, judged_p)
     return result_of(
         task,
-        model_of(task, head, chosen.rows.views, estimator, threshold),
+        model_of(
+            task, head, estimator, threshold, recipe=chosen.rows.recipe, views=chosen.rows.views
+        ),
         parameters=described(task, chosen),
         candidates=tuple((described(task, tried), loss) for tried, loss in zip(candidates, losses)),
         judged=judged,

@@ -39,7 +39,9 @@ def judge_nested(task: Task, head: Head) -> Result:
     groups = task.resampled_by(everything)
     threshold = threshold_for(task, everything, chosen.p)
     return Result(
-        model_of(task, head, chosen.rows.views, estimator, threshold),
+        model_of(
+            task, head, estimator, threshold, recipe=chosen.rows.recipe, views=chosen.rows.views
+        ),
         described(task, chosen),
         tuple((described(task, tried), loss) for tried, loss in zip(candidates, losses)),
         evaluate(

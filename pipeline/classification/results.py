@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.backbones.recipe import Recipe
 from pipeline.classification.arrays import Floats, Places
 from pipeline.classification.fitting import Candidate
 from pipeline.classification.task import Setting, Task
@@ -12,6 +13,7 @@ from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.threshold import Threshold, choose_threshold
 from pipeline.features.views import Views
 from pipeline.heads.estimators import Classifier
+from pipeline.heads.pooling import LAYERS
 from pipeline.heads.registry import Head
 from pipeline.models.model import Model
 from pipeline.runs.run import Result
@@ -63,13 +65,15 @@ def threshold_for(setting: Setting, places: Places, p: Floats) -> Threshold | No
 def model_of(
     setting: Setting,
     head: Head,
-    views: Views,
     estimator: Classifier,
     threshold: Threshold | None,
+    *,
+    recipe: Recipe,
+    views: Views,
 ) -> Model:
-    """Make the model that is kept of a fitted head."""
+    """Make the model that is kept of a head fitted to rows of a recipe."""
     return Model(
-        setting.recipe,
+        recipe,
         head.name,
         setting.dataset.classes,
         estimator,
@@ -81,12 +85,17 @@ def model_of(
 
 
 def described(task: Task, candidate: Candidate) -> dict[str, Any]:
-    """Give a candidate's parameters, with its views where there were several to choose from."""
-    if len(task.variants) == 1:
-        return dict(candidate.parameters)
-    views = candidate.rows.views
+    """Give a candidate's parameters, with its rows and views where there were several."""
+    parameters = dict(candidate.parameters)
+    recipe, views = candidate.rows.recipe, candidate.rows.views
+    if recipe.layer == LAYERS:
+        parameters = {"pool": LAYERS, **parameters}
+    elif any(rows.recipe != recipe for rows in task.variants):
+        parameters = {"pool": "flatten", **parameters}
+    if all(rows.views == views for rows in task.variants):
+        return parameters
     return {
-        **candidate.parameters,
+        **parameters,
         "views": views.count,
         "augmentation": views.augmentation.name,
         "averaged_over_views": views.everywhere,

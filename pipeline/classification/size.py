@@ -20,7 +20,7 @@ _MEMORY_FACTOR = 4
 
 def reason_to_stream(
     dataset: Dataset,
-    recipe: Recipe,
+    recipes: Sequence[Recipe],
     *,
     heads: Sequence[Head],
     views: Sequence[Views],
@@ -30,7 +30,7 @@ def reason_to_stream(
     """Tell why heads are to be trained shard by shard; None where rows can be held in memory."""
     if wish is False:
         return None
-    reason = "as asked for" if wish else _too_large(dataset, recipe, views)
+    reason = "as asked for" if wish else _too_large(dataset, recipes, views)
     if reason is None:
         return None
     hindered = {
@@ -49,11 +49,12 @@ def reason_to_stream(
     return reason
 
 
-def _too_large(dataset: Dataset, recipe: Recipe, views: Sequence[Views]) -> str | None:
+def _too_large(dataset: Dataset, recipes: Sequence[Recipe], views: Sequence[Views]) -> str | None:
     images, learned = len(dataset), len(dataset.where("train"))
     more = [(wanted.count - 1) * (images if wanted.everywhere else learned) for wanted in views]
     rows = sum(images + count for count in more if count) or images
-    needed, free = _MEMORY_FACTOR * 4 * math.prod(recipe.shape) * rows, free_memory()
+    values = sum(math.prod(recipe.shape) for recipe in recipes)
+    needed, free = _MEMORY_FACTOR * 4 * values * rows, free_memory()
     if needed <= free:
         return None
     return f"{rows:,} rows need about {needed / 1e9:.1f} GB of memory, {free / 1e9:.1f} GB are free"

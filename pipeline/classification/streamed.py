@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,23 +15,25 @@ from pipeline.classification.results import model_of, result_of, threshold_for
 from pipeline.classification.rows import Block, Rows
 from pipeline.classification.streaming.heads import STREAMED, fit_streamed
 from pipeline.classification.streaming.stream import Stream
+from pipeline.classification.streaming.trained import TrainedHead
 from pipeline.classification.task import Setting
 from pipeline.errors import PipelineError
 from pipeline.features.views import Views
+from pipeline.heads.pooling import LAYERS
 from pipeline.heads.registry import Head
 from pipeline.runs.listener import RunListener
 from pipeline.runs.run import Result
 
 
 class StreamedRows(Rows):
-    """The rows of a data set's images, in a store.
+    """The rows of a data set's images, in stores.
 
     Parameters
     ----------
     setting : Setting
         What is judged, and how; only train/validation/test splits are supported.
-    stream : Stream
-        Reads the rows.
+    streams : sequence of (Stream, pools)
+        Read the rows of each recipe; and how heads may pool them, if at all.
     reason : str
         Why they are not held in memory.
     listener : RunListener
@@ -38,47 +41,68 @@ class StreamedRows(Rows):
     """
 
     def __init__(
-        self, setting: Setting, stream: Stream, reason: str, listener: RunListener
+        self,
+        setting: Setting,
+        streams: Sequence[tuple[Stream, tuple[str, ...]]],
+        reason: str,
+        listener: RunListener,
     ) -> None:
         self.setting = setting
-        self._stream = stream
+        self._streams = streams
+        self._first = streams[0][0]
         self._reason = reason
         self._listener = listener
 
     def read(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         """Return the rows of some images, shape (n, height, width, channels)."""
-        return self._stream.read(places)
+        return self._first.read(places)
 
     def blocks(self) -> Iterator[Block]:
         """Yield the rows of all images, a shard at a time."""
-        return self._stream.once()
+        return self._first.once()
 
     def judge(self, head: Head) -> Result:
-        """Choose a head's parameters, fit it, and judge it."""
+        """Choose a head's rows and parameters, fit it, and judge it."""
         started = time.perf_counter()
         if head.name not in STREAMED:
             raise PipelineError(
                 f"it needs all rows in memory, and they are read shard by shard: {self._reason}"
             )
-        fitted = fit_streamed(
-            head,
-            self._stream,
-            balanced=self.setting.protocol.balanced,
-            on_epoch=partial(self._listener.head_epoch, head.name),
-        )
+        tried = [
+            (stream, self._fit(head.with_pools(pools, stream.store.recipe.shape), stream))
+            for stream, pools in self._streams
+            if pools
+        ]
+        candidates = [
+            (_described(stream, parameters, among=len(tried)), loss)
+            for stream, fitted in tried
+            for parameters, loss in fitted.candidates
+        ]
+        stream, fitted = min(tried, key=lambda each: min(loss for _, loss in each[1].candidates))
         seconds = time.perf_counter() - started
         judged = self.setting.dataset.where("validation")
-        [p] = self._stream.apply([fitted.classifier.predict_proba])
+        [p] = stream.apply([fitted.classifier.predict_proba])
         threshold = threshold_for(self.setting, judged, fitted.held_out)
+        recipe = stream.store.recipe
         return result_of(
             self.setting,
-            model_of(self.setting, head, Views(), fitted.classifier, threshold),
-            parameters=dict(fitted.parameters),
-            candidates=tuple((dict(tried), loss) for tried, loss in fitted.candidates),
+            model_of(
+                self.setting, head, fitted.classifier, threshold, recipe=recipe, views=Views()
+            ),
+            parameters=_described(stream, fitted.parameters, among=len(tried)),
+            candidates=tuple(candidates),
             judged=judged,
             judged_p=fitted.held_out,
             p=p,
             seconds=seconds,
+        )
+
+    def _fit(self, head: Head, stream: Stream) -> TrainedHead:
+        return fit_streamed(
+            head,
+            stream,
+            balanced=self.setting.protocol.balanced,
+            on_epoch=partial(self._listener.head_epoch, head.name),
         )
 
     def find_problems(self, best: Result) -> Problems | None:  # noqa: ARG002 -- the interface's
@@ -88,4 +112,12 @@ class StreamedRows(Rows):
     @property
     def remarks(self) -> tuple[str, ...]:
         """Say why rows were read shard by shard."""
-        return (f"Classifiers were trained on rows read shard by shard: {self._reason}.",)
+        by_shard = f"Classifiers were trained on rows read shard by shard: {self._reason}."
+        return (*self.setting.remarks, by_shard)
+
+
+def _described(stream: Stream, parameters: Mapping[str, Any], *, among: int) -> dict[str, Any]:
+    """Give parameters, with the rows where there were several kinds."""
+    if stream.store.recipe.layer == LAYERS:
+        return {"pool": LAYERS, **parameters}
+    return {"pool": "flatten", **parameters} if among > 1 else dict(parameters)

@@ -47,12 +47,15 @@ class Setting:
         Which images heads are fitted on, chosen by and judged on.
     seed : int
         Decides folds, and what is random in heads.
+    remarks : tuple of str
+        What a run should say of how it came about.
     """
 
     dataset: Dataset
     recipe: Recipe
     protocol: Protocol
     seed: int
+    remarks: tuple[str, ...] = ()
 
     @cached_property
     def units(self) -> Places:
@@ -81,7 +84,7 @@ class Task(Setting):
         There are too few images of some class for the folds.
     """
 
-    variants: Sequence[ViewedRows]
+    variants: Sequence[ViewedRows] = ()
     spread: Spread | None = None
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""The rows of a data set's images in the views of one augmentation, in memory."""
+"""The rows of one recipe, in the views of one augmentation, in memory."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.backbones.recipe import Recipe
 from pipeline.classification.arrays import Floats, Places
 from pipeline.classification.search import Fold, PreparedRows
 from pipeline.features.extractor import Extraction
 from pipeline.features.views import Views
 from pipeline.heads.estimators import Classifier
+from pipeline.heads.registry import Head
 
 
 @dataclass(frozen=True)
@@ -29,39 +31,58 @@ class ViewedRows:
         All rows, view by view, flattened; the first n are those of `first`.
     image : ndarray of int64, shape (m,)
         Position of the image that each row is a view of.
+    recipe : Recipe
+        How the images became rows.
+    pools : tuple of str
+        How heads may pool them; none, if heads are not to be trained on them.
     asked_for : bool
         Whether it may be chosen; else it is there to be compared with.
     """
 
+    recipe: Recipe
     views: Views
     first: npt.NDArray[np.float32]
     flat: npt.NDArray[np.float32]
     image: Places
+    pools: tuple[str, ...] = ("flatten",)
     asked_for: bool = True
 
     @classmethod
-    def plain(cls, first: npt.NDArray[np.float32], *, asked_for: bool = True) -> ViewedRows:
+    def plain(
+        cls,
+        recipe: Recipe,
+        first: npt.NDArray[np.float32],
+        pools: tuple[str, ...] = ("flatten",),
+        *,
+        asked_for: bool = True,
+    ) -> ViewedRows:
         """Take images as they are, without a copy."""
         count = len(first)
-        return cls(Views(), first, first.reshape(count, -1), np.arange(count), asked_for)
+        flat = first.reshape(count, -1)
+        return cls(recipe, Views(), first, flat, np.arange(count), pools, asked_for)
 
     @classmethod
-    def read(
-        cls, extraction: Extraction, views: Views, first: npt.NDArray[np.float32]
-    ) -> ViewedRows:
+    def read(cls, extraction: Extraction, views: Views, plain: ViewedRows) -> ViewedRows:
         """Read the views beyond view 0, which is there already."""
+        first, recipe = plain.first, plain.recipe
         count, digests = len(first), extraction.dataset.digests
         numbers = views.beyond_first(extraction.dataset)
         places = np.flatnonzero([len(more) > 0 for more in numbers])
         if not places.size:
-            return cls.plain(first)
+            return plain
         image = np.concatenate([np.arange(count), *[places] * (views.count - 1)])
         rows = np.empty((len(image), *first.shape[1:]), np.float32)
         rows[:count] = first
         augmented = [digests[place] for place in places.tolist()]
         keys = [(digest, view) for view in range(1, views.count) for digest in augmented]
-        extraction.plan.store_of(views).read(keys, out=rows[count:])
-        return cls(views, rows[:count], rows.reshape(len(image), -1), image)
+        store = extraction.plan.joint_of(views).stores[extraction.recipes.index(recipe)]
+        store.read(keys, out=rows[count:])
+        flat = rows.reshape(len(image), -1)
+        return cls(recipe, views, rows[:count], flat, image, plain.pools)
+
+    def suited(self, head: Head) -> Head:
+        """Return a head with what may be chosen for it on these rows."""
+        return head.with_pools(self.pools, self.recipe.shape)
 
     @cached_property
     def prepared(self) -> PreparedRows:

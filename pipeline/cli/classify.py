@@ -25,7 +25,7 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.results import end_run
 from pipeline.cli.terminal import reporting_errors
-from pipeline.heads.pooling import POOLS
+from pipeline.heads.pooling import CHOICES
 
 DataOrFileArgument = Annotated[
     str, typer.Argument(metavar="DATA", help="As for features, or a file of cache export.")
@@ -41,10 +41,10 @@ HeadOption = Annotated[
 PoolOption = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="|".join(POOLS),
-        help="Keep the places of a picture apart, or take their mean or maximum; may be "
-        "repeated: of several, each head has the best.",
-        show_default="flatten",
+        metavar="|".join(CHOICES),
+        help="Keep the places of the last layer apart, take their mean or maximum, or take the "
+        "maxima of every layer; may be repeated: of several, each head has the best.",
+        show_default="flatten and layers",
     ),
 ]
 SearchOption = Annotated[
@@ -143,7 +143,7 @@ def classify(
                         balanced=balanced,
                     ),
                     views=views_of(views, augmentation, tta=tta),
-                    pools=pool or "flatten",
+                    pools=pool or None,
                     extractor=stage_one.extractor(workers=cluster, stream=stream),
                     runs=runs,
                     name=name,

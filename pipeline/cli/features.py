@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Annotated
 
 import typer
 
@@ -35,6 +36,14 @@ def features(
     seed: SeedOption = 0,
     scheduler: SchedulerOption = None,
     workers: WorkersOption = None,
+    layers: Annotated[
+        bool | None,
+        typer.Option(
+            "--layers/--no-layers",
+            help="Keep the maxima of every layer, too, for classifiers; the same pass gives them.",
+            show_default="unless images had to be shown to the network again for them",
+        ),
+    ] = None,
 ) -> None:
     """Show every image to the network once, and keep what it saw.
 
@@ -50,7 +59,7 @@ def features(
         extraction = extract(
             data,
             views=views_of(views, augmentation, tta=tta),
-            extractor=stage_one.extractor(workers=cluster),
+            extractor=stage_one.extractor(workers=cluster, layers=layers),
             seed=seed,
             listener=listener,
         )
@@ -59,7 +68,7 @@ def features(
         rate = f" in {seconds:.1f} s ({made / seconds:.1f} rows/s)" if made else ""
         out.print(
             f"{made:,} rows computed{rate}; {len(extraction.dataset):,} images have features in "
-            + " and ".join(shown(store.folder) for store in extraction.plan.stores.values()),
+            + " and ".join(shown(store.folder) for store in extraction.plan.every_store),
             soft_wrap=True,
         )
     finish(extraction.dataset.quarantined)

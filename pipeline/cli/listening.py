@@ -88,7 +88,7 @@ class TerminalListener(RunListener):
 
     def planned(self, plan: Plan) -> None:
         """Show what there is to do, and what it takes on disk."""
-        for store in plan.stores.values():
+        for store in plan.every_store:
             print_damaged(store)
         print_remarks(plan.remarks)
         recipe = plan.recipe

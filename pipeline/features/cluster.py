@@ -21,7 +21,7 @@ import joblib
 from pipeline.backbones.running import Forward
 from pipeline.errors import ClusterError, ImageError, PipelineError, StoreError
 from pipeline.features.computing import ImageViews, grouped
-from pipeline.features.store import FeatureStore
+from pipeline.features.joint import JointStore
 from pipeline.features.worker import (
     Job,
     Made,
@@ -91,7 +91,7 @@ class Cluster:
         return {worker: rows / seconds for worker, (rows, seconds) in self._spent.items()}
 
     def commit_rows(
-        self, store: FeatureStore, tasks: Iterable[ImageViews], forward: Forward
+        self, store: JointStore, tasks: Iterable[ImageViews], forward: Forward
     ) -> Generator[list[tuple[ImageViews, ImageError | None]]]:
         """Compute rows on the workers, which commit them; as `computing.commit_rows` does here.
 
@@ -99,8 +99,8 @@ class Cluster:
 
         Parameters
         ----------
-        store : FeatureStore
-            In a folder that the workers reach by the same path.
+        store : JointStore
+            In folders that the workers reach by the same path.
         tasks : iterable of ImageViews
             The work, with digests.
         forward : callable
@@ -116,7 +116,7 @@ class Cluster:
         if first is None:
             return
         sample, cache = first[0].path, store.folder.parent.absolute()
-        job = Job(cache, store.recipe, forward, sample, installed()())
+        job = Job(cache, store.recipes, forward, sample, installed()())
         self._connect()
         self._check_access(job)
         for block, made in self._run(job, itertools.chain([first], blocks)):

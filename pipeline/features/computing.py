@@ -24,12 +24,12 @@ from pipeline.data.servers import REQUESTS_AT_ONCE
 from pipeline.data.urls import Location
 from pipeline.data.views import apply, draw
 from pipeline.errors import ImageError
+from pipeline.features.joint import JointStore
 from pipeline.features.keys import Key
-from pipeline.features.store import FeatureStore
 
 Rows = npt.NDArray[np.float32]
 Commit = Callable[
-    [FeatureStore, Iterable["ImageViews"], Forward],
+    [JointStore, Iterable["ImageViews"], Forward],
     Generator[list[tuple["ImageViews", ImageError | None]]],
 ]
 """Computes rows and commits them to a store, as `commit_rows` does."""
@@ -43,7 +43,7 @@ class Workers(Protocol):
         """Rows per second of each worker, while it worked."""
 
     def commit_rows(
-        self, store: FeatureStore, requests: Iterable[ImageViews], forward: Forward
+        self, store: JointStore, requests: Iterable[ImageViews], forward: Forward
     ) -> Generator[list[tuple[ImageViews, ImageError | None]]]:
         """Compute rows and commit them, as `commit_rows` does."""
 
@@ -71,7 +71,7 @@ class ImageViews:
 
 
 def commit_rows(
-    store: FeatureStore, requests: Iterable[ImageViews], forward: Forward
+    store: JointStore, requests: Iterable[ImageViews], forward: Forward
 ) -> Generator[list[tuple[ImageViews, ImageError | None]]]:
     """Compute rows in this process, and commit them a shard at a time.
 
@@ -165,7 +165,7 @@ def _forward_batch(
 class _Pending:
     """Rows that were computed and are not committed yet."""
 
-    store: FeatureStore
+    store: JointStore
     keys: list[Key] = field(default_factory=list)
     rows: list[Rows] = field(default_factory=list)
 
@@ -191,6 +191,7 @@ class LateBackbone:
 
     recipe: Recipe
     weights: Path | None
+    beside: tuple[Recipe, ...] = ()
 
     def __call__(self, pixels: Pixels) -> Rows:
         """Compute rows."""
@@ -198,4 +199,4 @@ class LateBackbone:
 
     @cached_property
     def _loaded(self) -> Forward:
-        return load_backbone(self.recipe, self.weights)
+        return load_backbone(self.recipe, self.weights, beside=self.beside)

@@ -8,11 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 
 from pipeline.backbones.recipe import Recipe
-from pipeline.backbones.registry import make_recipe
+from pipeline.backbones.registry import layers_recipe, make_recipe
 from pipeline.backbones.running import Forward
 from pipeline.data.dataset import Dataset, Quarantined
 from pipeline.data.digests import CACHE, read_image
@@ -27,6 +26,7 @@ from pipeline.features.computing import (
     commit_rows,
 )
 from pipeline.features.filling import Filling, refuse
+from pipeline.features.joint import JointStore
 from pipeline.features.keys import keys
 from pipeline.features.listener import Listener
 from pipeline.features.lookup import RowLookup
@@ -35,6 +35,7 @@ from pipeline.features.store import FeatureStore
 from pipeline.features.views import Views
 
 _SILENT = Listener()
+_MOST_FOR_LAYERS = 0.1  # share of the images
 _THE_IMAGE_ITSELF = Views()
 
 
@@ -65,6 +66,11 @@ class Extraction:
         return self.plan.recipe
 
     @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """All recipes that there are rows of: `recipe`, and those of the same pass."""
+        return tuple(store.recipe for store in self.plan.stores["none"].stores)
+
+    @property
     def store(self) -> FeatureStore:
         """Holds view 0 of every image of `dataset`."""
         return self.plan.store
@@ -75,7 +81,12 @@ class Extraction:
         return self.plan.views[0]
 
     def rows(
-        self, view: int = 0, places: Sequence[int] | None = None, *, views: Views | None = None
+        self,
+        view: int = 0,
+        places: Sequence[int] | None = None,
+        *,
+        views: Views | None = None,
+        recipe: Recipe | None = None,
     ) -> Rows:
         """Read the rows of one view.
 
@@ -87,6 +98,8 @@ class Extraction:
             Positions of the images in `dataset`; the default is all that have the view.
         views : Views, optional
             Which of `Plan.views` it belongs to; the default is the first.
+        recipe : Recipe, optional
+            One of `recipes`; the default is the first.
 
         Returns
         -------
@@ -101,7 +114,8 @@ class Extraction:
         if places is None:
             numbers = views.beyond_first(self.dataset)
             places = [at for at, others in enumerate(numbers) if not view or view in others]
-        store = self.plan.store_of(views) if view else self.store
+        joint = self.plan.joint_of(views) if view else self.plan.stores["none"]
+        store = joint.stores[self.recipes.index(recipe or self.recipe)]
         return store.read([(self.dataset.digests[place], view) for place in places])
 
 
@@ -126,6 +140,9 @@ class Extractor:
         default is where they need more memory than is free.
     forward : callable, optional
         What computes rows from pixels, in place of the recipe's backbone.
+    layers : bool, optional
+        Whether rows of the maxima of every layer are kept, too: the same pass gives them. None
+        keeps them where few images would have to be shown to the network for them alone.
     """
 
     recipe: Recipe = field(default_factory=make_recipe)
@@ -136,6 +153,7 @@ class Extractor:
     strict: bool = False
     stream: bool | None = None
     forward: Forward | None = None
+    layers: bool | None = False
     _opened: dict[Path, FeatureStore] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -201,7 +219,10 @@ class Extractor:
         StoreError
             The cache cannot be read.
         """
-        return make_plan(dataset, views, self._stores(views, dataset.digests if hold else ()))
+        plan = make_plan(dataset, views, self._stores(views, dataset.digests if hold else ()))
+        if self.layers is None and plan.missing_beside > _MOST_FOR_LAYERS * len(dataset):
+            return plan.without_beside()
+        return plan
 
     def make(self, plan: Plan, listener: Listener = _SILENT) -> Extraction:
         """Compute the rows that are missing, and commit them as they come.
@@ -230,13 +251,14 @@ class Extractor:
         plan.check_space()
         started = time.monotonic()
         commit = self.workers.commit_rows if self.workers else commit_rows
-        filling = Filling(self._forward, plan.missing, listener, commit, strict=self.strict)
+        forward = self._forward(plan.stores["none"].recipes)
+        filling = Filling(forward, plan.missing, listener, commit, strict=self.strict)
         images = list(zip(dataset.paths, dataset.digests)) if plan.missing else []
-        filling.fill(plan.store, ((path, digest, range(1)) for path, digest in images))
+        filling.fill(plan.stores["none"], ((path, digest, range(1)) for path, digest in images))
         for views in plan.views:
             numbers = views.beyond_first(dataset)
             filling.fill(
-                plan.store_of(views),
+                plan.joint_of(views),
                 ((path, digest, more) for (path, digest), more in zip(images, numbers)),
             )
         seconds = time.monotonic() - started
@@ -278,10 +300,11 @@ class Extractor:
             stores, holders = {}, []
         else:
             name = views.augmentation.name
-            holders = [stores[name if view else "none"] for view in range(views.count)]
-        lookup = RowLookup(views.augmented(self.recipe), self._forward, holders)
+            joints = [stores[name if view else "none"] for view in range(views.count)]
+            holders = [joint.stores[0] for joint in joints]
+        lookup = RowLookup(views.augmented(self.recipe), self._forward([self.recipe]), holders)
         yield from lookup.rows(files, views.count)
-        for store in stores.values():
+        for store in (joint.stores[0] for joint in stores.values()):
             if store.damaged:
                 listener.set_aside(store)
 
@@ -297,19 +320,26 @@ class Extractor:
                     unreadable.append(Quarantined(path, error.found))
         return unreadable
 
-    @cached_property
-    def _forward(self) -> Forward:
-        return self.forward or LateBackbone(self.recipe, self.weights)
+    def _forward(self, recipes: Sequence[Recipe]) -> Forward:
+        return self.forward or LateBackbone(recipes[0], self.weights, tuple(recipes[1:]))
 
-    def _stores(
-        self, views: Sequence[Views], hold: Iterable[bytes] = ()
-    ) -> dict[str, FeatureStore]:
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """`recipe`, and that of the maxima of every layer if they may be kept."""
+        if self.layers is False or self.forward is not None:
+            return (self.recipe,)
+        layers = layers_recipe(self.recipe)
+        return (self.recipe,) if layers is None else (self.recipe, layers)
+
+    def _stores(self, views: Sequence[Views], hold: Iterable[bytes] = ()) -> dict[str, JointStore]:
         """Open the stores of these views, by the augmentation's name."""
-        recipes = {"none": self.recipe}
-        for wanted in views:
-            if wanted.count > 1:
-                recipes[wanted.augmentation.name] = wanted.augmented(self.recipe)
-        return {name: self._open(recipe, hold) for name, recipe in recipes.items()}
+        augmentations = ["none", *(each.augmentation.name for each in views if each.count > 1)]
+        return {
+            name: JointStore(
+                [self._open(replace(recipe, augmentation=name), hold) for recipe in self.recipes]
+            )
+            for name in dict.fromkeys(augmentations)
+        }
 
     def _open(self, recipe: Recipe, hold: Iterable[bytes]) -> FeatureStore:
         """Open a store, or take, once, the one that `settle` has opened."""

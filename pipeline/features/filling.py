@@ -11,8 +11,8 @@ from pipeline.data.dataset import Dataset, Quarantined, shorten
 from pipeline.data.urls import Location
 from pipeline.errors import DataError, ImageError
 from pipeline.features.computing import Commit, ImageViews
+from pipeline.features.joint import JointStore
 from pipeline.features.listener import Listener
-from pipeline.features.store import FeatureStore
 
 _IMAGES_LOOKED_UP = 1024
 
@@ -40,7 +40,7 @@ class Filling:
         self._listener = listener
         self._strict = strict
 
-    def fill(self, store: FeatureStore, images: Iterable[tuple[Location, bytes, range]]) -> None:
+    def fill(self, store: JointStore, images: Iterable[tuple[Location, bytes, range]]) -> None:
         """Compute the rows of the images' views that a store lacks, and commit them."""
         requests = self._requests(store, images)
         # Closed at once when interrupted, not when it is forgotten: what was computed is kept.
@@ -63,7 +63,7 @@ class Filling:
         )
 
     def _requests(
-        self, store: FeatureStore, images: Iterable[tuple[Location, bytes, range]]
+        self, store: JointStore, images: Iterable[tuple[Location, bytes, range]]
     ) -> Iterator[ImageViews]:
         """Yield the work one image at a time: a list of it all would be as long as the data."""
         prepared = False
@@ -104,7 +104,7 @@ def refuse(quarantined: Sequence[Quarantined]) -> None:
 
 
 def _lacking(
-    store: FeatureStore, images: Iterable[tuple[Location, bytes, range]]
+    store: JointStore, images: Iterable[tuple[Location, bytes, range]]
 ) -> Iterator[tuple[Location, bytes, tuple[int, ...]]]:
     """Yield the images that a store lacks views of, and which; many are looked up at once."""
     images = iter(images)

@@ -115,11 +115,12 @@ class Index:
             numbers = self._numbers(Keys.of(block)).tolist()
             yield from zip(block, (self._names[n] if n >= 0 else None for n in numbers))
 
-    def count(self, keys: Keys) -> int:
-        """Count how many of some keys, all different, are in a shard."""
+    def holds(self, keys: Keys) -> npt.NDArray[np.bool_]:
+        """Tell which of some keys are in a shard."""
         starts = range(0, len(keys), _KEYS_AT_ONCE)
         parts = (keys.take(slice(start, start + _KEYS_AT_ONCE)) for start in starts)
-        return sum(int((self._numbers(part) >= 0).sum()) for part in parts)
+        held = [np.zeros(0, bool), *(self._numbers(part) >= 0 for part in parts)]
+        return np.concatenate(held)
 
     def _numbers(self, keys: Keys) -> npt.NDArray[np.int32]:
         numbers = np.full(len(keys), -1, np.int32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,7 @@ from pipeline.data.decoding import Decoding
 from pipeline.data.depth import remarks_on_decoding
 from pipeline.data.packed import distinct, packed
 from pipeline.errors import StoreError
+from pipeline.features.joint import JointStore
 from pipeline.features.keys import Keys
 from pipeline.features.store import FeatureStore
 from pipeline.features.views import Views
@@ -35,7 +36,7 @@ class Plan:
         The images.
     views : tuple of Views
         Which views of them are wanted: one entry for each augmentation.
-    stores : mapping of str to FeatureStore
+    stores : mapping of str to JointStore
         Where the rows lie, by the augmentation's name; ``"none"`` is the images as they are.
     stored, missing : int
         Number of rows that are stored, and that are to be computed.
@@ -44,20 +45,29 @@ class Plan:
         else from what rows of that precision took at most where it was measured.
     bytes_per_image : int
         The same for all wanted views of one image.
+    left_out : int
+        Number of passes over an image that rows of every layer would have taken; they were left
+        out for that.
     """
 
     dataset: Dataset
     views: tuple[Views, ...]
-    stores: dict[str, FeatureStore]
+    stores: dict[str, JointStore]
     stored: int
     missing: int
     bytes_missing: int
     bytes_per_image: int
+    left_out: int = 0
 
     @property
     def store(self) -> FeatureStore:
         """The store of the images as they are."""
-        return self.stores["none"]
+        return self.stores["none"].stores[0]
+
+    @property
+    def every_store(self) -> list[FeatureStore]:
+        """All stores: of every augmentation, and of all rows that one pass gives."""
+        return [store for joint in self.stores.values() for store in joint.stores]
 
     @property
     def recipe(self) -> Recipe:
@@ -70,13 +80,28 @@ class Plan:
         decoding = Decoding.from_name(self.recipe.decoding)
         return remarks_on_decoding(self.dataset.paths, decoding)
 
+    @cached_property
+    def missing_beside(self) -> int:
+        """Number of rows that are missing, but not in the first store of each augmentation."""
+        return self.without_beside().left_out
+
+    def without_beside(self) -> Plan:
+        """Return the plan for the first store of each augmentation alone."""
+        first = {name: JointStore(joint.stores[:1]) for name, joint in self.stores.items()}
+        plan = make_plan(self.dataset, self.views, first)
+        return replace(plan, left_out=self.missing - plan.missing)
+
     def store_of(self, views: Views) -> FeatureStore:
         """Return the store of the views beyond view 0; the first one's where there are none."""
+        return self.joint_of(views).stores[0]
+
+    def joint_of(self, views: Views) -> JointStore:
+        """Return what holds all rows that one pass over these views gives."""
         return self.stores[views.augmentation.name if views.count > 1 else "none"]
 
     def release(self) -> None:
         """Free the memory of the files that the stores held to be read."""
-        for store in self.stores.values():
+        for store in self.every_store:
             store.release()
 
     @property
@@ -95,13 +120,14 @@ class Plan:
             )
 
 
-def make_plan(dataset: Dataset, views: Sequence[Views], stores: dict[str, FeatureStore]) -> Plan:
+def make_plan(dataset: Dataset, views: Sequence[Views], stores: dict[str, JointStore]) -> Plan:
     """Count which rows of a data set's views are stored; `stores` are those of the views."""
     wanted = stored = missing_bytes = 0
     image_bytes = 0
     for name, number, digests in _wanted(dataset, views):
         keys = Keys(digests, np.full(len(digests), number, np.uint16))
-        here, size = stores[name].count(keys), _bytes_per_row(stores[name], stores["none"])
+        here = stores[name].count(keys)
+        size = sum(map(_bytes_per_row, stores[name].stores, stores["none"].stores))
         wanted += len(keys)
         stored += here
         missing_bytes += (len(keys) - here) * size

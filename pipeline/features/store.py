@@ -173,7 +173,11 @@ class FeatureStore:
 
     def count(self, keys: Keys) -> int:
         """Count how many of some rows, all different, are stored."""
-        return self._index.count(keys)
+        return int(np.count_nonzero(self.holds(keys)))
+
+    def holds(self, keys: Keys) -> npt.NDArray[np.bool_]:
+        """Tell which of some rows are stored."""
+        return self._index.holds(keys)
 
     def read(
         self, keys: Sequence[Key], out: npt.NDArray[np.float32] | None = None

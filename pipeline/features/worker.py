@@ -18,6 +18,7 @@ from pipeline.data.urls import Location, Url, read
 from pipeline.errors import ClusterError, ImageError, PipelineError, StoreError
 from pipeline.features.computing import ImageViews, Rows, commit_rows
 from pipeline.features.folder import has_recipe
+from pipeline.features.joint import JointStore
 from pipeline.features.store import FeatureStore
 from pipeline.system.packages import install_hint
 
@@ -30,7 +31,7 @@ class Job:
     ----------
     cache : Path
         The cache folder, as the workers, too, name it.
-    recipe : Recipe
+    recipes : tuple of Recipe
         What decides the rows' values.
     forward : callable
         Pixels to rows; a worker keeps the first of those that are equal, with what it has loaded.
@@ -41,7 +42,7 @@ class Job:
     """
 
     cache: Path
-    recipe: Recipe
+    recipes: tuple[Recipe, ...]
     forward: Forward
     sample: Location
     installed: str
@@ -64,7 +65,7 @@ def compute_shard(job: Job, tasks: Sequence[ImageViews]) -> Made:
     started = time.monotonic()
     with naming(worker):
         prove_access(job)
-        store = FeatureStore(job.cache, job.recipe, index=False)
+        store = _open(job)
         batches = commit_rows(store, tasks, _resident(job.forward))
         outcomes = list(itertools.chain.from_iterable(batches))
     seconds = time.monotonic() - started
@@ -78,14 +79,15 @@ def prove_access(job: Job) -> None:
     """See to it that this worker has all that it needs; else it would refuse every image."""
     if (version := installed()()) != job.installed:
         raise other_version("it", version, job.installed)
-    store = FeatureStore(job.cache, job.recipe, index=False)
-    if not has_recipe(store.folder):
-        raise StoreError(
-            f"there is no {store.folder}.",
-            expected="the same cache folder at the same path on all machines",
-            fix="name a shared folder with --cache",
-        )
-    store.prepare()
+    joint = _open(job)
+    for store in joint.stores:
+        if not has_recipe(store.folder):
+            raise StoreError(
+                f"there is no {store.folder}.",
+                expected="the same cache folder at the same path on all machines",
+                fix="name a shared folder with --cache",
+            )
+    joint.prepare()
     try:
         if isinstance(job.sample, Url):
             read(job.sample, 1)
@@ -97,6 +99,10 @@ def prove_access(job: Job) -> None:
             f"cannot open {job.sample}: {reason}.",
             expected="the images at the same paths on all machines",
         ) from error
+
+
+def _open(job: Job) -> JointStore:
+    return JointStore([FeatureStore(job.cache, recipe, index=False) for recipe in job.recipes])
 
 
 class _Resident:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.backbones.backbone import LAYERS
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import get_backbone
 from pipeline.data.dataset import Dataset
@@ -58,6 +59,12 @@ def check_features(head: Model, classes: tuple[str, ...], recipe: Recipe) -> Non
         f"{features.resize}"
         for features in (head.recipe, top)
     )
+    if head.recipe.layer == LAYERS:
+        raise ModelError(
+            "the head was trained on the maxima of every layer.",
+            expected=expected,
+            fix="train one on the last layer: pipeline classify DATA --head dense --pool flatten",
+        )
     if trained_on != expected:
         raise ModelError(
             f"the head was trained on {trained_on}.",

@@ -50,7 +50,7 @@ from pipeline.heads.custom import make_classifier
 from pipeline.heads.dense import DenseHead
 from pipeline.heads.estimators import Balanced, CalibrationFolds, Classifier, Groups, Pool
 from pipeline.heads.gram import DiscriminantAnalysis, NearestNeighbours, RbfSVM, Ridge
-from pipeline.heads.pooling import POOLS, Pooling
+from pipeline.heads.pooling import Pooling, check_pools
 from pipeline.heads.products import GramClassifier
 
 TRUSTED_TYPES: tuple[str, ...] = (
@@ -128,14 +128,7 @@ class Head:
         `shape` is the height, width and channels of a row before it was flattened.
         """
         named = list(dict.fromkeys(pools))
-        unknown = [pool for pool in named if pool not in POOLS]
-        if unknown or not named:
-            raise PipelineError(
-                f"unknown pooling {', '.join(map(repr, unknown))}."
-                if named
-                else "no pooling given.",
-                expected=f"one or several of {', '.join(POOLS)}",
-            )
+        check_pools(named)
         if named == ["flatten"]:
             return self
 
@@ -237,15 +230,15 @@ def _grid(parameter: str, *values: float) -> tuple[Mapping[str, Any], ...]:
 _RBF_GRID = tuple({"gamma": gamma, "C": c} for gamma in (1.0, 2.0, 4.0) for c in (3.0, 10.0))
 
 _ALL = (
-    Head("logistic", _logistic, _grid("C", 1.0, 3.0, 10.0, 30.0, 100.0)),
-    Head("ridge", _on_products(Ridge), _grid("alpha", 3.0, 1.0, 0.3, 0.1), calibrated=True),
+    Head("logistic", _logistic, _grid("C", 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)),
+    Head("ridge", _on_products(Ridge), _grid("alpha", 3.0, 1.0, 0.3, 0.1, 0.03), calibrated=True),
     Head(
         "lda",
         _on_products(DiscriminantAnalysis),
         _grid("shrinkage", 0.9, 0.8, 0.6, 0.3),
         calibrated=True,
     ),
-    Head("linear-svm", _linear_svm, _grid("C", 0.1, 0.3, 1.0, 3.0), calibrated=True),
+    Head("linear-svm", _linear_svm, _grid("C", 0.3, 1.0, 3.0, 10.0), calibrated=True),
     Head("rbf-svm", _on_products(RbfSVM), _RBF_GRID, calibrated=True),
     Head(
         "knn", _on_products(NearestNeighbours), _grid("n_neighbors", 40, 20, 10, 5), calibrated=True

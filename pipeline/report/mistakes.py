@@ -97,6 +97,7 @@ def show_mistakes(record: Record) -> Mapping[str, Any]:
     return {
         "problem": "",
         "best": record.best.name,
+        "maps_of": (examples.maps_of if examples else "") or record.best.name,
         "judged_on": record.judged_on,
         "mistakes": mistakes,
         "right": right,

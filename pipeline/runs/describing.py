@@ -167,6 +167,7 @@ def describe_examples(examples: ExampleImages) -> ExamplesDocument:
     return ExamplesDocument(
         head=examples.model.head,
         maps=examples.maps.method,
+        maps_of=examples.maps_of,
         size=examples.model.recipe.size,
         images=[
             ExampleRecord(

@@ -223,12 +223,15 @@ class ExamplesDocument(Document, frozen=True, kw_only=True):
         Whose predictions they are.
     maps : str
         How the maps were made; see `pipeline.analysis.class_maps.find_class_maps`.
+    maps_of : str
+        The head that they are made for, where it is not `head`.
     size : int
         Side of the picture that the network saw, in pixels.
     """
 
     head: str
     maps: str
+    maps_of: str = ""
     size: int
     images: list[ExampleRecord]
 

@@ -26,7 +26,8 @@ SETTINGS = ("--size", "64", "--precision", "float32")
 def networks(monkeypatch):
     """Put a stand-in in the network's place."""
     monkeypatch.setattr(
-        "pipeline.features.computing.load_backbone", lambda recipe, _: CountingBackbone(recipe)
+        "pipeline.features.computing.load_backbone",
+        lambda recipe, _, **more: CountingBackbone(recipe, **more),
     )
 
 

@@ -85,7 +85,8 @@ def test_no_picture_is_taken_from_where_an_exported_file_points_to(exported):
 
 def test_the_comparison_is_announced_after_the_features_are_there(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "pipeline.features.computing.load_backbone", lambda recipe, _: CountingBackbone(recipe)
+        "pipeline.features.computing.load_backbone",
+        lambda recipe, _, **more: CountingBackbone(recipe, **more),
     )
     photos = paint_classes(tmp_path / "photos")
     done = run_command("problems", photos, "--no-learning-curve", "--size", "64")

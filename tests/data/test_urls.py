@@ -91,8 +91,8 @@ def networks(monkeypatch):
     """Put the counting stand-in in the network's place; list those that were loaded."""
     loaded = []
 
-    def load(recipe, weights):
-        loaded.append(CountingBackbone(recipe))
+    def load(recipe, weights, **more):
+        loaded.append(CountingBackbone(recipe, **more))
         return loaded[-1]
 
     monkeypatch.setattr("pipeline.features.computing.load_backbone", load)

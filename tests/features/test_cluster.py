@@ -31,6 +31,7 @@ from pipeline.errors import DataError, PipelineError, StoreError
 from pipeline.features import cluster as cluster_module
 from pipeline.features.cluster import Cluster
 from pipeline.features.computing import ImageViews
+from pipeline.features.joint import JointStore
 from pipeline.features.store import FeatureStore
 from pipeline.features.views import Views
 
@@ -139,7 +140,7 @@ def test_the_list_of_images_is_never_held_whole(workers, dataset, tmp_path):
             asked += 1
             yield ImageViews(path, digest)
 
-    for batch in workers.commit_rows(store, tasks(), stand_in):
+    for batch in workers.commit_rows(JointStore([store]), tasks(), stand_in):
         furthest = max(furthest, asked - done)
         done += len(batch)
     assert done == len(dataset) == len(store)

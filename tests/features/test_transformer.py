@@ -28,8 +28,8 @@ def networks(monkeypatch):
     """Put the counting stand-in in the network's place; list those that were loaded."""
     loaded = []
 
-    def load(recipe, weights):
-        loaded.append(CountingBackbone(recipe))
+    def load(recipe, weights, **more):
+        loaded.append(CountingBackbone(recipe, **more))
         loaded[-1].recipe, loaded[-1].weights = recipe, weights
         return loaded[-1]
 

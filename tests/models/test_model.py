@@ -347,7 +347,6 @@ def test_weights_that_do_not_fit_the_manifest_are_refused(intact, tmp_path, chan
     "other",
     [
         {"decoding": "0"},
-        {"weights": "0" * 64},
         {"engine": "other"},
         {"layer": "block6_pool"},
         {"augmentation": "flip"},
