@@ -21,7 +21,11 @@ from sklearn.neighbors._base import NeighborsBase
 from sklearn.svm._base import BaseLibSVM, BaseSVC
 from sklearn.tree._tree import Tree
 
-_NEED_NOT_BE_FINITE = {"cv_results_", "bin_thresholds_"}
+_NEED_NOT_BE_FINITE = {
+    *("cv_results_", "oob_decision_function_", "pvalues_", "scores_"),  # what a fit was like
+    *("bin_edges_", "bin_thresholds_"),  # the outer ones are infinite
+    *("_fill_value_above", "_fill_value_below", "_fill_value_orig"),  # of isotonic calibration
+}
 _PLAIN = (str, bytes, int, float, complex, type, type(None))
 
 

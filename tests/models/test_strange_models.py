@@ -21,17 +21,24 @@ import numpy as np
 import pytest
 from damaged import damage, make_other
 from scipy.sparse import csr_array
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.dummy import DummyClassifier
-from sklearn.ensemble import GradientBoostingClassifier, HistGradientBoostingClassifier
+from sklearn.ensemble import (
+    BaggingClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+)
+from sklearn.feature_selection import SelectKBest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.mixture import GaussianMixture
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, Normalizer
-from sklearn.svm import SVC
+from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, Normalizer
+from sklearn.svm import SVC, LinearSVC
 from test_model import change_manifest, fitted, put_head, saved, some_rows
 
 from pipeline.errors import ModelError
+from pipeline.models.checking import check_classifier, check_parts
 from pipeline.models.model import Model
 
 TORTURE = os.environ.get("TORTURE", "") not in ("", "0")
@@ -590,3 +597,23 @@ def test_a_model_whose_probabilities_are_no_numbers_gives_none(sound):
     model.estimator.steps[-1][1].intercept_[:] = np.nan
     with pytest.raises(ModelError, match="does not give probabilities"):
         model.probabilities(rows)
+
+
+ORDINARY = {
+    "a selection among constant columns": lambda: make_pipeline(
+        SelectKBest(k=20), LogisticRegression()
+    ),
+    "isotonic calibration": lambda: CalibratedClassifierCV(LinearSVC(), method="isotonic", cv=2),
+    "bags that hold every row": lambda: BaggingClassifier(n_estimators=2, oob_score=True),
+    "bins": lambda: make_pipeline(KBinsDiscretizer(3), LogisticRegression()),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ORDINARY)
+def test_an_ordinary_head_may_hold_numbers_that_are_not_finite(kind):
+    rows = np.maximum(0, np.random.default_rng(0).normal(size=(60, 40))).astype(np.float32)
+    rows[:, :10] = 0
+    head = ORDINARY[kind]().fit(rows, np.arange(60) % 2)
+    check_parts(head)
+    check_classifier(head, 40, 2)
