@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from PIL import Image
 
 from pipeline.data.decoding import MAX_16_BIT, Decoding
-from pipeline.data.digests import read_image
 from pipeline.data.images import FORMATS
 from pipeline.data.levels import extremes, is_12_bit, is_deep_colour
-from pipeline.data.urls import Location, Url
+from pipeline.data.urls import Location
+from pipeline.system.files import open_regular
 
 _SAMPLE = 32
 _SUFFIXES = (".png", ".tif", ".tiff")  # of the formats that can hold 16 bits, or pages
@@ -30,12 +30,13 @@ def remarks_on_decoding(paths: Sequence[Location], decoding: Decoding) -> tuple[
     Parameters
     ----------
     paths : sequence of Path or Url
-        The images of a data set; up to 32 of them are read, and none behind URLs.
+        The images of a data set; up to 32 are opened, and none behind URLs. Only those in 16 bits
+        are read whole.
     decoding : Decoding
         What was chosen.
     """
     named = [
-        path for path in paths if not isinstance(path, Url) and path.suffix.lower() in _SUFFIXES
+        path for path in paths if isinstance(path, Path) and path.suffix.lower() in _SUFFIXES
     ]
     sample = named[:: max(1, -(-len(named) // _SAMPLE))]
     looked_at = [found for found in map(partial(_look_at, page=decoding.page), sample) if found]
@@ -73,11 +74,12 @@ class _Found:
     has_pages: bool
 
 
-def _look_at(path: Location, page: int) -> _Found | None:
+def _look_at(path: Path, page: int) -> _Found | None:
     # What cannot be read is refused, with its reason, when its row is made.
     with (
         suppress(Exception),
-        Image.open(io.BytesIO(read_image(path)[0]), formats=FORMATS) as image,
+        open_regular(path, follow=True) as file,
+        Image.open(file, formats=FORMATS) as image,
     ):
         has_pages = False
         if image.format == "TIFF":
