@@ -35,9 +35,7 @@ def remarks_on_decoding(paths: Sequence[Location], decoding: Decoding) -> tuple[
     decoding : Decoding
         What was chosen.
     """
-    named = [
-        path for path in paths if isinstance(path, Path) and path.suffix.lower() in _SUFFIXES
-    ]
+    named = [path for path in paths if isinstance(path, Path) and path.suffix.lower() in _SUFFIXES]
     sample = named[:: max(1, -(-len(named) // _SAMPLE))]
     looked_at = [found for found in map(partial(_look_at, page=decoding.page), sample) if found]
     grey = [found.brightest for found in looked_at if found.depth == "grey"]

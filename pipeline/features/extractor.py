@@ -26,8 +26,9 @@ from pipeline.features.computing import (
     commit_rows,
 )
 from pipeline.features.filling import Filling, refuse
+from pipeline.features.folder import note_unreadable, read_unreadable
 from pipeline.features.joint import JointStore
-from pipeline.features.keys import keys
+from pipeline.features.keys import Key, keys
 from pipeline.features.listener import Listener
 from pipeline.features.lookup import RowLookup
 from pipeline.features.plan import Plan, make_plan
@@ -204,6 +205,9 @@ class Extractor:
     ) -> Plan:
         """Find out which rows are stored and which are missing, and do nothing.
 
+        Images that could not be read when rows were last made are tried again, and left out if
+        they still cannot be.
+
         Parameters
         ----------
         dataset : Dataset
@@ -219,7 +223,12 @@ class Extractor:
         StoreError
             The cache cannot be read.
         """
-        plan = make_plan(dataset, views, self._stores(views, dataset.digests if hold else ()))
+        stores = self._stores(views, dataset.digests if hold else ())
+        store = stores["none"].stores[0]
+        if before := read_unreadable(store.folder):
+            again = [(digest, 0) for digest in dataset.digests if digest in before]
+            dataset = self._without_unreadable(dataset, store.missing(again))
+        plan = make_plan(dataset, views, stores)
         if self.layers is None and plan.missing_beside > _MOST_FOR_LAYERS * len(dataset):
             return plan.without_beside()
         return plan
@@ -261,6 +270,8 @@ class Extractor:
                 plan.joint_of(views),
                 ((path, digest, more) for (path, digest), more in zip(images, numbers)),
             )
+        if filling.refused:
+            note_unreadable(plan.store.folder, filling.refused)
         seconds = time.monotonic() - started
         readable = filling.readable(dataset)
         if plan.remarks:
@@ -308,17 +319,20 @@ class Extractor:
             if store.damaged:
                 listener.set_aside(store)
 
-    def unreadable(self, plan: Plan) -> list[Quarantined]:
-        """Decode the images whose rows are missing, and tell which of them can never have one."""
-        missing = set(plan.store.missing(keys(plan.dataset)))
+    def readable(self, plan: Plan) -> Dataset:
+        """Decode the images whose rows are missing, and leave out those that cannot be."""
+        return self._without_unreadable(plan.dataset, plan.store.missing(keys(plan.dataset)))
+
+    def _without_unreadable(self, dataset: Dataset, tried: Iterable[Key]) -> Dataset:
+        digests = {digest for digest, _ in tried}
         unreadable = []
-        for path, digest in zip(plan.dataset.paths, plan.dataset.digests):
-            if (digest, 0) in missing:
+        for path, digest in zip(dataset.paths, dataset.digests) if digests else ():
+            if digest in digests:
                 try:
                     self.recipe.decode(read_image(path, digest)[0])
                 except ImageError as error:
                     unreadable.append(Quarantined(path, error.found))
-        return unreadable
+        return dataset.without(unreadable)
 
     def _forward(self, recipes: Sequence[Recipe]) -> Forward:
         return self.forward or LateBackbone(recipes[0], self.weights, tuple(recipes[1:]))

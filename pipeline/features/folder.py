@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.backbones.recipe import Recipe
@@ -16,7 +16,9 @@ ANY_UNFINISHED = ".*.tmp"
 """Pattern of temporary files in a store; those of older releases have other names."""
 
 _RECIPE = "recipe.json"
+_UNREADABLE = "unreadable.txt"
 _MOST_BYTES = 2**20  # of a recipe
+_MOST_BYTES_OF_DIGESTS = 2**26  # a million
 
 
 def read_recipe(folder: Path) -> Recipe:
@@ -46,6 +48,24 @@ def prepare_folder(folder: Path, recipe: Recipe) -> None:
         make_folder(folder)
         clear_unfinished(folder, ANY_UNFINISHED)
         write_file(folder / _RECIPE, recipe.to_json(), sync_folder=True)
+
+
+def note_unreadable(folder: Path, digests: Iterable[bytes]) -> None:
+    """Write down which images could not be read, in addition to those before, where possible."""
+    new = read_unreadable(folder).union(digests)
+    with contextlib.suppress(OSError):
+        write_file(folder / _UNREADABLE, "".join(f"{digest.hex()}\n" for digest in sorted(new)))
+
+
+def read_unreadable(folder: Path) -> set[bytes]:
+    """Read which images could not be read once: they are worth trying, not to be believed.
+
+    Another release may read them, and somebody else may have written the file.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        lines = read_regular(folder / _UNREADABLE, _MOST_BYTES_OF_DIGESTS).decode("ascii").split()
+        return set(map(bytes.fromhex, lines))
+    return set()
 
 
 def set_aside(path: Path, content: bytes | None) -> None:

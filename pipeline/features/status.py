@@ -51,7 +51,7 @@ def status(source: str | Path, extractor: Extractor) -> Status:
     with Digests(Path(extractor.cache)) as memory:
         dataset = read_dataset(source, memory)
         plan = extractor.settle(dataset, calibrate=False).plan(dataset)
-        store = plan.store
+        dataset, store = plan.dataset, plan.store
         new: list[Location] = []
         changed: list[Location] = []
         missing = set(store.missing(keys(dataset)))

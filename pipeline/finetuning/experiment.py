@@ -158,7 +158,7 @@ def _images(dataset: Dataset, views: Views, extractor: Extractor) -> Images:
     """Leave out the images that cannot be decoded."""
     if extractor.recipe.precision == "int8":
         raise PipelineError("precision int8 is for cached rows, not for training from images.")
-    dataset = dataset.without(extractor.unreadable(extractor.plan(dataset)))
+    dataset = extractor.readable(extractor.plan(dataset))
     if extractor.strict:
         refuse(dataset.quarantined)
     dataset.check_learnable()

@@ -14,6 +14,7 @@ from pipeline.data.images import decode
 from pipeline.data.loading import load_dataset
 from pipeline.errors import DataError, ImageError
 from pipeline.features.listener import Listener
+from pipeline.features.status import status
 
 
 def test_every_image_has_the_row_of_its_own_pixels(extracted, photos, recipe):
@@ -133,6 +134,34 @@ def test_a_bad_image_costs_nobody_else_and_is_listed_with_its_reason(extracted, 
     assert "truncated" in reasons["cut.png"]
     assert "not a known image format" in reasons["text.jpg"]
     assert done.made == len(done.dataset) == len(done.rows()) == backbone.images == 40
+
+
+def test_what_can_never_be_decoded_is_not_to_be_made_again_and_stays_listed(
+    extracted, extractor, photos
+):
+    (photos / "red" / "text.jpg").write_text("no picture")
+    first = extracted(load_dataset(photos))
+    plan = extractor.plan(load_dataset(photos), [some_views(2)])
+    assert (plan.stored, plan.missing) == (40, len(first.dataset.where("train")))
+    second = extracted(load_dataset(photos), forward=no_network)
+    assert second.dataset.quarantined == first.dataset.quarantined != ()
+    with pytest.raises(DataError, match=r"(?s)text\.jpg: not a known image.*--strict"):
+        extracted(load_dataset(photos), strict=True)
+    assert status(photos, extractor).unreadable == first.dataset.quarantined
+
+
+@pytest.mark.parametrize("content", [None, b"\xff", b"abc\n", b"not hexadecimal"])
+def test_an_image_is_made_though_somebody_noted_that_it_cannot_be_read(
+    extracted, extractor, photos, content
+):
+    dataset = load_dataset(photos)
+    every = "\n".join(digest.hex() for digest in dataset.digests).encode()
+    plan = extractor.plan(dataset)
+    plan.store.prepare()
+    (plan.store.folder / "unreadable.txt").write_bytes(every if content is None else content)
+    assert extractor.plan(dataset).missing == 40
+    extraction = extracted(dataset)
+    assert (extraction.made, extraction.dataset.quarantined) == (40, ())
 
 
 def test_strict_makes_a_bad_image_fatal_and_keeps_what_was_done(extracted, photos, tmp_path):
