@@ -73,7 +73,7 @@ def export(
     dataset = load_dataset(source, seed=seed, cache=extractor.cache)
     extractor = extractor.settle(dataset, calibrate=False)
     plan = extractor.plan(dataset, hold=True)
-    dataset = extractor.readable(plan)
+    dataset = plan.readable()
     if missing := plan.store.missing(keys(dataset)):
         raise DataError(
             f"{len(missing):,} of {len(dataset):,} images have no features in the cache.",

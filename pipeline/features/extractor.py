@@ -13,8 +13,8 @@ from pathlib import Path
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import layers_recipe, make_recipe
 from pipeline.backbones.running import Forward
-from pipeline.data.dataset import Dataset, Quarantined
-from pipeline.data.digests import CACHE, read_image
+from pipeline.data.dataset import Dataset
+from pipeline.data.digests import CACHE
 from pipeline.data.loading import load_dataset
 from pipeline.data.urls import Location
 from pipeline.errors import ImageError, StoreError
@@ -26,12 +26,11 @@ from pipeline.features.computing import (
     commit_rows,
 )
 from pipeline.features.filling import Filling, refuse
-from pipeline.features.folder import note_unreadable, read_unreadable
+from pipeline.features.folder import note_unreadable
 from pipeline.features.joint import JointStore
-from pipeline.features.keys import Key, keys
 from pipeline.features.listener import Listener
 from pipeline.features.lookup import RowLookup
-from pipeline.features.plan import Plan, make_plan
+from pipeline.features.plan import Plan, make_plan, without_unreadable
 from pipeline.features.store import FeatureStore
 from pipeline.features.views import Views
 
@@ -224,10 +223,7 @@ class Extractor:
             The cache cannot be read.
         """
         stores = self._stores(views, dataset.digests if hold else ())
-        store = stores["none"].stores[0]
-        if before := read_unreadable(store.folder):
-            again = [(digest, 0) for digest in dataset.digests if digest in before]
-            dataset = self._without_unreadable(dataset, store.missing(again))
+        dataset = without_unreadable(dataset, stores["none"].stores[0])
         plan = make_plan(dataset, views, stores)
         if self.layers is None and plan.missing_beside > _MOST_FOR_LAYERS * len(dataset):
             return plan.without_beside()
@@ -318,21 +314,6 @@ class Extractor:
         for store in (joint.stores[0] for joint in stores.values()):
             if store.damaged:
                 listener.set_aside(store)
-
-    def readable(self, plan: Plan) -> Dataset:
-        """Decode the images whose rows are missing, and leave out those that cannot be."""
-        return self._without_unreadable(plan.dataset, plan.store.missing(keys(plan.dataset)))
-
-    def _without_unreadable(self, dataset: Dataset, tried: Iterable[Key]) -> Dataset:
-        digests = {digest for digest, _ in tried}
-        unreadable = []
-        for path, digest in zip(dataset.paths, dataset.digests) if digests else ():
-            if digest in digests:
-                try:
-                    self.recipe.decode(read_image(path, digest)[0])
-                except ImageError as error:
-                    unreadable.append(Quarantined(path, error.found))
-        return dataset.without(unreadable)
 
     def _forward(self, recipes: Sequence[Recipe]) -> Forward:
         return self.forward or LateBackbone(recipes[0], self.weights, tuple(recipes[1:]))

@@ -11,13 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backbones.recipe import Recipe
-from pipeline.data.dataset import Dataset
+from pipeline.data.dataset import Dataset, Quarantined
 from pipeline.data.decoding import Decoding
 from pipeline.data.depth import remarks_on_decoding
+from pipeline.data.digests import read_image
 from pipeline.data.packed import distinct, packed
-from pipeline.errors import StoreError
+from pipeline.errors import ImageError, StoreError
+from pipeline.features.folder import read_unreadable
 from pipeline.features.joint import JointStore
-from pipeline.features.keys import Keys
+from pipeline.features.keys import Key, Keys, keys
 from pipeline.features.store import FeatureStore
 from pipeline.features.views import Views
 from pipeline.system.files import free_space
@@ -99,6 +101,10 @@ class Plan:
         """Return what holds all rows that one pass over these views gives."""
         return self.stores[views.augmentation.name if views.count > 1 else "none"]
 
+    def readable(self) -> Dataset:
+        """Decode the images whose rows are missing, and leave out those that cannot be."""
+        return _readable(self.dataset, self.recipe, self.store.missing(keys(self.dataset)))
+
     def release(self) -> None:
         """Free the memory of the files that the stores held to be read."""
         for store in self.every_store:
@@ -120,17 +126,35 @@ class Plan:
             )
 
 
+def without_unreadable(dataset: Dataset, store: FeatureStore) -> Dataset:
+    """Leave out the images that could not be read when rows were last made, and still cannot be."""
+    before = read_unreadable(store.folder)
+    again = [(digest, 0) for digest in dataset.digests if digest in before] if before else []
+    return _readable(dataset, store.recipe, store.missing(again))
+
+
+def _readable(dataset: Dataset, recipe: Recipe, tried: Iterable[Key]) -> Dataset:
+    digests = {digest for digest, _ in tried}
+    unreadable = []
+    for path, digest in zip(dataset.paths, dataset.digests) if digests else ():
+        if digest in digests:
+            try:
+                recipe.decode(read_image(path, digest)[0])
+            except ImageError as error:
+                unreadable.append(Quarantined(path, error.found))
+    return dataset.without(unreadable)
+
+
 def make_plan(dataset: Dataset, views: Sequence[Views], stores: dict[str, JointStore]) -> Plan:
     """Count which rows of a data set's views are stored; `stores` are those of the views."""
     wanted = stored = missing_bytes = 0
     image_bytes = 0
     for name, number, digests in _wanted(dataset, views):
-        keys = Keys(digests, np.full(len(digests), number, np.uint16))
-        here = stores[name].count(keys)
+        here = stores[name].count(Keys(digests, np.full(len(digests), number, np.uint16)))
         size = sum(map(_bytes_per_row, stores[name].stores, stores["none"].stores))
-        wanted += len(keys)
+        wanted += len(digests)
         stored += here
-        missing_bytes += (len(keys) - here) * size
+        missing_bytes += (len(digests) - here) * size
         image_bytes += size
     return Plan(dataset, tuple(views), stores, stored, wanted - stored, missing_bytes, image_bytes)
 

@@ -158,7 +158,7 @@ def _images(dataset: Dataset, views: Views, extractor: Extractor) -> Images:
     """Leave out the images that cannot be decoded."""
     if extractor.recipe.precision == "int8":
         raise PipelineError("precision int8 is for cached rows, not for training from images.")
-    dataset = extractor.readable(extractor.plan(dataset))
+    dataset = extractor.plan(dataset).readable()
     if extractor.strict:
         refuse(dataset.quarantined)
     dataset.check_learnable()
