@@ -1,22 +1,37 @@
-"""List the networks that can be used."""
+"""`pipeline backbones`."""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich import box
 from rich.table import Table
 
-from pipeline.cli.options import JsonOption
+from pipeline.cli.live import ClassifyListener
+from pipeline.cli.options import CacheOption, JsonOption, SeedOption
 from pipeline.cli.terminal import out, reporting_errors
 
 
-def backbones(*, as_json: JsonOption = False) -> None:
-    """List the networks: size of pictures, cost, licence of the weights, whether they are here.
+def backbones(
+    data: Annotated[
+        str | None,
+        typer.Argument(metavar="[DATA]", help="Compare those that are here on these images."),
+    ] = None,
+    *,
+    cache: CacheOption = Path("cache"),
+    seed: SeedOption = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """List the networks; with DATA, find out which of those on this machine suits the images.
 
-    Example: pipeline backbones
+    Example: pipeline backbones photos/
     """
+    if data is not None:
+        _compare(data, cache, seed, as_json=as_json)
+        return
     with reporting_errors():
         from pipeline.backbones.registry import BACKBONES
 
@@ -40,3 +55,43 @@ def backbones(*, as_json: JsonOption = False) -> None:
                 network.licence,
             )
         out.print(table)
+
+
+def _compare(data: str, cache: Path, seed: int, *, as_json: bool) -> None:
+    """Show how well each network's rows tell the classes apart, and what they cost."""
+    with reporting_errors(), ClassifyListener(data, None) as listener:
+        from pipeline.classification.networks import advise, compare_backbones
+
+        suited = compare_backbones(data, cache=cache, seed=seed, listener=listener)
+        listener.end_bar()
+    if as_json:
+        listed = [
+            {
+                "backbone": each.backbone,
+                "pool": each.pool,
+                "accuracy": each.metrics.accuracy,
+                "accuracy_interval": [each.metrics.accuracy_low, each.metrics.accuracy_high],
+                "log_loss": each.metrics.log_loss,
+                "images_per_cpu_second": each.images_per_second,
+            }
+            for each in suited
+        ]
+        typer.echo(json.dumps(listed, indent=2))
+        return
+    table = Table(box=box.SIMPLE, padding=0, pad_edge=False)
+    for column in ("network", "rows", "accuracy", "95 % interval", "log loss", "images/CPU-second"):
+        table.add_column(
+            column, justify="left" if column in {"network", "rows"} else "right", no_wrap=True
+        )
+    for each in suited:
+        figures = each.metrics
+        table.add_row(
+            each.backbone,
+            each.pool,
+            f"{figures.accuracy:.3f}",
+            f"{figures.accuracy_low:.3f}-{figures.accuracy_high:.3f}",
+            f"{figures.log_loss:.3f}",
+            f"{each.images_per_second:.0f}",
+        )
+    out.print(table)
+    out.print(advise(suited))

@@ -101,11 +101,21 @@ def kill_after(phase, epoch):
 # --- the same result from both sources ---------------------------------------------------------
 
 
-def test_images_and_cached_rows_give_the_same_curves_and_probabilities(tune):
+@pytest.mark.parametrize(
+    ("recipe", "unfreeze", "below"),
+    [
+        (SMALL, "block4_conv3", "block4_conv2"),
+        (make_recipe("efficientnet-lite0", size=64, precision="float32"), None, "block5c_add"),
+    ],
+    ids=["vgg16", "efficientnet-lite0"],
+)
+def test_images_and_cached_rows_give_the_same_curves_and_probabilities(
+    tune, recipe, unfreeze, below
+):
     rows, images = (
-        tune(recipe=SMALL, source=source, unfreeze="block4_conv3") for source in ("cache", "images")
+        tune(recipe=recipe, source=source, unfreeze=unfreeze) for source in ("cache", "images")
     )
-    assert rows.recipe.layer == images.recipe.layer == "block4_conv2"
+    assert rows.recipe.layer == images.recipe.layer == below
     [ours], [theirs] = rows.results, images.results
     assert list(ours.history) == ["loss", "accuracy", "val_loss", "val_accuracy"]
     for name, curve in ours.history.items():

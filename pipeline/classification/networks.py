@@ -1,0 +1,141 @@
+"""Which network, and which of its rows, suit a data set: those on this machine, on a sample."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.backbones.registry import BACKBONES, make_recipe
+from pipeline.backbones.running import load_backbone
+from pipeline.classification.in_memory import RowsInMemory, read_variants
+from pipeline.classification.task import Task
+from pipeline.data.dataset import Dataset
+from pipeline.data.digests import CACHE, read_image
+from pipeline.data.loading import load_dataset
+from pipeline.errors import WeightsError
+from pipeline.evaluation.metrics import Metrics
+from pipeline.evaluation.protocol import Protocol
+from pipeline.features.extractor import Extractor, extract
+from pipeline.heads.pooling import CHOICES_BY_DEFAULT
+from pipeline.heads.registry import get_head
+from pipeline.runs.listener import RunListener
+
+_IMAGES = 600  # by which accuracy is known to some 3 points, in seconds
+_TIMED = 64  # pictures, which take a second or so
+_WORTH = 0.01  # a gain in accuracy below which cost decides
+_HEAD = "rbf-svm"
+
+
+@dataclass(frozen=True)
+class Suited:
+    """How well a network's rows tell the classes of a data set apart, and what they cost.
+
+    Attributes
+    ----------
+    backbone : str
+        Name of the network.
+    pool : str
+        ``"flatten"`` or ``"layers"``.
+    metrics : Metrics
+        By nested 5-fold cross-validation of a support vector machine on a sample of the images.
+    images_per_second : float
+        How many pictures the network takes in a second of one CPU core.
+    """
+
+    backbone: str
+    pool: str
+    metrics: Metrics
+    images_per_second: float
+
+
+def compare_backbones(
+    data: str | Path | Dataset,
+    *,
+    cache: str | Path = CACHE,
+    seed: int = 0,
+    listener: RunListener | None = None,
+) -> list[Suited]:
+    """Compare all networks whose weights are on this machine, on a seeded sample of the images.
+
+    Parameters
+    ----------
+    data : str, Path or Dataset
+        As for `pipeline.classify`.
+    cache : str or Path
+        Where rows are kept.
+    seed : int
+        Decides the sample and the folds.
+    listener : RunListener, optional
+        Told how far the work is.
+
+    Returns
+    -------
+    list of Suited
+        The most accurate first.
+
+    Raises
+    ------
+    PipelineError
+        No network is on this machine, or the images cannot be read or are too few.
+    """
+    dataset = data if isinstance(data, Dataset) else load_dataset(data, seed=seed, cache=cache)
+    dataset = _sample(dataset, seed)
+    names = [name for name, network in BACKBONES.items() if network.is_here]
+    if not names:
+        raise WeightsError("no network's weights are on this machine.", fix="pipeline backbones")
+    suited = []
+    for name in names:
+        extractor = Extractor(make_recipe(name), cache=cache, layers=True)
+        protocol = Protocol(cv=5)
+        extraction = extract(
+            protocol.check(dataset), extractor=extractor, hold=True, listener=listener
+        )
+        judged, rate = protocol.judged(extraction.dataset), _rate(extractor, dataset)
+        for rows in read_variants(extraction, CHOICES_BY_DEFAULT):
+            pool = "layers" if rows.recipe.layer == "layers" else "flatten"
+            task = Task(judged, extraction.recipe, protocol, seed, variants=[rows])
+            result = RowsInMemory(task).judge(get_head(_HEAD))
+            suited.append(Suited(name, pool, result.test, rate))
+    return sorted(suited, key=lambda each: -each.metrics.accuracy)
+
+
+def advise(suited: Sequence[Suited]) -> str:
+    """Say in a sentence which of the networks to take."""
+    best = suited[0]
+    gaps = [best.metrics.accuracy - each.metrics.accuracy for each in suited]
+    near = [each for each, gap in zip(suited, gaps) if round(gap, 6) <= _WORTH]
+    cheapest = max(near, key=lambda each: each.images_per_second)
+    if cheapest.backbone == best.backbone:
+        return f"{best.backbone} is the most accurate here."
+    times = cheapest.images_per_second / best.images_per_second
+    return (
+        f"{cheapest.backbone} is within a point of {best.backbone}, the most accurate here, at "
+        f"1/{times:.0f} of its cost."
+    )
+
+
+def _sample(dataset: Dataset, seed: int) -> Dataset:
+    """Take some of the images, of each class in its share, and at least ten where it has them."""
+    labels, rng = dataset.targets.labels, np.random.default_rng(seed)
+    chosen = []
+    for label in range(len(dataset.classes)):
+        places = np.flatnonzero(labels == label)
+        share = max(10, round(_IMAGES * len(places) / len(dataset)))
+        chosen.append(rng.permutation(places)[:share])
+    return dataset.take(np.sort(np.concatenate(chosen)))
+
+
+def _rate(extractor: Extractor, dataset: Dataset) -> float:
+    """Measure how many pictures a network takes in a second of CPU time, once it is loaded."""
+    recipe = extractor.recipe
+    forward = load_backbone(recipe, extractor.weights, beside=extractor.recipes[1:])
+    content, _ = read_image(dataset.paths[0])
+    pixels = np.stack([recipe.decode(content)] * _TIMED)
+    forward(pixels[:8])  # the first call compiles
+    started = time.process_time()
+    forward(pixels)
+    return _TIMED / (time.process_time() - started)

@@ -1,0 +1,51 @@
+"""Which network suits a data set: all on this machine are compared on the same images."""
+
+import re
+
+import numpy as np
+import pytest
+from conftest import paint_classes
+
+from pipeline.backbones.backbone import Backbone
+from pipeline.classification.networks import Suited, advise, compare_backbones
+from pipeline.errors import WeightsError
+from pipeline.evaluation.metrics import evaluate
+
+
+def test_both_kinds_of_rows_of_each_network_on_this_machine_are_compared(tmp_path):
+    photos = paint_classes(tmp_path / "photos", 12)
+    suited = compare_backbones(photos, cache=tmp_path / "cache")
+    assert {(each.backbone, each.pool) for each in suited} == {
+        (name, pool) for name in ("vgg16", "efficientnet-lite0") for pool in ("flatten", "layers")
+    }
+    accuracies = [each.metrics.accuracy for each in suited]
+    assert accuracies == sorted(accuracies, reverse=True)
+    assert accuracies[0] > 0.9  # red and blue
+    assert all(each.metrics.n == 24 for each in suited)
+    assert all(each.images_per_second > 0 for each in suited)
+    again = compare_backbones(photos, cache=tmp_path / "cache")
+    assert [each.metrics.accuracy for each in again] == accuracies
+
+
+def test_without_any_weights_it_says_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(Backbone, "is_here", False)
+    with pytest.raises(WeightsError, match="no network's weights are on this machine"):
+        compare_backbones(paint_classes(tmp_path / "photos", 6), cache=tmp_path / "cache")
+
+
+def suited(backbone, right, rate):
+    labels = np.arange(100) % 2
+    called = np.where(np.arange(100) < right, labels, 1 - labels)
+    return Suited(backbone, "layers", evaluate(labels, np.eye(2)[called], called), rate)
+
+
+@pytest.mark.parametrize(
+    ("others", "advice"),
+    [
+        ([("dear", 90, 10.0), ("cheap", 89, 100.0)], "cheap is within a point of dear.* 1/10 "),
+        ([("dear", 90, 10.0), ("cheap", 80, 100.0)], "^dear is the most accurate here"),
+        ([("cheap", 90, 100.0), ("dear", 90, 10.0)], "^cheap is the most accurate here"),
+    ],
+)
+def test_it_advises_the_cheapest_of_those_that_are_nearly_the_best(others, advice):
+    assert re.search(advice, advise([suited(*each) for each in others]))
