@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -98,13 +99,18 @@ def problems(
 
 def _check_recipe(run: Path, theirs: Mapping[str, Any], recipe: Recipe) -> None:
     """Refuse features that are made in another way than those of the run."""
-    names = [name for name in ("size", "scaling", "resize") if name in theirs]
-    other = [name for name in names if theirs[name] != getattr(recipe, name)]
-    if options := [f"--{name} {theirs[name]}" for name in other]:
+    from pipeline.data.decoding import Decoding
+
+    here, there = asdict(recipe), {**asdict(recipe), **theirs}
+    for fields in (here, there):
+        fields.update(asdict(Decoding.from_name(str(fields["decoding"]))))
+    names = ("size", "scaling", "resize", "white", "page")
+    if other := {name: there[name] for name in names if there[name] != here[name]}:
+        options = " ".join(f"--{n} {v}" if v is not None else f"no --{n}" for n, v in other.items())
         raise PipelineError(
-            f"the run in {run} has features made with {' '.join(options)}.",
+            f"the run in {run} has features made with {options}.",
             expected="the same here, where --run is given",
-            fix=f"add {' '.join(options)}",
+            fix=f"use {options}",
         )
 
 

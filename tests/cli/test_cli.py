@@ -322,13 +322,16 @@ def test_classify_prints_a_table_with_a_line_for_each_head(photos, networks, tmp
     assert "logistic: fitted in" in result.stderr
 
 
-def test_a_runs_page_takes_no_problems_found_in_features_of_another_size(photos, networks):
+def test_a_runs_page_takes_no_problems_found_in_features_made_in_another_way(photos, networks):
     run("classify", photos, *SETTINGS, "--head", "logistic", "--name", "mine")
     page = Path("runs", "mine", "problems.json").read_bytes()
     problems = ["problems", photos, "--precision", "float32", "--run", "runs/mine"]
     refused = run(*problems)
     assert refused.exit_code == 1
     assert "has features made with --size 64" in refused.stderr
+    refused = run(*problems, "--size", "64", "--white", "4095", "--page", "2")
+    assert refused.exit_code == 1
+    assert "has features made with no --white --page 1" in refused.stderr
     assert len(networks) == 1  # said before any row was made
     assert Path("runs", "mine", "problems.json").read_bytes() == page
     assert run(*problems, "--size", "64", "--no-learning-curve").exit_code == 0
