@@ -37,6 +37,7 @@ from pipeline.features.extractor import Extractor
 from pipeline.features.hdf5 import Array, UnsoundError, open_image
 from pipeline.features.keys import keys
 from pipeline.features.store import FeatureStore
+from pipeline.system.documents import parse
 from pipeline.system.files import clear_unfinished, file_errors, read_regular, write_file
 
 SUFFIXES = (".h5", ".npz")
@@ -132,7 +133,7 @@ def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32
             if block != _user_block(content):
                 raise UnsoundError("its bytes are not as they were exported")
         arrays = _read_hdf5(content)
-        recipe = Recipe.from_fields(json.loads(arrays["recipe"]))
+        recipe = Recipe.from_fields(parse(arrays["recipe"]))
         problem = next(_problems(arrays, recipe), "")
     except MemoryError as error:
         raise DataError(f"not enough memory to read {file}.", fix="close other programs") from error
