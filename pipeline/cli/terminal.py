@@ -62,7 +62,8 @@ def complete_streams() -> None:
 def _or_nowhere(stream: TextIO | None) -> TextIO:
     """Return a stream, or one to nowhere if there is none or nothing can be written to it."""
     with contextlib.suppress(AttributeError, OSError):
-        os.write(stream.fileno(), b"")  # type: ignore[union-attr]
+        with contextlib.suppress(io.UnsupportedOperation):  # one in memory
+            os.write(stream.fileno(), b"")  # type: ignore[union-attr]
         return stream  # type: ignore[return-value]
     return open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123 -- for good
 

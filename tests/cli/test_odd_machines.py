@@ -36,7 +36,7 @@ def test_rows_are_made_where_standard_streams_are_missing(tmp_path, photos, clos
     place = ["--size", "32", "--cache", tmp_path / "cache"]
     done = start("features", photos, *place, closed=closed, end=end)
     assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "cache").glob("*/*.h5"))) == 1
+    assert len(list((tmp_path / "cache").glob("*block5_pool*/*.h5"))) == 1
     assert b"Traceback" not in done.stdout + done.stderr
 
 
@@ -53,6 +53,14 @@ def test_rows_are_made_in_a_program_without_streams(tmp_path, photos):
         [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
     )
     assert done.returncode == 0
+
+
+def test_a_stream_in_memory_gets_the_output():
+    code = (
+        "import atexit, io, sys\nreal, sys.stdout = sys.stdout, io.StringIO()\n"
+        "atexit.register(lambda: real.write('in memory: ' + sys.stdout.getvalue()))"
+    )
+    assert start("--version", code=code).stdout.startswith(b"in memory: pipeline ")
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
