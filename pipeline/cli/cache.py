@@ -54,7 +54,7 @@ def list_stores(cache: CacheOption = Path("cache")) -> None:
             if recipe.augmentation != "none":
                 made_with += f", views: {typed_augmentation(recipe.augmentation)}"
             table.add_row(
-                recipe.name,
+                shown(recipe.name),
                 shown(made_with),
                 f"{len(store):,}",
                 f"{len(store.shards):,}",
@@ -84,7 +84,8 @@ def verify(cache: CacheOption = Path("cache")) -> None:
             print_damaged(store)
             damaged += len(store.damaged)
             out.print(
-                f"{store.recipe.name}: {len(store.shards):,} shards whole, {len(store):,} rows"
+                f"{shown(store.recipe.name)}: {len(store.shards):,} shards whole, "
+                f"{len(store):,} rows"
             )
         if damaged:
             raise PipelineError(
@@ -122,8 +123,8 @@ def prune(
         for loss in dropped:
             took = f", about {_duration(loss.seconds)} to compute" if loss.seconds >= 1 else ""
             out.print(
-                f"{loss.store.recipe.name}: {loss.rows:,} of {len(loss.store):,} rows are of "
-                f"images in none of these data sets ({loss.size / 1e6:,.1f} MB{took})",
+                f"{shown(loss.store.recipe.name)}: {loss.rows:,} of {len(loss.store):,} rows are "
+                f"of images in none of these data sets ({loss.size / 1e6:,.1f} MB{took})",
                 soft_wrap=True,
             )
         if dropped and not yes and not (sys.stdin.isatty() and typer.confirm("Drop them?")):
@@ -135,7 +136,7 @@ def prune(
             pruned = loss.accept()
             print_damaged(pruned.store)
             out.print(
-                f"{pruned.store.recipe.name}: {pruned.rows:,} rows dropped, "
+                f"{shown(pruned.store.recipe.name)}: {pruned.rows:,} rows dropped, "
                 f"{len(pruned.store):,} stay; {pruned.shards:,} shards fewer"
             )
         if bad:

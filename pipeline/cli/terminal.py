@@ -215,7 +215,7 @@ def print_damaged(store: FeatureStore) -> None:
     """Name the shards that were found damaged and set aside."""
     for bad in store.damaged:
         err.print(
-            f"[yellow]The shard {bad.name} is damaged and set aside:[/] {shown(bad.reason)}",
+            f"[yellow]The shard {shown(bad.name)} is damaged and set aside:[/] {shown(bad.reason)}",
             soft_wrap=True,
         )
 

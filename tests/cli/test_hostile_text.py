@@ -11,7 +11,9 @@ from conftest import CountingBackbone, paint, paint_classes
 from imitated import change, imitate
 from pages import run_command
 
+from pipeline.backbones.registry import make_recipe
 from pipeline.errors import PipelineError, in_one_line, printable
+from pipeline.features.store import FeatureStore
 from pipeline.runs.reading import read_run
 from pipeline.runs.table import TextTable
 from pipeline.system.cells import from_cell, to_cell
@@ -62,6 +64,14 @@ def unlike(**fields):
     folder = Path("cache", f"vgg16-{BAD}")
     folder.mkdir(parents=True)
     (folder / "recipe.json").write_text(json.dumps({"backbone": BAD, BAD: BAD, **fields}))
+    return "cache"
+
+
+def misnamed():
+    """A store with a shard of a bad name."""
+    store = FeatureStore(Path("cache"), make_recipe(size=64, precision="float32"))
+    store.prepare()
+    (store.folder / f"{BAD}.h5").write_text("no shard")
     return "cache"
 
 
@@ -116,6 +126,7 @@ COMMANDS = {
     "augment by": lambda: ("augment", f"{new()}/{BAD}.png", "--augmentation", BAD),
     "cache list": lambda: ("cache", "list", "--cache", unlike()),
     "cache verify": lambda: ("cache", "verify", "--cache", unlike(version=1)),
+    "cache verify of a shard": lambda: ("cache", "verify", "--cache", misnamed()),
     "cache prune": lambda: ("cache", "prune", f"none {BAD}"),
     "cache export": lambda: ("cache", "export", photos(), exported(), *SETTINGS),
     "finetune": lambda: ("finetune", photos(), *SETTINGS, "--head", f"none {BAD}"),
@@ -150,6 +161,8 @@ def test_no_text_from_outside_reaches_the_terminal_as_it_is(command, monkeypatch
         assert any(BAD in text for text in texts(json.loads(done.stdout)))
     elif command not in SILENT:
         assert SHOWN in done.output, ascii(done.output)
+    if command == "cache verify of a shard":
+        assert "[red]" in done.output  # not taken for markup
 
 
 def test_a_newline_in_a_name_cannot_forge_a_line_of_an_error(tmp_path):
