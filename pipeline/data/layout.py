@@ -123,10 +123,16 @@ def check_classes(root: Location, classes: Mapping[str, Contents], *, in_splits:
         )
 
 
-def remarks_on_layout(tops: Mapping[str, Contents], empty: Collection[str]) -> Iterable[str]:
-    """Say which folders are taken for classes though they look like splits, and which are empty."""
-    for name in _look_like_splits(tops):
+def remarks_on_layout(
+    classes: Mapping[str, Contents], empty: Collection[str], *, in_splits: bool
+) -> Iterable[str]:
+    """Say which class folders look like splits or hold folders only, and which are empty."""
+    for name in () if in_splits else _look_like_splits(classes):
         yield f"The folder {name}/ is taken for a class, as it holds no folders."
+    whole = [name for name, own in classes.items() if len(own.folders) > 1 and not own.has_images]
+    if whole:
+        each = " each" if len(whole) > 1 else ""
+        yield f"The folders in {_named(whole)} are taken for parts of one class{each}."
     if empty:
         are = "folder {} is" if len(empty) == 1 else "folders {} are"
         yield f"The {are.format(_named(sorted(empty)))} empty."

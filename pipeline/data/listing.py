@@ -96,5 +96,5 @@ def _list_folder(root: Location) -> Listing:
         entries,
         quarantined,
         tree.signatures,
-        list(remarks_on_layout({} if split_of else tops, empty)),
+        list(remarks_on_layout(classes, empty, in_splits=bool(split_of))),
     )

@@ -189,6 +189,13 @@ def test_an_empty_folder_changes_nothing_and_is_said_where_it_is_the_users(tmp_p
     assert listing.remarks == said
 
 
+def test_folders_that_are_taken_for_parts_of_a_class_are_said(lay_out):
+    names = ["photos/cats/1.jpg", "photos/dogs/1.jpg", "docs/logo.png", "docs/old/1.png"]
+    listing = list_entries(lay_out(names))
+    assert {entry.label for entry in listing.entries} == {"photos", "docs"}
+    assert listing.remarks == ["The folders in photos/ are taken for parts of one class."]
+
+
 def test_a_class_that_is_called_like_a_split_is_said(lay_out):
     listing = list_entries(lay_out(tree("bus", "train")))
     assert listing.remarks == ["The folder train/ is taken for a class, as it holds no folders."]
