@@ -237,7 +237,7 @@ def command(job) -> None:
     small_shards()
     log_commits(job["log"])
     signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be inherited as ignored
-    computing.load_backbone = lambda recipe, weights: Backbone(job["seconds"])
+    computing.load_backbone = lambda recipe, weights, beside: Backbone(job["seconds"])
     from pipeline.cli import main as cli
     from pipeline.data import loading
 
@@ -260,7 +260,7 @@ def fill_disk(job) -> None:
 
     small_shards()
     # Nobody is told beforehand that there is too little room: it goes while the work is done.
-    computing.load_backbone, Plan.free = lambda recipe, weights: Backbone(), None
+    computing.load_backbone, Plan.free = lambda recipe, weights, beside: Backbone(), None
     log = job["log"]
     log_commits(log)
     root = Path(job["folder"])
