@@ -46,6 +46,7 @@ def augment(
         from pipeline.data.images import decode
         from pipeline.data.views import views_of
         from pipeline.report.sheet import draw_sheet
+        from pipeline.system.files import file_errors, write_file
 
         chosen = get_augmentation(augmentation)
         try:
@@ -53,8 +54,7 @@ def augment(
             pixels = decode(content, size, decoding=Decoding(white, page).name)
         except ImageError as error:
             raise PipelineError(f"{image}: {error.found}", fix=error.fix) from error
-        try:
-            draw_sheet(views_of(pixels, chosen, digest, views)).save(file)
-        except OSError as error:
-            raise PipelineError(f"cannot write {file}: {error.strerror or error}.") from error
+        sheet = draw_sheet(views_of(pixels, chosen, digest, views))
+        with file_errors(f"write {file}"):
+            write_file(file, lambda stream: sheet.save(stream, "PNG"))
         out.print(f"{views} views in {shown(file)}; the first is the image itself")

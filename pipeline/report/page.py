@@ -84,7 +84,9 @@ def _keep_pictures(file: Path, count: int) -> None:
 
 
 def write_comparison(folders: Sequence[str | Path], file: str | Path) -> Path:
-    """Write a page that puts several runs side by side."""
+    """Write a page that puts several runs side by side, into a file that ends in .html."""
+    if Path(file).suffix.lower() not in (".html", ".htm"):
+        raise PipelineError(f"cannot write {file}.", expected="a name that ends in .html")
     if len(folders) < 2:
         raise PipelineError(
             "a comparison of fewer than two runs.", expected="the folders of two or more"

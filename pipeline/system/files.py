@@ -38,8 +38,12 @@ def write_file(
 
     The content is on disk before the file gets its name, so a crash leaves the old file or the
     new one. Several processes may write the same file; the last one wins, or, without `replace`,
-    the first, and the others get a `FileExistsError`.
+    the first, and the others get a `FileExistsError`. A pipe or a device stays what it is.
     """
+    with contextlib.suppress(FileNotFoundError):
+        kind = stat.S_IFMT(path.lstat().st_mode)
+        if kind not in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR):  # a folder cannot be replaced
+            raise OSError(errno.EINVAL, f"{path.name} is not a regular file", str(path))
     temporary = path.with_name(f".{_OURS}{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("x+b") as file:

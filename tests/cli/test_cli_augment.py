@@ -1,6 +1,7 @@
 """`pipeline augment`."""
 
 import hashlib
+import os
 import re
 import signal
 from pathlib import Path
@@ -97,12 +98,14 @@ def test_the_views_on_a_sheet_are_those_that_training_sees(
         (["--out", "photos/red/000.png"], 2, "is the image itself"),
         (["--out", "nowhere/sheet.png"], 1, r"cannot write nowhere/sheet\.png: No such file"),
         (["--out", "photos.png"], 1, r"cannot write photos\.png: Is a directory"),
+        (["--out", "pipe.png"], 1, r"cannot write pipe\.png: pipe\.png is not a regular file"),
         (["--augmentation", "wild"], 1, r"'wild'(.|\n)*textbook, mild, none"),
         (["--augmentation", "rotation=x"], 1, "rotation is 'x'"),
     ],
 )
 def test_a_sheet_that_cannot_be_drawn_is_one_error(photos, options, code, message):
     Path("photos.png").mkdir()
+    os.mkfifo("pipe.png")
     before = (photos / "red" / "000.png").read_bytes()
     result = run("augment", "photos/red/000.png", *options)
     assert result.exit_code == code

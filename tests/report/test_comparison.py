@@ -1,6 +1,7 @@
 """The page that puts several runs side by side."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -169,6 +170,20 @@ def test_one_run_alone_cannot_be_compared(folder, tmp_path):
     with pytest.raises(PipelineError, match="a run is named more than once"):
         write_comparison([folder, folder / "models" / ".."], tmp_path / "compare.html")
     assert not (tmp_path / "compare.html").exists()
+
+
+@pytest.mark.parametrize("name", ["photo.jpg", "run.json", "page", "pipe.html"])
+def test_a_comparison_takes_the_place_of_nothing_but_a_page(folder, name):
+    imitate(folder)
+    imitate(folder.parent / "other", seed=1)
+    file = folder.parent / name
+    if name.startswith("pipe"):
+        os.mkfifo(file)
+    else:
+        file.write_bytes(b"precious")
+    with pytest.raises(PipelineError, match=r"not a regular file|ends in \.html"):
+        write_comparison([folder, folder.parent / "other"], file)
+    assert file.is_fifo() or file.read_bytes() == b"precious"
 
 
 def test_the_command_compare_writes_the_page_and_names_it(folder, monkeypatch):

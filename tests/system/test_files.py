@@ -173,6 +173,29 @@ def test_folders_are_made_with_their_parents_or_are_there_already(tmp_path):
     assert (tmp_path / "a" / "b").is_dir()
 
 
+def special(kind, path):
+    """Make something at a path that is no file, as /dev/null is none."""
+    if kind == "device":
+        try:
+            os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
+        except PermissionError:
+            pytest.skip("only root makes devices")
+    else:
+        plant(kind, path, path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+@pytest.mark.parametrize("replace", [True, False])
+def test_no_file_takes_the_place_of_a_pipe_a_socket_or_a_device(tmp_path, kind, replace):
+    special(kind, tmp_path / "name")
+    before = (tmp_path / "name").lstat()
+    with pytest.raises(OSError, match=r"not a regular file|exists"):
+        write_file(tmp_path / "name", "text", replace=replace)
+    after = (tmp_path / "name").lstat()
+    assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino)
+    assert [path.name for path in tmp_path.iterdir()] == ["name"]
+
+
 def test_an_error_of_the_file_system_says_what_could_not_be_done(tmp_path):
     with (
         pytest.raises(DataError, match=r"(?s)^cannot write it: Is a directory\..*To do: choose"),
