@@ -12,13 +12,13 @@ from typing import Literal
 from PIL import Image
 
 from pipeline.data.decoding import MAX_16_BIT, Decoding
-from pipeline.data.images import FORMATS
 from pipeline.data.levels import extremes, is_12_bit, is_deep_colour
 from pipeline.data.urls import Location
 from pipeline.system.files import open_regular
 
 _SAMPLE = 32
 _SUFFIXES = (".png", ".tif", ".tiff")  # of the formats that can hold 16 bits, or pages
+_FORMATS = ("PNG", "TIFF")
 _BITS = (8, 10, 12, 14, 15)
 _MAX_PIXELS = 50_000_000
 _DARK = 4095  # a sixteenth of the range: 12 bits
@@ -77,7 +77,7 @@ def _look_at(path: Path, page: int) -> _Found | None:
     with (
         suppress(Exception),
         open_regular(path, follow=True) as file,
-        Image.open(file, formats=FORMATS) as image,
+        Image.open(file, formats=_FORMATS) as image,
     ):
         has_pages = False
         if image.format == "TIFF":

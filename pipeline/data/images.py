@@ -21,6 +21,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.ExifTags import Base as Tag
 
 from pipeline.data.decoding import VERSION, Decoding
+from pipeline.data.jpeg import check_exif
 from pipeline.data.levels import is_deep_colour, to_8_bits
 from pipeline.data.room import Room
 from pipeline.data.whole import load_whole
@@ -161,6 +162,7 @@ def _load(data: bytes, wanted: _Wanted) -> Image.Image:
 
 
 def _decode(data: bytes, wanted: _Wanted, decoding: Decoding) -> Image.Image:
+    check_exif(data)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if decoding.page > 1:
             _turn_to(image, decoding.page)

@@ -20,6 +20,9 @@ MAX_SCANS = 100
 Encoders write about 10, and each goes over the whole picture.
 """
 
+_EXIF = b"Exif\0\0"
+_MAX_EXIF = 1000  # cameras write one. Pillow copies all that came before for each
+
 _HUFFMAN = (0xC0, 0xC1, 0xC2)  # frames: baseline, extended, progressive
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _START, _END, _SCAN, _INTERVAL, _NOTHING = 0xD8, 0xD9, 0xDA, 0xDD, 0x01
@@ -57,6 +60,15 @@ class _Scan:
     interval: int
     start: int
     end: int
+
+
+def check_exif(data: bytes) -> None:
+    """Refuse a JPEG that is not opened yet whose metadata would take long to put together."""
+    if (found := data.count(_EXIF)) > _MAX_EXIF:
+        raise ImageError(
+            f"{found} parts of EXIF data: more than the limit of {_MAX_EXIF}",
+            fix="If the image is genuine, save a copy of it.",
+        )
 
 
 def load_jpeg(image: ImageFile.ImageFile, data: bytes) -> None:
