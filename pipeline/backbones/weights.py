@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -16,6 +17,8 @@ import numpy.typing as npt
 from pipeline.errors import WeightsError
 
 Weights = list[npt.NDArray[np.float32]]
+
+_LITTLE, _MOST_TIMES = 1 << 28, 100  # bytes; numbers that were trained cannot be packed like that
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,20 @@ def weights_digest(weights: Sequence[npt.NDArray[np.float32]]) -> str:
     for array in weights:
         digest.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
     return digest.hexdigest()
+
+
+def check_finite(weights: Sequence[npt.NDArray[np.float32]]) -> None:
+    """Refuse, with a ValueError, weights with which every row would be the same."""
+    if not all(np.isfinite(array).all() for array in weights):
+        raise ValueError("its numbers are not finite")
+
+
+def check_archive(file: Path) -> None:
+    """Refuse, with a ValueError, a ``.keras`` file that unpacks to far more than weights can."""
+    with zipfile.ZipFile(file) as archive:
+        total = sum(part.file_size for part in archive.infolist())
+    if total > max(_LITTLE, _MOST_TIMES * file.stat().st_size):
+        raise ValueError(f"it holds {total:,} bytes, packed into {file.stat().st_size:,}")
 
 
 def layers_by_name(model: Any) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The ImageNet weights: the same from every source, as Keras publishes them, and no others."""
 
 import sys
+import tracemalloc
+import zipfile
 
 import h5py
 import numpy as np
@@ -169,3 +171,66 @@ def test_weights_of_another_shape_and_files_that_are_none_are_refused(weights, t
         make(tmp_path / name)
         with pytest.raises(WeightsError, match=name):
             VGG16().load_weights(tmp_path / name)
+
+
+def zipped(file, length):
+    """Make a Keras file whose description of the network takes so many bytes."""
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("metadata.json", "{}")
+        with archive.open("config.json", "w", force_zip64=True) as part:
+            for _ in range(length >> 20):
+                part.write(bytes(1 << 20))
+
+
+def test_a_keras_file_that_is_far_larger_than_it_seems_is_refused(tmp_path):
+    zipped(tmp_path / "bomb.keras", 1 << 29)
+    tracemalloc.start()
+    with pytest.raises(WeightsError, match=r"bomb\.keras: .*it holds 536,870,914 bytes"):
+        VGG16().load_weights(tmp_path / "bomb.keras")
+    assert tracemalloc.get_traced_memory()[1] < 1 << 28
+    tracemalloc.stop()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(weights, tmp_path, value):
+    broken = [array.copy() for array in weights]
+    broken[4].flat[-1] = value
+    save_as_keras_published_it(broken, tmp_path / "broken.h5")
+    with pytest.raises(WeightsError, match=r"broken\.h5: .*not finite"):
+        VGG16().load_weights(tmp_path / "broken.h5")
+
+
+def points_elsewhere(file, target, how):
+    """Make a file of weights whose first kernel lies in another file, or is code."""
+    if how == "code.keras":
+        _, keras = tensorflow.load()
+        inputs = keras.Input((8,))
+        keras.Model(inputs, keras.layers.Lambda(lambda x: x)(inputs)).save(file)
+    elif how == "elsewhere.onnx":
+        onnx = pytest.importorskip("onnx")
+        kernel = onnx.TensorProto(name="kernel", data_type=1, dims=[64, 3, 3, 3], data_location=1)
+        kernel.external_data.add(key="location", value=f"../{target.name}")
+        onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "", [], [], [kernel])), file)
+    else:
+        with h5py.File(file, "w") as root:
+            root.attrs["layer_names"] = [name.encode() for name in CONVOLUTIONS]
+            for name in CONVOLUTIONS:
+                group = root.create_group(name)
+                group.attrs["weight_names"] = [b"kernel", b"bias"]
+                group["bias"] = np.zeros(1, np.float32)
+                if how == "link.h5":
+                    group["kernel"] = h5py.ExternalLink(str(target), "/kernel")
+                else:
+                    outside = [(str(target), 0, 4)]
+                    group.create_dataset("kernel", (1,), np.float32, external=outside)
+
+
+@pytest.mark.parametrize("how", ["code.keras", "elsewhere.onnx", "link.h5", "elsewhere.h5"])
+def test_a_strangers_weights_run_no_code_and_read_no_file_elsewhere(tmp_path, how):
+    folder, target = tmp_path / "stranger", tmp_path / "private"
+    folder.mkdir()
+    target.write_bytes(bytes(6912))
+    points_elsewhere(folder / how, target, how)
+    reason = {"code.keras": "Lambda", "elsewhere.onnx": "outside"}.get(how, "[Ee]xternal")
+    with pytest.raises(WeightsError, match=reason):
+        VGG16().load_weights(folder / how)
