@@ -12,6 +12,7 @@ VERSION = "1"
 """Version of how pixels are decoded; part of every recipe, so it goes up when pixels change."""
 
 MAX_16_BIT = 65_535
+_DIGITS = 9  # of a page's number
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Decoding:
                 f"white level {self.white} is out of range.",
                 expected=f"1 to {MAX_16_BIT}; 4095 for 12 bits",
             )
-        if self.page < 1:
+        if not 1 <= self.page < 10**_DIGITS:
             raise PipelineError(f"there is no page {self.page}.", expected="1 for the first page")
 
     @property
@@ -60,7 +61,9 @@ class Decoding:
         PipelineError
             This version of the program decodes in another way, or the name is not one.
         """
-        match = re.fullmatch(rf"{VERSION}(?: white=(\d{{1,5}}))?(?: page=(\d{{1,9}}))?", name)
+        match = re.fullmatch(
+            rf"{VERSION}(?: white=(\d{{1,5}}))?(?: page=(\d{{1,{_DIGITS}}}))?", name
+        )
         decoding = match and cls(int(match[1]) if match[1] else None, int(match[2] or 1))
         if decoding is None or decoding.name != name:
             raise PipelineError(

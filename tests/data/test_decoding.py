@@ -204,6 +204,12 @@ def test_a_white_level_out_of_range_is_the_users_mistake(white):
         make_recipe(white=white)
 
 
+@pytest.mark.parametrize("page", [0, -1, 1_000_000_000])
+def test_a_page_that_no_file_can_have_is_the_users_mistake(page):
+    with pytest.raises(PipelineError, match=f"there is no page {page}"):
+        make_recipe(page=page)
+
+
 @pytest.mark.parametrize(
     "name",
     [
