@@ -7,6 +7,7 @@ import io
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -85,12 +86,19 @@ class _Terminated(KeyboardInterrupt):
     """SIGTERM came: stop as for Ctrl-C."""
 
 
-_stops: list[KeyboardInterrupt] = []
-
-
 def _stop(number: int, _: object) -> NoReturn:
-    _stops.append(_Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
-    raise _stops[-1]
+    raise _Terminated if number == signal.SIGTERM else KeyboardInterrupt
+
+
+def _stop_again(lost: sys.UnraisableHookArgs) -> None:
+    """Send a stop once more that came where Python drops exceptions, as in `__del__`."""
+    if not isinstance(lost.exc_value, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    number = signal.SIGTERM if isinstance(lost.exc_value, _Terminated) else signal.SIGINT
+    again = threading.Timer(0.01, os.kill, (os.getpid(), number))  # by then this has returned
+    again.daemon = True
+    again.start()
 
 
 @contextmanager
@@ -100,7 +108,7 @@ def reporting_errors(kept: str = "Features made so far are") -> Iterator[None]:
     SIGTERM, which batch systems and containers send, stops the work as Ctrl-C does, and keeps what
     was computed, too.
     """
-    _stops.clear()
+    sys.unraisablehook = _stop_again
     signal.signal(signal.SIGTERM, _stop)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored
         signal.signal(signal.SIGINT, _stop)
@@ -175,8 +183,6 @@ def progress(
 
     def on_progress(done: int, total: int) -> None:
         nonlocal started, last_line
-        if _stops:  # an exception raised inside __del__ is lost, so raise the pending stop here
-            raise _stops[-1]
         now = time.monotonic()
         started = started or now
         text = f"{rate(done):.1f}/s" if done else "loading the network"

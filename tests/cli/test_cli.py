@@ -1052,22 +1052,35 @@ def test_the_real_network_works_from_images_to_predictions_and_makes_no_noise(ti
         assert item["probabilities"]["red"] == pytest.approx(probability, abs=1e-5)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stop_that_comes_while_an_object_is_cleared_away_is_not_lost(number, code):
-    """Python prints what a destructor raises, and goes on."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
+LOST = """
+import signal, sys, time, weakref
+import typer
+from pipeline.cli.terminal import reporting_errors
 
-    class Cleared:
-        def __del__(self):
+class Cleared:
+    def __del__(self):
+        if where == "destructor":
             signal.raise_signal(number)
 
-    def work():
-        with terminal.reporting_errors(), terminal.progress() as report:
-            report(0, 2)
-            Cleared()
-            report(1, 2)
+number, where = int(sys.argv[1]), sys.argv[2]
+signal.signal(signal.SIGINT, signal.default_int_handler)
+try:
+    with reporting_errors():
+        cleared = Cleared()
+        if where == "callback":
+            reference = weakref.ref(cleared, lambda _: signal.raise_signal(number))
+        del cleared
+        time.sleep(30)
+except typer.Exit as ended:
+    sys.exit(ended.exit_code)
+"""
 
-    with pytest.raises(typer.Exit) as ended:
-        work()
-    assert ended.value.exit_code == code
+
+@pytest.mark.parametrize("where", ["destructor", "callback"])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stop_that_comes_while_an_object_is_cleared_away_is_not_lost(number, code, where):
+    """Python prints what is raised there, and goes on."""
+    ended = python(LOST, str(int(number)), where)
+    assert ended.returncode == code, ended.stderr
+    assert len(ended.stderr.splitlines()) == 1, ended.stderr
+    assert ended.stderr.startswith("Stopped.")
