@@ -4,7 +4,8 @@ Whatever a file holds (a rotated photo, a palette, CMYK, 16-bit microscopy), the
 ``uint8 (size, size, 3)`` RGB; a file that lacks a part of its picture is refused with an
 `ImageError`. That cannot be had for fax compression in TIFF, nor for JPEG with arithmetic coding
 or of the old kind in TIFF. Values that were changed are noticed only where a checksum covers them
-(PNG), or where they cannot be decoded. Colour profiles are not applied, as in Keras.
+(PNG), or where they cannot be decoded: docs/promises.md says what is not. Colour profiles are not
+applied, as in Keras.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ MAX_PIXELS = 178_956_970
 # as an animation. A file of 6 kB can hold 169 million pixels.
 _BYTES_PER_PIXEL = 8
 _BYTES_PER_PIXEL_OF_WEBP = 16
-_ROOM = Room(_BYTES_PER_PIXEL * MAX_PIXELS)  # 1.4 GB: large pictures take turns, others do not wait
+_MAX_BYTES = _BYTES_PER_PIXEL * MAX_PIXELS
+_ROOM = Room(_MAX_BYTES)  # 1.4 GB: large pictures take turns, others do not wait
 
 _THUMBNAIL_QUALITY = 80
 
@@ -208,20 +210,23 @@ def _turn_to(image: ImageFile.ImageFile, page: int) -> None:
 
 def _check(image: ImageFile.ImageFile) -> None:
     """Refuse a picture that is too large, by its header alone."""
-    pixels = image.width * image.height
-    if pixels > MAX_PIXELS:
-        raise _too_large(pixels)
+    most = _MAX_BYTES // _bytes_per_pixel(image)
+    if image.width * image.height > most:
+        raise _too_large(image.width * image.height, most)
 
 
 def _bytes(image: Image.Image) -> int:
-    of_pixel = _BYTES_PER_PIXEL_OF_WEBP if image.format == "WEBP" else _BYTES_PER_PIXEL
-    return of_pixel * image.width * image.height
+    return _bytes_per_pixel(image) * image.width * image.height
 
 
-def _too_large(pixels: int) -> ImageError:
+def _bytes_per_pixel(image: Image.Image) -> int:
+    return _BYTES_PER_PIXEL_OF_WEBP if image.format == "WEBP" else _BYTES_PER_PIXEL
+
+
+def _too_large(pixels: int, most: int = MAX_PIXELS) -> ImageError:
     megapixels = -(-pixels // 1_000_000)
     return ImageError(
-        f"{megapixels} megapixels: more than the limit of {MAX_PIXELS // 1_000_000}",
+        f"{megapixels} megapixels: more than the limit of {most // 1_000_000}",
         fix="If the image is genuine, save a smaller copy of it.",
     )
 

@@ -33,6 +33,8 @@ _RESTART = re.compile(rb"\xff([\xd0-\xd7])")
 _PADDING = b"\xff\0"
 _READ_AHEAD = 8  # bytes, at most, that libjpeg takes before it needs them
 _PROBES = 4
+_MODES = {1: "L", 2: "LA", 3: "RGB", 4: "CMYK"}  # by the number of components
+_SMALL = 8  # the factor by which a JPEG can be decoded smaller
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,41 @@ def load_jpeg(image: ImageFile.ImageFile, data: bytes) -> None:
     ImageError
         A part of the picture is missing, or it has more than `MAX_SCANS` scans.
     """
+    if (found := _check(data)) is None:
+        image.load()
+        return
+    image.load_prepare()
+    (tile,) = image.tile
+    decoder: Any = Image._getdecoder(image.mode, tile.codec_name, tile.args, image.decoderconfig)
+    decoder.setimage(image.im, tile.extents)
+    _decode(decoder, data, *found)
+    image.tile = []
+
+
+def size_of_jpeg(data: bytes) -> tuple[int, int]:
+    """Read the width and height that a JPEG declares."""
+    frame = _read(data)[0]
+    if frame is None:
+        raise ImageError("cannot be decoded: a JPEG without a header")
+    return frame.width, frame.height
+
+
+def check_jpeg(data: bytes) -> None:
+    """Refuse a JPEG of which a part is missing; one of two components, too, as `load_jpeg`."""
+    if (found := _check(data)) is None:
+        return
+    frame = found[0]
+    mode = _MODES.get(len(frame.sampling))
+    if mode is None:
+        raise ImageError(f"cannot be decoded: a JPEG of {len(frame.sampling)} components")
+    size = -(-frame.width // _SMALL), -(-frame.height // _SMALL)
+    decoder: Any = Image._getdecoder(mode, "jpeg", (mode, ""), (_SMALL, 0))
+    decoder.setimage(Image.new(mode, size).im, (0, 0, *size))
+    _decode(decoder, data, *found)
+
+
+def _check(data: bytes) -> tuple[_Frame, list[_Scan]] | None:
+    """Find what is to be decoded; None where the data do not tell whether all is there."""
     frame, scans, ended = _read(data)
     if len(scans) > MAX_SCANS:
         raise ImageError(
@@ -88,9 +125,8 @@ def load_jpeg(image: ImageFile.ImageFile, data: bytes) -> None:
             fix="If the image is genuine, save a copy of it.",
         )
     if frame is None or frame.kind not in _HUFFMAN:
-        image.load()
-        return
-    at_once = frame.kind != 0xC2 and len(scans[0].components) == len(frame.sampling)
+        return None
+    at_once = _is_at_once(frame, scans)
     if at_once and len(scans) > 1:
         raise ImageError("cannot be decoded: it has another JPEG within")
     if not ended:
@@ -99,15 +135,11 @@ def load_jpeg(image: ImageFile.ImageFile, data: bytes) -> None:
         raise _truncated("restart markers are missing")
     if not at_once and not _has_all_coefficients(frame, scans):
         raise _truncated("its last scans are missing")
-    image.load_prepare()
-    (tile,) = image.tile
-    decoder: Any = Image._getdecoder(image.mode, tile.codec_name, tile.args, image.decoderconfig)
-    try:
-        decoder.setimage(image.im, tile.extents)
-        _decode(decoder, data, scans, at_once=at_once)
-    finally:
-        decoder.cleanup()
-    image.tile = []
+    return frame, scans
+
+
+def _is_at_once(frame: _Frame, scans: list[_Scan]) -> bool:
+    return frame.kind != 0xC2 and len(scans[0].components) == len(frame.sampling)
 
 
 def _read(data: bytes) -> tuple[_Frame | None, list[_Scan], bool]:
@@ -165,15 +197,22 @@ def _has_all_coefficients(frame: _Frame, scans: list[_Scan]) -> bool:
     )
 
 
-def _decode(
-    decoder: ImageFile.PyDecoder, data: bytes, scans: list[_Scan], *, at_once: bool
-) -> None:
+def _decode(decoder: Any, data: bytes, frame: _Frame, scans: list[_Scan]) -> None:
+    """Decode all scans, and let go of the decoder."""
+    try:
+        _feed(decoder, data, scans, at_once=_is_at_once(frame, scans))
+    finally:
+        decoder.cleanup()
+
+
+def _feed(decoder: Any, data: bytes, scans: list[_Scan], *, at_once: bool) -> None:
     """Give a decoder scan after scan, and after each make sure that it lacks nothing."""
     rest = b""
 
     def is_done(more: bytes) -> bool:
         nonlocal rest
         rest += more
+        used: int
         used, error = decoder.decode(rest)
         if error < 0:
             raise OSError("broken data stream when reading image file")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from PIL import Image, ImageFile
 from PIL.ExifTags import Base as Tag
 
-from pipeline.data.jpeg import load_jpeg
+from pipeline.data.jpeg import check_jpeg, load_jpeg, size_of_jpeg
 from pipeline.errors import ImageError
 
 _JPEG_IN_TIFF = 7
@@ -28,6 +28,7 @@ _INTERLACED = (  # left, top, and the steps to the right and down
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )
+_ZEROS = 8  # at the end of a WebP: pictures of few colours have as many, most have two or three
 _INFLATED_AT_ONCE = 1 << 20
 
 
@@ -58,7 +59,41 @@ def load_whole(image: ImageFile.ImageFile, data: bytes) -> None:
         if interlaced or not any(image.crop((0, image.height - 1, *image.size)).tobytes()):
             _check_rows(data)
         return
+    elif image.format == "WEBP":
+        _check_end(data)
     image.load()
+
+
+def _check_end(data: bytes) -> None:
+    """Refuse a WebP whose data end in zeros without which it can be decoded.
+
+    Its decoder makes pixels of any bytes, and notices only that there are too few. What an
+    encoder wrote cannot be decoded without its last four bytes, be they zeros or not.
+    """
+    kind, body = _data_of_webp(data)
+    if not body.endswith(bytes(_ZEROS)):
+        return
+    less = body[:-6]
+    chunk = kind + struct.pack("<I", len(less)) + less + bytes(len(less) % 2)
+    try:
+        webp = b"RIFF" + struct.pack("<I", 4 + len(chunk)) + b"WEBP" + chunk
+        with Image.open(io.BytesIO(webp), formats=("WEBP",)) as probe:
+            probe.load()
+    except Exception:  # noqa: BLE001 -- Pillow raises nearly anything
+        return
+    raise ImageError("truncated: zeros are in place of its end")
+
+
+def _data_of_webp(data: bytes) -> tuple[bytes, bytes]:
+    """Find the pixels of the first picture, and how they are coded."""
+    place = 12
+    while place + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, place)
+        place += 8
+        if kind in (b"VP8 ", b"VP8L"):
+            return kind, data[place : place + length]
+        place += 16 if kind == b"ANMF" else length + length % 2  # a picture follows its place
+    return b"", b""
 
 
 def _end_of_frame(data: bytes, start: int) -> int:
@@ -112,6 +147,8 @@ def _check_strips(image: ImageFile.ImageFile, data: bytes) -> None:
     found = len(offsets) - offsets.count(0)
     if found < needed:
         raise ImageError(f"truncated: it has {found} of {needed} {what}")
+    if 0 in lengths[:needed]:  # only files of a single strip may leave the lengths out
+        raise ImageError(f"truncated: one of its {what} has no bytes")
     if tags.get(Tag.Compression) != _JPEG_IN_TIFF:
         return
     start = bytes(tags.get(Tag.JPEGTables, b""))[:-2] or _START_OF_JPEG
@@ -122,12 +159,11 @@ def _check_strips(image: ImageFile.ImageFile, data: bytes) -> None:
         raise ImageError(f"cannot be decoded: its {what} lie one over the other")
     for (offset, length), number in parts.items():
         jpeg = start + data[offset + 2 : offset + length]
-        with Image.open(io.BytesIO(jpeg), formats=("JPEG",)) as part:
-            rows = down if what == "tiles" else min(down, height - number % of_plane * down)
-            if not separate and (part.width < across or part.height < rows):
-                raise ImageError(f"truncated: one of its {what} is too small")
-            # The last strip of some files is as high as the others, though it need not be.
-            if part.width > across or (part.height > down and number + 1 < needed):
-                raise ImageError(f"cannot be decoded: one of its {what} is too large")
-            part.draft(None, (1, 1))
-            load_jpeg(part, jpeg)
+        wide, high = size_of_jpeg(jpeg)
+        rows = down if what == "tiles" else min(down, height - number % of_plane * down)
+        if not separate and (wide < across or high < rows):
+            raise ImageError(f"truncated: one of its {what} is too small")
+        # The last strip of some files is as high as the others, though it need not be.
+        if wide > across or (high > down and number + 1 < needed):
+            raise ImageError(f"cannot be decoded: one of its {what} is too large")
+        check_jpeg(jpeg)

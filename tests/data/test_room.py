@@ -123,6 +123,13 @@ print((peak() - before) / (size / 2**20))
     assert float(result.stdout) < 2.5  # it was 6, in a process of its own
 
 
+def test_a_webp_that_would_take_more_memory_than_any_other_picture_is_refused():
+    data = bytearray(encode(Image.new("RGB", (4, 4)), "WEBP", lossless=True))
+    data[21:25] = (9_999 | 9_000 << 14).to_bytes(4, "little")  # width and height, less one
+    with pytest.raises(images.ImageError, match="91 megapixels: more than the limit of 89"):
+        decode(bytes(data), 8)
+
+
 @pytest.mark.parametrize("name", samples())
 def test_a_picture_that_is_converted_in_parts_is_the_same(name, monkeypatch):
     whole = decode(samples()[name], 24)

@@ -164,12 +164,25 @@ def frames(part: float) -> bytes:
     return data[: places[int(len(places) * part)]] + data[place:]
 
 
+def ends_in_zeros(data: bytes) -> bytes:
+    """Make zeros of the second half of an animated WebP's first picture."""
+    at = data.index(b"VP8 ")
+    length = int.from_bytes(data[at + 4 : at + 8], "little")
+    return data[: at + 8 + length // 2] + bytes(length - length // 2) + data[at + 8 + length :]
+
+
 def webp(part: float, **options: object) -> bytes:
     """Cut a WebP, and mend the lengths that it declares."""
     data = encode(PHOTO, "WEBP", **options)
     data = data[: 2 * int(len(data) * part / 2)]
     data = data[:16] + struct.pack("<I", len(data) - 20) + data[20:]
     return data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
+
+
+def zeroed(data: bytes, part: float) -> bytes:
+    """Make zeros of what follows a part of a file, as a broken download does."""
+    kept = int(len(data) * part)
+    return data[:kept] + bytes(len(data) - kept)
 
 
 def bmp(part: float) -> bytes:
@@ -198,6 +211,9 @@ DEEP = GREY.astype(">u2") * 257
 RESTARTS = {"restart_marker_rows": 1}
 SCANS = jpeg(progressive=True).split(b"\xff\xda")
 FIRST_SCAN = up_to(b"\xff\xda".join(SCANS[:2]), b"\xff\xc4")
+
+LUCID = PHOTO.convert("RGBA")
+LUCID.putalpha(PHOTO.convert("L"))
 
 PARTIAL = {
     "JPEG cut in half, end marker put behind": cut(jpeg(), 0.5),
@@ -259,6 +275,27 @@ PARTIAL = {
     "WebP cut in half, lengths mended": webp(0.5),
     "WebP cut late, lengths mended": webp(0.98),
     "lossless WebP cut in half, lengths mended": webp(0.5, lossless=True),
+    **{
+        f"{name} WebP whose last {lost} % are zeros": zeroed(encode(image, "WEBP", **options), kept)
+        for lost, kept in ((2, 0.98), (30, 0.7), (60, 0.4))
+        for name, image, options in (
+            ("lossy", PHOTO, {}),
+            ("fine", PHOTO, {"quality": 100}),
+            ("lossless", PHOTO, {"lossless": True}),
+            ("transparent", LUCID, {"exact": True}),
+        )
+    },
+    "animated WebP whose first picture ends in zeros": ends_in_zeros(
+        encode(PHOTO, "WEBP", save_all=True, append_images=[TURNED])
+    ),
+    **{
+        f"TIFF by {compression}, a strip {what}": bytes(change(Tiff(compression=compression)).data)
+        for compression in ("raw", "tiff_lzw", "packbits")
+        for what, change in {
+            "of no bytes": lambda file: file.last(279, 0),
+            "beyond its end": lambda file: file.last(273, 9),
+        }.items()
+    },
     "animated GIF whose first picture is cut": frames(0.5),
     "animated GIF whose first picture is cut late": frames(0.95),
     "GIF cut in half, end marks put behind": encode(PHOTO, "GIF")[:5000] + b"\0;",
@@ -298,6 +335,8 @@ def before_the_frame(data: bytes, segment: bytes) -> bytes:
 
 
 BLACK = Image.new("RGB", (SIDE, SIDE))
+BLACK_BELOW = PHOTO.copy()
+BLACK_BELOW.paste("black", (0, SIDE // 3, SIDE, SIDE))
 MPO = encode(PHOTO, "MPO", save_all=True, append_images=[TURNED])
 ARITHMETIC = jpeg().replace(b"\xff\xc0", b"\xff\xc9", 1)  # its data are nonsense, and decode
 WHOLE = {
@@ -347,6 +386,11 @@ WHOLE = {
             *("group3", "group4"),
         )
     },
+    **{
+        f"{mode} TIFF by jpeg": encode(PHOTO.convert(mode), "TIFF", compression="jpeg")
+        for mode in ("L", "LA", "RGBA", "CMYK", "YCbCr")
+    },
+    "TIFF that is black at the bottom": encode(BLACK_BELOW, "TIFF"),
     "TIFF in tiles": encode(PHOTO, "TIFF", tiffinfo={322: 48, 323: 64}, compression="tiff_lzw"),
     "TIFF with separate planes": planar(3),
     "TIFF with separate planes, in one strip each": planar(3, strips=1),
@@ -355,6 +399,9 @@ WHOLE = {
         {256: SIDE, 257: SIDE, 258: 8, 259: 1, 262: 1, 277: 1}, GREY.tobytes()
     ),
     "WebP": encode(PHOTO, "WEBP"),
+    "WebP of a single colour": encode(Image.new("RGB", (SIDE, SIDE), (200, 10, 30)), "WEBP"),
+    "WebP that is black at the bottom": encode(BLACK_BELOW, "WEBP"),
+    "lossless WebP that is black at the bottom": encode(BLACK_BELOW, "WEBP", lossless=True),
     "animated WebP": encode(PHOTO, "WEBP", save_all=True, append_images=[TURNED]),
     "GIF": encode(PHOTO, "GIF"),
     "animated GIF": encode(PHOTO, "GIF", save_all=True, append_images=[TURNED]),
@@ -373,6 +420,12 @@ def test_a_whole_picture_has_the_pixels_that_pillow_gives_it(name):
         else:
             expected = np.asarray(image.convert("RGB"))
     assert np.array_equal(decode(data, SIDE), expected)
+
+
+def test_a_webp_whose_data_end_in_zeros_and_are_all_there_is_read():
+    data = encode(Image.new("RGB", (1280, 855), (200, 10, 30)), "WEBP")
+    assert data.endswith(bytes(50))
+    assert decode(data, 8).tolist()[7][7] == [200, 9, 30]
 
 
 @pytest.mark.parametrize("name", [name for name in WHOLE if "JPEG" in name])
@@ -411,7 +464,7 @@ def test_a_tiff_cannot_have_one_large_jpeg_decoded_for_each_of_its_strips(apart,
         assert count == len(values)
         struct.pack_into(f"<{count}{'_HI'[kind - 2]}", file.data, at, *values)
     decoded = []
-    monkeypatch.setattr(whole, "load_jpeg", lambda *_: decoded.append(1))
+    monkeypatch.setattr(whole, "check_jpeg", lambda *_: decoded.append(1))
     with pytest.raises(ImageError, match="cannot be decoded: "):
         decode(bytes(file.data) + large, 8)
     assert not decoded
