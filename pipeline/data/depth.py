@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +21,7 @@ _FORMATS = ("PNG", "TIFF")
 _BITS = (8, 10, 12, 14, 15)
 _MAX_PIXELS = 50_000_000
 _DARK = 4095  # a sixteenth of the range: 12 bits
+_BRIGHT = {"grey": MAX_16_BIT // 2, "colour": _DARK}  # beyond that, no others need be looked at
 
 
 def remarks_on_decoding(paths: Sequence[Location], decoding: Decoding) -> tuple[str, ...]:
@@ -30,14 +30,20 @@ def remarks_on_decoding(paths: Sequence[Location], decoding: Decoding) -> tuple[
     Parameters
     ----------
     paths : sequence of Path or Url
-        The images of a data set; up to 32 are opened, and none behind URLs. Only those in 16 bits
-        are read whole.
+        The images of a data set; up to 32 are opened, and none behind URLs. Those in 16 bits are
+        read whole until one is found that is bright.
     decoding : Decoding
         What was chosen.
     """
     named = [path for path in paths if isinstance(path, Path) and path.suffix.lower() in _SUFFIXES]
     sample = named[:: max(1, -(-len(named) // _SAMPLE))]
-    looked_at = [found for found in map(partial(_look_at, page=decoding.page), sample) if found]
+    looked_at: list[_Found] = []
+    settled = {"grey"} if decoding.white else set()
+    for path in sample:
+        if found := _look_at(path, decoding.page, settled):
+            looked_at.append(found)
+            if found.brightest > _BRIGHT.get(found.depth, MAX_16_BIT):
+                settled.add(found.depth)
     grey = [found.brightest for found in looked_at if found.depth == "grey"]
     colour = [found.brightest for found in looked_at if found.depth == "colour"]
     of_pages = sum(found.has_pages for found in looked_at)
@@ -72,7 +78,7 @@ class _Found:
     has_pages: bool
 
 
-def _look_at(path: Path, page: int) -> _Found | None:
+def _look_at(path: Path, page: int, settled: Collection[str]) -> _Found | None:
     # What cannot be read is refused, with its reason, when its row is made.
     with (
         suppress(Exception),
@@ -89,6 +95,8 @@ def _look_at(path: Path, page: int) -> _Found | None:
         if image.width * image.height <= _MAX_PIXELS:
             depth = "grey" if image.mode.startswith("I") and not is_12_bit(image) else ""
             depth = "colour" if is_deep_colour(image) else depth
+        if depth in settled:
+            return _Found(depth, MAX_16_BIT, has_pages)
         if depth:
             image.load()
         if depth == "colour":

@@ -46,6 +46,9 @@ FILTERS: dict[str, Image.Resampling] = {
 MAX_PIXELS = 178_956_970
 """Pixels beyond which a file is refused as a decompression bomb: the limit of Pillow, too."""
 
+DECODING_THREADS = 4
+"""Pictures that are decoded at once; the memory that they take is bounded here."""
+
 # Peak memory of decoding and converting a pixel, measured with Pillow 13, which decodes every WebP
 # as an animation. A file of 6 kB can hold 169 million pixels.
 _BYTES_PER_PIXEL = 8

@@ -20,6 +20,7 @@ from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.running import Forward, Pixels, load_backbone
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.digests import read_image
+from pipeline.data.images import DECODING_THREADS
 from pipeline.data.servers import REQUESTS_AT_ONCE
 from pipeline.data.urls import Location
 from pipeline.data.views import apply, draw
@@ -57,7 +58,6 @@ Decoded = list[Pixels] | ImageError | bytes
 PIXELS_PER_BATCH = 64 * 150 * 150
 """What the network sees at once: about 1 GB of activations in float32. More is not faster."""
 _IMAGES_PER_BATCH = 256  # of small ones: 1,400 at 32 x 32 are as fast, and take twice the memory
-_DECODING_THREADS = 4  # at once; `pipeline.data.images` bounds the memory that they take
 _BATCHES_AHEAD = 3
 
 
@@ -119,7 +119,7 @@ def compute_rows(
 
     most = max(1, min(_IMAGES_PER_BATCH, PIXELS_PER_BATCH // recipe.size**2))
     batches = grouped(requests, most)
-    decoding = threading.Semaphore(_DECODING_THREADS)
+    decoding = threading.Semaphore(DECODING_THREADS)
     with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
         ahead: deque[list[tuple[ImageViews, Future[Decoded]]]] = deque()
         try:

@@ -229,7 +229,7 @@ class Extractor:
             return plan.without_beside()
         return plan
 
-    def make(self, plan: Plan, listener: Listener = _SILENT) -> Extraction:
+    def make(self, plan: Plan, listener: Listener = _SILENT, *, remark: bool = True) -> Extraction:
         """Compute the rows that are missing, and commit them as they come.
 
         It may be interrupted at any moment and called again: it goes on where it was.
@@ -240,6 +240,8 @@ class Extractor:
             As from `plan`.
         listener : Listener
             Told how many rows are done.
+        remark : bool
+            Whether to look at some images for what is to be said of the data set.
 
         Raises
         ------
@@ -270,7 +272,7 @@ class Extractor:
             note_unreadable(plan.store.folder, filling.refused)
         seconds = time.monotonic() - started
         readable = filling.readable(dataset)
-        if plan.remarks:
+        if remark and plan.remarks:
             readable = replace(readable, remarks=(*readable.remarks, *plan.remarks))
         return Extraction(readable, plan, filling.made, seconds)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,7 +17,9 @@ from pipeline.data.dataset import Dataset, Quarantined
 from pipeline.data.decoding import Decoding
 from pipeline.data.depth import remarks_on_decoding
 from pipeline.data.digests import read_image
+from pipeline.data.images import DECODING_THREADS
 from pipeline.data.packed import distinct, packed
+from pipeline.data.urls import Location
 from pipeline.errors import ImageError, StoreError
 from pipeline.features.folder import read_unreadable
 from pipeline.features.joint import JointStore
@@ -137,14 +140,20 @@ def without_unreadable(dataset: Dataset, store: FeatureStore) -> Dataset:
 
 def _readable(dataset: Dataset, recipe: Recipe, tried: Iterable[Key]) -> Dataset:
     digests = {digest for digest, _ in tried}
-    unreadable = []
-    for path, digest in zip(dataset.paths, dataset.digests) if digests else ():
-        if digest in digests:
-            try:
-                recipe.decode(read_image(path, digest)[0])
-            except ImageError as error:
-                unreadable.append(Quarantined(path, error.found))
-    return dataset.without(unreadable)
+    if not digests:
+        return dataset
+
+    def refusal(image: tuple[Location, bytes]) -> Quarantined | None:
+        path, digest = image
+        try:
+            recipe.decode(read_image(path, digest)[0])
+        except ImageError as error:
+            return Quarantined(path, error.found)
+        return None
+
+    again = [image for image in zip(dataset.paths, dataset.digests) if image[1] in digests]
+    with ThreadPoolExecutor(DECODING_THREADS) as pool:
+        return dataset.without([bad for bad in pool.map(refusal, again) if bad])
 
 
 def make_plan(dataset: Dataset, views: Sequence[Views], stores: dict[str, JointStore]) -> Plan:

@@ -99,7 +99,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
         extractor = Extractor(recipe, cache=self.cache, weights=self._weights)
         # Each call measuring a calibration of its own would make rows that differ from one another.
         extractor = extractor.settle(dataset, calibrate=False, hold=True)
-        extraction = extractor.make(extractor.plan(dataset, hold=True))
+        extraction = extractor.make(extractor.plan(dataset, hold=True), remark=False)
         if refused := extraction.dataset.quarantined:
             raise ImageError(
                 f"{len(refused)} of {len(paths)} images cannot be read; the first is "

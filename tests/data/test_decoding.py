@@ -13,9 +13,11 @@ from PIL import Image
 
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import make_recipe, remake_recipe
+from pipeline.data import depth
 from pipeline.data.decoding import Decoding
 from pipeline.data.depth import remarks_on_decoding
 from pipeline.data.images import decode, thumbnail
+from pipeline.data.levels import extremes
 from pipeline.errors import ImageError, PipelineError
 
 SIDE = 32
@@ -301,3 +303,27 @@ def test_a_sample_of_a_large_data_set_is_looked_at(tmp_path):
     data = encode(deep(12), "PNG")
     said = remarks(tmp_path, {f"{number:03}.png": data for number in range(100)})
     assert said[0].startswith("all 25 images in 16-bit grey of the 25 that were looked at stay")
+
+
+@pytest.mark.parametrize(
+    ("contents", "chosen", "whole"),
+    [
+        ({"a.png": encode(deep(16), "PNG"), "b.png": encode(deep(16), "PNG")}, {}, 1),
+        ({"a.png": encode(deep(12), "PNG"), "b.png": encode(deep(12), "PNG")}, {}, 2),
+        (
+            {
+                "a.png": encode(deep(12), "PNG"),
+                **{f"{number:02}.png": encode(deep(16), "PNG") for number in range(20)},
+            },
+            {},
+            2,
+        ),
+        ({"a.png": encode(deep(12), "PNG"), "b.png": encode(deep(12), "PNG")}, {"white": 4095}, 0),
+        ({"a.png": encode(EIGHT, "PNG")}, {}, 0),
+    ],
+)
+def test_images_are_read_whole_until_one_is_bright(tmp_path, monkeypatch, contents, chosen, whole):
+    read = []
+    monkeypatch.setattr(depth, "extremes", lambda image: read.append(1) or extremes(image))
+    remarks(tmp_path, contents, **chosen)
+    assert len(read) == whole

@@ -150,6 +150,24 @@ def test_what_can_never_be_decoded_is_not_to_be_made_again_and_stays_listed(
     assert status(photos, extractor).unreadable == first.dataset.quarantined
 
 
+def test_images_that_could_not_be_read_are_tried_again_several_at_once(
+    extracted, photos, monkeypatch
+):
+    for number in range(3):
+        (photos / "red" / f"{number}.jpg").write_text(f"no picture, and no {number}")
+    extracted(load_dataset(photos))
+    together = threading.Barrier(3, timeout=20)
+    real = digests.read_image
+
+    def read(*args):
+        together.wait()
+        return real(*args)
+
+    monkeypatch.setattr("pipeline.features.plan.read_image", read)
+    dataset = extracted(load_dataset(photos), forward=no_network).dataset
+    assert [bad.path.name for bad in dataset.quarantined] == ["0.jpg", "1.jpg", "2.jpg"]
+
+
 @pytest.mark.parametrize("content", [None, b"\xff", b"abc\n", b"not hexadecimal"])
 def test_an_image_is_made_though_somebody_noted_that_it_cannot_be_read(
     extracted, extractor, photos, content

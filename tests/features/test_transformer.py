@@ -131,6 +131,11 @@ def test_int8_rounds_new_images_as_those_that_are_stored(extractor, paths, netwo
     assert [network.images for network in networks] == [4, 2]
 
 
+def test_no_image_is_read_for_what_nobody_is_told(extractor, paths, networks, monkeypatch):
+    monkeypatch.setattr("pipeline.features.plan.remarks_on_decoding", None)
+    extractor.transform(paths[:3])
+
+
 def test_only_images_that_are_new_are_shown_to_the_network(extractor, paths, networks):
     extractor.transform(paths[:10])
     extractor.transform(paths[5:14])
