@@ -50,8 +50,8 @@ class Dataset:
         Files that are skipped.
     groups : tuple of str
         Group of each image, empty where it has none. No entries at all where no image has one.
-    drawn : bool
-        Whether the seed decides the split of some image.
+    drawn : tuple of str
+        Splits that the seed may put images into.
     remarks : tuple of str
         What to know of how the data set was read, in sentences.
     """
@@ -63,7 +63,7 @@ class Dataset:
     splits: npt.NDArray[np.str_]
     quarantined: tuple[Quarantined, ...] = ()
     groups: tuple[str, ...] = ()
-    drawn: bool = False
+    drawn: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -154,7 +154,7 @@ class Dataset:
                 f"{shorten(f'{self.classes[c]} ({in_train[c]})' for c in few)}{skipped}",
                 expected="at least two of each class in the training split",
                 fix="add images of it, give the splits yourself, or try another --seed"
-                if self.drawn
+                if (self.targets.counts(self.where("train", *self.drawn))[few] > 1).all()
                 else "add images of it to the training split, or leave the class out",
             )
 
@@ -172,7 +172,7 @@ class Dataset:
                     f"the {split} split of {self.name} is empty.",
                     expected=f"images in all of {', '.join(SPLITS)}",
                     fix="add images, give the splits yourself, or try another --seed"
-                    if self.drawn
+                    if split in self.drawn
                     else f"add images to the {split} split",
                 )
 

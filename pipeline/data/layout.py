@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pipeline.data.dataset import shorten
 from pipeline.data.entries import LAYOUTS, SPLIT_NAMES
 from pipeline.data.images import EXTENSIONS
-from pipeline.data.tree import Parts
+from pipeline.data.names import MISSING, UNCLEAR
+from pipeline.data.tree import Parts, why_no_image
 from pipeline.data.urls import Location
 from pipeline.errors import DataError
 
@@ -58,8 +59,8 @@ def find_splits(root: Location, tops: Mapping[str, Contents]) -> dict[str, str]:
     DataError
         Some look like splits, and it cannot be told for certain.
     """
-    splits = {name: SPLIT_NAMES.get(name.strip().lower(), "") for name in tops}
-    trained = [name for name in tops if splits[name] == "train" and tops[name].folders]
+    splits = _splits_of(tops)
+    trained = _are_trained_on(tops)
     if trained and all(splits.values()):
         return splits
     alike = _look_like_splits(tops)
@@ -70,17 +71,46 @@ def find_splits(root: Location, tops: Mapping[str, Contents]) -> dict[str, str]:
         unknown = [name for name in alike if not splits[name]]
         beside = f" beside {_named(others)}, which do not" if others else ""
         lacks = "" if trained or unknown else ", but none named train holds class folders"
-        advice = [
-            f"rename {_named(unknown)} to train, validation or test" if unknown else "",
-            f"move {_named(others)} elsewhere" if others else "",
-            "give classes other names" if others or not unknown else "",
-        ]
+        advice = [f"rename {_named(unknown)} to train, validation or test"] if unknown else []
+        if loose := [name for name in alike if splits[name] == "train" and not trained]:
+            advice.append(
+                f"put the images in {_named(loose)} into a folder for each class, as "
+                f"{loose[0]}/cats/, or list them with their classes in a CSV"
+            )
+        elif others and not trained and not unknown:
+            are = "is a class, give it another name"
+            if len(alike) > 1:
+                are = "are classes, give them other names"
+            advice.append(f"if {_named(alike)} {are}; if not, put {_named(others)} into train/")
+        else:
+            advice += [f"move {_named(others)} elsewhere"] if others else []
+            advice += ["give classes other names"] if others or not unknown else []
         raise DataError(
             f"{root} holds folders that look like splits, {_named(alike)}{beside}{lacks}.",
             expected=LAYOUTS,
-            fix="; ".join(filter(None, advice)),
+            fix="; ".join(advice),
         )
     return {}
+
+
+def beside_splits(files: Mapping[Parts, Collection[Location]]) -> set[str]:
+    """Find the folders that lie beside clear splits and hold no images, such as annotations/."""
+    tops = contents_by_name(files, 0)
+    if not _are_trained_on(tops):
+        return set()
+    others = {name for name, split in _splits_of(tops).items() if not split}
+    for parts, inside in files.items():
+        if others.intersection(parts[:1]) and not all(map(why_no_image, inside)):
+            others.remove(parts[0])
+    return others
+
+
+def _splits_of(names: Iterable[str]) -> dict[str, str]:
+    return {name: SPLIT_NAMES.get(name.strip().lower(), "") for name in names}
+
+
+def _are_trained_on(tops: Mapping[str, Contents]) -> bool:
+    return any(tops[name].folders for name, split in _splits_of(tops).items() if split == "train")
 
 
 def check_classes(root: Location, classes: Mapping[str, Contents], *, in_splits: bool) -> None:
@@ -97,6 +127,12 @@ def check_classes(root: Location, classes: Mapping[str, Contents], *, in_splits:
         if contents.folders and not contents.has_images
     }
     where = f"the splits of {root}" if in_splits else str(root)
+    for name in sorted((MISSING - UNCLEAR).intersection(classes)):
+        raise DataError(
+            f"{where} {'have' if in_splits else 'has'} a class folder {name}/, which is how "
+            "programs write a missing value.",
+            fix="move the folder elsewhere, or give the class another name",
+        )
     for name, folders in nested.items():
         only = len(classes) == 1
         if only or _look_like_splits(folders) == folders:
@@ -124,7 +160,11 @@ def check_classes(root: Location, classes: Mapping[str, Contents], *, in_splits:
 
 
 def remarks_on_layout(
-    classes: Mapping[str, Contents], empty: Collection[str], *, in_splits: bool
+    classes: Mapping[str, Contents],
+    empty: Collection[str],
+    passed_over: Collection[str],
+    *,
+    in_splits: bool,
 ) -> Iterable[str]:
     """Say which class folders look like splits or hold folders only, and which are empty."""
     for name in () if in_splits else _look_like_splits(classes):
@@ -133,6 +173,11 @@ def remarks_on_layout(
     if whole:
         each = " each" if len(whole) > 1 else ""
         yield f"The folders in {_named(whole)} are taken for parts of one class{each}."
+    if passed_over:
+        are = "folders {} hold no images, and are"
+        if len(passed_over) == 1:
+            are = "folder {} holds no images, and is"
+        yield f"The {are.format(_named(sorted(passed_over)))} passed over."
     if empty:
         are = "folder {} is" if len(empty) == 1 else "folders {} are"
         yield f"The {are.format(_named(sorted(empty)))} empty."

@@ -8,7 +8,13 @@ from pathlib import Path
 from pipeline.data.dataset import Quarantined
 from pipeline.data.demo import demo_images
 from pipeline.data.entries import LAYOUTS, Entry, Listing
-from pipeline.data.layout import check_classes, contents_by_name, find_splits, remarks_on_layout
+from pipeline.data.layout import (
+    beside_splits,
+    check_classes,
+    contents_by_name,
+    find_splits,
+    remarks_on_layout,
+)
 from pipeline.data.table import list_csv
 from pipeline.data.tree import Tree, tree_of, why_no_image
 from pipeline.data.urls import Location, Url, locate
@@ -64,6 +70,9 @@ def _list_demo() -> Listing:
 def _list_folder(root: Location) -> Listing:
     """List a folder of class folders, or of splits with class folders, here or behind a URL."""
     tree = tree_of(root)
+    passed_over = beside_splits(tree.files)
+    for parts in [parts for parts in tree.files if parts and parts[0] in passed_over]:
+        del tree.files[parts]
     tops = contents_by_name(tree.files, 0)
     split_of = find_splits(root, tops)
     level = 1 if split_of else 0  # of the class folders
@@ -71,12 +80,7 @@ def _list_folder(root: Location) -> Listing:
     check_classes(root, classes, in_splits=bool(split_of))
     empty = {parts[0] for parts in tree.files if parts} - tops.keys()
     if not classes and not tree.refused:
-        found = f"{root} holds no class folders."
-        if empty:
-            found = f"the class folders of {root} are empty."
-        elif isinstance(root, Url) and not tree.signatures:
-            found = f"there are no files in {root}."
-        raise DataError(found, expected=LAYOUTS)
+        raise _no_classes(root, tree, are_empty=bool(empty))
     entries: list[Entry] = []
     quarantined = list(tree.refused)
     for parts, files in tree.files.items():
@@ -96,5 +100,14 @@ def _list_folder(root: Location) -> Listing:
         entries,
         quarantined,
         tree.signatures,
-        list(remarks_on_layout(classes, empty, in_splits=bool(split_of))),
+        list(remarks_on_layout(classes, empty, passed_over, in_splits=bool(split_of))),
     )
+
+
+def _no_classes(root: Location, tree: Tree, *, are_empty: bool) -> DataError:
+    found = f"{root} holds no class folders."
+    if are_empty:
+        found = f"the class folders of {root} are empty."
+    elif isinstance(root, Url) and not tree.signatures:
+        found = f"there are no files in {root}."
+    return DataError(found, expected=LAYOUTS)

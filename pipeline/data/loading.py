@@ -12,7 +12,7 @@ from pipeline.data.digests import CACHE, Digests, digest_files
 from pipeline.data.entries import LAYOUTS, Entry, Listing
 from pipeline.data.listing import list_entries
 from pipeline.data.packed import PackedDigests, PackedPaths
-from pipeline.data.splits import Shares, assign_splits, copies_across_splits
+from pipeline.data.splits import Shares, assign_splits, copies_across_splits, drawn_splits
 from pipeline.data.targets import Targets
 from pipeline.data.urls import Location
 from pipeline.errors import DataError, ImageError
@@ -106,7 +106,7 @@ def read_dataset(
         splits=np.array(splits, dtype="<U10"),
         quarantined=(*listing.quarantined, *unreadable),
         groups=groups if any(groups) else (),
-        drawn=splits != [entry.split for entry in entries],
+        drawn=drawn_splits(given, shares),
         remarks=tuple(listing.remarks),
     )
     return dataset.without(copies_across_splits(dataset))

@@ -6,8 +6,11 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 
-MISSING = frozenset(
-    {"nan", "-nan", "NaN", "NAN", "NaT", "None", "NULL", "null", "NA", "N/A", "<NA>", "#N/A", "\\N"}
+UNCLEAR = frozenset({"NA", "None"})
+"""What may be a missing value, or a name: North America, no defect."""
+
+MISSING = UNCLEAR.union(
+    {"nan", "-nan", "NaN", "NAN", "NaT", "NULL", "null", "N/A", "<NA>", "#N/A", "\\N"}
 )
 """What programs write where a value is missing (pandas, R, SQL, spreadsheets)."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from pipeline.data.dataset import SPLITS, Dataset, Quarantined
@@ -70,6 +70,15 @@ def assign_splits(
                 fix="give its images the same split, or no split at all",
             )
     return splits
+
+
+def drawn_splits(given: Collection[str], shares: Shares) -> tuple[str, ...]:
+    """Tell into which splits images may be drawn, from those that are given; "" is for none."""
+    share_of = {"validation": shares.validation, "test": shares.test}
+    held_out = [split for split, share in share_of.items() if share > 0]
+    if "" in given:
+        return ("train", *held_out)
+    return tuple(split for split in held_out if split not in given and "train" in given)
 
 
 def _draw(entry: Entry, digest: bytes, seed: int, shares: Shares) -> str:

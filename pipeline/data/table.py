@@ -14,7 +14,7 @@ from typing import TextIO
 
 from pipeline.data.dataset import shorten
 from pipeline.data.entries import LAYOUTS, SPLIT_NAMES, Entry, Listing
-from pipeline.data.names import MISSING
+from pipeline.data.names import MISSING, UNCLEAR
 from pipeline.data.urls import Location, Url, locate, read, signatures_of
 from pipeline.errors import DataError, ImageError
 
@@ -203,7 +203,7 @@ def _entry(line: str, cells: dict[str, str], folder: Location) -> Entry:
             raise DataError(f"{line}: the {name} is empty.")
     for name in ("label", "split", "group"):
         value = cells.get(name, "")
-        if value in MISSING:
+        if value in (MISSING - UNCLEAR if name == "label" else MISSING):
             fix = "delete the line, or spell the class out" if name == "label" else "leave it empty"
             raise DataError(f"{line}: the {name} is {value}, a missing value.", fix=fix)
         if len(value.splitlines()) > 1:

@@ -510,6 +510,29 @@ def test_another_seed_is_advised_only_where_it_changes_something(tmp_path, split
     assert fix in caught.value.fix
 
 
+ONLY_IN_TEST = {
+    "no validation is given": ("train", "train", "test"),
+    "all are given": ("train", "validation", "test"),
+}
+
+
+@pytest.mark.parametrize("case", ONLY_IN_TEST)
+def test_no_other_seed_is_advised_for_a_class_that_was_given_to_the_test_alone(tmp_path, case):
+    given = ONLY_IN_TEST[case]
+    files = [(f"{label}{n}.jpg", label, given[n % 3]) for label in "ab" for n in range(9)]
+    files += [(f"c{n}.jpg", "c", "test") for n in range(4)]
+    put(tmp_path, *(name for name, _, _ in files))
+    with pytest.raises(DataError, match="too few training images of the class c") as caught:
+        load_dataset(listing(tmp_path / "x.csv", "path,label,split", *map(",".join, files)))
+    assert caught.value.fix == "add images of it to the training split, or leave the class out"
+
+
+def test_no_other_seed_is_advised_for_a_split_of_no_share(pets):
+    with pytest.raises(DataError, match="validation split of pets is empty") as caught:
+        load_dataset(pets, shares=Shares(validation=0)).require_all_splits()
+    assert "--seed" not in caught.value.fix
+
+
 def test_an_empty_split_that_was_given_is_not_drawn_with_another_seed(tmp_path):
     put(tmp_path, *(f"train/{label}/{n}.jpg" for label in "ab" for n in range(9)))
     for split in ("validation", "test"):

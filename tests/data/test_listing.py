@@ -48,6 +48,10 @@ CLEAR = {
     "words that systems use": (tree("recycled", "tmp", "trash"), {"", "recycled", "tmp", "trash"}),
     "valid and invalid": (tree("valid", "invalid"), {"", "valid", "invalid"}),
 }
+BESIDE_SPLITS = [  # folders without an image
+    *("annotations/x.json", "labels/train/x.txt", "labels/train/cats/x.txt", "test_labels/x.txt"),
+    *("annotations/train/noext", "trainval/readme", "docs/a/b/c.pdf"),
+]
 SYSTEM = [
     *("lost+found", "__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "#recycle"),
     *(".ipynb_checkpoints", ".git", ".Trashes", ".hidden", "@Recycle", "__pycache__"),
@@ -70,14 +74,31 @@ UNCLEAR = {
         [*splits("train", "valid", "test"), "docs/x.jpg"],
         ["test/, train/, valid/ beside docs/", "move docs/ elsewhere"],
     ),
-    "splits beside a folder of texts": (
-        [*splits("train", "test"), "labels/x.txt"],
-        ["test/, train/ beside labels/"],
-    ),
     "splits without training": (splits("test", "validation"), ["none named train holds class"]),
-    "splits of loose images": (tree("train", "test"), ["none named train holds class folders"]),
+    "splits of loose images": (
+        tree("train", "test"),
+        ["none named train holds class", "put the images in train/ into a folder for each class"],
+    ),
+    "one split of loose images": (
+        tree("train"),
+        ["put the images in train/ into a folder for each"],
+    ),
+    "train and test in folders of no images": (
+        [*tree("train"), "test/cats/x.txt"],
+        ["put the images in train/ into a folder for each class"],
+    ),
     "splits of loose images, numbered": (tree("train", "test1"), ["rename test1/"]),
-    "classes beside test images": (tree("cats", "dogs", "test"), ["test/ beside cats/, dogs/"]),
+    "classes beside test images": (
+        tree("cats", "dogs", "test"),
+        [
+            "test/ beside cats/, dogs/",
+            "To do: if test/ is a class, give it another name; if not, put ",
+        ],
+    ),
+    "a test group beside a control group": (
+        tree("test", "control"),
+        ["To do: if test/ is a class, give it another name; if not, put control/ into train/"],
+    ),
     "a class of trains with folders": (tree("bus/red", "train/red"), ["train/ beside bus/"]),
     "one folder around classes": (tree("pets/cats", "pets/dogs"), ["pets/", "name it: ", "/pets"]),
     "one folder around splits": (
@@ -152,6 +173,28 @@ def named(listing):
 def test_a_clear_layout_is_understood(lay_out, case):
     names, expected = CLEAR[case]
     assert named(list_entries(lay_out(names))) == expected
+
+
+@pytest.mark.parametrize("file", BESIDE_SPLITS)
+def test_a_folder_without_images_beside_clear_splits_is_passed_over_and_said(lay_out, file):
+    listing = list_entries(lay_out([*splits("train", "val"), file]))
+    assert named(listing) == {"train", "validation", "cats", "dogs"}
+    top = file.split("/")[0]
+    assert listing.remarks == [f"The folder {top}/ holds no images, and is passed over."]
+    assert listing.quarantined == []
+
+
+def test_a_folder_with_images_by_their_bytes_is_not_passed_over(tmp_path):
+    for name in (*splits("train", "val"), "more/noext"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(picture("PNG"))
+    with pytest.raises(DataError, match="beside more/"):
+        list_entries(tmp_path)
+
+
+def test_folders_without_images_beside_classes_are_no_classes(lay_out):
+    listing = list_entries(lay_out([*tree("cats", "dogs"), "docs/x.txt"]))
+    assert {entry.label for entry in listing.entries} == {"cats", "dogs"}
 
 
 @pytest.mark.parametrize("case", UNCLEAR)

@@ -17,6 +17,7 @@ from pipeline.data.loading import load_dataset
 from pipeline.data.names import remarks_on
 from pipeline.data.splits import Shares
 from pipeline.data.targets import Targets
+from pipeline.errors import DataError
 
 NFC, NFD = "caf\u00e9", "cafe\u0301"
 ALL_TO_TRAIN_ON = Shares(validation=0, test=0)
@@ -42,7 +43,7 @@ def as_folder(root, labels):
 def as_splits(root, labels):
     names = [f"{number}.png" for number in range(len(labels))]
     train = [f"train/{label}/{name}" for label, name in zip(labels, names, strict=True)]
-    return put(root, [*train, f"test/{NFD}/t.png", "test/bar/t.png"])
+    return put(root, [*train, f"test/{labels[1]}/t.png", "test/bar/t.png"])
 
 
 def as_csv(root, labels):
@@ -60,6 +61,22 @@ def test_one_name_in_two_forms_of_unicode_is_one_class_and_that_is_said(tmp_path
     [remark] = dataset.remarks
     assert remark.startswith(f"The class {NFC} is written in two ways that look the same")
     assert all(path.is_file() for path in dataset.paths)  # each file keeps its own path
+
+
+@pytest.mark.parametrize("laid_out", [as_folder, as_splits, as_csv])
+@pytest.mark.parametrize("name", ["NA", "None"])
+def test_a_class_that_may_be_a_name_or_a_missing_value_is_taken_and_said(tmp_path, laid_out, name):
+    dataset = load_dataset(laid_out(tmp_path, [name, "bar"] * 6), shares=ALL_TO_TRAIN_ON)
+    assert name in dataset.classes
+    assert dataset.remarks == (f"The class {name} is named like a missing value.",)
+
+
+@pytest.mark.parametrize("laid_out", [as_folder, as_splits, as_csv])
+@pytest.mark.parametrize("name", ["NaN", "nan", "NULL", "<NA>"])
+def test_a_class_that_is_a_missing_value_is_refused(tmp_path, laid_out, name):
+    with pytest.raises(DataError, match=name) as caught:
+        load_dataset(laid_out(tmp_path, [name, "bar"] * 6), shares=ALL_TO_TRAIN_ON)
+    assert "missing value" in caught.value.found
 
 
 def by_hand(classes, groups=()):

@@ -71,7 +71,7 @@ REFUSED = {
     "no path": ([",cat"], "line 6: the path is empty"),
     **{
         f"a label {missing}": ([f"e.jpg,{missing}"], f"line 6: the label is {missing}, a missing")
-        for missing in ("NaN", "nan", "None", "NULL", "<NA>", "#N/A", "\\N")
+        for missing in ("NaN", "nan", "NULL", "<NA>", "#N/A", "\\N")
     },
     "a quote left open": (['e.jpg,"cat', "f.jpg,dog"], "line 7: unexpected end of data"),
     "a quote left open, and another": (
