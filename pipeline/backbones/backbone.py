@@ -304,7 +304,7 @@ class Backbone(ABC):
             raise WeightsError(
                 f"Keras could not download {self.title}'s ImageNet weights: {error}",
                 expected="a connection to the internet, or the weights on this machine",
-                fix=fix,
+                fix=f"{fix}, or put Keras's own at {self.published.downloaded}",
             ) from error
         weights: Weights = model.get_weights()
         return weights

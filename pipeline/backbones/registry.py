@@ -149,9 +149,9 @@ def layers_recipe(recipe: Recipe) -> Recipe | None:
 
 def _check_known(what: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        near = difflib.get_close_matches(str(value), known, 1)
+        near = difflib.get_close_matches(str(value), known)
         raise PipelineError(
             f"unknown {what} {value!r}.",
             expected=f"one of {', '.join(known)}",
-            fix=f"did you mean {near[0]}?" if near else "",
+            fix=f"did you mean {' or '.join(near)}?" if near else "",
         )

@@ -45,13 +45,16 @@ class Published:
     package_file: str = ""
     package_digest: str | None = None
 
+    @property
+    def downloaded(self) -> Path | None:
+        """Where Keras puts the file that it downloads."""
+        home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+        return home / "models" / self.keras_file if self.keras_file else None
+
     def cached(self) -> Path | None:
         """Find the file that Keras has downloaded before."""
-        if self.keras_file is None:
-            return None
-        home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-        file = home / "models" / self.keras_file
-        return file if file.exists() else None
+        file = self.downloaded
+        return file if file and file.exists() else None
 
     def packaged(self) -> Path | None:
         """Find the file that the extra ``offline`` installs.

@@ -10,28 +10,21 @@ Where rows do not fit into memory, heads that can be trained shard by shard are.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from pipeline.analysis.sentences import not_looked_for
+from pipeline.backbones.recipe import Recipe
 from pipeline.classification.extras import add_extras
-from pipeline.classification.in_memory import RowsInMemory, read_variants
+from pipeline.classification.gathering import Order, gather_rows
 from pipeline.classification.rows import Rows
-from pipeline.classification.size import reason_to_stream
-from pipeline.classification.streamed import StreamedRows
-from pipeline.classification.streaming.stream import Stream
-from pipeline.classification.task import Setting, Task
-from pipeline.classification.variants import ViewedRows
 from pipeline.data.dataset import Dataset
-from pipeline.data.loading import load_dataset
 from pipeline.errors import ClusterError, PipelineError, in_one_line
 from pipeline.evaluation.protocol import Protocol
-from pipeline.features.exchange import import_features, is_features_file
+from pipeline.features.exchange import is_features_file
 from pipeline.features.extractor import Extractor
-from pipeline.features.plan import Plan
 from pipeline.features.views import Views
-from pipeline.heads.pooling import CHOICES, CHOICES_BY_DEFAULT, LAYERS, check_pools, pools_of
 from pipeline.heads.registry import HEADS, Head, get_head
 from pipeline.report.page import write_report
 from pipeline.runs.listener import RunListener
@@ -46,7 +39,7 @@ def classify(
     protocol: Protocol | None = None,
     views: Views | Sequence[Views] | None = None,
     pools: str | Sequence[str] | None = None,
-    extractor: Extractor | None = None,
+    extractor: Extractor | Sequence[Extractor] | None = None,
     runs: str | Path = RUNS,
     name: str | None = None,
     seed: int = 0,
@@ -71,8 +64,10 @@ def classify(
         or take their mean or maximum; ``"layers"``: the maxima of every layer. Of several, each
         head has the best. The default is flatten and layers, the latter only where few images
         would have to be shown to the network for it alone.
-    extractor : Extractor, optional
-        How images become rows, and where rows are kept.
+    extractor : Extractor or sequence of Extractor, optional
+        How images become rows, and where rows are kept. Of several, each of another network, each
+        head has the rows that are best; whether rows are streamed, and where candidates are
+        tried, the first decides.
     runs : str or Path
         Folder that the run's own folder is made in.
     name : str, optional
@@ -96,18 +91,18 @@ def classify(
     Interrupted
         Ctrl-C came when at least one head was done: a run of those that were is written.
     """
-    order = _Order(
+    order = Order(
         choose_heads([heads] if isinstance(heads, str) else heads),
         pools if pools is None else tuple([pools] if isinstance(pools, str) else pools),
         list(dict.fromkeys([views] if isinstance(views, Views) else views or [Views()])),
         protocol or Protocol(),
-        extractor or Extractor(),
+        [extractor] if isinstance(extractor, Extractor) else list(extractor or [Extractor()]),
         seed,
         listener or RunListener(),
+        partial(run_folder, Path(runs), name),
     )
-    check_pools(order.pools or CHOICES)  # a wrong name is an error before the work
-    rows = _imported(data, order) if is_features_file(data) else _extracted(data, order, runs, name)
-    run_folder(Path(runs), name, rows.setting.dataset.name)
+    rows = gather_rows(data, order)
+    order.check_name(rows.setting.dataset.name)
     rows.check_that_they_differ()
     run, stopped = _judge_all(rows, order)
     if stopped is None:
@@ -122,124 +117,7 @@ def classify(
     return run
 
 
-@dataclass(frozen=True)
-class _Order:
-    """What was asked for."""
-
-    heads: list[Head]
-    pools: tuple[str, ...] | None
-    views: list[Views]
-    protocol: Protocol
-    extractor: Extractor
-    seed: int
-    listener: RunListener
-
-
-def _imported(data: str | Path | Dataset, order: _Order) -> Rows:
-    """Read the rows of an exported file into memory."""
-    if any(views.count > 1 for views in order.views):
-        raise PipelineError(f"{data} holds no views of its images.", fix="leave --views away")
-    if order.extractor.stream:
-        raise PipelineError(
-            f"{data} is read into memory whole.", fix="leave --stream away, or name the images"
-        )
-    pools = order.pools or ("flatten",)
-    if LAYERS in pools:
-        raise PipelineError(
-            f"{data} holds the features of one layer.", fix=f"leave --pool {LAYERS} away"
-        )
-    dataset, recipe, rows = import_features(Path(str(data)))
-    dataset = order.protocol.check(dataset)
-    order.listener.listed(dataset)
-    setting = Setting(order.protocol.judged(dataset), recipe, order.protocol, order.seed)
-    return _in_memory(setting, [ViewedRows.plain(recipe, rows, pools)], order)
-
-
-def _extracted(
-    data: str | Path | Dataset, order: _Order, runs: str | Path, name: str | None
-) -> Rows:
-    """List the images, compute the rows that are missing, and read them, or prepare to."""
-    protocol, listener = order.protocol, order.listener
-    dataset = (
-        data
-        if isinstance(data, Dataset)
-        else load_dataset(
-            data, seed=order.seed, shares=protocol.shares, cache=order.extractor.cache
-        )
-    )
-    run_folder(Path(runs), name, dataset.name)  # a bad name is an error before the work
-    dataset = protocol.check(dataset)
-    listener.listed(dataset)
-    extractor = _with_layers(order)
-    reason = reason_to_stream(
-        dataset,
-        extractor.recipes,
-        heads=order.heads,
-        views=order.views,
-        protocol=protocol,
-        wish=order.extractor.stream,
-    )
-    extractor = extractor.settle(dataset, listener, hold=reason is None)
-    plan = extractor.plan(dataset, order.views, hold=reason is None)
-    listener.planned(plan)
-    if reason is not None:
-        listener.streaming(reason)
-    extraction = extractor.make(plan, listener)
-    extraction.dataset.check_learnable()
-    if extraction.dataset is not dataset:  # some images could not be read
-        protocol.check(extraction.dataset)
-    dataset = protocol.judged(extraction.dataset)
-    setting = Setting(dataset, extraction.recipe, protocol, order.seed, _layers_left_out(plan))
-    pools = order.pools or CHOICES_BY_DEFAULT
-    if reason is not None:
-        streams = [
-            (Stream(store, dataset, seed=order.seed), pools_of(store.recipe.layer, pools))
-            for store in extraction.plan.stores["none"].stores
-        ]
-        return StreamedRows(setting, streams, reason, listener)
-    return _in_memory(setting, read_variants(extraction, pools), order)
-
-
-def _with_layers(order: _Order) -> Extractor:
-    """Let the extractor keep the maxima of every layer, too, if heads are to have them."""
-    wanted = None if order.pools is None else LAYERS in order.pools
-    extractor = replace(order.extractor, layers=wanted)
-    if wanted and len(extractor.recipes) == 1:
-        raise PipelineError(
-            f"--pool {LAYERS} needs the whole network, and {extractor.recipe.layer} is not its "
-            "last layer.",
-            fix=f"leave --layer away, or --pool {LAYERS}",
-        )
-    return extractor
-
-
-def _layers_left_out(plan: Plan) -> tuple[str, ...]:
-    if not plan.left_out:
-        return ()
-    remark = (
-        "Classifiers learned from the last layer alone: for the features of every layer "
-        f"{plan.left_out:,} images would have to be shown to the network once more. They often add "
-        f"some points; --pool flatten --pool {LAYERS} computes them."
-    )
-    return (remark,)
-
-
-def _in_memory(setting: Setting, variants: list[ViewedRows], order: _Order) -> Rows:
-    workers = order.extractor.workers
-    return RowsInMemory(
-        Task(
-            setting.dataset,
-            setting.recipe,
-            setting.protocol,
-            setting.seed,
-            setting.remarks,
-            variants,
-            workers.spread if workers else None,
-        )
-    )
-
-
-def _judge_all(rows: Rows, order: _Order) -> tuple[Run, KeyboardInterrupt | None]:
+def _judge_all(rows: Rows, order: Order) -> tuple[Run, KeyboardInterrupt | None]:
     """Judge heads, until Ctrl-C comes or the cluster goes; note which failed, and why."""
     setting, heads = rows.setting, order.heads
     order.listener.judging([head.name for head in heads])
@@ -267,14 +145,22 @@ def _judge_all(rows: Rows, order: _Order) -> tuple[Run, KeyboardInterrupt | None
     run = Run(
         Path(),
         setting.dataset,
-        setting.recipe,
+        setting.recipes[0],
         tuple(results),
         protocol=setting.protocol,
         unfinished=tuple(head.name for head in heads[len(results) + len(failed) :]),
         failed=reasons,
         remarks=rows.remarks,
     )
-    return run, stopped
+    return _as_the_best(run, setting.recipes), stopped
+
+
+def _as_the_best(run: Run, recipes: Sequence[Recipe]) -> Run:
+    """Of several networks, show the data as that of the best head sees them."""
+    best = run.best.model.recipe
+    [seen] = [recipe for recipe in recipes if recipe.backbone == best.backbone]
+    beside = tuple(recipe for recipe in recipes if recipe != seen)
+    return replace(run, recipe=seen, beside=beside)
 
 
 def _no_head(first: BaseException, reasons: dict[str, str]) -> BaseException:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pipeline.analysis.examples import find_examples
 from pipeline.classification.rows import Rows
 from pipeline.runs.run import Run, with_optional_parts
@@ -20,13 +22,13 @@ def add_extras(run: Run, rows: Rows) -> tuple[Run, KeyboardInterrupt | None]:
     return with_optional_parts(
         run,
         {
-            "problems": lambda: rows.find_problems(best),
+            "problems": lambda: rows.find_problems(run.recipe, best),
             "examples": lambda: find_examples(
                 best.model,
                 run.dataset,
                 best.probabilities,
-                rows.read,
-                rows.blocks(),
+                partial(rows.read, run.recipe),
+                rows.blocks(run.recipe),
                 predicted=best.predicted,
                 mapped=mapped.model if mapped else None,
             ),

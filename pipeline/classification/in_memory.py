@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.analysis.problems import Problems, find_problems_quickly
+from pipeline.backbones.recipe import Recipe
 from pipeline.classification.judging import judge_on_test
 from pipeline.classification.nested import judge_nested
 from pipeline.classification.rows import Block, Rows
@@ -25,30 +26,31 @@ class RowsInMemory(Rows):
 
     def __init__(self, task: Task) -> None:
         self.setting = self._task = task
-        self._first = task.variants[0].first
+        self._first = {rows.recipe: rows.first for rows in task.variants}
 
-    def read(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Return the rows of some images, shape (n, height, width, channels)."""
-        return self._first[places]
+    def read(self, recipe: Recipe, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return a recipe's rows of some images, shape (n, height, width, channels)."""
+        return self._first[recipe][places]
 
-    def blocks(self) -> Iterator[Block]:
-        """Yield the rows of all images at once."""
-        yield self._first, np.arange(len(self._first))
+    def blocks(self, recipe: Recipe) -> Iterator[Block]:
+        """Yield a recipe's rows of all images at once."""
+        yield self._first[recipe], np.arange(len(self._first[recipe]))
 
     def judge(self, head: Head) -> Result:
         """Choose a head's parameters, fit it, and judge it."""
         judge = judge_on_test if self.setting.protocol.cv is None else judge_nested
         return judge(self._task, head)
 
-    def find_problems(self, best: Result) -> Problems | None:
+    def find_problems(self, recipe: Recipe, best: Result) -> Problems | None:
         """Find what may be wrong with the data; None where that would take too long."""
+        is_first = recipe == self.setting.recipes[0]
         return find_problems_quickly(
             self.setting.dataset,
-            self._first,
+            self._first[recipe],
             best.predicted,
             # In cross-validation, each image's come from a fit without it and its copies.
             probabilities=None if self.setting.protocol.cv is None else best.probabilities,
-            neighbours=self._task.neighbours,
+            neighbours=self._task.neighbours if is_first else None,
             seed=self.setting.seed,
         )
 

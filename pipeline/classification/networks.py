@@ -97,7 +97,7 @@ def compare_backbones(
         judged, rate = protocol.judged(extraction.dataset), _rate(extractor, dataset)
         for rows in read_variants(extraction, CHOICES_BY_DEFAULT):
             pool = "layers" if rows.recipe.layer == "layers" else "flatten"
-            task = Task(judged, extraction.recipe, protocol, seed, variants=[rows])
+            task = Task(judged, (extraction.recipe,), protocol, seed, variants=[rows])
             result = RowsInMemory(task).judge(get_head(_HEAD))
             suited.append(Suited(name, pool, result.test, rate))
     return sorted(suited, key=lambda each: -each.metrics.accuracy)

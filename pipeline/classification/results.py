@@ -84,14 +84,20 @@ def model_of(
     )
 
 
+def named_rows(recipe: Recipe, among: Sequence[Recipe]) -> dict[str, str]:
+    """Name what tells rows from the others that a head could have: their network and layers."""
+    several = any(other.backbone != recipe.backbone for other in among)
+    network = {"backbone": recipe.backbone} if several else {}
+    if recipe.layer == LAYERS:
+        return {**network, "pool": LAYERS}
+    return {**network, "pool": "flatten"} if any(other != recipe for other in among) else network
+
+
 def described(task: Task, candidate: Candidate) -> dict[str, Any]:
     """Give a candidate's parameters, with its rows and views where there were several."""
-    parameters = dict(candidate.parameters)
     recipe, views = candidate.rows.recipe, candidate.rows.views
-    if recipe.layer == LAYERS:
-        parameters = {"pool": LAYERS, **parameters}
-    elif any(rows.recipe != recipe for rows in task.variants):
-        parameters = {"pool": "flatten", **parameters}
+    kind = named_rows(recipe, [rows.recipe for rows in task.variants])
+    parameters = {**kind, **candidate.parameters}
     if all(rows.views == views for rows in task.variants):
         return parameters
     return {

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.analysis.problems import Problems
+from pipeline.backbones.recipe import Recipe
 from pipeline.classification.task import Setting
 from pipeline.errors import PipelineError
 from pipeline.heads.registry import Head
@@ -30,19 +31,19 @@ class Rows(ABC):
     setting: Setting
 
     @abstractmethod
-    def read(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Return the rows of some images, shape (n, height, width, channels)."""
+    def read(self, recipe: Recipe, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return a recipe's rows of some images, shape (n, height, width, channels)."""
 
     @abstractmethod
-    def blocks(self) -> Iterator[Block]:
-        """Yield the rows of all images, some at a time."""
+    def blocks(self, recipe: Recipe) -> Iterator[Block]:
+        """Yield a recipe's rows of all images, some at a time."""
 
     @abstractmethod
     def judge(self, head: Head) -> Result:
         """Choose a head's parameters, fit it, and judge it."""
 
     @abstractmethod
-    def find_problems(self, best: Result) -> Problems | None:
+    def find_problems(self, recipe: Recipe, best: Result) -> Problems | None:
         """Find what may be wrong with the data; None where that would take too long."""
 
     @property
@@ -52,7 +53,8 @@ class Rows(ABC):
 
     def check_that_they_differ(self) -> None:
         """Refuse rows that there is nothing to learn from."""
-        rows = (row for block, _ in self.blocks() for row in block)
+        recipe = self.setting.recipes[0]
+        rows = (row for block, _ in self.blocks(recipe) for row in block)
         first = next(rows).ravel()
         if all(np.array_equal(row.ravel(), first) for row in rows):
             raise PipelineError(

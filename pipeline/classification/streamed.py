@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.analysis.problems import Problems
-from pipeline.classification.results import model_of, result_of, threshold_for
+from pipeline.backbones.recipe import Recipe
+from pipeline.classification.results import model_of, named_rows, result_of, threshold_for
 from pipeline.classification.rows import Block, Rows
 from pipeline.classification.streaming.heads import STREAMED, fit_streamed
 from pipeline.classification.streaming.stream import Stream
@@ -19,7 +19,6 @@ from pipeline.classification.streaming.trained import TrainedHead
 from pipeline.classification.task import Setting
 from pipeline.errors import PipelineError
 from pipeline.features.views import Views
-from pipeline.heads.pooling import LAYERS
 from pipeline.heads.registry import Head
 from pipeline.runs.listener import RunListener
 from pipeline.runs.run import Result
@@ -49,17 +48,19 @@ class StreamedRows(Rows):
     ) -> None:
         self.setting = setting
         self._streams = streams
-        self._first = streams[0][0]
         self._reason = reason
         self._listener = listener
 
-    def read(self, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
-        """Return the rows of some images, shape (n, height, width, channels)."""
-        return self._first.read(places)
+    def read(self, recipe: Recipe, places: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        """Return a recipe's rows of some images, shape (n, height, width, channels)."""
+        return self._stream(recipe).read(places)
 
-    def blocks(self) -> Iterator[Block]:
-        """Yield the rows of all images, a shard at a time."""
-        return self._first.once()
+    def blocks(self, recipe: Recipe) -> Iterator[Block]:
+        """Yield a recipe's rows of all images, a shard at a time."""
+        return self._stream(recipe).once()
+
+    def _stream(self, recipe: Recipe) -> Stream:
+        return next(stream for stream, _ in self._streams if stream.store.recipe == recipe)
 
     def judge(self, head: Head) -> Result:
         """Choose a head's rows and parameters, fit it, and judge it."""
@@ -74,7 +75,7 @@ class StreamedRows(Rows):
             if pools
         ]
         candidates = [
-            (_described(stream, parameters, among=len(tried)), loss)
+            ({**self._rows_of(stream), **parameters}, loss)
             for stream, fitted in tried
             for parameters, loss in fitted.candidates
         ]
@@ -89,7 +90,7 @@ class StreamedRows(Rows):
             model_of(
                 self.setting, head, fitted.classifier, threshold, recipe=recipe, views=Views()
             ),
-            parameters=_described(stream, fitted.parameters, among=len(tried)),
+            parameters={**self._rows_of(stream), **fitted.parameters},
             candidates=tuple(candidates),
             judged=judged,
             judged_p=fitted.held_out,
@@ -105,7 +106,11 @@ class StreamedRows(Rows):
             on_epoch=partial(self._listener.head_epoch, head.name),
         )
 
-    def find_problems(self, best: Result) -> Problems | None:  # noqa: ARG002 -- the interface's
+    def _rows_of(self, stream: Stream) -> dict[str, str]:
+        recipes = [other.store.recipe for other, pools in self._streams if pools]
+        return named_rows(stream.store.recipe, recipes)
+
+    def find_problems(self, recipe: Recipe, best: Result) -> Problems | None:  # noqa: ARG002 -- the interface's
         """Find nothing: images would have to be compared in memory."""
         return None
 
@@ -114,10 +119,3 @@ class StreamedRows(Rows):
         """Say why rows were read shard by shard."""
         by_shard = f"Classifiers were trained on rows read shard by shard: {self._reason}."
         return (*self.setting.remarks, by_shard)
-
-
-def _described(stream: Stream, parameters: Mapping[str, Any], *, among: int) -> dict[str, Any]:
-    """Give parameters, with the rows where there were several kinds."""
-    if stream.store.recipe.layer == LAYERS:
-        return {"pool": LAYERS, **parameters}
-    return {"pool": "flatten", **parameters} if among > 1 else dict(parameters)

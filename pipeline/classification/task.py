@@ -41,8 +41,9 @@ class Setting:
     ----------
     dataset : Dataset
         The n images.
-    recipe : Recipe
-        How they became rows.
+    recipes : tuple of Recipe
+        How they became rows: for each network the recipe of its layer. Copies are found by the
+        first.
     protocol : Protocol
         Which images heads are fitted on, chosen by and judged on.
     seed : int
@@ -52,7 +53,7 @@ class Setting:
     """
 
     dataset: Dataset
-    recipe: Recipe
+    recipes: tuple[Recipe, ...]
     protocol: Protocol
     seed: int
     remarks: tuple[str, ...] = ()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline.backbones.choices import DEFAULT
 from pipeline.cli.live import ClassifyListener
 from pipeline.cli.options import (
     AugmentationOption,
@@ -36,6 +38,14 @@ HeadOption = Annotated[
         help="logistic, ridge, lda, linear-svm, rbf-svm, knn, random-forest, mlp, dense or "
         "all; module:factory for any scikit-learn classifier; may be repeated.",
         show_default="all",
+    ),
+]
+BackboneOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Network; `pipeline backbones` lists them. May be repeated: of several, each head has "
+        "the best.",
+        show_default=DEFAULT,
     ),
 ]
 PoolOption = Annotated[
@@ -92,11 +102,12 @@ StreamOption = Annotated[
 ]
 
 
-@with_stage_one
+@partial(with_stage_one, but=("backbone",))
 def classify(
     data: DataOrFileArgument,
     *,
     stage_one: StageOne,
+    backbone: BackboneOption = None,
     head: HeadOption = None,
     pool: PoolOption = None,
     search: SearchOption = False,
@@ -144,7 +155,7 @@ def classify(
                     ),
                     views=views_of(views, augmentation, tta=tta),
                     pools=pool or None,
-                    extractor=stage_one.extractor(workers=cluster, stream=stream),
+                    extractor=stage_one.extractors(backbone, workers=cluster, stream=stream),
                     runs=runs,
                     name=name,
                     seed=seed,

@@ -144,13 +144,26 @@ class StageOne:
     weights: Path | None = None
     strict: bool = False
 
-    def extractor(self, **more: Any) -> Extractor:
+    def extractors(self, backbones: Sequence[str] | None, **more: Any) -> list[Extractor]:
+        """Put them together for each of several networks."""
+        backbones = backbones or [DEFAULT]
+        given = {"--layer": self.recipe["layer"], "--weights": self.weights}
+        if len(backbones) > 1 and (names := [name for name, value in given.items() if value]):
+            raise PipelineError(
+                f"{' and '.join(names)} can be given for one network only, "
+                f"and {len(backbones)} are named.",
+                fix=f"leave {' and '.join(names)} away, or name one --backbone",
+            )
+        return [self.extractor(backbone, **more) for backbone in backbones]
+
+    def extractor(self, backbone: str | None = None, **more: Any) -> Extractor:
         """Put them together; `more` are the options of one command only."""
         from pipeline.backbones.registry import make_recipe
         from pipeline.features.extractor import Extractor
 
+        recipe = self.recipe if backbone is None else {**self.recipe, "backbone": backbone}
         return Extractor(
-            make_recipe(**self.recipe, weights=self.weights),
+            make_recipe(**recipe, weights=self.weights),
             cache=self.cache,
             weights=self.weights,
             strict=self.strict,

@@ -37,6 +37,7 @@ def figures_table(title: str) -> Table:
         box=box.SIMPLE,
         padding=0,
         pad_edge=False,
+        show_edge=False,
     )
     for column in COLUMNS:
         if column == COLUMNS[0]:  # what gives way where the terminal is narrow

@@ -273,7 +273,8 @@ class Extractor:
         seconds = time.monotonic() - started
         readable = filling.readable(dataset)
         if remark and plan.remarks:
-            readable = replace(readable, remarks=(*readable.remarks, *plan.remarks))
+            remarks = dict.fromkeys((*readable.remarks, *plan.remarks))
+            readable = replace(readable, remarks=tuple(remarks))
         return Extraction(readable, plan, filling.made, seconds)
 
     def rows_of_files(

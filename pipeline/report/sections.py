@@ -134,6 +134,10 @@ def _settings(record: Record) -> Mapping[str, Any]:
             ),
             ("Protocol", list(tables.flattened(asdict(record.protocol)))),
             ("Features", list(tables.flattened(document.recipe))),
+            *(
+                (f"Features of {other.get('backbone')}", list(tables.flattened(other)))
+                for other in document.beside
+            ),
             ("Versions", list(tables.flattened(document.versions))),
         ],
         "heads": [

@@ -97,7 +97,8 @@ def heads_table(
     rows = [
         TableRow(
             [
-                *map(TableCell, texts),
+                *map(TableCell, texts[:-1]),
+                TableCell(texts[-1], below=str(head.parameters.get("backbone", ""))),
                 *(_figure(head.test, key) for _, key, _ in _TEST),
                 *(_figure(head.validation, key) for _, key, _ in _VALIDATION),
                 TableCell(f"{head.seconds:,.1f}", head.seconds),

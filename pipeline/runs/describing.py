@@ -7,9 +7,11 @@ import platform
 from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 from pipeline.analysis.examples import ExampleImages
 from pipeline.analysis.problems import Problems
+from pipeline.backbones.recipe import Recipe
 from pipeline.data.dataset import Quarantined, count_splits
 from pipeline.runs.documents import (
     CandidateRecord,
@@ -47,7 +49,7 @@ _PACKAGES = (
 
 def describe_run(run: Run, seed: int) -> RunDocument:
     """Make `run.json`."""
-    dataset, recipe = run.dataset, run.recipe
+    dataset = run.dataset
     return RunDocument(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         best=run.best.head,
@@ -65,10 +67,15 @@ def describe_run(run: Run, seed: int) -> RunDocument:
             images={split: dict(counts) for split, counts in count_splits(dataset).items()},
             quarantined=_skipped(dataset.quarantined),
         ),
-        recipe={**asdict(recipe), "fingerprint": recipe.fingerprint},
+        recipe=_described(run.recipe),
+        beside=tuple(map(_described, run.beside)),
         heads=[_describe_result(result) for result in run.results],
         versions={"python": platform.python_version(), **_installed()},
     )
+
+
+def _described(recipe: Recipe) -> dict[str, Any]:
+    return {**asdict(recipe), "fingerprint": recipe.fingerprint}
 
 
 def _describe_result(result: Result) -> HeadRecord:

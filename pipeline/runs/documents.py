@@ -96,6 +96,7 @@ class RunDocument(Document, frozen=True, kw_only=True):
     recipe: dict[str, Any]
     heads: list[HeadRecord]
     reference: tuple[ReferenceRecord, ...] = ()
+    beside: tuple[dict[str, Any], ...] = ()
     versions: dict[str, str]
 
     def __post_init__(self) -> None:

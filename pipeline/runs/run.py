@@ -100,7 +100,7 @@ class Run:
     dataset : Dataset
         The data set, less the files that could not be read.
     recipe : Recipe
-        How its images became rows.
+        How its images became rows; of several networks, that of the best head.
     results : tuple of Result
         One for each head, in the order asked for.
     protocol : Protocol
@@ -117,6 +117,8 @@ class Run:
         What is wrong with the data set, where that was looked for.
     examples : ExampleImages or None
         Test images with the best head's predictions, maps and neighbours.
+    beside : tuple of Recipe
+        Those of the other networks that heads could learn from.
     """
 
     folder: Path
@@ -130,6 +132,7 @@ class Run:
     remarks: tuple[str, ...] = ()
     problems: Problems | None = None
     examples: ExampleImages | None = None
+    beside: tuple[Recipe, ...] = ()
 
     @property
     def ranked(self) -> list[Result]:
@@ -232,9 +235,9 @@ _FEW = 20  # the interval of an accuracy is then more than 30 points wide
 
 def row(result: Result, *, best: bool = False) -> tuple[str, ...]:
     """Write a head's figures, in the order of `COLUMNS`; the best head gets a star."""
-    test = result.test
+    test, network = result.test, result.parameters.get("backbone")
     return (
-        result.head + (" *" if best else ""),
+        result.head + (" *" if best else "") + (f" on {network}" if network else ""),
         f"{test.accuracy:.3f}",
         f"{test.accuracy_low:.3f}-{test.accuracy_high:.3f}",
         f"{test.balanced_accuracy:.3f}",

@@ -36,9 +36,9 @@ def test_stores_of_version_0_1_0_are_found_again(name):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backbone": "resnet-50"}, r"(?s)did you mean resnet50\?"),
-        ({"backbone": "vgg-16"}, r"(?s)unknown backbone 'vgg-16'.*did you mean vgg16\?"),
-        ({"layer": "block6_pool"}, r"(?s)block1_conv1, block1_conv2.*did you mean block5_pool\?"),
+        ({"backbone": "resnet-50"}, r"(?s)did you mean resnet50 or"),
+        ({"backbone": "vgg-16"}, r"(?s)unknown backbone 'vgg-16'.*did you mean vgg16 or vgg19\?"),
+        ({"layer": "block6_pool"}, r"(?s)block1_conv1, block1_conv2.*did you mean block5_pool or"),
         ({"size": 31}, "at least 32"),
         ({"scaling": "zscore"}, "caffe, unit"),
         ({"backbone": "efficientnet-lite0", "size": 20}, "at least 32"),

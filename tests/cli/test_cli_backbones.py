@@ -30,4 +30,4 @@ def test_it_lists_every_network_those_on_this_machine_first(run):
 def test_an_unknown_network_is_an_error_that_names_the_nearest(run, tmp_path):
     result = run("features", "demo", "--backbone", "efficientnet-lite", "--cache", tmp_path)
     assert result.exit_code == 1
-    assert "did you mean efficientnet-lite0?" in result.stderr
+    assert "did you mean efficientnet-lite0" in result.stderr

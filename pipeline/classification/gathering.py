@@ -1,0 +1,199 @@
+"""From what was asked for to the rows that heads are trained on: of each network, and of layers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.backbones.registry import get_backbone
+from pipeline.classification.in_memory import RowsInMemory, read_variants
+from pipeline.classification.rows import Rows
+from pipeline.classification.size import reason_to_stream
+from pipeline.classification.streamed import StreamedRows
+from pipeline.classification.streaming.stream import Stream
+from pipeline.classification.task import Setting, Task
+from pipeline.classification.variants import ViewedRows
+from pipeline.data.dataset import Dataset
+from pipeline.data.loading import load_dataset
+from pipeline.errors import PipelineError
+from pipeline.evaluation.protocol import Protocol
+from pipeline.features.exchange import import_features, is_features_file
+from pipeline.features.extractor import Extraction, Extractor
+from pipeline.features.plan import Plan
+from pipeline.features.views import Views
+from pipeline.heads.pooling import CHOICES, CHOICES_BY_DEFAULT, LAYERS, check_pools, pools_of
+from pipeline.heads.registry import Head
+from pipeline.runs.listener import RunListener
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was asked for; the parameters of `pipeline.classification.experiment.classify`.
+
+    Attributes
+    ----------
+    check_name : callable
+        Given the data set's name, refuses a run's name that cannot be used.
+    """
+
+    heads: list[Head]
+    pools: tuple[str, ...] | None
+    views: list[Views]
+    protocol: Protocol
+    extractors: list[Extractor]
+    seed: int
+    listener: RunListener
+    check_name: Callable[[str], object]
+
+
+def gather_rows(data: str | Path | Dataset, order: Order) -> Rows:
+    """Read the rows of a file of features, or of images; those that are missing are computed."""
+    check_pools(order.pools or CHOICES)  # a wrong name is an error before the work
+    _check_networks(order.extractors)
+    return _imported(data, order) if is_features_file(data) else _extracted(data, order)
+
+
+def _check_networks(extractors: Sequence[Extractor]) -> None:
+    """Refuse the same network twice: a run names rows by their network."""
+    counts = Counter(extractor.recipe.backbone for extractor in extractors)
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise PipelineError(
+            f"the network {twice[0]} is named twice.",
+            expected="each network once: how its images become rows is the same for all heads",
+            fix="name it once, or compare two runs with `pipeline compare`",
+        )
+
+
+def _imported(data: str | Path | Dataset, order: Order) -> Rows:
+    """Read the rows of an exported file into memory."""
+    if any(views.count > 1 for views in order.views):
+        raise PipelineError(f"{data} holds no views of its images.", fix="leave --views away")
+    if len(order.extractors) > 1:
+        raise PipelineError(
+            f"{data} holds the features of one network.", fix="leave --backbone away"
+        )
+    if order.extractors[0].stream:
+        raise PipelineError(
+            f"{data} is read into memory whole.", fix="leave --stream away, or name the images"
+        )
+    pools = order.pools or ("flatten",)
+    if LAYERS in pools:
+        raise PipelineError(
+            f"{data} holds the features of one layer.", fix=f"leave --pool {LAYERS} away"
+        )
+    dataset, recipe, rows = import_features(Path(str(data)))
+    dataset = order.protocol.check(dataset)
+    order.listener.listed(dataset)
+    setting = Setting(order.protocol.judged(dataset), (recipe,), order.protocol, order.seed)
+    return _in_memory(setting, [ViewedRows.plain(recipe, rows, pools)], order)
+
+
+def _extracted(data: str | Path | Dataset, order: Order) -> Rows:
+    """List the images, compute the rows that are missing, and read them, or prepare to."""
+    protocol, listener, first = order.protocol, order.listener, order.extractors[0]
+    dataset = (
+        data
+        if isinstance(data, Dataset)
+        else load_dataset(data, seed=order.seed, shares=protocol.shares, cache=first.cache)
+    )
+    order.check_name(dataset.name)  # a bad name is an error before the work
+    dataset = protocol.check(dataset)
+    listener.listed(dataset)
+    extractors = [_with_layers(extractor, order.pools) for extractor in order.extractors]
+    reason = reason_to_stream(
+        dataset,
+        [recipe for extractor in extractors for recipe in extractor.recipes],
+        heads=order.heads,
+        views=order.views,
+        protocol=protocol,
+        wish=first.stream,
+    )
+    extractors = [each.settle(dataset, listener, hold=reason is None) for each in extractors]
+    plans = [each.plan(dataset, order.views, hold=reason is None) for each in extractors]
+    for extractor, plan in zip(extractors, plans):
+        _check_weights(extractor, plan)
+        listener.planned(plan)
+    if reason is not None:
+        listener.streaming(reason)
+    extractions = _of_same_images(
+        [extractor.make(plan, listener) for extractor, plan in zip(extractors, plans)]
+    )
+    readable = extractions[0].dataset
+    readable.check_learnable()
+    if readable is not dataset:  # some images could not be read
+        protocol.check(readable)
+    setting = Setting(
+        protocol.judged(readable),
+        tuple(extraction.recipe for extraction in extractions),
+        protocol,
+        order.seed,
+        tuple(map(_layers_left_out, filter(lambda plan: plan.left_out, plans))),
+    )
+    pools = order.pools or CHOICES_BY_DEFAULT
+    if reason is not None:
+        streams = [
+            (
+                Stream(store, setting.dataset, seed=order.seed),
+                pools_of(store.recipe.layer, pools),
+            )
+            for extraction in extractions
+            for store in extraction.plan.stores["none"].stores
+        ]
+        return StreamedRows(setting, streams, reason, listener)
+    variants = [rows for extraction in extractions for rows in read_variants(extraction, pools)]
+    return _in_memory(setting, variants, order)
+
+
+def _with_layers(extractor: Extractor, pools: Sequence[str] | None) -> Extractor:
+    """Let an extractor keep the maxima of every layer, too, if heads are to have them."""
+    wanted = None if pools is None else LAYERS in pools
+    extractor = replace(extractor, layers=wanted)
+    if wanted and len(extractor.recipes) == 1:
+        raise PipelineError(
+            f"--pool {LAYERS} needs the whole network, and {extractor.recipe.layer} is not its "
+            "last layer.",
+            fix=f"leave --layer away, or --pool {LAYERS}",
+        )
+    return extractor
+
+
+def _check_weights(extractor: Extractor, plan: Plan) -> None:
+    """Find the weights that are needed before hours are spent on another network's rows."""
+    network = get_backbone(extractor.recipe.backbone)
+    if plan.missing and not (extractor.forward or extractor.weights or network.is_here):
+        network.load_weights()
+
+
+def _of_same_images(extractions: Sequence[Extraction]) -> list[Extraction]:
+    """Leave out of all what could not be read for one of them."""
+    dataset, *others = (extraction.dataset for extraction in extractions)
+    for other in others:
+        known = {bad.path for bad in dataset.quarantined}
+        dataset = dataset.without([bad for bad in other.quarantined if bad.path not in known])
+    return [replace(extraction, dataset=dataset) for extraction in extractions]
+
+
+def _layers_left_out(plan: Plan) -> str:
+    title = get_backbone(plan.recipe.backbone).title
+    return (
+        f"Of {title} classifiers learned from the last layer alone: for the features of every "
+        f"layer {plan.left_out:,} images would have to be shown to the network once more. They "
+        f"often add some points; --pool flatten --pool {LAYERS} computes them."
+    )
+
+
+def _in_memory(setting: Setting, variants: list[ViewedRows], order: Order) -> Rows:
+    workers = order.extractors[0].workers
+    return RowsInMemory(
+        Task(
+            setting.dataset,
+            setting.recipes,
+            setting.protocol,
+            setting.seed,
+            setting.remarks,
+            variants,
+            workers.spread if workers else None,
+        )
+    )
