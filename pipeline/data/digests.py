@@ -9,7 +9,6 @@ import sqlite3
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import MappingProxyType
 from typing import Self
@@ -18,7 +17,8 @@ from pipeline.data.images import MAX_PIXELS
 from pipeline.data.servers import REQUESTS_AT_ONCE
 from pipeline.data.urls import Location, Url, locate, read
 from pipeline.errors import ImageError
-from pipeline.system.files import has_locks
+from pipeline.system.files import has_locks, open_regular
+from pipeline.system.threads import ReadingThreads
 
 CACHE = Path("cache")
 """The cache folder, unless another is named."""
@@ -54,12 +54,12 @@ def read_image(path: Location, digest: bytes | None = None) -> tuple[bytes, byte
 
 def _read_file(path: Path) -> bytes:
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError("not a regular file")
-        if status.st_size > _MAX_BYTES:
-            raise _too_large(status.st_size)
-        return path.read_bytes()
+        with open_regular(path, follow=True) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > _MAX_BYTES:
+                raise _too_large(size)
+            # Not to its end: a file in /proc has none, and is of 0 bytes, before and while read.
+            return file.read(size)
     except OSError as error:
         raise ImageError(f"cannot be read: {error.strerror}") from error
     except ValueError as error:  # a NUL in the name, from a CSV
@@ -78,16 +78,12 @@ def digest_files(
     """Return the SHA-256 of each file's bytes, or why it cannot be read."""
     remote = any(isinstance(path, Url) for path in paths)
     digests: list[bytes | ImageError] = []
-    with (
-        ThreadPoolExecutor(REQUESTS_AT_ONCE if remote else _READING_THREADS) as pool,
-        contextlib.ExitStack() as on_exit,
-    ):
-        on_exit.callback(pool.shutdown, wait=False, cancel_futures=True)
+    with ReadingThreads(REQUESTS_AT_ONCE if remote else _READING_THREADS) as threads:
         for start in range(0, len(paths), _FILES_AT_ONCE):
             block = paths[start : start + _FILES_AT_ONCE]
             known = [memory.recall(path, signatures) if memory else None for path in block]
             unknown = [path for path, digest in zip(block, known) if digest is None]
-            outcomes = pool.map(lambda path: _sign_and_digest(path, signatures), unknown)
+            outcomes = threads.map(lambda path: _sign_and_digest(path, signatures), unknown)
             for path, digest in zip(block, known):
                 if digest is not None:
                     digests.append(digest)

@@ -9,7 +9,6 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any, TypeAlias
 
 from pipeline.data.servers import REQUESTS_AT_ONCE, open_url, url_errors
 from pipeline.errors import DataError, ImageError
+from pipeline.system.threads import ReadingThreads
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters or more: C:\ is a folder
 _WORTH_LISTING = 10  # files of one folder: one request lists 1,000 of them
@@ -143,11 +143,8 @@ def signatures_of(urls: Iterable[Url]) -> dict[Url, bytes]:
                 for file in files
                 if file.name in infos
             )
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
-        try:
-            signatures.update(zip(single, pool.map(_ask_for_signature, single)))
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with ReadingThreads(REQUESTS_AT_ONCE) as threads:
+        signatures.update(zip(single, threads.map(_ask_for_signature, single)))
     return {url: signature for url, signature in signatures.items() if signature}
 
 

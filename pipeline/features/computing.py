@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +27,7 @@ from pipeline.data.views import apply, draw
 from pipeline.errors import ImageError
 from pipeline.features.joint import JointStore
 from pipeline.features.keys import Key
+from pipeline.system.threads import ReadingThreads
 
 Rows = npt.NDArray[np.float32]
 Commit = Callable[
@@ -120,17 +121,14 @@ def compute_rows(
     most = max(1, min(_IMAGES_PER_BATCH, PIXELS_PER_BATCH // recipe.size**2))
     batches = grouped(requests, most)
     decoding = threading.Semaphore(DECODING_THREADS)
-    with ThreadPoolExecutor(REQUESTS_AT_ONCE) as pool:
+    with ReadingThreads(REQUESTS_AT_ONCE) as threads:
         ahead: deque[list[tuple[ImageViews, Future[Decoded]]]] = deque()
-        try:
-            for batch in batches:
-                ahead.append([(request, pool.submit(pixels, request)) for request in batch])
-                if len(ahead) > _BATCHES_AHEAD:
-                    yield _forward_batch(ahead.popleft(), forward, most)
-            while ahead:
+        for batch in batches:
+            ahead.append([(request, threads.submit(pixels, request)) for request in batch])
+            if len(ahead) > _BATCHES_AHEAD:
                 yield _forward_batch(ahead.popleft(), forward, most)
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        while ahead:
+            yield _forward_batch(ahead.popleft(), forward, most)
 
 
 def grouped(requests: Iterable[ImageViews], rows: int) -> Iterator[list[ImageViews]]:

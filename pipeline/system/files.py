@@ -168,21 +168,24 @@ def open_regular(path: Path, *, write: bool = False, follow: bool = False) -> Bi
     A pipe is not waited for. With `write`, a missing file is made, and nothing is emptied.
     `follow` is for files whose content is checked by a digest, which may be links.
     """
+    with contextlib.suppress(FileNotFoundError):
+        _require_regular(path, path.stat(follow_symlinks=follow))  # to open a device can do harm
     flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY
     flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
     flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
+    descriptor = os.open(path, flags, 0o666)
     try:
-        descriptor = os.open(path, flags, 0o666)
-    except OSError as error:
-        kinds = {errno.ELOOP: "a link", errno.ENXIO: "a socket"}
-        if error.errno not in kinds:
-            raise
-        reason = f"{path.name} is {kinds[error.errno]}, not a regular file"
-        raise OSError(errno.EINVAL, reason, str(path)) from error
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        _require_regular(path, os.fstat(descriptor))
+    except OSError:
         os.close(descriptor)
-        raise OSError(errno.EINVAL, f"{path.name} is not a regular file", str(path))
+        raise
     return os.fdopen(descriptor, "r+b" if write else "rb")
+
+
+def _require_regular(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        link = "a link, " if stat.S_ISLNK(status.st_mode) else ""
+        raise OSError(errno.EINVAL, f"{path.name} is {link}not a regular file", str(path))
 
 
 def read_regular(path: Path, most: int | None = None, *, follow: bool = False) -> bytes:

@@ -24,6 +24,7 @@ from pipeline.features.extractor import Extractor, extract
 from pipeline.features.keys import keys
 from pipeline.features.pruning import losses, prune
 from pipeline.features.store import FeatureStore, open_stores
+from pipeline.system.files import open_regular
 
 TORTURE = os.environ.get("TORTURE", "") not in ("", "0")
 SETTINGS = ["--size", "64", "--precision", "float32", "--cache", "cache"]
@@ -401,14 +402,13 @@ def test_status_and_prune_take_data_that_nobody_could_learn_from(stored):
 
 def test_prune_drops_nothing_while_a_file_cannot_be_read(stored, monkeypatch):
     sick = stored / "red" / "004.png"
-    real = Path.read_bytes
 
-    def read_bytes(path):
+    def open_if_sound(path, **options):
         if path == sick:
             raise OSError(116, "Stale file handle")
-        return real(path)
+        return open_regular(path, **options)
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr("pipeline.data.digests.open_regular", open_if_sound)
     result = pipeline("cache", "prune", stored, "--cache", "cache", "--yes")
     assert result.exit_code == 1
     assert "004.png cannot be read: Stale file handle" in result.stderr
@@ -507,17 +507,16 @@ def test_the_umask_holds_for_everything_that_is_written(photos, umask):
 def files_read(monkeypatch):
     """Names of the files that were read whole, in order."""
     names = []
-    real = Path.read_bytes
 
-    def read_bytes(path):
+    def open_and_note(path, **options):
         names.append(path.name)
-        return real(path)
+        return open_regular(path, **options)
 
     def read_shard(path, *arguments):
         names.append(path.name)
         return shard.read_shard(path, *arguments)
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr("pipeline.data.digests.open_regular", open_and_note)
     monkeypatch.setattr("pipeline.features.store.read_shard", read_shard)
     return names
 

@@ -4,9 +4,11 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -197,3 +199,80 @@ def test_warnings_of_libraries_are_told_in_plain_words_or_not_at_all(tmp_path):
     assert b"before it had converged" in done.stderr
     assert done.stderr.count(b"converged") == 1
     assert b"regression" not in done.stderr
+
+
+HUNG = """
+import os, signal, sys
+import numpy as np
+from pipeline.cli.main import main
+from pipeline.data import digests
+from pipeline.features import computing
+
+class Mean:
+    def __init__(self, recipe, weights, beside=()):
+        self.shape = recipe.shape
+    def __call__(self, pixels):
+        return np.full((len(pixels), *self.shape), pixels.mean(), np.float32)
+
+def read_or_wait(path, *known):
+    if path.name == "wait.png":
+        print("it waits", flush=True)
+        os.read(os.pipe()[0], 1)
+    return read(path, *known)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+read = digests.read_image
+computing.load_backbone = Mean
+computing.PIXELS_PER_BATCH = 4 * 32 * 32
+{where}.read_image = read_or_wait
+main()
+"""
+
+
+def stop_what_waits(where, number, *command):
+    """Stop a command once it reads a file that never comes; return its exit code."""
+    child = subprocess.Popen(
+        [sys.executable, "-c", HUNG.format(where=where), *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    try:
+        assert child.stdout.readline() == "it waits\n"
+        time.sleep(1)
+        child.send_signal(number)
+        before = time.monotonic()
+        _, stderr = child.communicate(timeout=30)
+    finally:
+        child.kill()
+    assert time.monotonic() - before < 5  # 1.2 s on a machine with nothing else to do
+    assert "Traceback" not in stderr
+    assert "kept: the same command goes on from there" in stderr
+    return child.returncode
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "sigterm"]
+)
+@pytest.mark.parametrize(
+    ("where", "command"),
+    [
+        ("digests", "features"),
+        ("digests", "classify"),
+        ("digests", "problems"),
+        ("digests", "status"),
+        ("computing", "features"),
+        ("computing", "classify"),
+    ],
+)
+def test_a_file_system_that_never_answers_does_not_outlive_a_stop(
+    tmp_path, monkeypatch, photos, where, command, number, code
+):
+    monkeypatch.chdir(tmp_path)
+    last = max(photos.rglob("*.png"))
+    last.rename(last.with_name("wait.png"))
+    settings = ["--size", "32", "--precision", "float32"]
+    more = {"features": ["--no-layers"], "classify": ["--pool", "flatten"]}.get(command, [])
+    assert stop_what_waits(where, number, command, str(photos), *settings, *more) == code
+    assert len(list(Path("cache").glob("*/*.h5"))) == (where == "computing")

@@ -206,7 +206,9 @@ def test_the_folder_itself_may_be_a_link(pets, tmp_path):
 @pytest.mark.timeout(20, method="thread")  # a signal would wait for the pipe, too
 def test_a_pipe_that_is_named_like_an_image_does_not_hang(pets):
     os.mkfifo(pets / "cats" / "pipe.jpg")
-    assert reasons(load_dataset(pets)) == {"pipe.jpg": "not a regular file"}
+    assert reasons(load_dataset(pets)) == {
+        "pipe.jpg": "cannot be read: pipe.jpg is not a regular file"
+    }
 
 
 def test_an_empty_file_is_quarantined(pets):
@@ -369,7 +371,18 @@ def test_a_pipe_in_a_csv_does_not_hang(tmp_path):
     put(tmp_path, *"abcd")
     os.mkfifo(tmp_path / "pipe")
     file = listing(tmp_path / "x.csv", "path,label", "a,1", "b,1", "c,2", "d,2", "pipe,2")
-    assert reasons(load_dataset(file, shares=ALL_TO_TRAIN_ON)) == {"pipe": "not a regular file"}
+    assert reasons(load_dataset(file, shares=ALL_TO_TRAIN_ON)) == {
+        "pipe": "cannot be read: pipe is not a regular file"
+    }
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc")
+def test_of_a_file_without_a_size_nothing_is_read(tmp_path):
+    """As /proc/kmsg, which seems to be a file and never ends."""
+    put(tmp_path, *"abcd")
+    lines = ["a,1", "b,1", "c,2", "d,2", "/proc/self/status,2"]
+    file = listing(tmp_path / "x.csv", "path,label", *lines)
+    assert list(reasons(load_dataset(file, shares=ALL_TO_TRAIN_ON)).values()) == ["0 bytes"]
 
 
 @pytest.mark.parametrize(

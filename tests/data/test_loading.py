@@ -8,6 +8,7 @@ from conftest import paint_classes
 from pipeline.data import digests
 from pipeline.data.loading import list_dataset, load_dataset
 from pipeline.errors import DataError
+from pipeline.system.files import open_regular
 
 
 @pytest.fixture
@@ -20,13 +21,12 @@ def photos(tmp_path, monkeypatch):
 def reads(monkeypatch):
     """Names of the files that were read, in order."""
     names = []
-    real = Path.read_bytes
 
-    def read_bytes(path):
+    def open_and_note(path, **options):
         names.append(path.name)
-        return real(path)
+        return open_regular(path, **options)
 
-    monkeypatch.setattr(Path, "read_bytes", read_bytes)
+    monkeypatch.setattr("pipeline.data.digests.open_regular", open_and_note)
     return names
 
 
