@@ -34,10 +34,9 @@ ONLY_IN = {
     "tensorflow": {"system/tensorflow.py"},
     "keras": {"system/tensorflow.py", "heads/dense.py"},
     "h5py": {
-        "features/hdf5.py",
+        "system/hdf5.py",
         "features/shard.py",
         "features/exchange.py",
-        "models/head_files.py",
     },
     "sqlite3": {"data/digests.py"},
     "PIL": {

@@ -18,9 +18,7 @@ from pipeline.backbones.scaling import RULES
 from pipeline.backbones.weights import (
     Published,
     Weights,
-    check_archive,
     check_finite,
-    layers_by_name,
     weights_digest,
 )
 from pipeline.errors import PipelineError, WeightsError
@@ -252,17 +250,19 @@ class Backbone(ABC):
     @tensorflow.pinned()
     def read_weights(self, file: Path) -> Weights:
         """Read weights from a Keras file of this network, or of a model that contains it."""
-        _, keras = tensorflow.load()
         network = self.architecture()
-        if file.suffix != ".keras":
-            network.load_weights(file)
-            weights: Weights = network.get_weights()
-            return weights
-        check_archive(file)
-        model = keras.saving.load_model(file, compile=False, safe_mode=True)
-        stored = layers_by_name(model)
-        names = [layer.name for layer in network.layers if layer.weights]
-        return [array for name in names for array in stored[name].get_weights()]
+        if file.suffix == ".keras":
+            from pipeline.backbones.keras_file import (
+                read_layers,
+            )  # seldom needed, and takes a while
+
+            layers = [layer for layer in network.layers if layer.weights]
+            return read_layers(
+                file, {layer.name: [array.shape for array in layer.weights] for layer in layers}
+            )
+        network.load_weights(file)
+        weights: Weights = network.get_weights()
+        return weights
 
     def _read(self, file: Path) -> Weights:
         if not file.is_file():

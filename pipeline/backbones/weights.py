@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,8 +15,6 @@ import numpy.typing as npt
 from pipeline.errors import WeightsError
 
 Weights = list[npt.NDArray[np.float32]]
-
-_LITTLE, _MOST_TIMES = 1 << 28, 100  # bytes; numbers that were trained cannot be packed like that
 
 
 @dataclass(frozen=True)
@@ -93,21 +89,3 @@ def check_finite(weights: Sequence[npt.NDArray[np.float32]]) -> None:
     """Refuse, with a ValueError, weights with which every row would be the same."""
     if not all(np.isfinite(array).all() for array in weights):
         raise ValueError("its numbers are not finite")
-
-
-def check_archive(file: Path) -> None:
-    """Refuse, with a ValueError, a ``.keras`` file that unpacks to far more than weights can."""
-    with zipfile.ZipFile(file) as archive:
-        total = sum(part.file_size for part in archive.infolist())
-    if total > max(_LITTLE, _MOST_TIMES * file.stat().st_size):
-        raise ValueError(f"it holds {total:,} bytes, packed into {file.stat().st_size:,}")
-
-
-def layers_by_name(model: Any) -> dict[str, Any]:
-    """Collect a Keras model's layers, those of models inside it included."""
-    layers = {}
-    for layer in model.layers:
-        layers[layer.name] = layer
-        if hasattr(layer, "layers"):
-            layers |= layers_by_name(layer)
-    return layers

@@ -34,11 +34,11 @@ from pipeline.data.targets import Targets
 from pipeline.data.urls import locate
 from pipeline.errors import DataError
 from pipeline.features.extractor import Extractor
-from pipeline.features.hdf5 import Array, UnsoundError, open_image
 from pipeline.features.keys import keys
 from pipeline.features.store import FeatureStore
 from pipeline.system.documents import parse
 from pipeline.system.files import clear_unfinished, file_errors, read_regular, write_file
+from pipeline.system.hdf5 import Array, UnsoundError, open_image
 
 SUFFIXES = (".h5", ".npz")
 """Endings of such files; ``.npz`` is what older releases could write, and is refused."""

@@ -17,9 +17,9 @@ import numpy.typing as npt
 
 from pipeline.backbones.recipe import SCHEMA, Recipe, newer
 from pipeline.errors import StoreError
-from pipeline.features.hdf5 import Array, UnsoundError, open_image
 from pipeline.features.keys import Key, Keys
 from pipeline.system.files import read_regular
+from pipeline.system.hdf5 import Array, UnsoundError, open_image
 
 ROWS_PER_SHARD = 256
 """What a writer puts into one shard: seconds of work, and some megabytes of rows."""

@@ -8,10 +8,10 @@ from hashlib import blake2b
 from typing import Any
 from zipfile import ZipFile
 
-import h5py
 import numpy as np
 
 from pipeline.system.documents import parse
+from pipeline.system.hdf5 import arrays, groups, open_image
 from pipeline.system.machine import free_memory
 
 _MOST_GROWTH = 50  # of sparse rows, the only part that is compressed (measured: 1.2 to 4)
@@ -105,34 +105,9 @@ def _check_tree_arguments(node: dict[str, Any], shapes: dict[str, tuple[int, ...
 
 def check_weights(content: bytes) -> None:
     """Refuse, with a ValueError, weights that are not stored plainly in the file itself."""
-    file = h5py.h5f.open_file_image(content)
-    try:
-        _check_group(h5py.h5g.open(file, b"/"), len(content), set())
-    finally:
-        file.close()
-
-
-def _check_group(group: h5py.h5g.GroupID, size: int, seen: set[int]) -> None:
-    address = h5py.h5o.get_info(group).addr
-    if address in seen:
-        raise ValueError("a group of it is in itself")
-    seen.add(address)
-    for name in group:
-        if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
-            raise ValueError("it has a link")
-        part = h5py.h5o.open(group, name)
-        if isinstance(part, h5py.h5g.GroupID):
-            _check_group(part, size, seen)
-        elif not isinstance(part, h5py.h5d.DatasetID) or not _is_plain(part, size):
-            raise ValueError("it has weights that are not stored as Keras stores them")
-
-
-def _is_plain(array: h5py.h5d.DatasetID, size: int) -> bool:
-    """Tell whether an array's numbers lie in the file, one after another."""
-    stored = array.get_create_plist()
-    if stored.get_layout() != h5py.h5d.CONTIGUOUS or stored.get_external_count():
-        return False
-    if array.dtype.kind not in "fiu" or h5py.h5a.get_num_attrs(array):
-        return False
-    length, offset = math.prod(array.shape) * array.dtype.itemsize, array.get_offset()
-    return not length or (offset is not None and offset + length <= size)
+    with open_image(content) as file:
+        for array in (array for group in groups(file) for array in arrays(group)):
+            if array.has_attributes:
+                raise ValueError("it has weights that are not stored as Keras stores them")
+            if math.prod(array.shape):
+                array.in_one_piece(content, array.data.dtype)

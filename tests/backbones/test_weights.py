@@ -1,5 +1,6 @@
 """The ImageNet weights: the same from every source, as Keras publishes them, and no others."""
 
+import io
 import sys
 import tracemalloc
 import zipfile
@@ -173,22 +174,83 @@ def test_weights_of_another_shape_and_files_that_are_none_are_refused(weights, t
             VGG16().load_weights(tmp_path / name)
 
 
-def zipped(file, length):
-    """Make a Keras file whose description of the network takes so many bytes."""
+def with_part(file, name, content):
+    """Replace a part of a Keras file."""
+    with zipfile.ZipFile(file) as archive:
+        parts = {part: archive.read(part) for part in archive.namelist()}
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("metadata.json", "{}")
-        with archive.open("config.json", "w", force_zip64=True) as part:
-            for _ in range(length >> 20):
-                part.write(bytes(1 << 20))
+        for part, own in (parts | {name: content}).items():
+            archive.writestr(part, own)
 
 
-def test_a_keras_file_that_is_far_larger_than_it_seems_is_refused(tmp_path):
-    zipped(tmp_path / "bomb.keras", 1 << 29)
+@pytest.mark.parametrize(
+    "description",
+    [
+        b'{"class_name": "Dense", "config": {"units": 4000000000, "input_shape": [4000000000]}}',
+        b'{"class_name": "Lambda", "config": {"function": "lambda: 1"}}',
+        b"[" * 10**6,
+        b"",
+    ],
+    ids=["huge", "code", "deep", "none"],
+)
+def test_the_network_that_a_keras_file_describes_is_not_built(
+    network, weights, tmp_path, description
+):
+    network.save(tmp_path / "base.keras")
+    with_part(tmp_path / "base.keras", "config.json", description)
+    read = VGG16().load_weights(tmp_path / "base.keras")
+    assert weights_digest(read) == weights_digest(weights)
+
+
+def stored_layers(file, change):
+    """Change the weights in a Keras file."""
+    with zipfile.ZipFile(file) as archive:
+        content = io.BytesIO(archive.read("model.weights.h5"))
+    with h5py.File(content, "r+") as stored:
+        change(stored)
+    with_part(file, "model.weights.h5", content.getvalue())
+
+
+def as_chunks(stored):
+    del stored["layers/conv2d/vars/0"]
+    stored.create_dataset(
+        "layers/conv2d/vars/0", (3, 3, 3, 64), "f4", chunks=(3, 3, 3, 64), compression="gzip"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (bytes(1 << 29), "it holds 536,870,912 bytes"),
+        (b"no HDF5", "not an HDF5 file"),
+        (lambda stored: stored.pop("layers/conv2d_5"), "it has no layer block3_conv2"),
+        (lambda stored: stored["layers/conv2d/vars"].pop("1"), "block1_conv1 has another shape"),
+        (
+            lambda stored: stored["layers/conv2d/vars"].attrs.update(name="block1_conv2"),
+            "two of its layers are named block1_conv2",
+        ),
+        (
+            lambda stored: stored.update({"layers/more": h5py.ExternalLink("/x", "/y")}),
+            "it has a link",
+        ),
+        (lambda stored: stored.update({"layers/more": stored["layers"]}), "in itself"),
+        (as_chunks, "parts of 0 are missing"),
+        (lambda stored: stored["layers/conv2d/vars"].update({"2": "text"}), "other arrays"),
+    ],
+)
+def test_what_does_not_fit_in_a_keras_file_is_refused(network, tmp_path, change, reason):
+    file = tmp_path / "base.keras"
+    network.save(file)
+    if callable(change):
+        stored_layers(file, change)
+    else:
+        with_part(file, "model.weights.h5", change)
     tracemalloc.start()
-    with pytest.raises(WeightsError, match=r"bomb\.keras: .*it holds 536,870,914 bytes"):
-        VGG16().load_weights(tmp_path / "bomb.keras")
+    with pytest.raises(WeightsError, match=rf"base\.keras: .*{reason}") as refused:
+        VGG16().load_weights(file)
     assert tracemalloc.get_traced_memory()[1] < 1 << 28
     tracemalloc.stop()
+    assert "safe_mode" not in str(refused.value)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -231,6 +293,8 @@ def test_a_strangers_weights_run_no_code_and_read_no_file_elsewhere(tmp_path, ho
     folder.mkdir()
     target.write_bytes(bytes(6912))
     points_elsewhere(folder / how, target, how)
-    reason = {"code.keras": "Lambda", "elsewhere.onnx": "outside"}.get(how, "[Ee]xternal")
+    reason = {"code.keras": "it has no layer block1_conv1", "elsewhere.onnx": "outside"}.get(
+        how, "[Ee]xternal"
+    )
     with pytest.raises(WeightsError, match=reason):
         VGG16().load_weights(folder / how)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 _REFERENCE = np.dtype([("length", "<u4"), ("address", "<u8"), ("number", "<u4")])
 
 
-class UnsoundError(Exception):
+class UnsoundError(ValueError):
     """The bytes are not those of a file that this program wrote."""
 
 
@@ -46,8 +46,8 @@ class Array:
     chunks: tuple[int, ...]
 
     @classmethod
-    def of(cls, file: h5py.h5f.FileID, name: str) -> Array:
-        """Open an array of a file, in which it must lie."""
+    def of(cls, file: h5py.h5f.FileID | h5py.h5g.GroupID, name: str) -> Array:
+        """Open an array of a file or group, in which it must lie."""
         key = name.encode()
         if not file.links.exists(key) or file.links.get_info(key).type != h5py.h5l.TYPE_HARD:
             raise UnsoundError(f"it has no {name} of its own")
@@ -72,6 +72,11 @@ class Array:
     def is_of(self, kind: npt.DTypeLike) -> bool:
         """Tell whether its numbers are of this very type, and not only seem to be."""
         return bool(self.data.get_type().equal(h5py.h5t.py_create(np.dtype(kind))))
+
+    @property
+    def has_attributes(self) -> bool:
+        """Whether anything is said of it."""
+        return bool(h5py.h5a.get_num_attrs(self.data))
 
     def is_whole(self) -> bool:
         """Tell whether all of it was written: what was not would be read as zeros."""
@@ -125,3 +130,38 @@ def _inflate(stored: bytes, size: int) -> bytes:
     inflater = zlib.decompressobj()
     inflated = inflater.decompress(stored, size + 1)
     return inflated if inflater.eof else b""
+
+
+def groups(file: h5py.h5f.FileID) -> Iterator[h5py.h5g.GroupID]:
+    """Yield every group of an open file, all of which must lie in the file itself."""
+    seen = set()
+    waiting = [h5py.h5g.open(file, b"/")]
+    while waiting:
+        group = waiting.pop()
+        if (address := h5py.h5o.get_info(group).addr) in seen:
+            raise UnsoundError("a group of it is in itself")
+        seen.add(address)
+        yield group
+        for name in group:
+            if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+                raise UnsoundError("it has a link")
+            if _is_group(group, name):
+                waiting.append(h5py.h5g.open(group, name))
+
+
+def _is_group(group: h5py.h5g.GroupID, name: bytes) -> bool:
+    return bool(h5py.h5o.get_info(group, name).type == h5py.h5o.TYPE_GROUP)
+
+
+def arrays(group: h5py.h5g.GroupID) -> list[Array]:
+    """List the arrays of numbers in a group, in the order of their names."""
+    names = [name for name in group if not _is_group(group, name)]
+    found = [Array.of(group, name.decode()) for name in names]
+    if any(array.data.dtype.kind not in "fiu" for array in found):
+        raise UnsoundError("it has other arrays than of numbers")
+    return found
+
+
+def text_of(group: h5py.h5g.GroupID, attribute: str) -> str:
+    """Read an attribute of a group; empty where it has none."""
+    return str(h5py.AttributeManager(h5py.Group(group)).get(attribute, ""))
