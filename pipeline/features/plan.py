@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -27,6 +26,7 @@ from pipeline.features.keys import Key, Keys, keys
 from pipeline.features.store import FeatureStore
 from pipeline.features.views import Views
 from pipeline.system.files import free_space
+from pipeline.system.threads import ReadingThreads
 
 # Size on disk / size of raw rows where no row is stored yet; measured: the most of each precision.
 _COMPRESSION = {"float32": 0.5, "bfloat16": 0.25, "int8": 0.5}
@@ -152,8 +152,8 @@ def _readable(dataset: Dataset, recipe: Recipe, tried: Iterable[Key]) -> Dataset
         return None
 
     again = [image for image in zip(dataset.paths, dataset.digests) if image[1] in digests]
-    with ThreadPoolExecutor(DECODING_THREADS) as pool:
-        return dataset.without([bad for bad in pool.map(refusal, again) if bad])
+    with ReadingThreads(DECODING_THREADS) as threads:
+        return dataset.without([bad for bad in threads.map(refusal, again) if bad])
 
 
 def make_plan(dataset: Dataset, views: Sequence[Views], stores: dict[str, JointStore]) -> Plan:
