@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 # Control characters, marks that turn or break the text around them or are not seen, and halves of
 # surrogate pairs, which stand for bytes that are no text.
@@ -41,6 +41,10 @@ class PipelineError(Exception):
         self.expected = expected
         self.fix = fix
         super().__init__(found, expected, fix)
+
+    def bare(self) -> Self:
+        """Return the same without its traceback, which would keep what it was about in memory."""
+        return type(self)(self.found, expected=self.expected, fix=self.fix)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By default, an error would be made again from positional arguments, in another process.

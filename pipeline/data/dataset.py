@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 
@@ -16,7 +16,7 @@ from pipeline.data.names import nfc, remarks_on
 from pipeline.data.packed import PackedDigests, PackedPaths, packed
 from pipeline.data.targets import Targets
 from pipeline.data.urls import Location
-from pipeline.errors import DataError
+from pipeline.errors import DataError, ImageError
 
 SPLITS = ("train", "validation", "test")
 """The splits, from the least held-out to the most."""
@@ -24,10 +24,16 @@ SPLITS = ("train", "validation", "test")
 
 @dataclass(frozen=True)
 class Quarantined:
-    """A file that is skipped, and why."""
+    """A file that is skipped, why, and what to do about it where that is known."""
 
     path: Location
     reason: str
+    fix: str = field(default="", compare=False)
+
+    @classmethod
+    def by(cls, path: Location, error: ImageError) -> Quarantined:
+        """Return a file that an error refused."""
+        return cls(path, error.found, error.fix)
 
 
 @dataclass(frozen=True)
@@ -133,10 +139,12 @@ class Dataset:
             No image can be used, or a class has fewer than two to train on.
         """
         reasons = shorten(f"{bad.path}: {bad.reason}" for bad in self.quarantined)
+        cure = first_fix(self.quarantined)
         if not self.paths:
             raise DataError(
                 f"none of the {len(self.quarantined)} files of {self.name} can be used; {reasons}",
-                expected="images in one of the formats JPEG, PNG, WebP, BMP, GIF, TIFF",
+                expected="" if cure else "images in a format of JPEG, PNG, WebP, BMP, GIF, TIFF",
+                fix=cure,
             )
         skipped = f"; {len(self.quarantined)} files skipped: {reasons}" if reasons else ""
         counts = self.targets.counts()
@@ -145,7 +153,7 @@ class Dataset:
                 "too few images of the class "
                 f"{shorten(f'{self.classes[c]} ({counts[c]})' for c in few)}{skipped}",
                 expected="at least two of each class: one to learn from, one to be tested on",
-                fix="add images of it, or leave the class out",
+                fix=either(cure, "add images of it, or leave the class out"),
             )
         in_train = self.targets.counts(self.where("train"))
         if (few := np.flatnonzero(in_train < 2)).size:
@@ -153,9 +161,12 @@ class Dataset:
                 "too few training images of the class "
                 f"{shorten(f'{self.classes[c]} ({in_train[c]})' for c in few)}{skipped}",
                 expected="at least two of each class in the training split",
-                fix="add images of it, give the splits yourself, or try another --seed"
-                if (self.targets.counts(self.where("train", *self.drawn))[few] > 1).all()
-                else "add images of it to the training split, or leave the class out",
+                fix=either(
+                    cure,
+                    "add images of it, give the splits yourself, or try another --seed"
+                    if (self.targets.counts(self.where("train", *self.drawn))[few] > 1).all()
+                    else "add images of it to the training split, or leave the class out",
+                ),
             )
 
     def require_all_splits(self) -> None:
@@ -175,6 +186,16 @@ class Dataset:
                     if split in self.drawn
                     else f"add images to the {split} split",
                 )
+
+
+def first_fix(quarantined: Iterable[Quarantined]) -> str:
+    """Return what to do about the first skipped file of which that is known."""
+    return next((bad.fix for bad in quarantined if bad.fix), "")
+
+
+def either(first: str, other: str) -> str:
+    """Advise one thing, if there is one, or else another."""
+    return f"{first.removesuffix('.')}; or {other}" if first else other
 
 
 def count_splits(dataset: Dataset) -> dict[str, Counter[str]]:

@@ -107,7 +107,7 @@ def _sign_and_digest(
         signature = signatures.get(path, b"") if isinstance(path, Url) else _signature(path)
         return signature, read_image(path)[1]
     except ImageError as error:
-        return ImageError(error.found)  # its traceback would keep the file's bytes in memory
+        return error.bare()  # its traceback would keep the file's bytes in memory
 
 
 class Digests:

@@ -58,6 +58,8 @@ _ROOM = Room(_MAX_BYTES)  # 1.4 GB: large pictures take turns, others do not wai
 
 _THUMBNAIL_QUALITY = 80
 
+_PAGE = "Name a page that all images have with --page, or leave it out."
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -204,11 +206,11 @@ def _decode(data: bytes, wanted: _Wanted, decoding: Decoding) -> Image.Image:
 
 def _turn_to(image: ImageFile.ImageFile, page: int) -> None:
     if image.format != "TIFF":
-        raise ImageError(f"page {page} was asked for, and a {image.format} has no pages")
+        raise ImageError(f"page {page} was asked for, and a {image.format} has no pages", fix=_PAGE)
     try:
         image.seek(page - 1)
     except EOFError:
-        raise ImageError(f"it has no page {page}") from None
+        raise ImageError(f"it has no page {page}", fix=_PAGE) from None
 
 
 def _check(image: ImageFile.ImageFile) -> None:

@@ -90,8 +90,8 @@ def _integers_converter(
         raise ImageError(
             f"integers from {low} to {high}",
             expected=f"8-bit values, or 16-bit values from 0 to {white or MAX_16_BIT}",
-            fix="Give a higher white level."
-            if white and low >= 0
+            fix=f"Give a higher white level: --white {2 ** high.bit_length() - 1}."
+            if white and low >= 0 and high <= MAX_16_BIT
             else "Rescale all images by one rule and save them with 8 or 16 bits.",
         )
     # Pillow unpacks 12-bit TIFFs, and leaves white-is-zero ones, without touching the values.

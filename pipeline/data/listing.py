@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -41,21 +42,23 @@ def list_entries(source: str | Path) -> Listing:
 def list_images(paths: Iterable[str | Path]) -> tuple[list[Location], list[Quarantined]]:
     """Replace each folder among `paths` by the images in it, at any depth; tell what is no image.
 
-    What is named itself is taken for an image, whatever it is.
+    What is named itself is taken for an image, whatever it is. Each is listed once.
     """
-    images: list[Location] = []
-    skipped: list[Quarantined] = []
+    images: dict[Location, Location] = {}  # by their absolute paths
+    skipped: dict[Location, Quarantined] = {}
     for path in map(locate, paths):
         may_be_folder = why_no_image(path) if isinstance(path, Url) else path.is_dir()
         tree = tree_of(path, confined=False) if may_be_folder else Tree()
-        files = [file for inside in tree.files.values() for file in inside]
         if not may_be_folder or (isinstance(path, Url) and not tree.signatures):
-            images.append(path)
-        reasons = {file: why_no_image(file) for file in files}
-        images += (file for file, reason in reasons.items() if not reason)
-        skipped += tree.refused
-        skipped += (Quarantined(file, reason) for file, reason in reasons.items() if reason)
-    return images, skipped
+            images.setdefault(path.absolute(), path)
+        for bad in tree.refused:
+            skipped.setdefault(bad.path.absolute(), bad)
+        for file in itertools.chain.from_iterable(tree.files.values()):
+            if reason := why_no_image(file):
+                skipped.setdefault(file.absolute(), Quarantined(file, reason))
+            else:
+                images.setdefault(file.absolute(), file)
+    return list(images.values()), [bad for at, bad in skipped.items() if at not in images]
 
 
 def _list_demo() -> Listing:

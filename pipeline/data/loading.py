@@ -119,7 +119,7 @@ def _with_digests(
     paths = [entry.path for entry in listing.entries]
     for entry, outcome in zip(listing.entries, digest_files(paths, memory, listing.signatures)):
         if isinstance(outcome, ImageError):
-            quarantined.append(Quarantined(entry.path, outcome.found))
+            quarantined.append(Quarantined.by(entry.path, outcome))
         else:
             kept.append(entry)
             digests.append(outcome)
@@ -137,7 +137,7 @@ def list_files(files: Sequence[Location]) -> Dataset:
         targets=Targets(np.zeros(len(readable), np.int64), ("",)),
         splits=np.full(len(readable), "train", "<U10"),
         quarantined=tuple(
-            Quarantined(file, error.found)
+            Quarantined.by(file, error)
             for file, error in zip(files, digests)
             if isinstance(error, ImageError)
         ),

@@ -53,7 +53,7 @@ def open_url(url: str) -> tuple[Any, str]:
     with _lock:
         when, reason = unreachable.get(server, (-_UNREACHABLE_SECONDS, None))
         if reason and time.monotonic() - when < _UNREACHABLE_SECONDS:
-            raise PipelineError(reason.found, expected=reason.expected, fix=reason.fix)
+            raise reason.bare()
         system = file_system(server)
     return system, system._strip_protocol(url)
 
@@ -87,6 +87,11 @@ def file_system(server: str) -> Any:
     if _EXTRAS.get(scheme) == "s3":
         system.retries = _S3_ATTEMPTS
     return system
+
+
+def check_server(url: str) -> None:
+    """Refuse a URL of an unknown scheme, or of one whose package is missing; asks no server."""
+    file_system(_server(url))
 
 
 def _server(url: str) -> str:

@@ -15,8 +15,9 @@ from typing import TextIO
 from pipeline.data.dataset import shorten
 from pipeline.data.entries import LAYOUTS, SPLIT_NAMES, Entry, Listing
 from pipeline.data.names import MISSING, UNCLEAR
+from pipeline.data.servers import check_server
 from pipeline.data.urls import Location, Url, locate, read, signatures_of
-from pipeline.errors import DataError, ImageError
+from pipeline.errors import DataError, ImageError, PipelineError
 
 _COLUMNS = ("path", "label", "split", "group")
 _ENCODING = "utf-8-sig"
@@ -217,6 +218,12 @@ def _entry(line: str, cells: dict[str, str], folder: Location) -> Entry:
             expected="train, validation, test or nothing",
         )
     path = _locate(cells["path"], folder)
+    if isinstance(path, Url):
+        try:
+            check_server(path)
+        except PipelineError as error:
+            fault = f"{line}: {error.found}"
+            raise DataError(fault, expected=error.expected, fix=error.fix) from error
     return Entry(path, cells["label"], SPLIT_NAMES.get(split, ""), cells.get("group", ""))
 
 

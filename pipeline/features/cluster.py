@@ -129,8 +129,7 @@ class Cluster:
             spent = self._spent.setdefault(made.worker, [0, 0])
             spent[0] += made.rows
             spent[1] += made.seconds
-            refusals = {digest: ImageError(reason) for digest, reason in made.refused.items()}
-            yield [(task, refusals.get(task.digest or b"")) for task in block]
+            yield [(task, made.refused.get(task.digest or b"")) for task in block]
 
     @contextlib.contextmanager
     def spread(self, *shared: Any) -> Iterator[Sequence[Any]]:

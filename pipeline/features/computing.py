@@ -112,7 +112,7 @@ def compute_rows(
             with decoding:
                 picture = recipe.decode(content)
         except ImageError as error:
-            return ImageError(error.found)  # its traceback would keep the file's bytes in memory
+            return error.bare()  # its traceback would keep the file's bytes in memory
         return [
             apply(picture, draw(augmentation, digest, view)) if view else picture
             for view in request.views

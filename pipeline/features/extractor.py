@@ -261,15 +261,17 @@ class Extractor:
         forward = self._forward(plan.stores["none"].recipes)
         filling = Filling(forward, plan.missing, listener, commit, strict=self.strict)
         images = list(zip(dataset.paths, dataset.digests)) if plan.missing else []
-        filling.fill(plan.stores["none"], ((path, digest, range(1)) for path, digest in images))
-        for views in plan.views:
-            numbers = views.beyond_first(dataset)
-            filling.fill(
-                plan.joint_of(views),
-                ((path, digest, more) for (path, digest), more in zip(images, numbers)),
-            )
-        if filling.refused:
-            note_unreadable(plan.store.folder, filling.refused)
+        try:
+            filling.fill(plan.stores["none"], ((path, digest, range(1)) for path, digest in images))
+            for views in plan.views:
+                numbers = views.beyond_first(dataset)
+                filling.fill(
+                    plan.joint_of(views),
+                    ((path, digest, more) for (path, digest), more in zip(images, numbers)),
+                )
+        finally:
+            if filling.refused:
+                note_unreadable(plan.store.folder, filling.refused)
         seconds = time.monotonic() - started
         readable = filling.readable(dataset)
         if remark and plan.remarks:

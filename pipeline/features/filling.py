@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 
 from pipeline.backbones.running import Forward
-from pipeline.data.dataset import Dataset, Quarantined, shorten
+from pipeline.data.dataset import Dataset, Quarantined, either, first_fix, shorten
 from pipeline.data.urls import Location
 from pipeline.errors import DataError, ImageError
 from pipeline.features.computing import Commit, ImageViews
@@ -24,7 +24,7 @@ class Filling:
     ----------
     made : int
         Number of rows computed.
-    refused : dict of bytes to str
+    refused : dict of bytes to ImageError
         Digests of the images that could not be read, and why.
     """
 
@@ -32,7 +32,7 @@ class Filling:
         self, forward: Forward, total: int, listener: Listener, commit: Commit, *, strict: bool
     ) -> None:
         self.made = 0
-        self.refused: dict[bytes, str] = {}
+        self.refused: dict[bytes, ImageError] = {}
         self._done = 0  # computed, or given up
         self._forward = forward
         self._commit = commit
@@ -54,7 +54,7 @@ class Filling:
         """Return a data set less the images that were refused."""
         return dataset.without(
             [
-                Quarantined(path, self.refused[digest])
+                Quarantined.by(path, self.refused[digest])
                 for path, digest in zip(dataset.paths, dataset.digests)
                 if digest in self.refused
             ]
@@ -87,9 +87,9 @@ class Filling:
         if refusal is None:
             self.made += len(request.views)
             return
-        self.refused[request.digest] = refusal.found
+        self.refused[request.digest] = refusal
         if self._strict:
-            refuse([Quarantined(request.path, refusal.found)])
+            refuse([Quarantined.by(request.path, refusal)])
 
 
 def refuse(quarantined: Sequence[Quarantined]) -> None:
@@ -99,7 +99,10 @@ def refuse(quarantined: Sequence[Quarantined]) -> None:
         files = shorten(f"{bad.path}: {bad.reason}" for bad in quarantined)
         raise DataError(
             f"{count} cannot be used: {files}",
-            fix="mend or remove them, or leave out --strict to go on without them",
+            fix=either(
+                first_fix(quarantined),
+                "mend or remove them, or leave out --strict to go on without them",
+            ),
         )
 
 

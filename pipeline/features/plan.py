@@ -148,7 +148,7 @@ def _readable(dataset: Dataset, recipe: Recipe, tried: Iterable[Key]) -> Dataset
         try:
             recipe.decode(read_image(path, digest)[0])
         except ImageError as error:
-            return Quarantined(path, error.found)
+            return Quarantined.by(path, error)
         return None
 
     again = [image for image in zip(dataset.paths, dataset.digests) if image[1] in digests]

@@ -17,6 +17,7 @@ from sklearn.utils import Tags
 from pipeline.backbones.choices import DEFAULT
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import make_recipe
+from pipeline.data.dataset import either, first_fix
 from pipeline.data.loading import list_files
 from pipeline.data.targets import require_labels
 from pipeline.data.urls import locate
@@ -104,7 +105,7 @@ class FeatureExtractor(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEs
             raise ImageError(
                 f"{len(refused)} of {len(paths)} images cannot be read; the first is "
                 f"{refused[0].path}: {refused[0].reason}",
-                fix="leave them out of X and y",
+                fix=either(first_fix(refused), "leave them out of X and y"),
             )
         return extraction.rows().reshape(len(paths), math.prod(recipe.shape))
 

@@ -54,7 +54,7 @@ class Made:
 
     worker: str
     shards: Sequence[str]
-    refused: dict[bytes, str]
+    refused: dict[bytes, ImageError]
     rows: int
     seconds: float
 
@@ -69,7 +69,7 @@ def compute_shard(job: Job, tasks: Sequence[ImageViews]) -> Made:
         batches = commit_rows(store, tasks, _resident(job.forward))
         outcomes = list(itertools.chain.from_iterable(batches))
     seconds = time.monotonic() - started
-    refused = {task.digest: error.found for task, error in outcomes if error and task.digest}
+    refused = {task.digest: error for task, error in outcomes if error and task.digest}
     rows = sum(len(task.views) for task, error in outcomes if not error)
     return Made(worker, list(store.shards), refused, rows, seconds)
 

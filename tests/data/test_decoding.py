@@ -91,7 +91,7 @@ def test_values_above_the_white_level_are_refused_not_cut_off():
         decode(encode(deep(14), "PNG"), SIDE, decoding="1 white=4095")
     assert caught.value.found == "integers from 0 to 16383"
     assert caught.value.expected == "8-bit values, or 16-bit values from 0 to 4095"
-    assert caught.value.fix == "Give a higher white level."
+    assert caught.value.fix == "Give a higher white level: --white 16383."
 
 
 def test_a_white_level_leaves_8_bits_and_floats_alone():

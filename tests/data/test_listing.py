@@ -336,6 +336,19 @@ def test_a_folder_to_predict_gives_its_images_and_what_is_left_out(lay_out):
         assert "files behind URLs are not opened to look" in skipped[0].reason
 
 
+def test_what_is_named_twice_is_listed_once(lay_out, monkeypatch):
+    root = lay_out(["b.jpg", "a/c.jfif", "a/notes.txt"])
+    images, skipped = list_images([root / "a" / "c.jfif", root, root / "b.jpg", root])
+    names = [str(path).removeprefix(f"{root}/") for path in images]
+    assert (names, len(skipped)) == (["a/c.jfif", "b.jpg"], 1)
+    if isinstance(root, Path):
+        monkeypatch.chdir(root)
+        assert list_images(["b.jpg", root / "b.jpg", "./b.jpg"]) == ([Path("b.jpg")], [])
+        # What is named itself is taken for an image.
+        images, skipped = list_images([root, root / "a" / "notes.txt"])
+        assert (len(images), skipped) == (3, [])
+
+
 def test_a_bucket_is_listed_once_and_none_of_its_files_opened(lay_out, request):
     root = lay_out([*tree("cats", "dogs"), "cats/noext", "dogs/x.bin"])
     if not isinstance(root, Url):

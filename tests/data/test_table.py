@@ -73,6 +73,11 @@ REFUSED = {
         f"a label {missing}": ([f"e.jpg,{missing}"], f"line 6: the label is {missing}, a missing")
         for missing in ("NaN", "nan", "NULL", "<NA>", "#N/A", "\\N")
     },
+    "an unknown scheme": (["foo://x/e.jpg,cat"], "line 6: foo://x has an unknown scheme, foo://"),
+    "a scheme whose package is missing": (
+        ["hdfs://x/e.jpg,cat"],
+        "line 6: hdfs:// needs a package that is not installed",
+    ),
     "a quote left open": (['e.jpg,"cat', "f.jpg,dog"], "line 7: unexpected end of data"),
     "a quote left open, and another": (
         ['e.jpg,"cat', 'f.jpg,dog"', "g.jpg,dog"],

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from conftest import CountingBackbone, Hears, no_network, paint, paint_classes, some_views
 from hostile import hostile_images
+from PIL import Image
 
+from pipeline.backbones.registry import make_recipe
 from pipeline.data import digests
 from pipeline.data.images import decode
 from pipeline.data.loading import load_dataset
@@ -166,6 +168,38 @@ def test_images_that_could_not_be_read_are_tried_again_several_at_once(
     monkeypatch.setattr("pipeline.features.plan.read_image", read)
     dataset = extracted(load_dataset(photos), forward=no_network).dataset
     assert [bad.path.name for bad in dataset.quarantined] == ["0.jpg", "1.jpg", "2.jpg"]
+
+
+def test_what_cannot_be_decoded_is_noted_also_where_that_is_an_error(extracted, extractor, photos):
+    (photos / "red" / "text.jpg").write_text("no picture")
+    with pytest.raises(DataError, match=r"(?s)text\.jpg: not a known image.*--strict"):
+        extracted(load_dataset(photos), strict=True)
+    assert [bad.path.name for bad in status(photos, extractor).unreadable] == ["text.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "refused", "found", "fix"),
+    [
+        ({"page": 3}, 40, "page 3 was asked for", "Name a page that all images have with --page"),
+        ({"white": 100}, 40, "integers from 0 to 4095", "higher white level: --white 4095"),
+        ({"white": 100}, 19, "too few images of the class red", "higher white level: --white 4095"),
+        ({"white": 100}, 1, "integers from 0 to", "higher white level: --white 4095"),
+    ],
+)
+def test_where_images_are_refused_for_what_was_chosen_the_error_says_what_to_change(
+    extracted, photos, chosen, refused, found, fix
+):
+    values = np.zeros((9, 9), np.uint16)
+    values[0] = 4095
+    for number, path in enumerate([*photos.glob("red/*"), *photos.glob("blue/*")][:refused]):
+        values[1] = number
+        Image.fromarray(values).save(path)
+    settings = {"strict": True} if refused == 1 else {}
+    recipe = make_recipe(size=64, precision="float32", **chosen)
+    with pytest.raises(DataError) as caught:
+        extracted(load_dataset(photos), recipe=recipe, **settings)
+    assert found in caught.value.found
+    assert fix in caught.value.fix
 
 
 @pytest.mark.parametrize("content", [None, b"\xff", b"abc\n", b"not hexadecimal"])
