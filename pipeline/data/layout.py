@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -99,8 +99,9 @@ def beside_splits(files: Mapping[Parts, Collection[Location]]) -> set[str]:
     if not _are_trained_on(tops):
         return set()
     others = {name for name, split in _splits_of(tops).items() if not split}
+    opened: Counter[str] = Counter()
     for parts, inside in files.items():
-        if others.intersection(parts[:1]) and not all(map(why_no_image, inside)):
+        if others.intersection(parts[:1]) and not all(why_no_image(f, opened) for f in inside):
             others.remove(parts[0])
     return others
 

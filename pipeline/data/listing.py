@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def list_images(paths: Iterable[str | Path]) -> tuple[list[Location], list[Quara
     """
     images: dict[Location, Location] = {}  # by their absolute paths
     skipped: dict[Location, Quarantined] = {}
+    others: Counter[str] = Counter()
     for path in map(locate, paths):
         may_be_folder = why_no_image(path) if isinstance(path, Url) else path.is_dir()
         tree = tree_of(path, confined=False) if may_be_folder else Tree()
@@ -54,7 +56,7 @@ def list_images(paths: Iterable[str | Path]) -> tuple[list[Location], list[Quara
         for bad in tree.refused:
             skipped.setdefault(bad.path.absolute(), bad)
         for file in itertools.chain.from_iterable(tree.files.values()):
-            if reason := why_no_image(file):
+            if reason := why_no_image(file, others):
                 skipped.setdefault(file.absolute(), Quarantined(file, reason))
             else:
                 images.setdefault(file.absolute(), file)
@@ -86,9 +88,10 @@ def _list_folder(root: Location) -> Listing:
         raise _no_classes(root, tree, are_empty=bool(empty))
     entries: list[Entry] = []
     quarantined = list(tree.refused)
+    others: Counter[str] = Counter()
     for parts, files in tree.files.items():
         for file in files:
-            reason = why_no_image(file)
+            reason = why_no_image(file, others)
             if len(parts) <= level:
                 if not reason:
                     quarantined.append(Quarantined(file, "in no class folder"))

@@ -168,8 +168,22 @@ def open_regular(path: Path, *, write: bool = False, follow: bool = False) -> Bi
     A pipe is not waited for. With `write`, a missing file is made, and nothing is emptied.
     `follow` is for files whose content is checked by a digest, which may be links.
     """
+    return os.fdopen(_open_regular(path, write=write, follow=follow), "r+b" if write else "rb")
+
+
+def start_of_file(path: Path, count: int) -> bytes:
+    """Read up to so many bytes of a regular file: in half the time, for folders of many."""
+    descriptor = _open_regular(path, write=False, follow=True)
+    try:
+        return os.read(descriptor, count)
+    finally:
+        os.close(descriptor)
+
+
+def _open_regular(path: Path, *, write: bool, follow: bool) -> int:
     with contextlib.suppress(FileNotFoundError):
-        _require_regular(path, path.stat(follow_symlinks=follow))  # to open a device can do harm
+        status = os.stat(path, follow_symlinks=follow)  # noqa: PTH116 -- half the time of Path.stat
+        _require_regular(path, status)  # to open a device can do harm
     flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY
     flags |= getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
     flags |= 0 if follow else getattr(os, "O_NOFOLLOW", 0)
@@ -179,7 +193,7 @@ def open_regular(path: Path, *, write: bool = False, follow: bool = False) -> Bi
     except OSError:
         os.close(descriptor)
         raise
-    return os.fdopen(descriptor, "r+b" if write else "rb")
+    return descriptor
 
 
 def _require_regular(path: Path, status: os.stat_result) -> None:

@@ -9,6 +9,7 @@ from bucket import ENVIRONMENT, Server
 from PIL import Image
 
 from pipeline.data import servers
+from pipeline.data import tree as data_tree
 from pipeline.data.listing import list_entries, list_images
 from pipeline.data.tree import why_no_image
 from pipeline.data.urls import Url
@@ -299,14 +300,38 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
 def test_only_files_without_the_suffix_of_an_image_are_opened(tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(
-        "pipeline.data.tree.open_regular",
-        lambda path, **_: opened.append(path.name) or path.open("rb"),
+        "pipeline.data.tree.start_of_file",
+        lambda path, count: opened.append(path.name) or path.read_bytes()[:count],
     )
     for name in (*tree("cats", "dogs", count=50), "cats/x.txt", "dogs/noext"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(picture("PNG"))
     assert len(list_entries(tmp_path).entries) == 102
     assert sorted(opened) == ["noext", "x.txt"]
+
+
+def test_of_many_files_that_are_no_images_only_some_are_opened_and_all_are_named(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(data_tree, "_MOST_OPENED", 20)
+    opened = []
+    real = data_tree.start_of_file
+    monkeypatch.setattr(
+        data_tree, "start_of_file", lambda path, count: opened.append(path) or real(path, count)
+    )
+    for name in (*tree("cats", "dogs"), *(f"cats/{n}.txt" for n in range(50)), "dogs/1.dat"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("no picture")
+    for number in range(30):
+        (tmp_path / "dogs" / f"{number}.tmp").write_bytes(picture("PNG"))
+        (tmp_path / "dogs" / f"noext{number}").write_text("no picture")
+    listing = list_entries(tmp_path)
+    assert (len(listing.entries), len(listing.quarantined)) == (34, 81)
+    assert len(opened) == 20 + 1 + 30 + 30
+    assert listing.quarantined[30].reason.endswith(
+        "it ends in .txt (20 such were opened: no images)"
+    )
+    assert len(list_images([tmp_path])[1]) == 81
 
 
 def test_in_training_folders_other_files_are_named_not_dropped(lay_out):
