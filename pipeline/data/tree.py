@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -137,10 +138,11 @@ def why_no_image(path: Location, others: Counter[str] | None = None) -> str:
         return f"cannot be read: {error.strerror}"
     if start.startswith(_TIFF) and suffix in _BUILT_ON_TIFF:
         return f"{ending}: its first picture may be a preview only (save it as TIFF, PNG or JPEG)"
-    if _begins_like_an_image(start):
-        return ""
+    is_image = _begins_like_an_image(start)
     if others is not None:
-        others[suffix] += 1
+        others[suffix] += -sys.maxsize if is_image else 1  # where one is an image, all are opened
+    if is_image:
+        return ""
     return f"not an image by its name or its first bytes: {ending}"
 
 
