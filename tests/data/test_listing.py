@@ -324,14 +324,15 @@ def test_of_many_files_that_are_no_images_only_some_are_opened_and_all_are_named
         (tmp_path / name).write_text("no picture")
     for number in range(30):
         (tmp_path / "dogs" / f"{number}.tmp").write_bytes(picture("PNG"))
+        (tmp_path / "dogs" / f"{number}a.tmp").write_text("no picture")
         (tmp_path / "dogs" / f"noext{number}").write_text("no picture")
     listing = list_entries(tmp_path)
-    assert (len(listing.entries), len(listing.quarantined)) == (34, 81)
-    assert len(opened) == 20 + 1 + 30 + 30
+    assert (len(listing.entries), len(listing.quarantined)) == (34, 111)
+    assert len(opened) == 20 + 1 + 60 + 30
     assert listing.quarantined[30].reason.endswith(
         "it ends in .txt (20 such were opened: no images)"
     )
-    assert len(list_images([tmp_path])[1]) == 81
+    assert len(list_images([tmp_path])[1]) == 111
 
 
 def test_in_training_folders_other_files_are_named_not_dropped(lay_out):
