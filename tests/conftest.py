@@ -33,7 +33,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 @pytest.fixture(autouse=True, scope="session")
 def outside_the_repository(tmp_path_factory):
     """Work elsewhere: what is not told another place is written into the working directory."""
-    with contextlib.chdir(tmp_path_factory.mktemp("session")):
+    with (
+        contextlib.chdir(tmp_path_factory.mktemp("session")),
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("home")))
         yield
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pipeline.backbones.backbone import Backbone
 from pipeline.backbones.cuts import clean_cuts
+from pipeline.backbones.findings import remember_shapes
 from pipeline.backbones.weights import Published
 from pipeline.system import tensorflow
 
@@ -61,7 +62,7 @@ class Application(Backbone):
         self.parameters, self.multiply_adds = facts.parameters, facts.multiply_adds
         self.licence = facts.licence
         self.published = Published(keras_file=facts.keras_file)
-        self._shapes = cache(self._find_shapes)
+        self._shapes = cache(partial(remember_shapes, self.name, find=self._find_shapes))
 
     @cached_property
     def layers(self) -> tuple[str, ...]:  # type: ignore[override]

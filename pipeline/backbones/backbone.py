@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backbones import openvino_engine
+from pipeline.backbones.findings import remember_weights
 from pipeline.backbones.scaling import RULES
 from pipeline.backbones.weights import (
     Published,
@@ -137,7 +138,14 @@ class Backbone(ABC):
         """
         if file is None and self.published.digest:
             return self.published.digest
-        return weights_digest(self.load_weights(file))
+
+        def find() -> str:
+            return weights_digest(self.load_weights(file))
+
+        source = file or self.published.cached()
+        if source is None or not source.is_file():
+            return find()
+        return remember_weights(self.name, source, find)
 
     def below(self, cut: str) -> str:
         """Return the layer to take rows from if training begins at `cut`.

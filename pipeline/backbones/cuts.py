@@ -6,6 +6,9 @@ import re
 from collections import Counter
 from typing import Any
 
+VERSION = 1
+"""To be raised when a network has other cuts than before, or other names of them."""
+
 _BEFORE = {"InputLayer", "Rescaling", "Normalization"}
 _NO_CUT = {"ZeroPadding2D", "Dropout"}
 _COMPLETED_BY = {

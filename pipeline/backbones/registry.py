@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -82,6 +82,31 @@ def make_recipe(
     WeightsError
         The weights cannot be read.
     """
+    recipe = _make(
+        backbone,
+        layer=layer,
+        size=size,
+        scaling=scaling,
+        precision=precision,
+        resize=resize,
+        calibration=calibration,
+        decoding=Decoding(white, page),
+    )
+    return replace(recipe, weights=get_backbone(backbone).weights_digest(weights))
+
+
+def _make(
+    backbone: str,
+    *,
+    layer: str | None,
+    size: int | None,
+    scaling: str | None,
+    precision: str,
+    resize: str,
+    calibration: str,
+    decoding: Decoding,
+) -> Recipe:
+    """Make a recipe that lacks only its weights."""
     network = get_backbone(backbone)
     layer = network.default_layer if layer is None else layer
     size = network.default_size if size is None else size
@@ -102,11 +127,11 @@ def make_recipe(
         read_peaks(calibration, steps)
     return Recipe(
         backbone=backbone,
-        weights=network.weights_digest(weights),
+        weights="",
         layer=layer,
         shape=network.row_shape(layer, size),
         size=size,
-        decoding=Decoding(white, page).name,
+        decoding=decoding.name,
         resize=resize,
         scaling=scaling,
         precision=native_precision() if precision == "auto" else precision,
@@ -123,7 +148,7 @@ def remake_recipe(
     A calibration is kept only if it still fits.
     """
     same = layer in (None, recipe.layer) and precision in (None, recipe.precision)
-    remade = make_recipe(
+    remade = _make(
         recipe.backbone,
         layer=layer or recipe.layer,
         size=recipe.size,
@@ -131,7 +156,7 @@ def remake_recipe(
         precision=precision or recipe.precision,
         resize=recipe.resize,
         calibration=recipe.calibration if same else "none",
-        **asdict(Decoding.from_name(recipe.decoding)),
+        decoding=Decoding.from_name(recipe.decoding),
     )
     return replace(remade, weights=recipe.weights)
 

@@ -137,7 +137,8 @@ class Network:
         _, keras = tensorflow.load()
         if self._lacks_trunk:
             trunk = {id(variable) for variable in self.trunk.weights}
-            for variable, array in zip(self.base.weights, self.backbone.load_weights()):
+            arrays = self.backbone.load_weights(digest=self.recipe.weights)
+            for variable, array in zip(self.base.weights, arrays):
                 if id(variable) in trunk:
                     variable.assign(array)
             self._lacks_trunk = False

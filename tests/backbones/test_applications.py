@@ -1,5 +1,7 @@
 """The networks of `keras.applications`: their facts are Keras's, and their rows are Keras's."""
 
+import os
+import subprocess
 import sys
 
 import h5py
@@ -8,7 +10,15 @@ import pytest
 from solar import real_pixels
 
 from pipeline.backbones.applications import APPLICATIONS
-from pipeline.backbones.registry import BACKBONES, get_backbone, make_recipe
+from pipeline.backbones.cuts import clean_cuts
+from pipeline.backbones.findings import remember_shapes
+from pipeline.backbones.registry import (
+    BACKBONES,
+    get_backbone,
+    layers_recipe,
+    make_recipe,
+    remake_recipe,
+)
 from pipeline.backbones.running import load_backbone
 from pipeline.backbones.scaling import RULES
 from pipeline.backbones.weights import weights_digest
@@ -128,8 +138,7 @@ def test_layers_have_the_same_names_however_many_networks_were_built(name):
     network = get_backbone(name)
     before = network.layers
     keras.layers.Add()([keras.Input((1,)), keras.Input((1,))])
-    again = type(network)(network.facts)
-    assert again.layers == before
+    assert tuple(clean_cuts(network.architecture(network.default_size))) == before
 
 
 def test_parameters_are_what_keras_counts():
@@ -144,6 +153,68 @@ def test_weights_that_keras_downloaded_are_named_by_their_digest(keras_home):
     _, weights = downloaded(network, keras_home)
     assert network.is_here
     assert make_recipe("mobilenetv3small", size=64).weights == weights_digest(weights)
+
+
+LATER = """
+import sys
+from pathlib import Path
+from pipeline.backbones.registry import layers_recipe, make_recipe
+recipe = make_recipe(
+    "mobilenetv3small", size=64, weights=Path(sys.argv[1]) if sys.argv[1:] else None
+)
+print(recipe.fingerprint, layers_recipe(recipe).fingerprint, "keras" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_later_process_makes_the_recipe_without_building_the_network(keras_home, own, tmp_path):
+    """So `status`, and `features` with nothing to do, take no longer than for VGG16."""
+    network = get_backbone("mobilenetv3small")
+    file, _ = downloaded(network, keras_home)
+    file = file.rename(tmp_path / "own.h5") if own else None
+    recipe = make_recipe("mobilenetv3small", size=64, weights=file)
+    command = [sys.executable, "-c", LATER, *([str(file)] if own else [])]
+    later = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    assert later == [recipe.fingerprint, layers_recipe(recipe).fingerprint, "False"]
+
+
+def test_weights_that_changed_are_not_taken_for_those_before(keras_home):
+    network = get_backbone("mobilenetv3small")
+    file, weights = downloaded(network, keras_home)
+    before, stat = network.weights_digest(), file.stat()
+    with h5py.File(file, "r+") as h5:
+        kernels = []
+        h5.visititems(lambda _, part: kernels.append(part) if hasattr(part, "shape") else None)
+        kernels[0][...] = kernels[0][...] * 2
+    os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert network.weights_digest() != before == weights_digest(weights)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b'{"schema": 1, "shapes": {"": 1}}'])
+def test_a_damaged_memory_of_networks_costs_time_only(monkeypatch, tmp_path, content):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    file = tmp_path / "cached-feature-pipeline" / "networks.json"
+    file.parent.mkdir()
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content)
+    calls = []
+
+    def find(size):
+        calls.append(size)
+        return {"top": (2, 2, 8)}
+
+    assert remember_shapes("small", 64, find) == remember_shapes("small", 64, find)
+    assert len(calls) == (2 if content is None else 1)
+
+
+def test_a_recipe_with_weights_of_ones_own_is_made_again_without_published_ones(tmp_path):
+    """As when a model is loaded: nothing is downloaded for that."""
+    file = tmp_path / "tuned.weights.h5"
+    get_backbone("mobilenetv3small").architecture(32).save_weights(file)
+    recipe = make_recipe("mobilenetv3small", size=32, weights=file)
+    assert remake_recipe(recipe) == recipe
 
 
 def test_weights_of_another_network_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 """The whole network, cut in two: its counts, what is frozen, and what it learns, against Keras."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from pipeline.data.demo import demo_images
 from pipeline.data.digests import read_image
 from pipeline.data.images import decode
 from pipeline.data.targets import Targets
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, WeightsError
 from pipeline.features.extractor import Extractor, extract
 from pipeline.finetuning.batches import OrderedBatches
 from pipeline.finetuning.settings import Training
@@ -205,6 +206,13 @@ def test_a_tail_without_its_trunk_gets_the_trunk_before_it_is_made_whole(weights
     assert np.array_equal(again.whole()(pixels), network.whole()(pixels))
     for one, other in zip(again.base.get_weights(), weights, strict=True):
         assert np.array_equal(one, other)
+
+
+def test_a_trunk_never_gets_other_weights_than_its_features_were_made_with():
+    """As of a model that was fine-tuned from weights of one's own, saved again."""
+    recipe = replace(make_recipe(layer="block4_pool", size=32), weights="0" * 64)
+    with pytest.raises(WeightsError, match="not the weights that the features were computed with"):
+        Network(recipe, 2, weights=None).whole()
 
 
 # --- parity -----------------------------------------------------------------------------------
