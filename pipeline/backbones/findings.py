@@ -13,8 +13,6 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from msgspec import field
-
 from pipeline.backbones.cuts import VERSION
 from pipeline.system.documents import Document, read_document, to_json
 from pipeline.system.files import make_folder, read_regular, write_file
@@ -27,8 +25,8 @@ _MOST_BYTES = 2**24
 class _Findings(Document, frozen=True, kw_only=True):
     """What `networks.json` holds: shapes by network and size, digests of weights by file."""
 
-    shapes: dict[str, Shapes] = field(default_factory=dict)
-    weights: dict[str, str] = field(default_factory=dict)
+    shapes: dict[str, Shapes]
+    weights: dict[str, str]
 
 
 def remember_shapes(network: str, size: int, find: Callable[[int], Shapes]) -> Shapes:
@@ -37,7 +35,7 @@ def remember_shapes(network: str, size: int, find: Callable[[int], Shapes]) -> S
     known = _read().shapes.get(name)
     if known is None:
         known = find(size)
-        _add(_Findings(shapes={name: known}))
+        _add({name: known}, {})
     return known
 
 
@@ -48,7 +46,7 @@ def remember_weights(network: str, file: Path, find: Callable[[], str]) -> str:
     known = _read().weights.get(name)
     if known is None:
         known = find()
-        _add(_Findings(weights={name: known}))
+        _add({}, {name: known})
     return known
 
 
@@ -60,12 +58,12 @@ def _file() -> Path:
 def _read() -> _Findings:
     with contextlib.suppress(OSError, RuntimeError, ValueError):  # without it, all is found again
         return read_document(read_regular(_file(), _MOST_BYTES), _Findings)
-    return _Findings()
+    return _Findings(shapes={}, weights={})
 
 
-def _add(new: _Findings) -> None:
+def _add(shapes: dict[str, Shapes], weights: dict[str, str]) -> None:
     old = _read()
-    both = _Findings(shapes=old.shapes | new.shapes, weights=old.weights | new.weights)
+    both = _Findings(shapes=old.shapes | shapes, weights=old.weights | weights)
     with contextlib.suppress(OSError, RuntimeError):  # nothing is lost but time
         make_folder(_file().parent)
         write_file(_file(), to_json(both))
