@@ -22,7 +22,6 @@ from pipeline.classification.rows import Rows
 from pipeline.data.dataset import Dataset
 from pipeline.errors import ClusterError, PipelineError, in_one_line
 from pipeline.evaluation.protocol import Protocol
-from pipeline.features.exchange import is_features_file
 from pipeline.features.extractor import Extractor
 from pipeline.features.views import Views
 from pipeline.heads.registry import HEADS, Head, get_head
@@ -109,8 +108,7 @@ def classify(
         run, stopped = add_extras(run, rows)
     if run.problems is None and "problems" not in run.left_out:
         run = replace(run, remarks=(*run.remarks, *not_looked_for(run.dataset)))
-    images = None if is_features_file(data) else run.dataset  # its paths are a stranger's
-    draw = partial(write_report, dataset=images)
+    draw = partial(write_report, dataset=run.dataset)
     run = write_run(run, Path(runs), name, seed=seed, draw=draw)
     if stopped is not None:
         raise Interrupted(run) from stopped

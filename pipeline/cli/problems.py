@@ -90,8 +90,7 @@ def problems(
                 out.print("there are too few images to tell whether more would help")
         if run:
             add_problems(run, problems)
-            images = None if is_features_file(data) else problems.dataset
-            page = write_report(run, dataset=images)
+            page = write_report(run, dataset=problems.dataset)
             err.print(f"on the run's page: {shown(page)}", soft_wrap=True)
             print_missing_pictures(run)
     finish(problems.dataset.quarantined)

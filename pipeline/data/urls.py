@@ -62,6 +62,20 @@ class Url(str):
         return Url(f"{self}/{name}")
 
 
+class Unopened(Url):
+    """A path or URL that came in a file, perhaps a stranger's: it is shown, and never opened."""
+
+    __slots__ = ()
+
+    @property
+    def parent(self) -> Unopened:
+        """All that comes before the name, so that any text can be put together again."""
+        return Unopened(self[: len(self) - len(self.name)])
+
+    def __truediv__(self, name: str) -> Unopened:
+        return Unopened(f"{self}{name}")
+
+
 Location: TypeAlias = Path | Url
 """Where a file is: on this machine, or behind a URL."""
 
@@ -86,17 +100,23 @@ def locate(where: str | Path, folder: Location | None = None) -> Location:
 def read(url: Url, most: int | None = None) -> bytes:
     """Read a file, or up to so many bytes of it in one request."""
     with url_errors(url):
-        system, path = open_url(url)
+        system, path = _open(url)
         limits = {} if most is None else {"start": 0, "end": most}
         content: bytes = system.cat_file(path, **limits)
         return content
+
+
+def _open(url: Url) -> tuple[Any, str]:
+    if isinstance(url, Unopened):
+        raise ImageError("its path came in a file of features, and is not opened")
+    return open_url(url)
 
 
 def list_tree(root: Url) -> dict[Url, bytes]:
     """List the files in a folder, at any depth, in one listing."""
     try:
         with url_errors(root):
-            system, path = open_url(root)
+            system, path = _open(root)
             system.invalidate_cache()
             now = time.time()
             listing = system.find(path, detail=True)
@@ -131,7 +151,7 @@ def signatures_of(urls: Iterable[Url]) -> dict[Url, bytes]:
             single += files
             continue
         with contextlib.suppress(ImageError), url_errors(folder):
-            system, path = open_url(folder)
+            system, path = _open(folder)
             system.invalidate_cache()
             now = time.time()
             infos = {
@@ -150,7 +170,7 @@ def signatures_of(urls: Iterable[Url]) -> dict[Url, bytes]:
 
 def _ask_for_signature(url: Url) -> bytes:
     with contextlib.suppress(ImageError), url_errors(url):
-        system, path = open_url(url)
+        system, path = _open(url)
         return _signature(url, system.info(path), time.time())
     return b""
 

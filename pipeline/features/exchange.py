@@ -31,7 +31,7 @@ from pipeline.backbones.recipe import Recipe
 from pipeline.data.dataset import SPLITS, Dataset
 from pipeline.data.loading import load_dataset
 from pipeline.data.targets import Targets
-from pipeline.data.urls import locate
+from pipeline.data.urls import Unopened
 from pipeline.errors import DataError
 from pipeline.features.extractor import Extractor
 from pipeline.features.keys import keys
@@ -145,7 +145,7 @@ def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32
         raise _unusable(file, problem)
     dataset = Dataset(
         name=file.stem,
-        paths=tuple(locate(path) for path in arrays["paths"]),
+        paths=tuple(map(Unopened, arrays["paths"])),
         digests=tuple(digest.tobytes() for digest in arrays["digests"]),
         targets=Targets(arrays["labels"], tuple(arrays["classes"])),
         splits=np.array(arrays["splits"], dtype="<U10"),

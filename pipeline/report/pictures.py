@@ -11,7 +11,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.data.decoding import VERSION
 from pipeline.data.digests import read_image
 from pipeline.data.images import thumbnail
-from pipeline.data.urls import Location
+from pipeline.data.urls import Location, Unopened
 from pipeline.errors import PipelineError
 from pipeline.report import mistakes, problems
 from pipeline.runs.documents import NOT_KEPT, KeptPicture, PicturesDocument
@@ -30,7 +30,7 @@ def take_pictures(record: Record, dataset: Dataset | None) -> PicturesDocument:
     decoding = str(record.document.recipe.get("decoding", VERSION))
     for location, digest in zip(dataset.paths, dataset.digests) if dataset else ():
         path = str(location)
-        if path in missing:
+        if path in missing and not isinstance(location, Unopened):
             try:
                 images[path] = _take(location, digest, decoding)
                 del missing[path]

@@ -18,12 +18,14 @@ from pipeline.classification.experiment import classify
 from pipeline.cli.main import app
 from pipeline.data.loading import load_dataset
 from pipeline.data.urls import Url
+from pipeline.errors import PipelineError
 from pipeline.features import shard
 from pipeline.features.exchange import export_features, import_features
 from pipeline.features.extractor import Extractor, extract
 from pipeline.features.keys import keys
 from pipeline.features.pruning import losses, prune
 from pipeline.features.store import FeatureStore, open_stores
+from pipeline.features.transformer import FeatureExtractor
 from pipeline.system.files import open_regular
 
 TORTURE = os.environ.get("TORTURE", "") not in ("", "0")
@@ -303,6 +305,31 @@ def test_nothing_is_fetched_for_a_file_of_features(stored, monkeypatch):
         pipeline(*arguments)
     assert list(Path("runs").glob("*/report.html"))
     assert requests == []
+
+
+def test_a_data_set_that_came_in_a_file_opens_none_of_its_paths(stored, monkeypatch):
+    """They lead to pictures of this machine, and to servers, as a stranger may have written."""
+    dataset = load_dataset(stored)
+    paths = [
+        path if n % 2 else Url(f"http://127.0.0.1/{n}.png") for n, path in enumerate(dataset.paths)
+    ]
+    recipe, rows = the_store().recipe, the_store().read(keys(dataset))
+    export_features(dataclasses.replace(dataset, paths=paths), recipe, rows, Path("stranger.h5"))
+    given, _, _ = import_features(Path("stranger.h5"))
+    assert list(map(str, given.paths)) == list(map(str, paths))
+    assert given.take(range(40)).paths == given.paths
+    opened = []
+    for place in ("digests.open_regular", "urls.open_url"):
+        monkeypatch.setattr(f"pipeline.data.{place}", lambda path, **_: opened.append(path))
+    run = classify(given, "ridge", extractor=Extractor(recipe, cache="cache"), name="cached")
+    assert json.loads((run.folder / "pictures.json").read_text())["images"] == {}
+    for way in (
+        lambda: extract(given, extractor=Extractor(make_recipe(size=96), cache="cache")),
+        lambda: FeatureExtractor(size=64, cache="cache").transform(given.paths),
+    ):
+        with pytest.raises(PipelineError, match="came in a file of features, and is not opened"):
+            way()
+    assert opened == []
 
 
 def test_an_exported_file_can_be_read_without_this_project(stored):
