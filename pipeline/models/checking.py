@@ -17,6 +17,7 @@ from sklearn.base import is_classifier
 from sklearn.ensemble import BaseEnsemble
 from sklearn.ensemble._hist_gradient_boosting.common import PREDICTOR_RECORD_DTYPE
 from sklearn.ensemble._hist_gradient_boosting.predictor import TreePredictor
+from sklearn.exceptions import NotFittedError
 from sklearn.neighbors._base import NeighborsBase
 from sklearn.svm._base import BaseLibSVM, BaseSVC
 from sklearn.tree._tree import Tree
@@ -43,15 +44,24 @@ def check_parts(estimator: Any) -> None:
 def check_classifier(estimator: Any, width: int, classes: int) -> None:
     """Refuse, with a ValueError, what is not fitted, or not to rows of so many values.
 
-    Its classes must be the numbers from 0 on. It is tried on one row.
+    Its classes must be the numbers from 0 on. It is tried on one row, of which it may say that it
+    is like none that it learned from, as some classifiers do with an error or with NaN.
     """
     if not np.array_equal(getattr(estimator, "classes_", ()), range(classes)):
         raise ValueError(f"it is not fitted, or not to {classes} classes")
+    known = getattr(estimator, "n_features_in_", None)
+    if known not in (None, width):
+        raise ValueError(f"it is for rows of {known} values, not of {width}")
     row = np.linspace(0.5, 1.5, width, dtype=np.float32)[None]
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        p = np.asarray(estimator.predict_proba(row))
-    if p.shape != (1, classes) or p.dtype.kind != "f" or not np.isfinite(p).all():
+        try:
+            p = np.asarray(estimator.predict_proba(row))
+        except ValueError as error:
+            if known is None or isinstance(error, NotFittedError):
+                raise
+            return
+    if p.shape != (1, classes) or p.dtype.kind != "f":
         raise ValueError("what it predicts are not probabilities of its classes")
 
 

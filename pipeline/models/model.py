@@ -21,7 +21,7 @@ from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import remake_recipe
 from pipeline.data.augmentation import Augmentation
 from pipeline.data.urls import Location, locate
-from pipeline.errors import ImageError, ModelError, PipelineError
+from pipeline.errors import ImageError, ModelError, PipelineError, in_one_line
 from pipeline.evaluation.threshold import Threshold, call
 from pipeline.features.extractor import Extractor
 from pipeline.features.listener import Listener
@@ -122,7 +122,15 @@ class Model:
         -------
         ndarray of float64, shape (n, len(classes))
         """
-        p = np.asarray(self.estimator.predict_proba(rows.reshape(len(rows), -1)), np.float64)
+        try:
+            p = np.asarray(self.estimator.predict_proba(rows.reshape(len(rows), -1)), np.float64)
+        except (PipelineError, MemoryError):
+            raise
+        except Exception as error:  # any classifier of scikit-learn's, or of one's own
+            raise ModelError(
+                f"the head {self.head} cannot be applied to these images: {in_one_line(error)}",
+                fix="leave out those that are unlike all that it learned from, or use another head",
+            ) from error
         if p.shape != (len(rows), len(self.classes)) or not np.isfinite(p).all():
             raise ModelError(
                 f"the head {self.head} does not give probabilities of its classes.",

@@ -19,6 +19,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import skops.io
 from damaged import damage, make_other
 from scipy.sparse import csr_array
 from sklearn.calibration import CalibratedClassifierCV
@@ -31,11 +32,17 @@ from sklearn.ensemble import (
 from sklearn.feature_selection import SelectKBest
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.mixture import GaussianMixture
-from sklearn.neighbors import KNeighborsClassifier
+from sklearn.neighbors import KNeighborsClassifier, RadiusNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, KBinsDiscretizer, Normalizer
+from sklearn.preprocessing import (
+    FunctionTransformer,
+    KBinsDiscretizer,
+    Normalizer,
+    StandardScaler,
+)
+from sklearn.semi_supervised import LabelPropagation, LabelSpreading
 from sklearn.svm import SVC, LinearSVC
-from test_model import change_manifest, fitted, put_head, saved, some_rows
+from test_model import RECIPE, change_manifest, fitted, put_head, saved, some_rows
 
 from pipeline.errors import ModelError
 from pipeline.models.checking import check_classifier, check_parts
@@ -617,3 +624,27 @@ def test_an_ordinary_head_may_hold_numbers_that_are_not_finite(kind):
     head = ORDINARY[kind]().fit(rows, np.arange(60) % 2)
     check_parts(head)
     check_classifier(head, 40, 2)
+
+
+NEAR_ONLY = {
+    "neighbours within a radius": lambda: RadiusNeighborsClassifier(radius=30),
+    "labels that spread": lambda: LabelSpreading(gamma=0.01),
+    "labels that propagate, after scaling": lambda: make_pipeline(
+        StandardScaler(), LabelPropagation(gamma=0.01)
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", NEAR_ONLY)
+def test_a_head_that_only_knows_rows_like_those_that_it_learned_from_is_loaded(tmp_path, kind):
+    rows, labels = some_rows(60, 2)
+    head = NEAR_ONLY[kind]().fit(rows.reshape(60, -1), labels)
+    Model(RECIPE, "own", ("a", "b"), head).save(tmp_path / "model")
+    types = skops.io.get_untrusted_types(file=tmp_path / "model" / "head.skops")
+    model = Model.load(tmp_path / "model", trusted=types)
+    p = model.probabilities(rows)
+    assert np.array_equal(p, head.predict_proba(rows.reshape(60, -1)))
+    far = np.full_like(rows[:2], 1e6)
+    with pytest.raises(ModelError, match="cannot be applied to these images|finite numbers"):
+        model.probabilities(far)
