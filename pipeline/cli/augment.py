@@ -45,8 +45,7 @@ def augment(
         from pipeline.data.digests import read_image
         from pipeline.data.images import decode
         from pipeline.data.views import views_of
-        from pipeline.report.sheet import draw_sheet
-        from pipeline.system.files import file_errors, write_file
+        from pipeline.report.sheet import write_sheet
 
         chosen = get_augmentation(augmentation)
         try:
@@ -54,7 +53,5 @@ def augment(
             pixels = decode(content, size, decoding=Decoding(white, page).name)
         except ImageError as error:
             raise PipelineError(f"{image}: {error.found}", fix=error.fix) from error
-        sheet = draw_sheet(views_of(pixels, chosen, digest, views))
-        with file_errors(f"write {file}"):
-            write_file(file, lambda stream: sheet.save(stream, "PNG"))
+        write_sheet(views_of(pixels, chosen, digest, views), file)
         out.print(f"{views} views in {shown(file)}; the first is the image itself")

@@ -25,6 +25,7 @@ from pipeline.system.files import file_errors, read_regular, write_file
 FILE = "report.html"
 """Name of the page in a run's folder."""
 
+_COMPARISON = "Comparison of runs"
 _PICTURE = "data:image/jpeg;"
 _MOST_BYTES = 2**28  # of a page: a hundred times what a large one has
 
@@ -101,13 +102,13 @@ def write_comparison(folders: Sequence[str | Path], file: str | Path) -> Path:
     page = _lay_out(
         records,
         comparison.SECTIONS,
-        title="Comparison of runs",
+        title=_COMPARISON,
         subtitle=", ".join(labels),
         verdict=comparison.verdict(records),
         notice="",
     )
-    with file_errors(f"write {file}"):
-        return write_file(Path(file), page)
+    with file_errors(f"write {file}", fix="name another file with --out"):
+        return write_file(Path(file), page, over=_COMPARISON.encode())
 
 
 def _lay_out(about: About, parts: Sequence[Section[About]], **header: Any) -> str:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
+from pipeline.system.files import file_errors, write_file
+
+_MARK = "views of an image, by cached-feature-pipeline"
 _COLUMNS = 4
 _SIDE = 300  # pixels: smaller views are enlarged to it
 _MARGIN = 12
@@ -33,3 +39,13 @@ def draw_sheet(pictures: npt.NDArray[np.uint8]) -> Image.Image:
         middle = (left + width / 2, top + height + _TEXT / 2)
         draw.text(middle, str(number), "black", font, anchor="mm")
     return sheet
+
+
+def write_sheet(pictures: npt.NDArray[np.uint8], file: Path) -> None:
+    """Draw a sheet into a PNG file, in place of none but another sheet."""
+    sheet, told = draw_sheet(pictures), PngInfo()
+    told.add_text("Software", _MARK)
+    with file_errors(f"write {file}", fix="name another file with --out"):
+        write_file(
+            file, lambda stream: sheet.save(stream, "PNG", pnginfo=told), over=_MARK.encode()
+        )

@@ -33,17 +33,20 @@ def write_file(
     *,
     sync_folder: bool = False,
     replace: bool = True,
+    over: bytes = b"",
 ) -> Path:
     """Write a file whole or not at all, by default in place of the one that has its name.
 
     The content is on disk before the file gets its name, so a crash leaves the old file or the
     new one. Several processes may write the same file; the last one wins, or, without `replace`,
-    the first, and the others get a `FileExistsError`. A pipe or a device stays what it is.
+    the first, and the others get a `FileExistsError`. So does who would replace a file that does
+    not hold the bytes `over`. A pipe or a device stays what it is, and so does a link to one.
     """
     with contextlib.suppress(FileNotFoundError):
-        kind = stat.S_IFMT(path.lstat().st_mode)
-        if kind not in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR):  # a folder cannot be replaced
-            raise OSError(errno.EINVAL, f"{path.name} is not a regular file", str(path))
+        _require_regular(path, path.stat())
+        if over and path.stat().st_size and over not in read_regular(path, follow=True):
+            reason = f"{path.name} is there already, and this command did not write it"
+            raise FileExistsError(errno.EEXIST, reason, str(path))
     temporary = path.with_name(f".{_OURS}{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("x+b") as file:
@@ -197,6 +200,8 @@ def _open_regular(path: Path, *, write: bool, follow: bool) -> int:
 
 
 def _require_regular(path: Path, status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(status.st_mode):
         link = "a link, " if stat.S_ISLNK(status.st_mode) else ""
         raise OSError(errno.EINVAL, f"{path.name} is {link}not a regular file", str(path))

@@ -96,6 +96,11 @@ def test_the_views_on_a_sheet_are_those_that_training_sees(
         (["--size", "0"], 2, "--size"),
         (["--out", "sheet.txt"], 2, r"sheet\.txt is no name of a PNG file"),
         (["--out", "photos/red/000.png"], 2, "is the image itself"),
+        (
+            ["--out", "photos/red/001.png"],
+            1,
+            r"001\.png is there already, and this",
+        ),
         (["--out", "nowhere/sheet.png"], 1, r"cannot write nowhere/sheet\.png: No such file"),
         (["--out", "photos.png"], 1, r"cannot write photos\.png: Is a directory"),
         (["--out", "pipe.png"], 1, r"cannot write pipe\.png: pipe\.png is not a regular file"),
@@ -112,6 +117,14 @@ def test_a_sheet_that_cannot_be_drawn_is_one_error(photos, options, code, messag
     assert re.search(message, result.stderr)
     assert result.stdout == ""
     assert (photos / "red" / "000.png").read_bytes() == before
+
+
+def test_a_sheet_takes_the_place_of_another_sheet(photos):
+    sheets = set()
+    for number in range(2):
+        assert run("augment", photos / "red" / f"00{number}.png").exit_code == 0
+        sheets.add(Path("sheet.png").read_bytes())
+    assert len(sheets) == 2
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\x89PNG\r\n\x1a\n and no picture"])

@@ -646,5 +646,5 @@ def test_a_head_that_only_knows_rows_like_those_that_it_learned_from_is_loaded(t
     p = model.probabilities(rows)
     assert np.array_equal(p, head.predict_proba(rows.reshape(60, -1)))
     far = np.full_like(rows[:2], 1e6)
-    with pytest.raises(ModelError, match="cannot be applied to these images|finite numbers"):
+    with pytest.raises(ModelError, match=r"cannot be applied to these images|finite numbers"):
         model.probabilities(far)

@@ -172,7 +172,7 @@ def test_one_run_alone_cannot_be_compared(folder, tmp_path):
     assert not (tmp_path / "compare.html").exists()
 
 
-@pytest.mark.parametrize("name", ["photo.jpg", "run.json", "page", "pipe.html"])
+@pytest.mark.parametrize("name", ["photo.jpg", "run.json", "page", "mine.html", "pipe.html"])
 def test_a_comparison_takes_the_place_of_nothing_but_a_page(folder, name):
     imitate(folder)
     imitate(folder.parent / "other", seed=1)
@@ -181,7 +181,7 @@ def test_a_comparison_takes_the_place_of_nothing_but_a_page(folder, name):
         os.mkfifo(file)
     else:
         file.write_bytes(b"precious")
-    with pytest.raises(PipelineError, match=r"not a regular file|ends in \.html"):
+    with pytest.raises(PipelineError, match=r"not a regular file|ends in \.html|did not write"):
         write_comparison([folder, folder.parent / "other"], file)
     assert file.is_fifo() or file.read_bytes() == b"precious"
 

@@ -174,8 +174,11 @@ def test_folders_are_made_with_their_parents_or_are_there_already(tmp_path):
 
 
 def special(kind, path):
-    """Make something at a path that is no file, as /dev/null is none."""
-    if kind == "device":
+    """Make something at a path that is no file, as /dev/null and /dev/stdout are none."""
+    if kind == "link to a pipe":
+        os.mkfifo(path.parent.with_name("pipe"))
+        path.symlink_to(path.parent.with_name("pipe"))
+    elif kind == "device":
         try:
             os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 3))
         except PermissionError:
@@ -184,16 +187,28 @@ def special(kind, path):
         plant(kind, path, path)
 
 
-@pytest.mark.parametrize("kind", ["pipe", "socket", "device"])
+@pytest.mark.parametrize("kind", ["pipe", "socket", "device", "link to a pipe"])
 @pytest.mark.parametrize("replace", [True, False])
 def test_no_file_takes_the_place_of_a_pipe_a_socket_or_a_device(tmp_path, kind, replace):
-    special(kind, tmp_path / "name")
-    before = (tmp_path / "name").lstat()
+    file = tmp_path / "folder" / "name"
+    file.parent.mkdir()
+    special(kind, file)
+    before = file.lstat()
     with pytest.raises(OSError, match=r"not a regular file|exists"):
-        write_file(tmp_path / "name", "text", replace=replace)
-    after = (tmp_path / "name").lstat()
+        write_file(file, "text", replace=replace)
+    after = file.lstat()
     assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino)
-    assert [path.name for path in tmp_path.iterdir()] == ["name"]
+    assert [path.name for path in file.parent.iterdir()] == ["name"]
+
+
+def test_a_file_that_holds_other_bytes_than_those_to_replace_stays(tmp_path):
+    file = tmp_path / "file"
+    for content in (b"1 mine", b"2 mine", b""):
+        write_file(file, content, over=b"mine")
+    file.write_bytes(b"precious")
+    with pytest.raises(FileExistsError, match="file is there already, and this command did not"):
+        write_file(file, b"3 mine", over=b"mine")
+    assert file.read_bytes() == b"precious"
 
 
 def test_an_error_of_the_file_system_says_what_could_not_be_done(tmp_path):
