@@ -24,7 +24,7 @@ from pipeline.errors import ClusterError, PipelineError, in_one_line
 from pipeline.evaluation.protocol import Protocol
 from pipeline.features.extractor import Extractor
 from pipeline.features.views import Views
-from pipeline.heads.registry import HEADS, Head, get_head
+from pipeline.heads.registry import HEADS, KNOWN_HEADS, Head, get_head
 from pipeline.report.page import write_report
 from pipeline.runs.listener import RunListener
 from pipeline.runs.run import Interrupted, Result, Run
@@ -177,6 +177,8 @@ def _no_head(first: BaseException, reasons: dict[str, str]) -> BaseException:
 def choose_heads(names: Sequence[str]) -> list[Head]:
     """Find heads by their names; ``"all"`` among them means all."""
     if not names:
-        raise PipelineError("no head is named.", expected=f"all, or some of {', '.join(HEADS)}")
+        raise PipelineError(
+            "no head is named.", expected=f"all, or some of {', '.join(KNOWN_HEADS)}"
+        )
     named = [get_head(name) for name in dict.fromkeys(names) if name != "all"]
     return list(HEADS.values()) if "all" in names else named

@@ -36,7 +36,8 @@ HeadOption = Annotated[
     list[str] | None,
     typer.Option(
         help="logistic, ridge, lda, linear-svm, rbf-svm, knn, random-forest, mlp, dense or "
-        "all; module:factory for any scikit-learn classifier; may be repeated.",
+        "all; textbook-dense (dense as the textbook trains it; not in all); module:factory for "
+        "any scikit-learn classifier; may be repeated.",
         show_default="all",
     ),
 ]
@@ -96,7 +97,7 @@ StreamOption = Annotated[
     typer.Option(
         "--stream/--no-stream",
         help="Read rows from the cache shard by shard, several times, instead of holding them "
-        "in memory: logistic, linear-svm and dense only.",
+        "in memory: logistic, linear-svm, dense and textbook-dense only.",
         show_default="where they need more memory than is free",
     ),
 ]

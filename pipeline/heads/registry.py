@@ -23,6 +23,8 @@ validation):
   it overfits. ``random-forest`` has no grid: leaves of three or five images were never better than
   leaves of one by more than 0.002, and in general the size of leaves matters little (P. Probst et
   al., *Tunability*, Journal of Machine Learning Research 20, 2019).
+* ``dense`` centres and scales rows. ``textbook-dense`` is the same network as the textbook trains
+  it, on rows as they are; ``all`` does not include it.
 * With two classes, ``lda`` and ``ridge`` have the same direction, with other constants.
 
 Importing this module does not import TensorFlow; only fitting or building ``dense`` does.
@@ -32,6 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -47,7 +50,7 @@ from sklearn.svm import LinearSVC
 
 from pipeline.errors import PipelineError
 from pipeline.heads.custom import make_classifier
-from pipeline.heads.dense import DenseHead
+from pipeline.heads.dense import DenseHead, TextbookDenseHead
 from pipeline.heads.estimators import Balanced, CalibrationFolds, Classifier, Groups, Pool
 from pipeline.heads.gram import DiscriminantAnalysis, NearestNeighbours, RbfSVM, Ridge
 from pipeline.heads.pooling import Pooling, check_pools
@@ -219,8 +222,8 @@ def _mlp(seed: int, *, balanced: bool = False, epochs: int = 10, units: int = 32
     return make_pipeline(*_sparse_unit_rows(), Balanced(network) if balanced else network)  # type: ignore[no-any-return]
 
 
-def _dense(seed: int, *, balanced: bool = False, **params: Any) -> Classifier:
-    return DenseHead(random_state=seed, balanced=balanced, **params)
+def _dense(seed: int, *, kind: type[DenseHead] = DenseHead, **params: Any) -> Classifier:
+    return kind(random_state=seed, **params)
 
 
 def _grid(parameter: str, *values: float) -> tuple[Mapping[str, Any], ...]:
@@ -250,6 +253,14 @@ _ALL = (
 )
 
 HEADS: Mapping[str, Head] = MappingProxyType({head.name: head for head in _ALL})
+"""The heads that ``all`` stands for, by name."""
+
+_TEXTBOOK = Head(
+    "textbook-dense",
+    partial(_dense, kind=TextbookDenseHead, learning_rate=6.4e-5),
+    early_stopping=True,
+)
+KNOWN_HEADS: Mapping[str, Head] = MappingProxyType({**HEADS, _TEXTBOOK.name: _TEXTBOOK})
 """Every head, by name."""
 
 
@@ -259,8 +270,8 @@ def get_head(name: str) -> Head:
     Parameters
     ----------
     name : str
-        One of `HEADS`, or ``module:factory`` for any scikit-learn classifier: what the factory
-        returns when called without arguments. It is fitted to dense rows of length one, in
+        One of `KNOWN_HEADS`, or ``module:factory`` for any scikit-learn classifier: what the
+        factory returns when called without arguments. It is fitted to dense rows of length one, in
         float64; its ``random_state``, if it has one, is set to the seed; it is calibrated if it
         has no ``predict_proba``.
 
@@ -270,12 +281,13 @@ def get_head(name: str) -> Head:
         The name is unknown (the message lists the names), the module or factory cannot be
         imported, or the factory raises or returns no classifier.
     """
-    if name in HEADS:
-        return HEADS[name]
+    if name in KNOWN_HEADS:
+        return KNOWN_HEADS[name]
     if ":" not in name:
         raise PipelineError(
             f"unknown head {name!r}.",
-            expected=f"one of {', '.join(HEADS)}, or module:factory for a scikit-learn classifier",
+            expected=f"one of {', '.join(KNOWN_HEADS)}, "
+            "or module:factory for a scikit-learn classifier",
         )
     make_classifier(name, 0, balanced=False)  # fail now, not when it is first fitted
 

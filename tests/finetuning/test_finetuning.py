@@ -366,7 +366,7 @@ def classified(folder):
         "extractor": Extractor(RECIPE, cache=folder / "cache"),
         "runs": folder / "classified",
     }
-    return classify(folder / "two", ("dense", "logistic"), **settings)
+    return classify(folder / "two", ("dense", "logistic"), pools=("flatten",), **settings)
 
 
 def test_the_frozen_phase_reuses_the_rows_of_classify(tune, classified, no_work):

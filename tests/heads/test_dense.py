@@ -1,5 +1,6 @@
 """The textbook's densely connected head."""
 
+import itertools
 import logging
 import random
 import warnings
@@ -10,7 +11,9 @@ from rows import rows_like_features
 from sklearn.base import clone
 
 from pipeline.errors import PipelineError
+from pipeline.evaluation.metrics import log_loss
 from pipeline.heads.dense import DenseHead, as_probabilities, build_dense, shuffled_batches
+from pipeline.heads.registry import get_head
 from pipeline.system import tensorflow
 
 
@@ -47,15 +50,11 @@ def test_the_network_for_several_classes_ends_in_a_softmax():
     np.testing.assert_allclose(np.sum(network(np.ones((2, 10), "float32")), axis=1), 1, rtol=1e-5)
 
 
-def test_it_is_trained_by_the_textbooks_optimizer_at_the_textbooks_rate_for_a_row():
-    X, y = rows_like_features(133, 2)
-    head = DenseHead(epochs=1).fit(X, y)
-    optimizer = head.model_.optimizer
-    assert type(optimizer).__name__ == "RMSprop"
-    assert float(optimizer.learning_rate) / 64 == pytest.approx(2e-5 / 20)
-    assert int(optimizer.iterations) == 3  # batches of 64, 64 and 5
-    assert head.get_params() == {
-        "epochs": 1,
+def test_the_textbooks_own_is_trained_at_the_textbooks_rate_for_a_row():
+    settings = get_head("textbook-dense").build(0).get_params()
+    assert settings["learning_rate"] / 64 == pytest.approx(2e-5 / 20)
+    assert settings == {
+        "epochs": 30,
         "batch_size": 64,
         "learning_rate": 6.4e-5,
         "units": 256,
@@ -66,6 +65,80 @@ def test_it_is_trained_by_the_textbooks_optimizer_at_the_textbooks_rate_for_a_ro
         "pool": "flatten",
         "shape": None,
     }
+
+
+@pytest.mark.parametrize("k", [2, 3])
+def test_the_textbooks_own_has_the_weights_of_its_training_written_out(k):
+    _, keras = tensorflow.load()
+    X, y = rows_like_features(133, k)
+    head = get_head("textbook-dense").build(5, epochs=3).fit(X, y)
+
+    weights, order = (int(s) for s in np.random.SeedSequence(5).generate_state(2))
+    network = build_dense(X.shape[1], k, seed=weights)
+    kind = "binary" if k == 2 else "sparse_categorical"
+    network.compile(keras.optimizers.RMSprop(6.4e-5), f"{kind}_crossentropy", jit_compile=False)
+    for batch in shuffled_batches(X, y, batch_size=64, epochs=3, seed=order):
+        network.train_on_batch(*batch)
+
+    for ours, theirs in zip(head.model_.get_weights(), network.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("scale", [2.0**-60, 2.0**-7, 1.0, 2.0**8, 2.0**60])
+@pytest.mark.parametrize("offset", [0.0, 4.0])
+def test_it_learns_the_same_whatever_the_scale_of_rows(scale, offset):
+    X, y = rows_like_features(280, 7)
+    unseen, truth = rows_like_features(140, 7, seed=1)
+    head = DenseHead().fit(X, y)
+    moved = DenseHead().fit((X + offset) * np.float32(scale), y)
+    p = moved.predict_proba((unseen + offset) * np.float32(scale))
+    np.testing.assert_allclose(p, head.predict_proba(unseen), atol=2e-3)
+    assert np.mean(p.argmax(axis=1) == truth) > 0.7
+
+
+@pytest.mark.parametrize("size", ["hundreds", "as features are", "of length one"])
+def test_on_few_rows_of_several_classes_its_log_loss_is_near_that_of_logistic_regression(size):
+    scale = {"hundreds": 100, "as features are": 1, "of length one": 0.03}[size]
+    losses = []
+    for seed, name in itertools.product(range(2), ("dense", "logistic")):
+        X, y = rows_like_features(420, 7, d=1024, seed=3 * seed)
+        V, w = rows_like_features(140, 7, d=1024, seed=3 * seed + 1)
+        unseen, truth = rows_like_features(140, 7, d=1024, seed=3 * seed + 2)
+        watched = {"validation_data": (V * scale, w)} if name == "dense" else {}
+        head = get_head(name).build(seed).fit(X * scale, y, **watched)
+        losses.append(log_loss(truth, head.predict_proba(unseen * scale)))
+    assert sum(losses[::2]) < 2 * sum(losses[1::2])
+
+
+def test_a_step_of_fine_tuning_on_rows_as_they_are_does_not_undo_it():
+    _, keras = tensorflow.load()
+    X, y = rows_like_features(420, 7, d=1024)
+    unseen, _ = rows_like_features(280, 7, d=1024, seed=1)
+    head = DenseHead(epochs=10).fit(X * 20, y)
+    before = head.predict_proba(unseen * 20)
+    head.model_.compile(keras.optimizers.RMSprop(2e-5), "sparse_categorical_crossentropy")
+    head.model_.train_on_batch(X[:20] * 20, y[:20])
+    np.testing.assert_allclose(head.predict_proba(unseen * 20), before, atol=0.1)
+
+
+def test_what_is_done_to_rows_is_in_the_weights():
+    X, y = rows_like_features(60, 2)
+    still = fast(learning_rate=0.0, epochs=1).fit(X, y)
+    kernel, bias, outputs, last = still.model_.get_weights()
+    fresh = build_dense(128, 2, units=32, seed=still._seeds()[0]).get_weights()
+    length = np.sqrt(np.mean(np.sum((X - X.mean(axis=0)) ** 2, axis=1)))
+    np.testing.assert_array_equal(kernel, fresh[0])
+    np.testing.assert_allclose(bias, -X.mean(axis=0) @ kernel, atol=1e-5)
+    np.testing.assert_allclose(outputs, fresh[2] * 8 / length, rtol=1e-4)
+    np.testing.assert_array_equal(last, fresh[3])
+    assert [layer.name for layer in still.model_.layers] == ["hidden", "dropout", "probability"]
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e30])
+def test_rows_that_are_all_the_same_are_no_error(value):
+    X = np.full((20, 5), value, np.float32)
+    p = fast(epochs=1).fit(X, np.arange(20) % 2).predict_proba(X)
+    np.testing.assert_allclose(p.sum(axis=1), 1, atol=1e-5)
 
 
 def test_each_epoch_has_every_row_once_in_a_new_order():

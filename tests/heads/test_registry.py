@@ -32,8 +32,14 @@ def test_there_are_nine_heads_by_these_names():
     assert all(head.name == name for name, head in HEADS.items())
 
 
+def test_the_textbooks_own_network_is_trained_where_it_is_asked_for():
+    assert get_head("textbook-dense").name == "textbook-dense"
+    assert "textbook-dense" not in HEADS
+
+
 def test_an_unknown_name_is_answered_with_the_known_ones():
-    with pytest.raises(PipelineError, match=rf"(?s)'svm'.*{', '.join(NAMES)}, or module:factory"):
+    known = ", ".join([*NAMES, "textbook-dense"])
+    with pytest.raises(PipelineError, match=rf"(?s)'svm'.*{known}, or module:factory"):
         get_head("svm")
 
 

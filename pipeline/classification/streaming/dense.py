@@ -13,7 +13,7 @@ from pipeline.classification.streaming.stream import Stream
 from pipeline.classification.streaming.trained import OnEpoch, TrainedHead
 from pipeline.evaluation.metrics import log_loss
 from pipeline.evaluation.threshold import call
-from pipeline.heads.dense import DenseHead, require_finite
+from pipeline.heads.dense import DenseHead, folded, require_finite
 from pipeline.heads.estimators import Pool
 from pipeline.heads.registry import Head
 from pipeline.system import tensorflow
@@ -46,7 +46,9 @@ def _train(network: DenseHead, stream: Stream, on_epoch: Callable[[int], None]) 
     network.classes_ = np.arange(classes)
     network.n_features_in_ = math.prod(stream.store.recipe.shape)
     width = network.width(network.n_features_in_)
-    network.model_ = network.build(width, classes, steps_at_once=1)
+    pool = Pool(network.pool, network.shape)
+    blocks = (pool.transform(rows) for rows, _ in stream.once("train"))
+    network.model_ = network.build(width, classes, blocks, steps_at_once=1)
     network.history_ = {name: [] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
     validation, truth = stream.dataset.where("validation"), stream.labels("validation")
     weights = stream.class_weights("validation", balanced=network.balanced)[truth]
@@ -66,6 +68,7 @@ def _train(network: DenseHead, stream: Stream, on_epoch: Callable[[int], None]) 
         if epoch - network.best_epoch_ == network.patience:
             break
     network.model_.set_weights(best)
+    network.model_ = folded(network.model_)
 
 
 def _pass(network: DenseHead, stream: Stream, epoch: int) -> tuple[float, float]:

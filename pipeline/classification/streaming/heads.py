@@ -9,7 +9,7 @@ from pipeline.classification.streaming.trained import OnEpoch, TrainedHead
 from pipeline.errors import PipelineError
 from pipeline.heads.registry import Head
 
-STREAMED = ("logistic", "linear-svm", "dense")
+STREAMED = ("logistic", "linear-svm", "dense", "textbook-dense")
 """Names of the heads that can be trained shard by shard."""
 
 
