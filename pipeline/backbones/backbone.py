@@ -102,6 +102,7 @@ class Backbone(ABC):
         raise PipelineError(
             f"{self.title} cannot be computed in precision int8.",
             expected="float32, bfloat16 or auto",
+            fix="use --precision auto, or --backbone vgg16",
         )
 
     @property

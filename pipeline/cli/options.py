@@ -239,8 +239,8 @@ def _options(
     precision: Annotated[
         Precision,
         typer.Option(
-            help="What to compute in; auto is bfloat16 where the CPU has it, else float32; int8 "
-            "is the fastest."
+            help="What to compute in; auto is bfloat16 where the CPU has it, else float32; int8, "
+            "for the default network only, is the fastest."
         ),
     ] = "auto",
     resize: Annotated[

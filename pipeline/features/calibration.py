@@ -18,7 +18,7 @@ from pipeline.features.folder import list_stores, read_recipe
 from pipeline.features.keys import keys
 from pipeline.features.store import FeatureStore
 
-_CALIBRATION_IMAGES = 192
+_CALIBRATION_IMAGES = 48  # as near to float32 as with 192, and a quarter of the time: decision 9
 
 
 def calibrated_store(
@@ -44,7 +44,7 @@ def calibrated_store(
 def measured_calibration(
     dataset: Dataset, recipe: Recipe, weights: Path | None, report: Callable[[int], None]
 ) -> Recipe:
-    """Measure how a recipe of precision int8 rounds, on up to 192 training images.
+    """Measure how a recipe of precision int8 rounds, on up to 48 training images.
 
     Those with the smallest digests are taken, which is as good as by chance.
     """

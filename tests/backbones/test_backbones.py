@@ -111,5 +111,10 @@ def test_another_network_is_a_class_and_a_line_in_the_registry(monkeypatch, tmp_
     pixels = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)
     rows = load_backbone(recipe, tmp_path / "small.weights.h5")(pixels)
     np.testing.assert_allclose(rows, network.layers[1](pixels / 255), rtol=1e-5, atol=1e-6)
-    with pytest.raises(PipelineError, match="Small cannot be computed in precision int8"):
-        make_recipe("small", precision="int8")
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "resnet50"])
+def test_a_network_other_than_vgg16_is_refused_in_int8_with_what_to_do(name):
+    refusal = "(?s)cannot be computed in precision int8.*--precision auto, or --backbone vgg16"
+    with pytest.raises(PipelineError, match=refusal):
+        make_recipe(name, precision="int8")

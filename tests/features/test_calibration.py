@@ -73,6 +73,16 @@ def test_the_sample_is_of_training_images_and_does_not_depend_on_order(
     assert extractor.settle(backwards).recipe == recipe
 
 
+def test_it_looks_at_few_images_so_that_int8_pays_from_300_on(extractor, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        int8, "measure_peaks", lambda chain, pixels: seen.append(len(pixels)) or [1.0] * 3
+    )
+    folder = paint_classes(tmp_path / "photos", count=150)
+    extractor.settle(load_dataset(folder, cache=tmp_path / "cache"))
+    assert seen == [48]  # in float32 each costs as much as three in int8
+
+
 def test_a_calibration_that_was_changed_on_disk_is_refused(extractor, photos):
     store = make(extractor, photos).store
     file = store.folder / "recipe.json"
