@@ -73,10 +73,9 @@ def print_run(run: Run) -> None:
         out.print(shown(note), soft_wrap=True)
     if run.problems:
         _print_problems(run.problems)
-    out.print(
-        f"saved in {shown(run.folder)}\nreport: {shown(run.folder / 'report.html')}",
-        soft_wrap=True,
-    )
+    out.print(f"saved in {shown(run.folder)}", soft_wrap=True)
+    if "page" not in run.left_out:
+        out.print(f"report: {shown(run.folder / 'report.html')}", soft_wrap=True)
 
 
 def print_missing_pictures(folder: Path) -> None:
@@ -112,6 +111,8 @@ def end_run(run: Run, stopped: KeyboardInterrupt | None, *, as_json: bool, kept:
     """Show a run, and end with the exit code that fits: stopped, files or heads left out, or 0."""
     if as_json:
         typer.echo((run.folder / "run.json").read_text(), nl=False)
+        if "page" in run.left_out:  # the rest is in the document
+            err.print(f"Left out of the run: page. {shown(run.left_out['page'])}", soft_wrap=True)
     else:
         print_run(run)
         print_missing_pictures(run.folder)

@@ -20,7 +20,7 @@ from pipeline.report.sections import About, Section
 from pipeline.report.verdict import verdict
 from pipeline.runs.reading import PICTURES, read_run
 from pipeline.system.documents import to_json
-from pipeline.system.files import file_errors, read_regular, write_file
+from pipeline.system.files import clear_unfinished, file_errors, read_regular, write_file
 
 FILE = "report.html"
 """Name of the page in a run's folder."""
@@ -63,6 +63,7 @@ def write_report(
         notice=record.pictures.note,
     )
     with file_errors(f"write {record.folder}"):
+        clear_unfinished(record.folder)
         if record.pictures.missing and not without_pictures:
             _keep_pictures(file, page.count(_PICTURE))
         write_charts(record)
@@ -108,6 +109,7 @@ def write_comparison(folders: Sequence[str | Path], file: str | Path) -> Path:
         notice="",
     )
     with file_errors(f"write {file}", fix="name another file with --out"):
+        clear_unfinished(Path(file).parent)
         return write_file(Path(file), page, over=_COMPARISON.encode())
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from pipeline.system.files import file_errors, write_file
+from pipeline.system.files import clear_unfinished, file_errors, write_file
 
 _MARK = "views of an image, by cached-feature-pipeline"
 _COLUMNS = 4
@@ -46,6 +46,7 @@ def write_sheet(pictures: npt.NDArray[np.uint8], file: Path) -> None:
     sheet, told = draw_sheet(pictures), PngInfo()
     told.add_text("Software", _MARK)
     with file_errors(f"write {file}", fix="name another file with --out"):
+        clear_unfinished(file.parent)
         write_file(
             file, lambda stream: sheet.save(stream, "PNG", pnginfo=told), over=_MARK.encode()
         )

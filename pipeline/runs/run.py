@@ -110,7 +110,7 @@ class Run:
     failed : dict of str to str
         Heads that could not be fitted, and why.
     left_out : dict of str to str
-        Which of `problems` and `examples` failed, and why.
+        Which of `problems`, `examples` and the page failed, and why.
     remarks : tuple of str
         Remarks on the run, in sentences.
     problems : Problems or None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from pipeline.analysis.problems import Problems
 from pipeline.analysis.sentences import NOT_LOOKED_FOR, not_looked_for
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, in_one_line
 from pipeline.models.files import folder_name
 from pipeline.runs.describing import describe_examples, describe_problems, describe_run
 from pipeline.runs.reading import EXAMPLES, PREDICTIONS, PROBLEMS, RUN, read_run_document
@@ -77,11 +78,13 @@ def write_run(
 ) -> Run:
     """Write a run under a temporary name, and rename it when everything is in its folder.
 
-    If another process has taken the name meanwhile, the run gets a free one, and says so.
+    If another process has taken the name meanwhile, the run gets a free one, and says so. If what
+    is drawn from it fails, the run is kept without that.
     """
     try:
         runs.mkdir(parents=True, exist_ok=True)
         with _undisturbed(), temporary_folder(runs, ".run-") as folder:
+            run = _write_models(run, folder / "models")
             _write_contents(run, folder)
             return _rename(folder, run, runs, name, seed=seed, draw=draw)
     except OSError as error:
@@ -130,9 +133,22 @@ def add_problems(folder: Path, problems: Problems) -> None:
         write_file(folder / RUN, to_json(document))
 
 
-def _write_contents(run: Run, folder: Path) -> None:
+def _write_models(run: Run, folder: Path) -> Run:
+    """Write each head's model, but for those that cannot be written, as some from elsewhere."""
     for result in run.results:
-        result.model.save(folder / "models" / folder_name(result.head))
+        own = folder / folder_name(result.head)
+        try:
+            result.model.save(own)
+        except Exception as error:
+            if isinstance(error, OSError | MemoryError) or len(run.results) == 1:
+                raise
+            shutil.rmtree(own, ignore_errors=True)
+            why = {f"the model of {result.head}": in_one_line(error)}
+            run = replace(run, left_out=run.left_out | why)
+    return run
+
+
+def _write_contents(run: Run, folder: Path) -> None:
     write_predictions(run, folder / PREDICTIONS)
     documents = {
         PROBLEMS: run.problems and describe_problems(run.problems),
@@ -156,8 +172,12 @@ def _rename(
             )
             named = replace(named, remarks=(*run.remarks, told))
         (folder / RUN).write_text(to_json(describe_run(named, seed)))
-        if draw:
-            draw(folder, target.name)
+        try:
+            if draw:
+                draw(folder, target.name)
+        except Exception as error:  # noqa: BLE001 (the models may be the work of hours)
+            why = f"{in_one_line(error)} `pipeline report {target}` writes it."
+            named = replace(named, left_out={**run.left_out, "page": why})
         try:
             folder.rename(target)
         except OSError:  # a folder that is not empty cannot be replaced, so no run is lost

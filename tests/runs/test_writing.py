@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import errno
+import itertools
 import json
 import os
 import platform
@@ -20,11 +21,19 @@ from imitated import HISTORY, imitate
 from pipeline.analysis.problems import find_problems_quickly
 from pipeline.errors import PipelineError
 from pipeline.heads.registry import HEADS
+from pipeline.models.model import Model
 from pipeline.report.page import write_report
 from pipeline.runs.describing import describe_problems
 from pipeline.runs.reading import read_run
 from pipeline.runs.writing import add_problems, write_run
 from pipeline.system.documents import to_plain
+
+
+def raising(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail
 
 
 def test_a_runs_folder_holds_all_that_came_of_it(place_with_pictures):
@@ -224,8 +233,13 @@ def test_runs_that_are_written_at_once_under_one_name_are_all_kept(place, name):
 STEPS = ("models.model.Model.save", "runs.writing.write_predictions", "runs.writing.describe_run")
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, ValueError, MemoryError])
-@pytest.mark.parametrize("step", [*STEPS, "classification.experiment.write_report"])
+@pytest.mark.parametrize(
+    ("step", "stop"),
+    [
+        *itertools.product(STEPS, [KeyboardInterrupt, ValueError, MemoryError]),
+        ("classification.experiment.write_report", KeyboardInterrupt),
+    ],
+)
 def test_no_half_written_run_is_left_when_writing_is_cut_short(place, monkeypatch, stop, step):
     data = place.data()
 
@@ -363,3 +377,41 @@ def test_problems_of_other_images_are_refused(examined, place_with_pictures):
     with pytest.raises(PipelineError, match="made from other images"):
         add_problems(run.folder, problems_of(place_with_pictures.data(seed=1)))
     assert (run.folder / "problems.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("error", [ValueError("no chart"), MemoryError(), OSError(28, "full")])
+def test_a_run_is_kept_whose_page_cannot_be_drawn(place, monkeypatch, error):
+    with monkeypatch.context() as broken:
+        broken.setattr("pipeline.report.page.write_charts", raising(error))
+        run = place.classify(place.data(), ["logistic", "knn"])
+    assert f"`pipeline report {run.folder}` writes it" in run.left_out["page"]
+    assert "Left out of the run: page. " in repr(run)
+    assert (run.folder / "models" / "knn" / "head.skops").exists()
+    assert not (run.folder / "report.html").exists()
+    assert run_json(run)["left_out"] == {}
+    assert write_report(run.folder).exists()
+
+
+def test_a_model_that_cannot_be_written_costs_no_other(place, monkeypatch):
+    save = Model.save
+
+    def save_some(model, folder):
+        save(model, folder)
+        if model.head == "knn":
+            raise TypeError("cannot pickle a lock")
+
+    monkeypatch.setattr(Model, "save", save_some)
+    run = place.classify(place.data(), ["logistic", "knn"])
+    assert run_json(run)["left_out"] == {"the model of knn": "TypeError: cannot pickle a lock"}
+    assert [path.name for path in (run.folder / "models").iterdir()] == ["logistic"]
+    assert "the model of knn" in (run.folder / "report.html").read_text()
+
+
+def test_what_a_killed_writer_left_in_a_run_is_removed_with_the_next_page(tmp_path):
+    folder = tmp_path / "runs" / "mine"
+    imitate(folder)
+    left = folder / ".pipeline-0.tmp"
+    left.touch()
+    os.utime(left, (1, 1))
+    write_report(folder)
+    assert not left.exists()
