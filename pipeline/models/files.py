@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -201,9 +202,9 @@ def load_sklearn(content: bytes, trusted: Sequence[str], folder: Path) -> Classi
 
 
 def load_dense(
-    file: Path, content: bytes, parameters: dict[str, Any], recipe: Recipe, classes: Sequence[str]
+    content: bytes, parameters: dict[str, Any], recipe: Recipe, classes: Sequence[str]
 ) -> Classifier:
-    """Load the weights of a dense head; `content` is what the file holds."""
+    """Load the weights of a dense head."""
     check_weights(content)
     estimator = DenseHead(**parameters)
     features = math.prod(recipe.shape)
@@ -211,22 +212,20 @@ def load_dense(
     estimator.model_ = build_dense(
         estimator.width(features), len(classes), units=estimator.units, dropout=estimator.dropout
     )
-    estimator.model_.load_weights(file)
-    _require_finite(estimator.model_)
+    _load_weights(estimator.model_, content)
     estimator.classes_ = np.arange(len(classes))
     estimator.n_features_in_ = features
     return estimator
 
 
 def load_tuned(
-    file: Path, content: bytes, parameters: dict[str, Any], recipe: Recipe, classes: Sequence[str]
+    content: bytes, parameters: dict[str, Any], recipe: Recipe, classes: Sequence[str]
 ) -> TunedClassifier:
     """Load the weights of a fine-tuned network above its frozen part."""
     check_weights(content)
     _require_units(parameters.get("units", 1), 1, content)
     network = Network(recipe, len(classes), weights=None, **parameters)
-    network.tail.load_weights(file)
-    _require_finite(network.tail)
+    _load_weights(network.tail, content)
     return TunedClassifier(network, len(classes), parameters)
 
 
@@ -236,6 +235,11 @@ def _require_units(units: Any, width: int, content: bytes) -> None:
         raise ValueError(f"{units} units are not in {len(content):,} bytes of weights")
 
 
-def _require_finite(network: Any) -> None:
+def _load_weights(network: Any, content: bytes) -> None:
+    """Load weights from the very bytes that were checked: Keras reads only files."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, KERAS_FILE)
+        file.write_bytes(content)
+        network.load_weights(file)
     if not all(np.isfinite(weights).all() for weights in network.get_weights()):
         raise ValueError("its weights are not finite numbers")

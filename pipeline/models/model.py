@@ -267,8 +267,7 @@ class Model:
                 check_parts(estimator)
             else:
                 load = load_dense if kind == "dense" else load_tuned
-                weights = folder / KERAS_FILE, contents[KERAS_FILE]
-                estimator = load(*weights, parameters, recipe, classes)
+                estimator = load(contents[KERAS_FILE], parameters, recipe, classes)
             check_classifier(estimator, math.prod(recipe.shape), len(classes))
         except ModelError:
             raise

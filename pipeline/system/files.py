@@ -50,7 +50,7 @@ def write_file(
     temporary = path.with_name(f".{_OURS}{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("x+b") as file:
-            _lock(file)  # until it is closed: see `clear_unfinished`
+            lock(file)  # until it is closed: see `clear_unfinished`
             if callable(content):
                 content(file)
             elif isinstance(content, str):
@@ -104,7 +104,7 @@ def clear_unfinished(folder: Path, pattern: str = UNFINISHED) -> None:
         with contextlib.suppress(OSError):  # it may just have got its name
             with open_regular(path) as file:
                 old = os.fstat(file.fileno()).st_mtime < before
-                unused = old and _lock(file, shared=True)
+                unused = old and lock(file, shared=True)
             if unused:
                 path.unlink()
 
@@ -119,12 +119,12 @@ def stale_before(folder: Path) -> float:
 def only_one(path: Path) -> Iterator[None]:
     """Wait until no other process is in this block; the system forgets one that dies in it."""
     with open_regular(path, write=True) as file:
-        _lock(file, wait=True)
+        lock(file, wait=True)
         yield
 
 
-def _lock(file: BinaryIO, *, wait: bool = False, shared: bool = False) -> bool:
-    """Lock a file until it is closed, where there are locks; False if another process has it."""
+def lock(file: BinaryIO | int, *, wait: bool = False, shared: bool = False) -> bool:
+    """Lock what is open until it is closed, where there are locks; False if another has it."""
     try:
         if fcntl is not None:
             kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX

@@ -9,12 +9,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.system.files import stale_before
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+from pipeline.system.files import lock, stale_before
 
 
 @contextlib.contextmanager
@@ -29,7 +24,9 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
     folder = parent / f"{prefix}{uuid.uuid4().hex}"
     folder.mkdir()  # with the permissions that the user's umask leaves
     try:
-        with _locked(folder):
+        with _opened(folder) as descriptor:
+            with contextlib.suppress(OSError):  # some network file systems lock no folders
+                lock(descriptor, shared=True)
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -41,20 +38,17 @@ def _clear(parent: Path, prefix: str) -> None:
     for folder in left:
         with contextlib.suppress(OSError):
             if folder.stat().st_mtime < before:
-                with _locked(folder, alone=True):
-                    shutil.rmtree(folder, ignore_errors=True)
+                with _opened(folder) as descriptor:
+                    if lock(descriptor):
+                        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
-def _locked(folder: Path, *, alone: bool = False) -> Iterator[None]:
-    """Lock a folder, where there are locks; `alone`, raise OSError if it cannot be had alone."""
-    if fcntl is None:
-        yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
+def _opened(folder: Path) -> Iterator[int]:
+    """Open a folder, to lock it; there is nothing to open where there are no such locks."""
+    descriptor = os.open(folder, os.O_RDONLY) if os.name == "posix" else -1
     try:
-        with contextlib.nullcontext() if alone else contextlib.suppress(OSError):
-            fcntl.flock(descriptor, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-        yield
+        yield descriptor
     finally:
-        os.close(descriptor)
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -103,7 +103,7 @@ def test_where_folders_cannot_be_locked_none_is_lost_and_work_goes_on(tmp_path, 
     def no_locks(*_):
         raise OSError(9, "Bad file descriptor")
 
-    monkeypatch.setattr("pipeline.system.folders.fcntl.flock", no_locks)
+    monkeypatch.setattr("pipeline.system.files.fcntl.flock", no_locks)
     (tmp_path / ".run-old").mkdir()
     age(tmp_path / ".run-old")
     with temporary_folder(tmp_path, ".run-") as folder:
