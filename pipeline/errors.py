@@ -92,3 +92,11 @@ def in_one_line(error: BaseException, classes: Sequence[str] = ()) -> str:
     names = {str(number): name for number, name in enumerate(classes)}
     named = re.sub(r"(?<=\b[Cc]lass )\d+\b", lambda found: names.get(found[0], found[0]), text)
     return printable(" ".join(named.split()))
+
+
+def did_you_mean(value: str, known: Sequence[str]) -> str:
+    """Name those of the known names that an unknown one is near to; empty if there are none."""
+    import difflib
+
+    near = difflib.get_close_matches(str(value), known)
+    return f"did you mean {' or '.join(near)}?" if near else ""

@@ -81,9 +81,15 @@ class Application(Backbone):
 
     @property
     def default_cut(self) -> str:  # type: ignore[override]
-        """Where height and width are halved for the last time: what follows is trained."""
-        heights = {layer: shape[0] for layer, shape in self._shapes(self.default_size).items()}
-        return next(layer for layer in self.layers if heights[layer] == heights[self.top])
+        """The block in which height and width are halved for the last time: all of it is trained.
+
+        Where such a block first makes its rows wider, the narrower ones below are those to keep.
+        """
+        shapes = list(self._shapes(self.default_size).values())
+        at = [height for height, _, _ in shapes].index(shapes[-1][0])
+        while at > 1 and shapes[at - 2][2] < shapes[at - 1][2]:
+            at -= 1
+        return self.layers[at]
 
     @property
     def taps(self) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from pipeline.backbones.weights import (
     check_finite,
     weights_digest,
 )
-from pipeline.errors import PipelineError, WeightsError
+from pipeline.errors import PipelineError, WeightsError, did_you_mean
 from pipeline.system import tensorflow
 from pipeline.system.packages import import_error, install_hint
 
@@ -160,6 +160,7 @@ class Backbone(ABC):
             raise PipelineError(
                 f"cannot fine-tune {self.title} from layer {cut!r} on.",
                 expected=f"one of {', '.join(self.cuts)}",
+                fix=did_you_mean(cut, self.cuts),
             )
         return self.layers[self.layers.index(cut) - 1]
 

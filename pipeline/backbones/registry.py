@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.vgg16 import VGG16
 from pipeline.data import images
 from pipeline.data.decoding import Decoding
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, did_you_mean
 from pipeline.system.machine import native_precision
 
 BACKBONES: Mapping[str, Backbone] = MappingProxyType(
@@ -174,9 +173,8 @@ def layers_recipe(recipe: Recipe) -> Recipe | None:
 
 def _check_known(what: str, value: str, known: tuple[str, ...]) -> None:
     if value not in known:
-        near = difflib.get_close_matches(str(value), known)
         raise PipelineError(
             f"unknown {what} {value!r}.",
             expected=f"one of {', '.join(known)}",
-            fix=f"did you mean {' or '.join(near)}?" if near else "",
+            fix=did_you_mean(value, known),
         )

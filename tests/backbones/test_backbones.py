@@ -67,10 +67,22 @@ def test_a_recipe_made_again_is_the_same_and_with_another_layer_loses_its_calibr
     assert remake_recipe(recipe, precision="float32") == exact
 
 
-@pytest.mark.parametrize("name", ["vgg16", "efficientnet-lite0", "mobilenetv2", "resnet50"])
+CUTS = {
+    "vgg16": ("block5_conv1", "block4_pool", "block5_conv9"),
+    "efficientnet-lite0": ("block6a_project_bn", "block5c_add", "block5c_project_bn"),
+    "mobilenetv2": ("block_13_expand_relu", "block_12_add", "block_12_project_BN"),
+    "resnet50": ("conv5_block1_out", "conv4_block6_out", "conv5_block1_0_bn"),
+}
+"""The last block, what is kept below it, and a layer that others are added to."""
+
+
+@pytest.mark.parametrize("name", CUTS)
 def test_training_can_begin_at_each_cut_and_nowhere_else(name):
-    backbone = get_backbone(name)
-    assert backbone.default_cut in backbone.cuts
+    backbone, (cut, kept, within) = get_backbone(name), CUTS[name]
+    assert backbone.default_cut == cut
+    assert backbone.below(cut) == kept
+    with pytest.raises(PipelineError, match=rf"(?s){within}.*one of .*did you mean .*{cut[:5]}"):
+        backbone.below(within)
     for cut in backbone.cuts:
         assert backbone.layers.index(backbone.below(cut)) < backbone.layers.index(cut)
     with pytest.raises(PipelineError, match=f"one of {', '.join(backbone.cuts)}"):
