@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -187,8 +188,14 @@ def _read_torch(file: Path) -> Weights:
         if not name.endswith("num_batches_tracked")
     )
     weights: Weights = []
+    channels = 3
     for step in (step for block in _BLOCKS for step in block.convolutions):
+        kernel, *normalisation = itertools.islice(arrays, 5)
+        inputs = 1 if step.depthwise else channels
+        shapes = [(step.filters, inputs, step.kernel, step.kernel), *[(step.filters,)] * 4]
+        if [array.shape for array in (kernel, *normalisation)] != shapes:
+            raise ValueError(f"{step.name} has a kernel of shape {kernel.shape}, not {shapes[0]}")
         axes = (2, 3, 0, 1) if step.depthwise else (2, 3, 1, 0)
-        weights.append(np.ascontiguousarray(next(arrays).transpose(axes)))
-        weights += [next(arrays) for _ in range(4)]
+        weights += [np.ascontiguousarray(kernel.transpose(axes)), *normalisation]
+        channels = step.filters
     return weights

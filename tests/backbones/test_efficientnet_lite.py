@@ -143,3 +143,22 @@ def test_a_damaged_file_is_refused(tmp_path, content):
     file.write_bytes(content)
     with pytest.raises(WeightsError, match=r"damaged\.pth"):
         NETWORK.load_weights(file)
+
+
+OTHERS = {
+    "a wider one": lambda tensors: {name: np.repeat(array, 2, 0) for name, array in tensors},
+    "a shallower one": lambda tensors: dict(tensors[:40]),
+    "none": lambda tensors: {},
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_weights_of_another_network_are_refused_when_they_are_read(tmp_path, monkeypatch, other):
+    tensors = OTHERS[other](list(read_tensors(FILE.read_bytes()).items()))
+    monkeypatch.setattr("pipeline.backbones.efficientnet_lite.read_tensors", lambda _: tensors)
+    file = tmp_path / "other.pth"
+    file.touch()
+    with pytest.raises(
+        WeightsError, match=r"cannot read EfficientNet-Lite0's weights from .*other"
+    ):
+        make_recipe(NAME, weights=file)

@@ -104,10 +104,15 @@ def test_workers_make_the_rows_that_one_process_makes(workers, dataset, tmp_path
     assert make(dataset, tmp_path / "there", workers, views=views).made == 0
 
 
-@pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_the_real_network_gives_the_same_bits_on_workers(workers, dataset, tmp_path, precision):
+@pytest.mark.parametrize(
+    ("network", "precision"),
+    [("vgg16", "float32"), ("vgg16", "int8"), ("efficientnet-lite0", "bfloat16")],
+)
+def test_a_real_network_gives_the_same_bits_on_workers(
+    workers, dataset, tmp_path, network, precision
+):
     settings = {
-        "recipe": make_recipe(size=32, precision=precision),
+        "recipe": make_recipe(network, size=32, precision=precision),
         "forward": None,
         "views": Views(count=2, augmentation=get_augmentation("mild")),
     }
