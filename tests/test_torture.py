@@ -366,7 +366,7 @@ def rows_for_classify(dataset, cache, monkeypatch):
         return stand_in(pixels)
 
     def see(rows, head):
-        raise Seen(rows.read(np.arange(len(dataset))))
+        raise Seen(rows.read(RECIPE, np.arange(len(dataset))))
 
     with monkeypatch.context() as patched:
         patched.setattr(RowsInMemory, "judge", see)

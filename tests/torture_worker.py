@@ -34,8 +34,9 @@ from pipeline.features.plan import Plan
 from pipeline.features.pruning import prune as prune_store
 from pipeline.features.store import FeatureStore
 
-RECIPE = make_recipe(size=32, precision="float32")
-SETTINGS = ["--size", "32", "--precision", "float32"]
+NETWORK = os.environ.get("TORTURE_NETWORK", "vgg16")
+RECIPE = make_recipe(NETWORK, size=32, precision="float32")
+SETTINGS = ["--backbone", NETWORK, "--size", "32", "--precision", "float32"]
 ROWS_PER_SHARD = ROWS_PER_BATCH = 4
 
 STEPS = [

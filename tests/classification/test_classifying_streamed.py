@@ -11,6 +11,7 @@ from conftest import Hears, relabelled, run_json
 from pipeline import Views, get_augmentation
 from pipeline.analysis.classes import find_class_problems
 from pipeline.analysis.sentences import not_looked_for
+from pipeline.backbones.registry import make_recipe
 from pipeline.errors import PipelineError
 from pipeline.features.exchange import export_features
 from pipeline.features.extractor import Extraction
@@ -20,6 +21,11 @@ from pipeline.heads.registry import get_head
 from pipeline.models.model import Model
 from pipeline.report.page import write_report
 from pipeline.runs.run import Interrupted
+
+
+@pytest.fixture(params=["vgg16", "efficientnet-lite0"])
+def recipe(request):
+    return make_recipe(request.param, size=64, precision="float32")
 
 
 def rows_in_shards(place, data, per_shard=16):

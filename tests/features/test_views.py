@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from conftest import CountingBackbone, Hears, no_network, paint, some_views, views_store
 
+from pipeline.backbones.registry import make_recipe
 from pipeline.data.augmentation import PRESETS
 from pipeline.data.images import decode
 from pipeline.data.loading import load_dataset
@@ -14,6 +15,11 @@ from pipeline.data.views import apply, draw
 from pipeline.errors import DataError, PipelineError, StoreError
 from pipeline.features import shard as shard_module
 from pipeline.features.views import Views
+
+
+@pytest.fixture(params=["vgg16", "efficientnet-lite0"])
+def recipe(request):
+    return make_recipe(request.param, size=64, precision="float32")
 
 
 def listed_again(folder, dataset):
