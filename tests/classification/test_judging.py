@@ -50,7 +50,7 @@ def task_on(place, data, *, seed=0, **settings):
     if protocol.cv is not None:
         data = data.all_in("test")
     rows = ViewedRows.plain(place.recipe, rows_of(place, data))
-    return Task(data, place.recipe, protocol, seed, variants=[rows])
+    return Task(data, (place.recipe,), protocol, seed, variants=[rows])
 
 
 class Means:
@@ -321,7 +321,7 @@ def test_images_that_are_nearly_the_same_are_in_one_fold(place, protocol):
     data = place.data()
     rows = np.random.default_rng(0).exponential(size=(120, 64)).astype(np.float32)
     rows[60:70] = rows[:10]
-    task = Task(data, place.recipe, protocol, 0, variants=[ViewedRows.plain(place.recipe, rows)])
+    task = Task(data, (place.recipe,), protocol, 0, variants=[ViewedRows.plain(place.recipe, rows)])
     for fold in task.folds[0]:
         others = np.setdiff1d(np.arange(120), fold)
         assert not np.isin(fold[fold < 10] + 60, others).any()
@@ -360,7 +360,7 @@ def test_all_views_of_other_folds_are_learned_from_and_none_of_the_fold(place):
     flat = np.concatenate([first, *more]).reshape(240, -1)
     rows = ViewedRows(place.recipe, Views(), first, flat, np.tile(np.arange(80), 3))
     log = []
-    task = Task(data, place.recipe, Protocol(cv=4), 0, variants=[rows])
+    task = Task(data, (place.recipe,), Protocol(cv=4), 0, variants=[rows])
     judge(task, means_head(log))
     image_of = {row.tobytes(): number % 80 for number, row in enumerate(flat)}
     left_out = []
