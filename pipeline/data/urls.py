@@ -6,9 +6,11 @@ import contextlib
 import hashlib
 import posixpath
 import re
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -19,6 +21,8 @@ from pipeline.errors import DataError, ImageError
 from pipeline.system.threads import ReadingThreads
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # two letters or more: C:\ is a folder
+_MUCH = 1 << 25  # bytes of one file, behind the URL of a web server
+_one_at_a_time = threading.Lock()
 _WORTH_LISTING = 10  # files of one folder: one request lists 1,000 of them
 _TIMES = frozenset({"lastmodified", "mtime", "updated", "created", "modified"})
 _SIGNATURE_FIELDS = _TIMES | {"size", "etag", "generation"}
@@ -101,9 +105,29 @@ def read(url: Url, most: int | None = None) -> bytes:
     """Read a file, or up to so many bytes of it in one request."""
     with url_errors(url):
         system, path = _open(url)
+        if most is not None and url.startswith("http"):
+            return _read_stream(system, path, most)
         limits = {} if most is None else {"start": 0, "end": most}
         content: bytes = system.cat_file(path, **limits)
         return content
+
+
+def _read_stream(system: Any, path: str, most: int) -> bytes:
+    """Read up to so many bytes: a web server may send others than it is asked for, without end.
+
+    Of those that send much, one is read at a time.
+    """
+    parts: list[bytes] = []
+    with ExitStack() as at_end:
+        # With a size, so that it is not asked for.
+        stream = at_end.enter_context(system.open(path, block_size=0, size=most))
+        size = 0
+        while size < most and (part := stream.read(most - size)):
+            parts.append(part)
+            if size <= _MUCH < size + len(part):
+                at_end.enter_context(_one_at_a_time)
+            size += len(part)
+        return b"".join(parts)
 
 
 def _open(url: Url) -> tuple[Any, str]:

@@ -1,5 +1,6 @@
 """Images behind URLs: the same data set and rows as from a folder, whatever the server does."""
 
+import contextlib
 import json
 import os
 import pickle
@@ -12,7 +13,7 @@ import threading
 import time
 from datetime import UTC, datetime
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -28,7 +29,7 @@ from typer.testing import CliRunner
 from pipeline.backbones.registry import make_recipe
 from pipeline.cli import main as cli
 from pipeline.data import servers, urls
-from pipeline.data.digests import Digests, digest_files
+from pipeline.data.digests import Digests, digest_files, read_image
 from pipeline.data.listing import list_images
 from pipeline.data.loading import list_dataset, load_dataset
 from pipeline.data.packed import PackedPaths
@@ -263,6 +264,33 @@ def web_server(tmp_path):
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}", requests
         server.shutdown()
+
+
+@pytest.mark.parametrize("much", [1 << 16, 1 << 25])
+def test_no_more_is_read_than_an_image_can_have_whatever_a_server_sends(monkeypatch, much):
+    """Web servers need not heed that a part of a file is asked for."""
+    sent = []
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_GET(self):
+            sent.append(0)
+            self.send_response(200)
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                while True:
+                    sent[0] += self.wfile.write(bytes(1 << 16))
+
+    monkeypatch.setattr("pipeline.data.digests._MAX_BYTES", 1 << 20)
+    monkeypatch.setattr("pipeline.data.urls._MUCH", much)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Endless) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = Url(f"http://127.0.0.1:{server.server_port}/a.png")
+        for _ in range(2):
+            with pytest.raises(ImageError, match="more than the limit"):
+                read_image(url)
+        server.shutdown()
+    assert len(sent) == 2
+    assert sent[0] < 1 << 25  # what the system holds ready for us
 
 
 @pytest.mark.parametrize(("age", "reads"), [(0, True), (3600, False)])
