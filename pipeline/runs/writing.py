@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from pipeline.analysis.problems import Problems
@@ -26,13 +27,21 @@ from pipeline.system.files import clear_unfinished, file_errors, read_regular, w
 from pipeline.system.folders import temporary_folder
 
 _LONGEST_NAME = 255  # bytes, on most file systems
+_ZIP_YEARS = 1980, 2107  # the first and the last that a zip archive can tell, as models are
 
 RUNS = Path("runs")
 """Where runs are kept, unless another folder is named."""
 
 
 def run_folder(runs: Path, name: str | None, default: str) -> Path:
-    """Choose a run's folder, which does not exist yet."""
+    """Choose a run's folder, which does not exist yet; refuse what no run could be written by."""
+    year = datetime.now(UTC).year
+    if not _ZIP_YEARS[0] < year < _ZIP_YEARS[1]:
+        raise PipelineError(
+            f"the clock of this machine is in the year {year}, in which no model can be saved.",
+            expected=f"a year from {_ZIP_YEARS[0] + 1} to {_ZIP_YEARS[1] - 1}",
+            fix="set the clock",
+        )
     nearest = next(folder for folder in (runs, *runs.absolute().parents) if folder.exists())
     if not nearest.is_dir() or not os.access(nearest, os.W_OK):
         raise PipelineError(

@@ -10,6 +10,7 @@ import platform
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -415,3 +416,22 @@ def test_what_a_killed_writer_left_in_a_run_is_removed_with_the_next_page(tmp_pa
     os.utime(left, (1, 1))
     write_report(folder)
     assert not left.exists()
+
+
+@pytest.mark.parametrize("year", [1970, 1980, 2107, 2200])
+def test_a_clock_at_which_no_model_can_be_saved_is_an_error_before_the_work(
+    place, monkeypatch, year
+):
+    """Small computers without a clock of their own begin in 1970."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, zone=None):
+            return cls(year, 1, 1, tzinfo=zone)
+
+    monkeypatch.setattr("pipeline.runs.writing.datetime", Clock)
+    monkeypatch.setattr(
+        "pipeline.classification.experiment.Extractor.make", raising(AssertionError)
+    )
+    with pytest.raises(PipelineError, match=rf"in the year {year}, in which no model can be saved"):
+        place.classify(place.data())
