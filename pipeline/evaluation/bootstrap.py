@@ -109,10 +109,12 @@ class ScoredRows:
     rankings: tuple[_Ranking, ...]
 
     @classmethod
-    def from_probabilities(cls, truth: Labels, p: Floats, predicted: Labels) -> ScoredRows:
-        """Prepare probabilities of shape (n, k)."""
+    def from_probabilities(
+        cls, truth: Labels, p: Floats, predicted: Labels, positive: int = 1
+    ) -> ScoredRows:
+        """Prepare probabilities of shape (n, k); of two classes, one is ranked."""
         k = p.shape[1]
-        ranked = [1] if k == 2 else range(k)
+        ranked = [positive] if k == 2 else range(k)
         brier = _squared_errors(truth, p) / (2 if k == 2 else 1)
         return cls(
             truth,

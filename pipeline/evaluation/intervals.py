@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,42 @@ def wilson_interval(share: npt.ArrayLike, count: npt.ArrayLike) -> tuple[Floats,
     half = np.sqrt(z2 * (share * (1 - share) + z2 / 4))
     low, high = (middle - half) / (1 + z2), (middle + half) / (1 + z2)
     return np.where(share == 0, 0.0, low), np.where(share == 1, 1.0, high)
+
+
+@dataclass(frozen=True)
+class Share:
+    """How many of how many, with Wilson's 95 % interval.
+
+    Attributes
+    ----------
+    hits, count : int
+        So many of so many.
+    effective : float, optional
+        The number of independent images that tell as much, where images come in groups.
+    """
+
+    hits: int
+    count: int
+    effective: float | None = None
+
+    @property
+    def value(self) -> float:
+        """The share, 0 to 1; NaN of nothing."""
+        return self.hits / self.count if self.count else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Its 95 % interval; of nothing, 0 to 1."""
+        if not self.count:
+            return 0.0, 1.0
+        low, high = wilson_interval(self.value, self.effective or self.count)
+        return float(low), float(high)
+
+    def __str__(self) -> str:
+        if not self.count:
+            return "undefined"
+        low, high = self.interval
+        return f"{self.value:.3f}, 95 % interval {low:.3f} to {high:.3f}"
 
 
 def newcombe_interval(

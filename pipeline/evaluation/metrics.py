@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.bootstrap import (
@@ -24,7 +24,7 @@ from pipeline.evaluation.bootstrap import (
     log_losses,
     measure,
 )
-from pipeline.evaluation.intervals import NORMAL_975, wilson_interval
+from pipeline.evaluation.intervals import NORMAL_975, Share, wilson_interval
 from pipeline.evaluation.threshold import call
 
 RESAMPLES = 1000
@@ -59,8 +59,8 @@ class Metrics:
     roc_auc : float or None
         Area under the ROC curve; with more than two classes, the mean of each against the rest.
     average_precision : float or None
-        Area under the precision-recall curve, in steps: of the second of two classes, or the mean
-        over more than two.
+        Area under the precision-recall curve, in steps: of the positive of two classes, or the
+        mean over more than two.
     log_loss : float
         Mean of ``-ln(probability of the true class)``, 0 or more, in nats.
     brier : float
@@ -72,6 +72,12 @@ class Metrics:
         95 % intervals by the names of the metrics above; none for a metric that is None.
     interval_method : str
         How they were computed.
+    positive : int
+        Of two classes, the one that `average_precision` is of; runs of the first weeks hold that
+        of the second.
+    recall_counts, precision_counts : tuple of float
+        Where rows come in groups: for each class the number of independent rows that would
+        estimate its recall, or precision, as precisely.
     """
 
     n: int
@@ -87,6 +93,21 @@ class Metrics:
     confusion: tuple[tuple[int, ...], ...]
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     interval_method: str = ""
+    positive: int = 1
+    recall_counts: tuple[float, ...] = ()
+    precision_counts: tuple[float, ...] = ()
+
+    def recall(self, label: int) -> Share:
+        """Give how many rows of a class are predicted as it."""
+        counts = self.recall_counts
+        hits, count = self.confusion[label][label], sum(self.confusion[label])
+        return Share(hits, count, counts[label] if counts else None)
+
+    def precision(self, label: int) -> Share:
+        """Give how many rows that are predicted as a class are of it."""
+        counts = self.precision_counts
+        hits, count = self.confusion[label][label], sum(row[label] for row in self.confusion)
+        return Share(hits, count, counts[label] if counts else None)
 
 
 def evaluate(
@@ -96,6 +117,7 @@ def evaluate(
     *,
     groups: ArrayLike | None = None,
     resamples: int | None = None,
+    positive: int = 1,
 ) -> Metrics:
     """Compare probabilities with the truth.
 
@@ -122,6 +144,8 @@ def evaluate(
         Number of bootstrap resamples; 0 leaves out all intervals except Wilson's. The default is
         1,000, reduced to as few as 200 for many rows, where intervals are narrow and 200 are
         enough.
+    positive : int
+        Of two classes, the one that precision and recall are of.
 
     Returns
     -------
@@ -135,15 +159,10 @@ def evaluate(
     """
     truth, sets = _checked(y_true, proba)
     n, k = sets.shape[1:]
-    calls = np.broadcast_to(
-        call(sets) if predicted is None else np.asarray(predicted), sets.shape[:2]
-    )
-    if calls.min() < 0 or calls.max() >= k:
-        raise PipelineError(
-            f"predicted classes are from {calls.min()} to {calls.max()}",
-            expected=f"integers from 0 to {k - 1}",
-        )
-    scored = [ScoredRows.from_probabilities(truth, p, called) for p, called in zip(sets, calls)]
+    calls = call(sets) if predicted is None else _checked_calls(predicted, sets)
+    scored = [
+        ScoredRows.from_probabilities(truth, p, called, positive) for p, called in zip(sets, calls)
+    ]
     figures = {name: float(value[0]) for name, value in measure(scored, np.ones((1, n))).items()}
     unit = np.arange(n) if groups is None else np.unique(groups, return_inverse=True)[1]
     enough = groups is None or unit.max() + 1 >= _FEWEST_GROUPS
@@ -153,7 +172,12 @@ def evaluate(
     bootstrap = bootstrap_intervals(scored, unit, resamples) if resamples and enough else {}
     intervals = {name: ends for name, ends in bootstrap.items() if np.isfinite(figures[name])}
     method, what, count = "Wilson for the accuracy", "images", float(n)
+    of_class: dict[str, tuple[float, ...]] = {}
     if groups is not None:
+        of_class = {
+            "recall_counts": _counts_by(truth, calls[0] == truth, unit, k),
+            "precision_counts": _counts_by(calls[0], calls[0] == truth, unit, k),
+        }
         count = _effective_count(np.mean(calls == truth, axis=0), unit)
         what = "groups of images"
         method += " of the effective number of images"
@@ -178,12 +202,24 @@ def evaluate(
         confusion=tuple(map(tuple, confusion.tolist())),
         intervals=intervals,
         interval_method=method,
+        positive=positive if k == 2 else 1,
+        **of_class,
     )
 
 
 def log_loss(truth: Labels, p: Floats, weights: Floats | None = None) -> float:
     """Give the mean of ``-ln(probability of the true class)``, by which candidates are chosen."""
     return float(np.average(log_losses(truth, p), weights=weights))
+
+
+def _counts_by(classes: Labels, hits: NDArray[np.bool_], unit: Labels, k: int) -> tuple[float, ...]:
+    """Give `_effective_count` of the rows of each class; 0 of none."""
+    counts = []
+    for label in range(k):
+        rows = classes == label
+        own = np.unique(unit[rows], return_inverse=True)[1]
+        counts.append(_effective_count(hits[rows].astype(np.float64), own) if rows.any() else 0.0)
+    return tuple(counts)
 
 
 def _effective_count(hits: Floats, unit: Labels) -> float:
@@ -204,6 +240,16 @@ def _effective_count(hits: Floats, unit: Labels) -> float:
 
 def _defined(figure: float) -> float | None:
     return figure if np.isfinite(figure) else None
+
+
+def _checked_calls(predicted: ArrayLike, sets: Floats) -> Labels:
+    calls = np.broadcast_to(np.asarray(predicted), sets.shape[:2])
+    if calls.min() < 0 or calls.max() >= sets.shape[2]:
+        raise PipelineError(
+            f"predicted classes are from {calls.min()} to {calls.max()}",
+            expected=f"integers from 0 to {sets.shape[2] - 1}",
+        )
+    return calls
 
 
 def _checked(y_true: ArrayLike, proba: ArrayLike) -> tuple[Labels, Floats]:

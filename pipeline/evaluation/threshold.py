@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -64,12 +64,17 @@ class Threshold:
         What it was chosen for, as typed.
     reached : bool
         Whether `aim` could be reached on the images that it was chosen on. If not, `value` is 0.5.
+    images, positives : int
+        How many images it was chosen on, and how many of them are of the positive class; 0 where
+        that is not known, as of models of the first weeks.
     """
 
     positive: int
     value: float
     aim: str
     reached: bool = True
+    images: int = 0
+    positives: int = 0
 
     def __post_init__(self) -> None:
         if self.positive not in (0, 1) or not 0 <= self.value <= 1:
@@ -84,24 +89,16 @@ class Threshold:
         """Say when an image is called positive, and what the threshold was chosen for."""
         name = classes[self.positive]
         rule = f"called {name} when P({name}) >= {self.value:.3f}"
+        where = f"{self.positives:,} of {name} among {self.images:,} images" if self.images else ""
         if not self.reached:
-            return f"{rule}, the default: {self.aim_text} cannot be reached on validation"
-        return f"{rule}, chosen for {self.aim_text}"
+            on = where or "validation"
+            return f"{rule}, the default: {self.aim_text} cannot be reached on {on}"
+        return f"{rule}, chosen for {self.aim_text}" + (f" on {where}" if where else "")
 
     @property
     def aim_text(self) -> str:
         """What it was chosen for, as in a sentence."""
         return {"f1": "F1", "youden": "Youden's J"}.get(self.aim, self.aim.replace("=", " "))
-
-    def outcome(self, classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> str:
-        """Say the rule, and precision and recall on the test images of the confusion matrix."""
-        hits = confusion[self.positive][self.positive]
-        called = sum(row[self.positive] for row in confusion)
-        occurs = sum(confusion[self.positive])
-        precision, recall = (
-            f"{hits / count:.3f}" if count else "undefined" for count in (called, occurs)
-        )
-        return f"{self.rule(classes)}; on test precision {precision}, recall {recall}"
 
 
 def call(p: npt.NDArray[np.float64], threshold: Threshold | None = None) -> npt.NDArray[np.int64]:
@@ -134,8 +131,9 @@ def choose_threshold(
         for weights in (None, is_positive.astype(np.float64))
     )
     positives = hits[0]
+    unreached = Threshold(positive, 0.5, str(aim), False, len(truth), int(is_positive.sum()))
     if not 0 < positives < len(truth):
-        return Threshold(positive, 0.5, str(aim), reached=False)
+        return unreached
     precision, recall = hits / called, hits / positives
     alarms = (called - hits) / (len(truth) - positives)
     worth = {
@@ -145,7 +143,7 @@ def choose_threshold(
         "recall": np.where(recall >= aim.least, precision, -1.0),
     }[aim.name]
     if worth.max() < 0:
-        return Threshold(positive, 0.5, str(aim), reached=False)
+        return unreached
     best = np.flatnonzero(np.isclose(worth, worth.max(), rtol=0, atol=1e-12))
     value = values[best[np.abs(values[best] - 0.5).argmin()]]
-    return Threshold(positive, float(value), str(aim))
+    return replace(unreached, value=float(value), reached=True)

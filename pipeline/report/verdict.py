@@ -64,11 +64,11 @@ def judged(label: str, head: HeadRecord, record: Record) -> str:
 
 def by_threshold(label: str, head: HeadRecord, record: Record) -> list[str]:
     """Say what a head's threshold is, and what came of it; nothing if it has none."""
-    if head.threshold is None:
+    outcome = head.aim(record.classes, record.protocol)
+    if outcome is None:
         return []
-    how = " For each fold, the threshold was chosen without it." if record.nested else ""
-    outcome = head.threshold.outcome(record.classes, head.test.confusion)
-    return [f"Threshold of {label}: {outcome}.{how}"]
+    how = ["For each fold, the threshold was chosen without it."] if record.nested else []
+    return [" ".join([f"{label}: {outcome.rule}", *outcome.sentences, *how])]
 
 
 def chosen(among: str, record: Record) -> str:

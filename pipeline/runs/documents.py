@@ -12,6 +12,7 @@ from pipeline.analysis.classes import ClassProblems
 from pipeline.analysis.duplicates import DuplicateThresholds
 from pipeline.analysis.leakage import Leakage
 from pipeline.analysis.learning_curve import LearningCurve
+from pipeline.evaluation.aims import AimOutcome, judge_aim
 from pipeline.evaluation.metrics import Metrics
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.significance import Comparison
@@ -66,6 +67,10 @@ class HeadRecord(msgspec.Struct, frozen=True, kw_only=True):
     threshold: Threshold | None = None
     fold_accuracies: tuple[float, ...] = ()
 
+    def aim(self, classes: tuple[str, ...], protocol: Protocol) -> AimOutcome | None:
+        """Tell whether the aim of its threshold was reached on what it was tested on."""
+        return judge_aim(self.threshold, self.test, classes, nested=protocol.cv is not None)
+
     @property
     def chosen_by(self) -> float:
         """What heads are compared by, the lower the better: the log loss on validation."""
@@ -109,6 +114,11 @@ class RunDocument(Document, frozen=True, kw_only=True):
                 raise ValueError(f"a confusion matrix is not of shape ({k}, {k})")
             if min(map(min, metrics.confusion)) < 0 or not any(map(any, metrics.confusion)):
                 raise ValueError("a confusion matrix does not hold counts of images")
+            if metrics.positive not in (0, 1):
+                raise ValueError("the positive class is not one of two")
+            for counts in (metrics.recall_counts, metrics.precision_counts):
+                if len(counts) not in (0, k) or any(count < 0 for count in counts):
+                    raise ValueError("there are not as many effective counts as classes")
         names = [head.name for head in self.heads]
         if self.best not in names or not {head.name for head in self.reference} <= set(names):
             raise ValueError("the best head, or one of the reference, is not among the heads")

@@ -16,6 +16,7 @@ from pipeline.analysis.problems import Problems
 from pipeline.backbones.recipe import Recipe
 from pipeline.data.dataset import Dataset
 from pipeline.errors import in_one_line
+from pipeline.evaluation.aims import AimOutcome, judge_aim
 from pipeline.evaluation.groups import find_units
 from pipeline.evaluation.metrics import Metrics
 from pipeline.evaluation.protocol import Protocol
@@ -82,6 +83,11 @@ class Result:
     def head(self) -> str:
         """Name of the head."""
         return self.model.head
+
+    def aim(self, protocol: Protocol) -> AimOutcome | None:
+        """Tell whether the aim of its threshold was reached on what it was tested on."""
+        nested = protocol.cv is not None
+        return judge_aim(self.model.threshold, self.test, self.model.classes, nested=nested)
 
     @property
     def predicted(self) -> npt.NDArray[np.int64]:
@@ -261,7 +267,7 @@ def title(run: Run) -> str:
 
 def notes(run: Run) -> list[str]:
     """Add in sentences what the table does not show."""
-    best, protocol, classes = run.best, run.protocol, run.dataset.classes
+    best, protocol = run.best, run.protocol
     test = best.test
     by = "by cross-validation on the training images" if protocol.search else "on validation"
     if protocol.cv is not None:
@@ -275,11 +281,8 @@ def notes(run: Run) -> list[str]:
         lines.append("The saved models are fitted on all images.")
     if protocol.cv is not None and protocol.threshold is not None:
         lines.append("For each fold, the threshold was chosen without it.")
-    lines += [
-        f"{result.head}: {result.model.threshold.outcome(classes, result.test.confusion)}"
-        for result in run.results
-        if result.model.threshold
-    ]
+    if outcome := best.aim(protocol):
+        lines += [f"{best.head}: {outcome.rule}", *outcome.sentences]
     lines += (*run.dataset.remarks, *run.remarks)
     if run.unfinished:
         lines.append(f"Stopped before these were done: {', '.join(run.unfinished)}")

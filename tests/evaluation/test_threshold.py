@@ -63,7 +63,7 @@ def test_a_threshold_lies_midway_between_probabilities():
 def test_if_no_threshold_reaches_the_precision_it_stays_at_one_half():
     truth, p = np.array([0, 1, 0, 1]), two_columns([0.9, 0.8, 0.2, 0.1])
     threshold = choose_threshold(truth, p, Aim("precision", 0.95))
-    assert threshold == Threshold(1, 0.5, "precision=0.95", reached=False)
+    assert threshold == Threshold(1, 0.5, "precision=0.95", False, images=4, positives=2)
 
 
 @pytest.mark.parametrize("label", [0, 1])
@@ -80,6 +80,13 @@ def test_images_of_a_single_class_give_no_threshold(label):
             Threshold(1, 0.5151, "recall=0.95"),
             "called defect when P(defect) >= 0.515, chosen for recall 0.95",
         ),
+        (
+            Threshold(1, 0.5, "recall=0.95", images=240, positives=19),
+            (
+                "called defect when P(defect) >= 0.500, chosen for recall 0.95 on 19 of defect "
+                "among 240 images"
+            ),
+        ),
         (Threshold(0, 0.25, "f1"), "called fine when P(fine) >= 0.250, chosen for F1"),
         (
             Threshold(1, 0.5, "precision=1", reached=False),
@@ -92,13 +99,6 @@ def test_images_of_a_single_class_give_no_threshold(label):
 )
 def test_the_rule_says_when_an_image_is_called_positive(threshold, sentence):
     assert threshold.rule(("fine", "defect")) == sentence
-
-
-def test_the_outcome_is_precision_and_recall_of_the_positive_class():
-    outcome = Threshold(1, 0.5, "f1").outcome(("fine", "defect"), ((6, 2), (1, 3)))
-    assert outcome.endswith("; on test precision 0.600, recall 0.750")
-    outcome = Threshold(1, 0.5, "f1").outcome(("fine", "defect"), ((8, 0), (4, 0)))
-    assert outcome.endswith("; on test precision undefined, recall 0.000")
 
 
 @pytest.mark.parametrize(
