@@ -86,7 +86,8 @@ def _imported(data: str | Path | Dataset, order: Order) -> Rows:
     dataset, recipe, rows = import_features(Path(str(data)))
     dataset = order.protocol.check(dataset)
     order.listener.listed(dataset)
-    setting = Setting(order.protocol.judged(dataset), (recipe,), order.protocol, order.seed)
+    protocol = order.protocol.with_rows_at_hand()
+    setting = Setting(protocol.judged(dataset), (recipe,), protocol, order.seed)
     return _in_memory(setting, [ViewedRows.plain(recipe, rows, pools)], order)
 
 
@@ -124,6 +125,8 @@ def _extracted(data: str | Path | Dataset, order: Order) -> Rows:
     readable.check_learnable()
     if readable is not dataset:  # some images could not be read
         protocol.check(readable)
+    if reason is None:
+        protocol = protocol.with_rows_at_hand()
     setting = Setting(
         protocol.judged(readable),
         tuple(extraction.recipe for extraction in extractions),

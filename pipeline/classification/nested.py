@@ -11,7 +11,7 @@ import numpy as np
 
 from pipeline.classification.arrays import Floats, Labels, Places
 from pipeline.classification.fitting import Candidate, apply, fit, try_candidates
-from pipeline.classification.results import best_of, described, model_of, threshold_for
+from pipeline.classification.results import best_of, cost_of, described, model_of, threshold_for
 from pipeline.classification.search import Fold
 from pipeline.classification.task import Task
 from pipeline.evaluation.metrics import evaluate
@@ -50,12 +50,14 @@ def judge_nested(task: Task, head: Head) -> Result:
             np.concatenate([repeat.inner_calls for repeat in repeats]),
             groups=groups,
             resamples=0,
+            positive=task.positive,
         ),
         evaluate(
             labels,
             np.stack([repeat.p for repeat in repeats]),
             np.stack([repeat.calls for repeat in repeats]),
             groups=groups,
+            positive=task.positive,
         ),
         seconds,
         repeats[0].p,
@@ -67,7 +69,13 @@ def judge_nested(task: Task, head: Head) -> Result:
             for repeat, folds in zip(repeats, task.folds)
             for fold in folds
         ),
+        aim_cost=_mean_cost(repeats),
     )
+
+
+def _mean_cost(repeats: Sequence[_CrossValidation]) -> float | None:
+    costs = [cost for repeat in repeats for cost in repeat.costs]
+    return float(np.mean(costs)) if costs else None
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,8 @@ class _CrossValidation:
         Probabilities and class of each image, by what was chosen without it.
     inner_p, inner_calls : ndarray, shapes (times, n, k) and (times, n)
         The same while each other fold was tested on.
+    costs : list of float
+        What heads are compared by for an aim, while each fold was tested on; else none.
     """
 
     candidates: list[Candidate]
@@ -89,6 +99,7 @@ class _CrossValidation:
     calls: Places
     inner_p: Floats
     inner_calls: Places
+    costs: list[float]
 
     def losses(self, labels: Labels) -> list[float]:
         """Give each candidate's log loss over all folds."""
@@ -101,7 +112,7 @@ def _cross_validate(task: Task, head: Head, folds: Sequence[Places], seed: int) 
     inner_candidates, candidates = nest(task, head, folds, seed)
     p, calls = np.empty((n, k)), np.empty(n, np.int64)
     inner_p, inner_calls = np.empty((len(folds), n, k)), np.empty((len(folds), n), np.int64)
-    times = np.zeros(n, np.int64)
+    times, costs = np.zeros(n, np.int64), []
     for fold, inner in zip(folds, inner_candidates):
         best = best_of(inner, [candidate.log_loss(labels) for candidate in inner])
         judged = inner[best].judged
@@ -110,10 +121,12 @@ def _cross_validate(task: Task, head: Head, folds: Sequence[Places], seed: int) 
         p[fold] = candidates[best].p[fold]
         calls[fold] = call(p[fold], threshold)
         inner_p[times[judged], judged] = judged_p
-        inner_calls[times[judged], judged] = call(judged_p, threshold)
+        inner_calls[times[judged], judged] = called = call(judged_p, threshold)
         times[judged] += 1
+        if (cost := cost_of(task, judged, called)) is not None:
+            costs.append(cost)
     count = times[0]  # the same for all images
-    return _CrossValidation(candidates, p, calls, inner_p[:count], inner_calls[:count])
+    return _CrossValidation(candidates, p, calls, inner_p[:count], inner_calls[:count], costs)
 
 
 _Nested = tuple[list[list[Candidate]], list[Candidate]]

@@ -9,7 +9,7 @@ from pipeline.backbones.recipe import Recipe
 from pipeline.classification.arrays import Floats, Places
 from pipeline.classification.fitting import Candidate
 from pipeline.classification.task import Setting, Task
-from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.metrics import Metrics, evaluate
 from pipeline.evaluation.threshold import Threshold, choose_threshold
 from pipeline.features.views import Views
 from pipeline.heads.estimators import Classifier
@@ -31,20 +31,37 @@ def result_of(
     seconds: float,
 ) -> Result:
     """Judge on the test split; `judged_p` comes from fits that had not seen the `judged` images."""
-    labels, test = setting.dataset.targets.labels, setting.dataset.where("test")
+    test = setting.dataset.where("test")
     return Result(
         model,
         parameters,
         candidates,
-        evaluate(
-            labels[judged], judged_p, model.call(judged_p), groups=setting.resampled_by(judged)
-        ),
-        evaluate(labels[test], p[test], model.call(p[test]), groups=setting.resampled_by(test)),
+        metrics_of(setting, judged, judged_p, model),
+        metrics_of(setting, test, p[test], model),
         seconds,
         p,
         getattr(model.estimator, "history_", {}),
         getattr(model.estimator, "best_epoch_", 0),
+        aim_cost=cost_of(setting, judged, model.call(judged_p)),
     )
+
+
+def metrics_of(setting: Setting, places: Places, p: Floats, model: Model) -> Metrics:
+    """Judge a model's probabilities of some images."""
+    return evaluate(
+        setting.dataset.targets.labels[places],
+        p,
+        model.call(p),
+        groups=setting.resampled_by(places),
+        positive=setting.positive,
+    )
+
+
+def cost_of(setting: Setting, places: Places, called: Places) -> float | None:
+    """Give what heads are compared by where there is an aim, from what images are called."""
+    aim = setting.protocol.aim
+    labels = setting.dataset.targets.labels[places]
+    return None if aim is None else aim.cost(labels, called, setting.positive)
 
 
 def best_of(candidates: Sequence[Candidate], losses: Sequence[float]) -> int:
@@ -58,8 +75,7 @@ def threshold_for(setting: Setting, places: Places, p: Floats) -> Threshold | No
     protocol, targets = setting.protocol, setting.dataset.targets
     if protocol.aim is None:
         return None
-    positive = protocol.positive_of(targets.classes)
-    return choose_threshold(targets.labels[places], p, protocol.aim, positive)
+    return choose_threshold(targets.labels[places], p, protocol.aim, setting.positive)
 
 
 def model_of(

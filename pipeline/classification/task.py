@@ -63,6 +63,11 @@ class Setting:
         """Number of each image, shape (n,): those of the same number must not be parted."""
         return find_units(self.dataset)
 
+    @cached_property
+    def positive(self) -> int:
+        """Number of the positive class, where there are two."""
+        return self.protocol.positive_of(self.dataset.targets)
+
     def resampled_by(self, places: Places) -> Places | None:
         """Return the groups that figures are resampled by, where the user gave any."""
         return self.units[places] if self.dataset.groups else None

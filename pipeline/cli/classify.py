@@ -83,13 +83,16 @@ ThresholdOption = Annotated[
     typer.Option(
         metavar="AIM",
         help="For two classes, choose from which probability on an image is called positive: "
-        "f1, youden, precision=0.95 or recall=0.95. Not chosen on what is tested on.",
+        "f1, youden, precision=0.95 or recall=0.95. Chosen in cross-validation on training and "
+        "validation images, as the classifier is that serves the aim best.",
     ),
 ]
 PositiveOption = Annotated[
     str | None,
     typer.Option(
-        metavar="CLASS", help="The positive class of --threshold.", show_default="the second"
+        metavar="CLASS",
+        help="Of two classes, the one that precision, recall and the threshold are of.",
+        show_default="the rarer",
     ),
 ]
 StreamOption = Annotated[

@@ -55,7 +55,7 @@ def search_folds(
         _FEWEST_TO_LEARN_FROM + 1,
         counts,
         purpose="a search",
-        fix="leave out --search, add images of that class, or leave it out",
+        fix="leave out --search and --threshold, add images of that class, or leave it out",
     )
     folds = min(SEARCH_FOLDS, *counts.values())
     return deal_folds(labels, units, classes, folds=folds, seed=seed, nested=False)

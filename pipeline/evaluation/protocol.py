@@ -6,11 +6,11 @@ never split between training and testing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline.data.dataset import Dataset
 from pipeline.data.splits import Shares
+from pipeline.data.targets import Targets
 from pipeline.errors import PipelineError
 from pipeline.evaluation.threshold import Aim
 
@@ -38,7 +38,8 @@ class Protocol:
         What a threshold between two classes is chosen for, as "recall=0.95"; see
         `pipeline.evaluation.threshold.Aim`.
     positive : str or None
-        The class whose probability is compared with the threshold; the default is the second.
+        Of two classes, the one that precision, recall and the threshold are of; the default is the
+        rarer, and of two that have as many images the second.
     balanced : bool
         Whether all classes have the same weight in training, however many images they have.
     """
@@ -66,11 +67,6 @@ class Protocol:
             )
         if self.threshold is not None:
             Aim.from_text(self.threshold)
-        elif self.positive is not None:
-            raise PipelineError(
-                "a positive class is used only with a threshold",
-                fix="give a threshold, for example --threshold f1",
-            )
 
     @property
     def shares(self) -> Shares:
@@ -90,7 +86,7 @@ class Protocol:
         PipelineError
             A split is empty, or the threshold does not fit the classes.
         """
-        self.positive_of(dataset.classes)
+        self.positive_of(dataset.targets)
         if self.cv is not None:
             return dataset.all_in("train")  # every image is learned from, in all its views
         dataset.require_all_splits()
@@ -100,20 +96,35 @@ class Protocol:
         """Return the data set with the images in the splits that they are judged in."""
         return dataset if self.cv is None else dataset.all_in("test")
 
-    def positive_of(self, classes: Sequence[str]) -> int:
-        """Return the number of the positive class.
+    def with_rows_at_hand(self) -> Protocol:
+        """Return the protocol for rows in memory.
+
+        A threshold is then chosen on all images that may be learned from, each judged by a fit
+        without it: those of the folds of a search.
+        """
+        folds = self.search or (self.threshold is not None and self.cv is None)
+        return replace(self, search=folds)
+
+    def positive_of(self, targets: Targets) -> int:
+        """Return the number of the positive class; 1 where there are more than two.
 
         Raises
         ------
         PipelineError
-            There is a threshold, and more than two classes, or no class of that name.
+            There is a threshold or a positive class, and more than two classes, or no class of
+            that name.
         """
-        if self.threshold is not None and len(classes) != 2:
+        classes = targets.classes
+        if len(classes) != 2 and (self.threshold is not None or self.positive is not None):
             raise PipelineError(
-                f"there are {len(classes)} classes", expected="two, for a threshold between them"
+                f"there are {len(classes)} classes",
+                expected="two, for a threshold between them, and for one of them to be positive",
             )
         if self.positive is not None and self.positive not in classes:
             raise PipelineError(
                 f"there is no class {self.positive!r}", expected=f"one of {', '.join(classes)}"
             )
-        return 1 if self.positive is None else list(classes).index(self.positive)
+        if self.positive is not None:
+            return classes.index(self.positive)
+        first, second, *others = targets.counts()
+        return 0 if first < second and not others else 1

@@ -46,6 +46,38 @@ class Aim:
             )
         return cls(name, least)
 
+    @property
+    def best(self) -> str:
+        """What the head has that is chosen for this aim, as in a sentence."""
+        return {
+            "recall": f"fewest false alarms at recall {self.least:g}",
+            "precision": f"highest recall at precision {self.least:g}",
+            "f1": "highest F1",
+        }.get(self.name, "highest Youden's J")
+
+    def cost(
+        self, truth: npt.NDArray[np.int64], called: npt.NDArray[np.int64], positive: int
+    ) -> float:
+        """Give what heads are compared by, 0 to 1, the lower the better.
+
+        For a recall, the share of false alarms; for a precision, of positives that are missed; for
+        F1 and Youden's J, what they lack of 1. What misses the aim has 1.
+        """
+        is_positive, is_called = truth == positive, called == positive
+        positives, others = int(is_positive.sum()), int((~is_positive).sum())
+        hits, alarms = int((is_positive & is_called).sum()), int((~is_positive & is_called).sum())
+        if not positives or not others:
+            return 1.0
+        recall = hits / positives
+        precision = hits / (hits + alarms) if hits else 0.0
+        if self.name == "recall":
+            return alarms / others if recall >= self.least else 1.0
+        if self.name == "precision":
+            return 1 - recall if precision >= self.least else 1.0
+        if self.name == "f1":
+            return 1 - 2 * hits / (hits + alarms + positives)
+        return min(1.0, 1 - recall + alarms / others)
+
     def __str__(self) -> str:
         return f"{self.name}={self.least:g}" if self.least else self.name
 

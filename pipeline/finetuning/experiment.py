@@ -23,6 +23,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.data.loading import load_dataset
 from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.protocol import Protocol
 from pipeline.features.extractor import Extractor
 from pipeline.features.filling import refuse
 from pipeline.features.views import Views
@@ -204,7 +205,11 @@ def _judged(
         trained_on=dataset.digest,
     )
     validation, test = (
-        evaluate(dataset.targets.labels[places], probabilities[places])
+        evaluate(
+            dataset.targets.labels[places],
+            probabilities[places],
+            positive=Protocol().positive_of(dataset.targets),
+        )
         for places in (dataset.where("validation"), dataset.where("test"))
     )
     return Result(

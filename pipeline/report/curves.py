@@ -56,11 +56,14 @@ class Reliability:
     error: float
 
 
-def roc(truth: Labels, p: Floats) -> Curve | None:
-    """Draw the receiver operating characteristic: true against false positive rate."""
+def roc(truth: Labels, p: Floats, positive: int = 1) -> Curve | None:
+    """Draw the receiver operating characteristic: true against false positive rate.
+
+    Of two classes it is that of the positive one, of more the mean over them.
+    """
     curves = []
-    for positive, score in _one_against_others(truth, p):
-        hits, alarms = _cumulated(positive, score)
+    for is_class, score in _one_against_others(truth, p, positive):
+        hits, alarms = _cumulated(is_class, score)
         curves.append(
             Curve(np.append(0.0, alarms / alarms[-1]), np.append(0.0, hits / hits[-1])),
         )
@@ -70,14 +73,16 @@ def roc(truth: Labels, p: Floats) -> Curve | None:
     return Curve(np.append(0.0, _GRID), np.append(0.0, mean))
 
 
-def precision_recall(truth: Labels, p: Floats) -> tuple[Curve, float, float] | None:
+def precision_recall(
+    truth: Labels, p: Floats, positive: int = 1
+) -> tuple[Curve, float, float] | None:
     """Draw precision against recall; parameters as for `roc`."""
     curves, areas, shares = [], [], []
-    for positive, score in _one_against_others(truth, p):
-        hits, alarms = _cumulated(positive, score)
+    for is_class, score in _one_against_others(truth, p, positive):
+        hits, alarms = _cumulated(is_class, score)
         recall, precision = hits / hits[-1], hits / (hits + alarms)
         areas.append(float(np.sum(np.diff(recall, prepend=0.0) * precision)))
-        shares.append(float(positive.mean()))
+        shares.append(float(is_class.mean()))
         # Between two thresholds, precision is that of the one that reaches the recall.
         x = np.append(0.0, np.repeat(recall, 2)[:-1])
         curves.append((recall, precision, Curve(x, np.repeat(precision, 2))))
@@ -93,13 +98,13 @@ def precision_recall(truth: Labels, p: Floats) -> tuple[Curve, float, float] | N
     return mean, float(np.mean(areas)), float(np.mean(shares))
 
 
-def reliability(truth: Labels, p: Floats) -> Reliability:
+def reliability(truth: Labels, p: Floats, positive: int = 1) -> Reliability:
     """Compare probabilities with how often they came true; parameters as for `roc`.
 
-    Of two classes, the probability of the second; of several, that of the likeliest.
+    Of two classes, the probability of the positive one; of several, that of the likeliest.
     """
     if p.shape[1] == 2:
-        predicted, observed = p[:, 1], truth == 1
+        predicted, observed = p[:, positive], truth == positive
     else:
         predicted, observed = p.max(axis=1), call(p) == truth
     bins = np.minimum((predicted * BINS).astype(np.int64), BINS - 1)
@@ -113,15 +118,17 @@ def reliability(truth: Labels, p: Floats) -> Reliability:
     return Reliability(means, shares, low, high, counts, error)
 
 
-def _one_against_others(truth: Labels, p: Floats) -> list[tuple[npt.NDArray[np.bool_], Floats]]:
-    classes = [1] if p.shape[1] == 2 else range(p.shape[1])
+def _one_against_others(
+    truth: Labels, p: Floats, positive: int
+) -> list[tuple[npt.NDArray[np.bool_], Floats]]:
+    classes = [positive] if p.shape[1] == 2 else range(p.shape[1])
     pairs = [(truth == label, p[:, label]) for label in classes]
-    return [(positive, score) for positive, score in pairs if 0 < positive.sum() < len(truth)]
+    return [(is_class, score) for is_class, score in pairs if 0 < is_class.sum() < len(truth)]
 
 
-def _cumulated(positive: npt.NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
+def _cumulated(is_class: npt.NDArray[np.bool_], score: Floats) -> tuple[Floats, Floats]:
     """Count true and false positives at every threshold, from the highest down."""
     order = np.argsort(-score, kind="stable")
     last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
-    hits = np.cumsum(positive[order])[last].astype(np.float64)
+    hits = np.cumsum(is_class[order])[last].astype(np.float64)
     return hits, last + 1 - hits

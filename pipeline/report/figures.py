@@ -63,7 +63,7 @@ def draw_curves(
     shown = list(subjects[: charts.STYLES])
     if not shown:
         return {}
-    about = f"Positive is the class {classes[1]}."
+    about = f"Positive is the class {classes[shown[0].predictions.positive]}."
     if len(classes) > 2:
         about = "Mean over the classes, each against all others."
     if len(shown) < len(subjects):
@@ -80,7 +80,7 @@ def draw_curves(
 def _roc(subjects: Sequence[Subject], on: str, about: str) -> Plot | None:
     frame, lines = Frame(), []
     for place, subject in enumerate(subjects):
-        curve = curves.roc(subject.predictions.truth, subject.predictions.probabilities)
+        curve = curves.roc(*subject.predictions.scored)
         if curve is None:
             return None
         path = frame.path(curve.x, curve.y)
@@ -100,9 +100,7 @@ def _roc(subjects: Sequence[Subject], on: str, about: str) -> Plot | None:
 def _precision_recall(subjects: Sequence[Subject], on: str, about: str) -> Plot | None:
     frame, lines, share = Frame(), [], 0.0
     for place, subject in enumerate(subjects):
-        result = curves.precision_recall(
-            subject.predictions.truth, subject.predictions.probabilities
-        )
+        result = curves.precision_recall(*subject.predictions.scored)
         if result is None:
             return None
         curve, area, share = result
@@ -123,7 +121,7 @@ def _precision_recall(subjects: Sequence[Subject], on: str, about: str) -> Plot 
 def _calibration(subjects: Sequence[Subject], on: str, classes: Sequence[str]) -> Plot:
     frame, lines, spoken = Frame(), [], ""
     for place, subject in enumerate(subjects):
-        bins = curves.reliability(subject.predictions.truth, subject.predictions.probabilities)
+        bins = curves.reliability(*subject.predictions.scored)
         path = frame.path(bins.predicted, bins.observed)
         line = Line(subject.style, path, subject.label, f"{bins.error:.3f}", thin=place > 0)
         if place == 0:  # the intervals of all would hide each other
@@ -137,7 +135,8 @@ def _calibration(subjects: Sequence[Subject], on: str, classes: Sequence[str]) -
                 for predicted, observed, count in zip(bins.predicted, bins.observed, bins.counts)
             )
         lines.append(line)
-    what = f"of {classes[1]}" if len(classes) == 2 else "of the likeliest class"
+    positive = subjects[0].predictions.positive
+    what = f"of {classes[positive]}" if len(classes) == 2 else "of the likeliest class"
     return frame.plot(
         title="Calibration",
         summary=f"Predicted probability {what} and how often it came true, {on}. Mean difference: "

@@ -94,6 +94,7 @@ def _describe_result(result: Result) -> HeadRecord:
         unfrozen_after=result.phases,
         threshold=result.model.threshold,
         fold_accuracies=result.fold_accuracies,
+        aim_cost=result.aim_cost,
     )
 
 

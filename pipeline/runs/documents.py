@@ -66,15 +66,16 @@ class HeadRecord(msgspec.Struct, frozen=True, kw_only=True):
     unfrozen_after: tuple[int, ...] = ()
     threshold: Threshold | None = None
     fold_accuracies: tuple[float, ...] = ()
+    aim_cost: float | None = None
 
     def aim(self, classes: tuple[str, ...], protocol: Protocol) -> AimOutcome | None:
         """Tell whether the aim of its threshold was reached on what it was tested on."""
         return judge_aim(self.threshold, self.test, classes, nested=protocol.cv is not None)
 
     @property
-    def chosen_by(self) -> float:
-        """What heads are compared by, the lower the better: the log loss on validation."""
-        return self.validation.log_loss if self.validation else math.inf
+    def chosen_by(self) -> tuple[float, float]:
+        """What heads are compared by, the lower the better: the aim's cost, then the log loss."""
+        return self.aim_cost or 0.0, self.validation.log_loss if self.validation else math.inf
 
 
 class ReferenceRecord(msgspec.Struct, frozen=True, kw_only=True):

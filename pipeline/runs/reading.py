@@ -48,12 +48,20 @@ class Predictions:
         Probability of each class.
     predicted : ndarray of int64, shape (n,)
         The class that each image is called: the most probable, or by the threshold.
+    positive : int
+        Of two classes, the one that figures are of.
     """
 
     paths: tuple[str, ...]
     truth: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float64]
     predicted: npt.NDArray[np.int64]
+    positive: int = 1
+
+    @property
+    def scored(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64], int]:
+        """What curves are drawn from: truth, probabilities and the positive class."""
+        return self.truth, self.probabilities, self.positive
 
     @property
     def right(self) -> npt.NDArray[np.bool_]:
@@ -74,7 +82,7 @@ class Record:
     document : RunDocument
         All of `run.json`.
     heads : tuple of HeadRecord
-        From the best on validation, that is the lowest log loss, to the worst.
+        From the best on validation to the worst: by the threshold's aim, or else by log loss.
     predictions : mapping of str to Predictions
         Of the test images, by head; empty where `predictions.csv` cannot be used.
     problem : str
@@ -104,7 +112,7 @@ class Record:
 
     @property
     def best(self) -> HeadRecord:
-        """The head with the lowest log loss on validation, or the first if no head has one."""
+        """The head that is best on validation, or the first if no head was judged on it."""
         return self.heads[0]
 
     @property
@@ -126,6 +134,17 @@ class Record:
     def judged_on(self) -> str:
         """The images that heads were tested on."""
         return "cross-validated images" if self.nested else "test images"
+
+    @property
+    def positive(self) -> int | None:
+        """Number of the positive class; None where there are not two classes."""
+        return self.best.test.positive if len(self.classes) == 2 else None
+
+    @property
+    def chosen_for(self) -> str:
+        """What the best head has that the others have not, as in a sentence."""
+        aim = self.protocol.aim if self.best.aim_cost is not None else None
+        return f"the {aim.best}" if aim else "the lowest log loss"
 
     @property
     def chosen_on(self) -> str:
@@ -232,6 +251,7 @@ def _read_predictions(
                 np.array(truth[head.name], np.int64),
                 np.array(values[head.name], np.float64).reshape(-1, len(classes)),
                 np.array(predicted[head.name], np.int64),
+                head.test.positive,
             )
             for head in heads
         }

@@ -64,6 +64,9 @@ class Result:
         What each image is called, where that need not be the likeliest class.
     fold_accuracies : tuple of float
         Of a cross-validation: the accuracy on each fold of each repeat.
+    aim_cost : float, optional
+        What heads are compared by where a threshold has an aim, on the images of `validation`; see
+        `pipeline.evaluation.threshold.Aim.cost`.
     """
 
     model: Model
@@ -78,6 +81,12 @@ class Result:
     phases: tuple[int, ...] = ()
     calls: npt.NDArray[np.int64] | None = None
     fold_accuracies: tuple[float, ...] = ()
+    aim_cost: float | None = None
+
+    @property
+    def chosen_by(self) -> tuple[float, float]:
+        """What heads are compared by, the lower the better: the aim's cost, then the log loss."""
+        return self.aim_cost or 0.0, self.validation.log_loss if self.validation else math.inf
 
     @property
     def head(self) -> str:
@@ -142,15 +151,12 @@ class Run:
 
     @property
     def ranked(self) -> list[Result]:
-        """The heads from the lowest log loss on validation to the highest."""
-        return sorted(
-            self.results,
-            key=lambda result: result.validation.log_loss if result.validation else math.inf,
-        )
+        """The heads from the best on validation to the worst: by the aim, else by log loss."""
+        return sorted(self.results, key=lambda result: result.chosen_by)
 
     @property
     def best(self) -> Result:
-        """The head with the lowest log loss on validation: the test split has no say."""
+        """The head that is best on validation: the test split has no say."""
         return self.ranked[0]
 
     @property

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 import pytest
 from conftest import classify, relabelled, run_json
-from sklearn.metrics import log_loss
+from sklearn.metrics import average_precision_score, log_loss
 
 from pipeline.analysis import problems
 from pipeline.analysis.leakage import measure_leakage
@@ -21,6 +21,7 @@ from pipeline.classification.in_memory import RowsInMemory
 from pipeline.classification.task import Task
 from pipeline.classification.variants import ViewedRows
 from pipeline.errors import PipelineError
+from pipeline.evaluation.folds import search_folds
 from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.protocol import Protocol
 from pipeline.evaluation.threshold import Aim, choose_threshold
@@ -397,21 +398,26 @@ def test_a_run_of_a_cross_validation_says_so_and_its_page_can_be_made(place):
 # --- thresholds and weights ---------------------------------------------------------------
 
 
-def test_a_threshold_is_chosen_on_validation_images_and_kept_with_the_model(place):
+def test_a_threshold_is_chosen_on_all_that_may_be_learned_from_and_kept_with_the_model(place):
     data = place.data(noise=0.6)
     run = place.classify(data, ["logistic"], threshold="recall=0.9", positive="blue")
     result = run.best
     flat = rows_of(place, data).reshape(120, -1)
-    fitted = get_head("logistic").build(0, **result.parameters)
-    p = fitted.fit(flat[:60], data.targets.labels[:60]).predict_proba(flat[60:90])
-    expected = choose_threshold(data.targets.labels[60:90], p, Aim("recall", 0.9), 0)
+    labels, p = data.targets.labels, np.zeros((90, 2))
+    for fold in search_folds(labels[:90], np.arange(90), data.classes, seed=0):
+        others = np.setdiff1d(np.arange(90), fold)
+        fitted = get_head("logistic").build(0, **result.parameters)
+        p[fold] = fitted.fit(flat[others], labels[others]).predict_proba(flat[fold])
+    expected = choose_threshold(labels[:90], p, Aim("recall", 0.9), 0)
     found = result.model.threshold
     assert (found.positive, found.aim, found.reached) == (0, "recall=0.9", True)
+    assert (found.images, found.positives) == (90, 45)
+    assert run.protocol.search
     assert found.value == pytest.approx(expected.value, abs=1e-6)
     said = np.where(result.probabilities[:, 0] >= found.value, 0, 1)
     assert np.array_equal(result.predicted, said)
     assert not np.array_equal(said, result.probabilities.argmax(axis=1))
-    assert result.test == evaluate(data.targets.labels[90:], result.probabilities[90:], said[90:])
+    assert result.test == evaluate(labels[90:], result.probabilities[90:], said[90:], positive=0)
     assert run_json(run)["heads"][0]["threshold"] == dataclasses.asdict(found)
     predictions = read_run(run.folder).predictions["logistic"]
     assert np.array_equal(predictions.predicted, said[90:])
@@ -485,6 +491,38 @@ def test_a_threshold_is_used_in_prediction(photos, recipe, backbone, tmp_path):
     assert {one.label for one in said} == {"blue"}
 
 
+@pytest.mark.parametrize("settings", [{}, {"search": True}, {"cv": 4}])
+def test_with_a_threshold_heads_are_compared_by_its_aim_and_not_by_the_log_loss(place, settings):
+    run = place.classify(place.data(noise=0.8), threshold="recall=0.9", **settings)
+    [result] = run.results
+    if "cv" not in settings:  # else it is the mean over the inner folds
+        alarms = result.validation.confusion[0][1]
+        assert result.aim_cost == pytest.approx(alarms / 45)
+    assert 0 < result.aim_cost < 1
+    surer = replace(result, validation=replace(result.validation, log_loss=0.0))
+    cheaper = replace(result, aim_cost=result.aim_cost / 2)
+    assert replace(run, results=(surer, cheaper)).best is cheaper
+    assert run_json(run)["heads"][0]["aim_cost"] == pytest.approx(result.aim_cost)
+
+
+def test_without_a_threshold_figures_are_of_the_rarer_class_and_it_may_be_named(place):
+    data = place.data(noise=0.6)
+    labels = np.where(np.arange(120) % 4 == 0, 0, 1)
+    data = relabelled(data, labels)
+    rarer, named = place.classify(data), place.classify(data, positive="red")
+    for run, positive in ((rarer, 0), (named, 1)):
+        [result] = run.results
+        score, truth = result.probabilities[90:, positive], labels[90:] == positive
+        expected = average_precision_score(truth, score)
+        assert result.test.positive == result.validation.positive == positive
+        assert result.test.average_precision == pytest.approx(expected)
+        record = read_run(run.folder)
+        assert record.positive == positive
+        assert record.predictions["logistic"].positive == positive
+        page = html.unescape((run.folder / "report.html").read_text())
+        assert f"Positive is the class {data.classes[positive]}." in page
+
+
 def test_of_a_cross_validation_examples_are_mistakes_of_the_folds_thresholds(place_with_pictures):
     place = place_with_pictures
     run = place.classify(place.data(noise=0.8), ["logistic"], cv=4, threshold="recall=0.95")
@@ -498,7 +536,7 @@ def test_an_aim_that_cannot_be_reached_is_said(place):
     data = place.data(noise=5.0)
     run = place.classify(data, ["logistic"], threshold="precision=1")
     assert not run.best.model.threshold.reached
-    assert "precision 1 cannot be reached on validation" in str(run)
+    assert "precision 1 cannot be reached on 45 of red among 90 images" in str(run)
     assert np.array_equal(run.best.predicted, run.best.probabilities.argmax(axis=1))
 
 

@@ -69,6 +69,12 @@ def test_agrees_with_scikit_learn_for_any_number_of_classes(k, levels):
     assert result.average_precision == pytest.approx(
         metrics.average_precision_score(truth if k == 2 else np.eye(k)[truth], scores)
     )
+    if k == 2:
+        of_first = evaluate(truth, p, resamples=0, positive=0)
+        assert of_first.roc_auc == pytest.approx(result.roc_auc, abs=1e-12)
+        assert of_first.average_precision == pytest.approx(
+            metrics.average_precision_score(1 - truth, p[:, 0])
+        )
     assert result.brier == pytest.approx(metrics.brier_score_loss(truth, p))
     assert result.log_loss == pytest.approx(metrics.log_loss(truth, p))
     np.testing.assert_array_equal(result.confusion, metrics.confusion_matrix(truth, predicted))

@@ -22,15 +22,17 @@ def predictions(n, k, *, seed=0, levels=None):
 
 @pytest.mark.parametrize("levels", [None, 3])
 @pytest.mark.parametrize("n", [4, 30, 500])
-def test_of_two_classes_the_curves_are_scikit_learns(n, levels):
+@pytest.mark.parametrize("positive", [0, 1])
+def test_of_two_classes_the_curves_are_scikit_learns(n, levels, positive):
     truth, p = predictions(n, 2, levels=levels)
-    curve = curves.roc(truth, p)
-    x, y, _ = metrics.roc_curve(truth, p[:, 1], drop_intermediate=False)
+    is_positive, score = truth == positive, p[:, positive]
+    curve = curves.roc(truth, p, positive)
+    x, y, _ = metrics.roc_curve(is_positive, score, drop_intermediate=False)
     assert np.allclose([curve.x, curve.y], [x, y])
-    curve, area, share = curves.precision_recall(truth, p)
-    precision, recall, _ = metrics.precision_recall_curve(truth, p[:, 1])
-    assert area == pytest.approx(metrics.average_precision_score(truth, p[:, 1]))
-    assert share == truth.mean()
+    curve, area, share = curves.precision_recall(truth, p, positive)
+    precision, recall, _ = metrics.precision_recall_curve(is_positive, score)
+    assert area == pytest.approx(metrics.average_precision_score(is_positive, score))
+    assert share == is_positive.mean()
     # Ours goes in steps, from left to right; theirs are the corners, from right to left.
     assert np.allclose(curve.x[1::2], recall[-2::-1])
     assert np.allclose(curve.y[1::2], precision[-2::-1])
