@@ -43,7 +43,8 @@ def list_dataset(
     """List the images of a data set, with labels, digests and splits.
 
     Where no splits are given, an image's split follows from its group, or else from its
-    digest, and the seed, and from nothing else: adding images never moves another. A split
+    digest, and the seed: adding images moves another only where a split would have less than a
+    third of its share of a class, or groups would be far from the shares. A split
     that is missing from those given is taken out of the training images. Of files with the
     same bytes in several splits, those in the most held-out split stay.
 
