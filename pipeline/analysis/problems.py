@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
 
 from pipeline.analysis.classes import ClassProblems, find_class_problems
 from pipeline.analysis.duplicates import Duplicates, find_duplicates
@@ -25,7 +24,7 @@ from pipeline.analysis.labels import (
 )
 from pipeline.analysis.leakage import Leakage, measure_leakage
 from pipeline.analysis.learning_curve import LearningCurve, measure_learning_curve
-from pipeline.analysis.neighbours import Neighbours, Places, Rows, find_neighbours
+from pipeline.analysis.neighbours import Neighbours, Places, Rows, few_places, find_neighbours
 from pipeline.analysis.outliers import NEAREST, OutlierImage, find_outliers
 from pipeline.analysis.sentences import (
     describe_duplicates,
@@ -36,6 +35,7 @@ from pipeline.analysis.sentences import (
 from pipeline.data.dataset import Dataset
 from pipeline.errors import PipelineError
 from pipeline.evaluation.groups import join_groups, number_groups
+from pipeline.heads.estimators import sparse_rows
 from pipeline.heads.registry import get_head
 
 QUICK = 20_000
@@ -133,7 +133,7 @@ def find_problems(
             f"there are {len(rows)} rows of features for {len(dataset)} images",
             expected="a row for each image",
         )
-    labels, splits = dataset.targets.labels, dataset.splits
+    rows, labels, splits = few_places(rows), dataset.targets.labels, dataset.splits
     logistic = get_head("logistic").build
     classifier = build or (get_head("rbf-svm").build if len(rows) <= _SMALL else logistic)
     nearest, nearest_of_class = neighbours or nearest_rows(rows, labels)
@@ -147,7 +147,7 @@ def find_problems(
             # Converting rows is the first step of `logistic`: once here, not in each fold.
             sparse = classifier is logistic
             probabilities = out_of_fold(
-                csr_array(rows.reshape(len(rows), -1)) if sparse else rows,
+                sparse_rows(rows.reshape(len(rows), -1)) if sparse else rows,
                 labels,
                 classifier,
                 classes=len(dataset.classes),
@@ -179,7 +179,7 @@ def find_problems(
 
 def nearest_rows(rows: Rows, labels: Places) -> list[Neighbours]:
     """Find the neighbours that problems are found with: among all rows, and within each class."""
-    return find_neighbours(rows, NEAREST, among=(None, labels))
+    return find_neighbours(few_places(rows), NEAREST, among=(None, labels))
 
 
 def find_problems_quickly(

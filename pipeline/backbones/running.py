@@ -72,12 +72,14 @@ def load_backbone(
 def _unit_layers(maxima: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
     """Make rows of length one (n, 1, 1, channels), to which every layer (n, c) gives the same.
 
+    They hold roots of the maxima, with the maxima's signs, so that a few large ones do not decide.
     Values are rounded to bfloat16: finer differences say nothing, and take twice the space.
     """
     share = np.float32(len(maxima) ** -0.5)
+    roots = [np.copysign(np.sqrt(np.abs(values)), values) for values in maxima]
     parts = [
         values * (share / np.maximum(np.sqrt((values * values).sum(axis=1, keepdims=True)), 1e-12))
-        for values in maxima
+        for values in roots
     ]
     bits = np.concatenate(parts, axis=1).view(np.uint32)
     bits += np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))

@@ -57,21 +57,53 @@ class Candidate:
         return log_loss(labels[places], self.p[places])
 
 
+Trial = tuple[ViewedRows, Head]
+"""Rows, and a head whose grid is to be tried on them."""
+
+
+def all_trials(task: Task, head: Head) -> list[Trial]:
+    """List the whole of a head's grid on all rows."""
+    return [(rows, rows.suited(head)) for rows in task.variants if rows.pools]
+
+
+def try_in_turn(task: Task, head: Head, pairs: Sequence[Fold], seed: int) -> list[Candidate]:
+    """Try the middle of a head's grid on every kind of rows, then the rest on the best kind.
+
+    So a further network, layer or pooling costs one fit, not a grid of them.
+    """
+    trials = all_trials(task, head)
+    kinds = {(rows.recipe, each.get("pool")) for rows, suited in trials for each in suited.grid}
+    if len(kinds) == 1:
+        [candidates] = try_candidates(task, trials, [pairs], seed)
+        return candidates
+    middle = head.grid[len(head.grid) // 2].items()
+    first = [(rows, suited.only(lambda each: middle <= each.items())) for rows, suited in trials]
+    [candidates] = try_candidates(task, first, [pairs], seed)
+    labels = task.dataset.targets.labels
+    best = min(
+        (tried for tried in candidates if tried.rows.asked_for),
+        key=lambda tried: tried.log_loss(labels),
+    )
+    pool = best.parameters.get("pool")
+    rest = [
+        (rows, suited.only(lambda each: each.get("pool") == pool and not middle <= each.items()))
+        for rows, suited in trials
+        if rows.recipe == best.rows.recipe
+    ]
+    [others] = try_candidates(task, rest, [pairs], seed)
+    return [*candidates, *others]
+
+
 def try_candidates(
-    task: Task, head: Head, rounds: Sequence[Sequence[Fold]], seed: int
+    task: Task, trials: Sequence[Trial], rounds: Sequence[Sequence[Fold]], seed: int
 ) -> list[list[Candidate]]:
     """Fit every candidate to one side of each pair, and judge it on the other."""
     pairs = list(itertools.chain(*rounds))
     candidates: list[list[Candidate]] = [[] for _ in rounds]
-    for rows in task.variants:
-        if not rows.pools:
-            continue
-        suited = rows.suited(head)
-        if head.early_stopping:
-            tried = _try_stopped(task, suited, rows, pairs, seed)
-        else:
-            tried = _try_on_folds(task, suited, rows, pairs, seed)
-        for parameters, judged in zip(suited.grid, tried):
+    for rows, head in trials:
+        attempt = _try_stopped if head.early_stopping else _try_on_folds
+        tried = attempt(task, head, rows, pairs, seed)
+        for parameters, judged in zip(head.grid, tried):
             remaining = iter(judged)
             for numbered, round_pairs in zip(candidates, rounds):
                 here = list(itertools.islice(remaining, len(round_pairs)))

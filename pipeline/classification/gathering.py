@@ -23,7 +23,7 @@ from pipeline.features.exchange import import_features, is_features_file
 from pipeline.features.extractor import Extraction, Extractor
 from pipeline.features.plan import Plan
 from pipeline.features.views import Views
-from pipeline.heads.pooling import CHOICES, CHOICES_BY_DEFAULT, LAYERS, check_pools, pools_of
+from pipeline.heads.pooling import CHOICES, LAYERS, check_pools, pools_of
 from pipeline.heads.registry import Head
 from pipeline.runs.listener import RunListener
 
@@ -134,18 +134,19 @@ def _extracted(data: str | Path | Dataset, order: Order) -> Rows:
         order.seed,
         tuple(map(_layers_left_out, filter(lambda plan: plan.left_out, plans))),
     )
-    pools = order.pools or CHOICES_BY_DEFAULT
     if reason is not None:
         streams = [
             (
                 Stream(store, setting.dataset, seed=order.seed),
-                pools_of(store.recipe.layer, pools),
+                pools_of(store.recipe, order.pools),
             )
             for extraction in extractions
             for store in extraction.plan.stores["none"].stores
         ]
         return StreamedRows(setting, streams, reason, listener)
-    variants = [rows for extraction in extractions for rows in read_variants(extraction, pools)]
+    variants = [
+        rows for extraction in extractions for rows in read_variants(extraction, order.pools)
+    ]
     return _in_memory(setting, variants, order)
 
 

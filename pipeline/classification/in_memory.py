@@ -60,11 +60,11 @@ class RowsInMemory(Rows):
         return self.setting.remarks
 
 
-def read_variants(extraction: Extraction, pools: Sequence[str]) -> list[ViewedRows]:
+def read_variants(extraction: Extraction, pools: Sequence[str] | None) -> list[ViewedRows]:
     """Read the rows of all views, and what they are compared with: the images as they are."""
     variants = []
     for recipe in extraction.recipes:
-        allowed = pools_of(recipe.layer, pools)
+        allowed = pools_of(recipe, pools)
         plain = ViewedRows.plain(recipe, extraction.rows(recipe=recipe), allowed)
         of_views = [ViewedRows.read(extraction, views, plain) for views in extraction.plan.views]
         if all(variant.views.count > 1 for variant in of_views):

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 
-from pipeline.classification.fitting import apply, fit, try_candidates
+from pipeline.classification.fitting import apply, fit, try_in_turn
 from pipeline.classification.results import best_of, described, model_of, result_of, threshold_for
 from pipeline.classification.search import Fold
 from pipeline.classification.task import Task
@@ -26,7 +26,7 @@ def judge_on_test(task: Task, head: Head) -> Result:
     seen = np.concatenate([train, validation])
     searched = [Fold(np.setdiff1d(seen, fold), fold) for folds in task.folds for fold in folds]
     splits = searched or [Fold(train, validation)]
-    [candidates] = try_candidates(task, head, [splits], task.seed)
+    candidates = try_in_turn(task, head, splits, task.seed)
     losses = [candidate.log_loss(labels) for candidate in candidates]
     chosen = candidates[best_of(candidates, losses)]
     if head.early_stopping and not searched:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.classification.arrays import Floats, Labels, Places
-from pipeline.classification.fitting import Candidate, apply, fit, try_candidates
+from pipeline.classification.fitting import Candidate, all_trials, apply, fit, try_candidates
 from pipeline.classification.results import best_of, cost_of, described, model_of, threshold_for
 from pipeline.classification.search import Fold
 from pipeline.classification.task import Task
@@ -144,7 +144,7 @@ def _nest(task: Task, head: Head, folds: Sequence[Places], seed: int) -> _Nested
     pairs = list(itertools.combinations(range(len(folds)), 2))
     left_out = [np.concatenate([folds[a], folds[b]]) for a, b in pairs]
     without = [[Fold(np.setdiff1d(everything, places), places)] for places in left_out]
-    candidates, *by_pair = try_candidates(task, head, [outer, *without], seed)
+    candidates, *by_pair = try_candidates(task, all_trials(task, head), [outer, *without], seed)
     inner_p = [[np.full_like(candidate.p, np.nan) for candidate in candidates] for _ in folds]
     for (a, b), fitted_without in zip(pairs, by_pair):
         for number, candidate in enumerate(fitted_without):
@@ -167,7 +167,7 @@ def _nest_stopped(task: Task, head: Head, folds: Sequence[Places], seed: int) ->
         [Fold(np.setdiff1d(everything, np.concatenate([fold, stopping])), stopping)]
         for fold, stopping in zip(folds, following)
     ]
-    inner = try_candidates(task, head, splits, seed)
+    inner = try_candidates(task, all_trials(task, head), splits, seed)
     candidates = []
     for by_fold in zip(*inner):
         p = np.empty_like(by_fold[0].p)

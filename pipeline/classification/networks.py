@@ -20,7 +20,6 @@ from pipeline.errors import WeightsError
 from pipeline.evaluation.metrics import Metrics
 from pipeline.evaluation.protocol import Protocol
 from pipeline.features.extractor import Extractor, extract
-from pipeline.heads.pooling import CHOICES_BY_DEFAULT
 from pipeline.heads.registry import get_head
 from pipeline.runs.listener import RunListener
 
@@ -95,8 +94,8 @@ def compare_backbones(
             protocol.check(dataset), extractor=extractor, hold=True, listener=listener
         )
         judged, rate = protocol.judged(extraction.dataset), _rate(extractor, dataset)
-        for rows in read_variants(extraction, CHOICES_BY_DEFAULT):
-            pool = "layers" if rows.recipe.layer == "layers" else "flatten"
+        for rows in read_variants(extraction, None):
+            pool = "layers" if rows.recipe.layer == "layers" else rows.pools[0]
             task = Task(judged, (extraction.recipe,), protocol, seed, variants=[rows])
             result = RowsInMemory(task).judge(get_head(_HEAD))
             suited.append(Suited(name, pool, result.test, rate))

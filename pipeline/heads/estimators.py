@@ -9,6 +9,7 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.sparse import csr_array, issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.utils.class_weight import compute_sample_weight
@@ -78,6 +79,15 @@ class Pool(TransformerMixin, BaseEstimator):  # type: ignore[misc]
     def __sklearn_is_fitted__(self) -> bool:
         """Tell scikit-learn that no fit is needed."""
         return True
+
+
+def sparse_rows(rows: Any, dtype: Any = None) -> Any:
+    """Return rows (n, d) as a sparse matrix if at most half of their values are not zero."""
+    if not issparse(rows):
+        rows = np.asarray(rows)
+        if np.count_nonzero(rows) > rows.size / 2:
+            return rows.astype(dtype or rows.dtype, copy=False)
+    return csr_array(rows, dtype=dtype)
 
 
 class Balanced(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

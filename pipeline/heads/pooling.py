@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Literal, get_args
 
+from pipeline.backbones.recipe import Recipe
 from pipeline.errors import PipelineError
 
 Pooling = Literal["flatten", "average", "max"]
@@ -14,7 +16,8 @@ LAYERS = "layers"
 """Beside the poolings of one layer's output: the maxima of every layer."""
 CHOICES: tuple[str, ...] = (*POOLS, LAYERS)
 """What a classifier can be trained on."""
-CHOICES_BY_DEFAULT = ("flatten", LAYERS)
+
+_MOST_FLATTENED = 32_768  # values: 8 x 8 places of 512 channels
 
 
 def check_pools(pools: Sequence[str]) -> None:
@@ -27,6 +30,14 @@ def check_pools(pools: Sequence[str]) -> None:
         )
 
 
-def pools_of(layer: str, pools: Sequence[str]) -> tuple[str, ...]:
-    """Return which of some poolings apply to the rows of a layer; the maxima have no places."""
-    return ("flatten",) if layer == LAYERS else tuple(pool for pool in pools if pool != LAYERS)
+def pools_of(recipe: Recipe, pools: Sequence[str] | None) -> tuple[str, ...]:
+    """Return which of some poolings apply to a recipe's rows; the maxima have no places.
+
+    By default rows are flattened, or, where that makes very long ones, averaged, as networks that
+    give such maps were trained to be used.
+    """
+    if recipe.layer == LAYERS:
+        return ("flatten",) if pools is None or LAYERS in pools else ()
+    if pools is None:
+        return ("flatten" if math.prod(recipe.shape) <= _MOST_FLATTENED else "average",)
+    return tuple(pool for pool in pools if pool != LAYERS)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import csr_array
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.utils.class_weight import compute_sample_weight
@@ -17,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pipeline.data.targets import require_labels
 from pipeline.errors import PipelineError
-from pipeline.heads.estimators import CalibrationFolds, Groups, require_two_classes
+from pipeline.heads.estimators import CalibrationFolds, Groups, require_two_classes, sparse_rows
 from pipeline.heads.machines import Matrix
 from pipeline.system.machine import free_memory
 
@@ -67,7 +67,7 @@ class GramClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     support_ : ndarray of int, shape (s,)
         Positions of the training rows that predictions depend on.
     kept_ : csr_array or ndarray of shape (s, d)
-        These rows; sparse, as features are mostly zeros.
+        These rows; sparse where they are mostly zeros.
     """
 
     random_state: int
@@ -85,7 +85,7 @@ class GramClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
     def keep(self, rows: NDArray[Any]) -> None:
         """Keep what predicting needs of the training rows (n, d), after `fit_products`."""
         self.support_ = np.arange(len(rows))
-        self.kept_ = csr_array(rows, dtype=np.float64)
+        self.kept_ = sparse_rows(rows, np.float64)
 
     def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
         """Fit to rows ``X`` of shape (n, d) and their labels ``y`` of shape (n,)."""
@@ -121,12 +121,12 @@ class GramClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Return the probability of each class for each row, shape (n, k)."""
         check_is_fitted(self)
         rows = validate_data(self, X, dtype=[np.float64, np.float32], reset=False)
-        sparse = csr_array(rows, dtype=np.float64)
+        rows = sparse_rows(rows, np.float64)
         # The machine expects a column for every training row, but reads only those of `support_`.
-        products = np.zeros((len(rows), len(self.squares_)))
-        kept = sparse @ self.kept_.T
-        products[:, self.support_] = kept.toarray() if isinstance(kept, csr_array) else kept
-        return self.predict_products(products, row_norms(sparse, squared=True))
+        products = np.zeros((rows.shape[0], len(self.squares_)))
+        kept = rows @ self.kept_.T
+        products[:, self.support_] = kept.toarray() if issparse(kept) else kept
+        return self.predict_products(products, row_norms(rows, squared=True))
 
     def predict(self, X: ArrayLike) -> NDArray[Any]:
         """Return the likeliest class of each row, shape (n,)."""

@@ -7,7 +7,7 @@ import pytest
 from synthetic import photographs
 
 from pipeline import PipelineError
-from pipeline.analysis.neighbours import find_neighbours, most_similar
+from pipeline.analysis.neighbours import few_places, find_neighbours, most_similar
 
 
 def random_rows(count, seed=0):
@@ -34,6 +34,16 @@ def test_neighbours_of_several_blocks_are_those_of_sorting_all_similarities():
     assert_nearest(overall, similarities, 5)
     same = np.where(labels[:, None] == labels, similarities, -np.inf)
     assert_nearest(within_class, same, 5)
+
+
+def test_rows_of_many_places_are_averaged_over_parts_of_the_picture():
+    rows = np.random.default_rng(0).random((3, 7, 9, 600)).astype(np.float32)
+    parts = few_places(rows)
+    assert parts.shape == (3, 4, 4, 600)
+    np.testing.assert_allclose(parts[:, 0, 0], rows[:, :1, :2].mean(axis=(1, 2)), rtol=1e-5)
+    np.testing.assert_allclose(parts[:, 3, 3], rows[:, 5:, 6:].mean(axis=(1, 2)), rtol=1e-5)
+    short = rows[..., :500]
+    assert few_places(short) is short
 
 
 @pytest.mark.parametrize("blocks", [1, 7])

@@ -8,6 +8,7 @@ from rows import rows_in_views, rows_like_features
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import RidgeClassifier
+from sklearn.metrics.pairwise import euclidean_distances
 from sklearn.svm import SVC
 
 from pipeline.errors import PipelineError
@@ -16,12 +17,17 @@ from pipeline.heads.gram import DiscriminantAnalysis, RbfSVM, Ridge
 from pipeline.heads.products import inner_products
 
 
+def width(X, gamma):
+    """A gamma for scikit-learn, from one for rows whose mean squared distance is 1."""
+    return gamma / euclidean_distances(X, squared=True).mean()
+
+
 @pytest.mark.parametrize("k", [2, 3])
 def test_rbf_svm_equals_scikit_learns_own(k):
     X, y = rows_like_features(90, k)
     X = X.astype(np.float64) / np.linalg.norm(X, axis=1, keepdims=True)
     theirs = CalibratedClassifierCV(
-        SVC(C=10, gamma=1.5), cv=CalibrationFolds(3), ensemble=False
+        SVC(C=10, gamma=width(X[:60], 1.5)), cv=CalibrationFolds(3), ensemble=False
     ).fit(X[:60], y[:60])
 
     ours = RbfSVM(C=10, gamma=1.5, random_state=3).fit(X[:60], y[:60])
@@ -53,11 +59,26 @@ def test_rbf_svm_with_views_equals_scikit_learns_own_on_the_same_folds():
     X, y, images = rows_in_views(30, 2, views=3)
     X = X.astype(np.float64) / np.linalg.norm(X, axis=1, keepdims=True)
     folds = CalibrationFolds(3, images)
-    theirs = CalibratedClassifierCV(SVC(C=10, gamma=1.5), cv=folds, ensemble=False).fit(X, y)
+    svm = SVC(C=10, gamma=width(X, 1.5))
+    theirs = CalibratedClassifierCV(svm, cv=folds, ensemble=False).fit(X, y)
     ours = RbfSVM(C=10, gamma=1.5, random_state=3, groups=images).fit(X, y)
     np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), rtol=0, atol=1e-6)
     without = RbfSVM(C=10, gamma=1.5, random_state=3).fit(X, y)
     assert np.abs(without.predict_proba(X) - ours.predict_proba(X)).max() > 0.01
+
+
+def test_rbf_svm_does_not_depend_on_how_far_apart_rows_are():
+    X, y = rows_like_features(90, 2)
+    X = X.astype(np.float64)
+    near = RbfSVM().fit(X[:60], y[:60]).predict_proba(X[60:])
+    far = RbfSVM().fit(X[:60] * 30, y[:60]).predict_proba(X[60:] * 30)
+    np.testing.assert_allclose(near, far, rtol=0, atol=1e-6)
+    assert near.std() > 0.1
+
+
+def test_rbf_svm_takes_rows_that_are_all_the_same():
+    X, y = np.ones((20, 3)), np.arange(20) % 2
+    assert np.isfinite(RbfSVM().fit(X, y).predict_proba(X)).all()
 
 
 def unit_rows(n, k):

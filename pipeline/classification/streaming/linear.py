@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
+from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import SGDClassifier
@@ -102,7 +103,8 @@ class _Descent:
             for rows, labels in self._stream.epoch(epoch, *self._splits):
                 for _, group in itertools.groupby(zip(pools, candidates), lambda pair: pair[0]):
                     machines = [machine for _, machine in group]
-                    transformed = machines[0][:-1].transform(rows)
+                    # Always sparse, as scikit-learn's steps of the intercept depend on that.
+                    transformed = csr_array(machines[0][:-1].transform(rows))
                     for machine in machines:
                         machine[-1].partial_fit(transformed, labels, classes)
             on_epoch(epoch + 1)
