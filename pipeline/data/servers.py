@@ -40,6 +40,14 @@ _LOGIN_ERRORS = frozenset(
         "SignatureDoesNotMatch",
     }
 )
+# aiohttp's, of answers that no repetition will mend.
+_ANSWERS_OF_NO_USE = {
+    "TooManyRedirects": "the server redirects without end",
+    "RedirectClientError": "the server redirects to what is no web address",
+    "InvalidURL": "its URL is not valid",
+    "ClientPayloadError": "the server sent only a part of it, or packed it wrongly",
+}
+_SILENCE_SECONDS = 30  # of a web server, within an answer
 _UNREACHABLE_SECONDS = 10.0  # for so long, a server that did not answer is not asked again
 
 _lock = threading.Lock()
@@ -69,6 +77,12 @@ def file_system(server: str) -> Any:
         if _EXTRAS.get(scheme) == "s3":
             users = fsspec.config.conf.get("s3", {}).get("config_kwargs", {})
             options = {"config_kwargs": {**_S3_CONFIG, **users}}
+        if scheme in ("http", "https"):
+            from aiohttp import ClientTimeout
+
+            patience = ClientTimeout(sock_connect=10, sock_read=_SILENCE_SECONDS)
+            users = fsspec.config.conf.get(scheme, {}).get("client_kwargs", {})
+            options = {"client_kwargs": {"timeout": patience, **users}}
         # One for all threads: fsspec would make one for each, with connections of its own.
         system, _ = fsspec.url_to_fs(server, skip_instance_cache=True, **options)
     except ImportError as error:
@@ -113,6 +127,10 @@ def url_errors(url: str) -> Iterator[None]:
 
 
 def _explanation(url: str, error: Exception) -> PipelineError:
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    for kind, told in _ANSWERS_OF_NO_USE.items():
+        if kind in kinds:
+            return ImageError(f"cannot be read: {told}")
     message = getattr(error, "strerror", None) or str(error)
     text = " ".join(message.split())[:300] or type(error).__name__
     response = getattr(error.__cause__ or error, "response", None)  # botocore's
@@ -122,6 +140,8 @@ def _explanation(url: str, error: Exception) -> PipelineError:
         return ImageError("0 bytes")
     if isinstance(error, FileNotFoundError):
         return ImageError("cannot be read: it does not exist")
+    if str(status) == "400" and url.startswith("http"):  # as headers that are no HTTP
+        return ImageError(f"cannot be read: {text}")
     forbidden = (
         isinstance(error, PermissionError)
         or str(status) in ("401", "403", "410")

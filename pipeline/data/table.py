@@ -23,6 +23,7 @@ _COLUMNS = ("path", "label", "split", "group")
 _ENCODING = "utf-8-sig"
 _EXPECTED = "the columns path,label[,split][,group] in the first line"
 _DELIMITERS = (",", ";", "\t", "|")
+_MOST_BYTES = 2**30  # of a list behind a URL: ten million images
 _MOST_REMARKS = 3
 # What others call these columns, in words of a column's name.
 _MEANT = {
@@ -93,9 +94,16 @@ def _open(source: Location) -> TextIO:
     if isinstance(source, Path):
         return source.open(newline="", encoding=_ENCODING)
     try:
-        return io.TextIOWrapper(io.BytesIO(read(source)), newline="", encoding=_ENCODING)
+        content = read(source, _MOST_BYTES)
     except ImageError as error:
         raise DataError(f"the file {source} {error.found}.", expected=LAYOUTS) from error
+    if len(content) >= _MOST_BYTES:
+        raise DataError(
+            f"the file {source} is larger than {_MOST_BYTES / 1e9:.0f} GB.",
+            expected="a CSV file that names images",
+            fix="download it, if it is one",
+        )
+    return io.TextIOWrapper(io.BytesIO(content), newline="", encoding=_ENCODING)
 
 
 class _Table:

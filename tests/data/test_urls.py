@@ -232,7 +232,7 @@ def test_a_csv_may_lie_in_a_bucket_itself(bucket, photos, tmp_path):
     bucket.requests.clear()
     assert remember("s3://holiday/lists/all.csv", tmp_path).digest == listed.digest
     assert not [one for one in bucket.requests if ".png" in one]
-    assert len(bucket.requests) == 4  # the list's size and the list, and two folders
+    assert len(bucket.requests) == 3  # the list, and two folders
 
 
 def test_any_file_system_of_fsspec_will_do(photos, tmp_path):
@@ -291,6 +291,72 @@ def test_no_more_is_read_than_an_image_can_have_whatever_a_server_sends(monkeypa
         server.shutdown()
     assert len(sent) == 2
     assert sent[0] < 1 << 25  # what the system holds ready for us
+
+
+class Faulty(BaseHTTPRequestHandler):
+    """A web server of which some files can be had, and the others never."""
+
+    content = b""
+
+    def log_message(self, *args):
+        pass
+
+    def do_HEAD(self):
+        self.do_GET()
+
+    def do_GET(self):
+        fault = self.path.split("/")[1].partition(".")[0]
+        if fault == "loop":
+            self.send_response(302)
+            self.send_header("Location", self.path)
+        elif fault == "file":
+            self.send_response(302)
+            self.send_header("Location", "file:///etc/passwd")
+        elif fault == "headers":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nno header at all\r\n\r\n")
+            return
+        else:
+            self.send_response(200)
+            self.send_header(
+                "Content-Length", str(len(self.content) * (9 if fault == "cut" else 1))
+            )
+            if fault == "packed":
+                self.send_header("Content-Encoding", "gzip")
+        self.end_headers()
+        if fault not in ("loop", "file") and self.command == "GET":
+            self.wfile.write(self.content)
+        self.close_connection = True
+
+
+@pytest.fixture
+def faulty(photos, monkeypatch):
+    monkeypatch.setattr(Faulty, "content", next(photos.glob("*/*.png")).read_bytes())
+    with ThreadingHTTPServer(("127.0.0.1", 0), Faulty) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        ("loop", "redirects without end"),
+        ("file", "redirects to what is no web address"),
+        ("headers", "cannot be read: 400"),
+        ("cut", "sent only a part of it"),
+        ("packed", "cannot be read: "),
+    ],
+)
+def test_a_web_server_that_cannot_give_one_image_harms_no_other(faulty, fault, told):
+    with pytest.raises(ImageError, match=told):
+        read_image(Url(f"{faulty}/{fault}.png"))
+    assert read_image(Url(f"{faulty}/good.png"))[0] == Faulty.content
+
+
+def test_a_list_behind_a_url_has_a_bound(faulty, monkeypatch):
+    monkeypatch.setattr("pipeline.data.table._MOST_BYTES", 100)
+    with pytest.raises(DataError, match="is larger than"):
+        load_dataset(Url(f"{faulty}/good.csv"))
 
 
 @pytest.mark.parametrize(("age", "reads"), [(0, True), (3600, False)])
