@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import importlib.metadata
+import inspect
 import os
 import platform
 import re
@@ -19,6 +21,7 @@ BENCHMARKS = (
     "photos",
     "finetuning",
     "heads",
+    "networks",
     "problems",
     "accuracy",
     "scale",
@@ -41,13 +44,20 @@ PACKAGES = (
 )
 
 
-def main(names: list[str]) -> None:
+def main() -> None:
     """Measure, and write each section anew; sections that were not asked for stay."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
+    parser.add_argument("--cliparts", help="networks: the pictures of Debian's openclipart-png")
+    parser.add_argument("--cache", help="networks: a cache to reuse; else one is made anew")
+    given = vars(parser.parse_args())
     sections = read_sections()
-    for name in names or [name for name in BENCHMARKS if name not in LONG]:
+    for name in given["names"] or [name for name in BENCHMARKS if name not in LONG]:
         print(f"benchmark {name} ...", file=sys.stderr)
         module = importlib.import_module(f"benchmarks.{name}")
-        sections[name] = f"## {module.TITLE}\n\n{module.measure().strip()}\n\n{machine()}\n"
+        options = {name: given[name] for name in inspect.signature(module.measure).parameters}
+        found = module.measure(**options).strip()
+        sections[name] = f"## {module.TITLE}\n\n{found}\n\n{machine()}\n"
         write(sections)
 
 
@@ -99,4 +109,4 @@ def machine() -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

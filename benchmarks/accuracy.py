@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
-import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from scipy import stats
+
+from benchmarks.commands import run_command
 
 TITLE = "Augmentation and fine-tuning: accuracy and cost"
 RECORDS = Path(__file__).parent / "accuracy.jsonl"
@@ -126,16 +127,9 @@ def read() -> list[dict]:
 
 def run(setting: Setting, seed: int) -> list[dict]:
     """Run a command for one seed, and keep what came of it."""
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     with tempfile.TemporaryDirectory() as runs:
         where = ["--seed", str(seed), "--cache", CACHE, "--runs", runs, "--json"]
-        done = subprocess.run(
-            [sys.executable, "-m", "pipeline", *setting.command.split(), *where],
-            check=True,
-            stdout=subprocess.PIPE,
-        )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        cpu, _, printed = run_command(*setting.command.split(), *where)
     records = [
         {
             "command": setting.command,
@@ -143,23 +137,29 @@ def run(setting: Setting, seed: int) -> list[dict]:
             "head": head["head"],
             "accuracy": head["test"]["accuracy"],
             "log_loss": head["test"]["log_loss"],
-            "cpu_minutes": round(seconds / 60, 2),
+            "cpu_minutes": round(cpu / 60, 2),
             "date": f"{datetime.now(UTC):%Y-%m-%d}",
         }
-        for head in json.loads(done.stdout)["heads"]
+        for head in json.loads(printed)["heads"]
     ]
     with RECORDS.open("a") as stream:
         stream.writelines(json.dumps(record) + "\n" for record in records)
     return records
 
 
+def with_interval(values: Sequence[float], digits: int = 3) -> str:
+    """Write a mean, with its 95 % interval (Student's t) where there are more than two values."""
+    mean = f"{statistics.mean(values):.{digits}f}"
+    if len(values) <= 2:
+        return mean
+    reach = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean} ± {reach:.{digits}f}"
+
+
 def row(setting: Setting, head: str, records: list[dict]) -> str:
     """Summarise a setting's seeds."""
     values = [one["accuracy"] for one in sorted(records, key=lambda one: one["seed"])]
-    accuracy = f"{statistics.mean(values):.3f}"
-    if len(values) > 2:
-        reach = stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / len(values) ** 0.5
-        accuracy += f" ± {reach:.3f}"
+    accuracy = with_interval(values)
     if len(values) > FEW:
         accuracy += f" ({statistics.mean(values[:FEW]):.3f})"
     minutes = statistics.median(one["cpu_minutes"] for one in records)

@@ -126,6 +126,25 @@ def ours(precision: str, size: int = SIZE) -> Pass:
     return run
 
 
+def ours_of(network: str, *, layers: bool) -> Pass:
+    """Stage one of this project with a network, of its last layer alone or of every layer, too."""
+    from pipeline import Extractor, make_recipe
+    from pipeline.backbones.running import load_backbone
+    from pipeline.data.loading import list_files
+    from pipeline.features import extractor
+
+    recipe = make_recipe(network, precision="bfloat16")
+    kinds = Extractor(recipe, layers=layers).recipes
+    loaded = load_backbone(recipe, beside=kinds[1:])
+    extractor.LateBackbone = lambda *_: loaded  # not loaded again in each pass
+
+    def run(files: list[Path], folder: Path) -> None:
+        stage = Extractor(recipe, cache=folder, layers=layers)
+        stage.make(stage.plan(list_files(files)))
+
+    return run
+
+
 def ours_decoding_fully(precision: str, size: int = SIZE) -> Pass:
     """Stage one of this project, but every pixel of a photograph is decoded."""
     from pipeline.data.images import decode
@@ -136,16 +155,30 @@ def ours_decoding_fully(precision: str, size: int = SIZE) -> Pass:
 
 
 def forward(precision: str) -> Pass:
-    """Run the network alone, on pixels in memory: what no whole stage can surpass."""
+    """Run VGG16 alone."""
+    return network_alone(our_backbone(precision), SIZE)
+
+
+def forward_of(network: str) -> Pass:
+    """Run a network alone, for both kinds of rows."""
+    from pipeline import Extractor, make_recipe
+    from pipeline.backbones.running import load_backbone
+
+    recipe = make_recipe(network, precision="bfloat16")
+    kinds = Extractor(recipe, layers=True).recipes
+    return network_alone(load_backbone(recipe, beside=kinds[1:]), recipe.size)
+
+
+def network_alone(run_network: Callable[[np.ndarray], np.ndarray], size: int) -> Pass:
+    """Run a network on pixels in memory: what no whole stage can surpass."""
     from pipeline.data.images import decode
 
-    run_network = our_backbone(precision)
     pixels = None
 
     def run(files: list[Path], _: Path) -> None:
         nonlocal pixels
         if pixels is None:
-            pixels = np.stack([decode(file.read_bytes(), SIZE) for file in files])
+            pixels = np.stack([decode(file.read_bytes(), size) for file in files])
             run_network(pixels[:64])
         for start in range(0, len(files), 64):
             run_network(pixels[start : start + 64])
@@ -167,6 +200,15 @@ CONTENDERS: dict[str, Callable[[], Pass]] = {
     "openvino-float32": lambda: openvino("f32"),
     "openvino-bfloat16": lambda: openvino("bf16"),
     "onnxruntime": onnxruntime,
+    **{
+        f"{kind}-{network}": partial(make, network)
+        for network in ("vgg16", "efficientnet-lite0")
+        for kind, make in {
+            "last": partial(ours_of, layers=False),
+            "both": partial(ours_of, layers=True),
+            "alone": forward_of,
+        }.items()
+    },
 }
 
 

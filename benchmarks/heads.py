@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -27,10 +24,11 @@ from sklearn.svm import SVC, LinearSVC
 from threadpoolctl import threadpool_limits
 
 from benchmarks.accuracy import CACHE
+from benchmarks.commands import run_command
 from pipeline import extract, load_dataset, make_recipe
 from pipeline.classification.fitting import try_candidates
 from pipeline.classification.search import Fold, LabelledRows, PreparedRows, judge_folds
-from pipeline.classification.task import Pair, Task
+from pipeline.classification.task import Task
 from pipeline.classification.variants import ViewedRows
 from pipeline.data.dataset import Dataset
 from pipeline.evaluation.protocol import Protocol
@@ -186,29 +184,24 @@ def whole(dataset: Dataset, features: np.ndarray) -> list[str]:
 
 def by_command() -> tuple[float, float]:
     """Search all heads as a user does; give CPU seconds and seconds."""
-    before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    run("--search")
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return cpu, time.perf_counter() - wall
+    return run("--search")[:2]
 
 
 def best_cached() -> str:
     """Judge the best cached head by nested cross-validation, at 300 pixels."""
     found = json.loads(
-        run("--size", "300", *BEST, "--cv", str(FOLDS), "--repeats", str(REPEATS), "--json").stdout
+        run("--size", "300", *BEST, "--cv", str(FOLDS), "--repeats", str(REPEATS), "--json")[2]
     )
     accuracies = np.reshape(found["heads"][0]["fold_accuracies"], (REPEATS, FOLDS))
     of_repeats = ", ".join(f"{accuracy:.3f}" for accuracy in accuracies.mean(axis=1))
     return f"{accuracies.mean():.3f} ({of_repeats})"
 
 
-def run(*options: str) -> subprocess.CompletedProcess[str]:
-    """Run `pipeline classify demo` with some options."""
-    command = [sys.executable, "-m", "pipeline", "classify", "demo", *options]
+def run(*options: str) -> tuple[float, float, str]:
+    """Run `pipeline classify demo` with some options, as `run_command`."""
     with tempfile.TemporaryDirectory() as runs:
         where = ["--cache", CACHE, "--runs", runs, "--precision", RECIPE.precision]
-        return subprocess.run([*command, *where], check=True, capture_output=True, text=True)
+        return run_command("classify", "demo", *options, *where)
 
 
 def search(head: Head, rows: PreparedRows, labels: np.ndarray, folds: list[Fold]) -> np.ndarray:
@@ -226,9 +219,10 @@ def search_dense(
     dataset: Dataset, features: np.ndarray, folds: list[Fold], pool: str
 ) -> np.ndarray:
     """Fit the network on each fold as a search does: it has nothing to choose."""
-    head = HEADS["dense"].with_pools([pool], RECIPE.shape)
-    task = Task(dataset, RECIPE, Protocol(), 0, [ViewedRows.plain(features)])
-    [[candidate]] = try_candidates(task, head, [[Pair(*fold) for fold in folds]], 0)
+    rows = ViewedRows.plain(RECIPE, features, (pool,))
+    task = Task(dataset, (RECIPE,), Protocol(), 0, variants=[rows])
+    trials = [(rows, rows.suited(HEADS["dense"]))]
+    [[candidate]] = try_candidates(task, trials, [folds], 0)
     return candidate.p[None]
 
 
