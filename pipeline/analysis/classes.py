@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from pipeline.evaluation.intervals import wilson_interval
 _FEW_TO_TEST = 20  # with fewer, recall may be uncertain by more than ±20 points (Wilson)
 _FEW_TO_LEARN = 20  # a rule of thumb, not measured
 _IMBALANCE = 0.1
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -80,27 +81,40 @@ def find_class_problems(
     if guessing >= 1 / len(classes) + _IMBALANCE:
         notes.append(
             f"{100 * guessing:.0f} % of the images are {commonest}: always guessing {commonest} "
-            f"has an accuracy of {guessing:.3f}, so look at the balanced accuracy as well."
+            f"has an accuracy of {guessing:.3f}, so look at the recall of each class."
         )
     return ClassProblems(counts, commonest, guessing, tuple(notes))
 
 
-def _notes_on_training(counts: Iterable[ClassCount]) -> Iterator[str]:
-    for count in counts:
-        if count.train < _FEW_TO_LEARN:
-            yield (
-                f"{count.name} has {count.train} training images; fewer than {_FEW_TO_LEARN} are "
-                "often too few to learn a class from."
-            )
+def _notes_on_training(counts: Sequence[ClassCount]) -> Iterator[str]:
+    few = [count for count in counts if count.train < _FEW_TO_LEARN]
+    fewest = min(few, key=lambda count: count.train, default=None)
+    if fewest is None:
+        return
+    who = f"{fewest.name} has {fewest.train} training images; fewer than {_FEW_TO_LEARN} are"
+    if len(few) > 1:
+        who = (
+            f"{len(few):,} classes have fewer than {_FEW_TO_LEARN} training images (the fewest: "
+            f"{fewest.name}, {fewest.train}), which are"
+        )
+    yield f"{who} often too few to learn a class from."
 
 
-def _notes_on_testing(counts: Iterable[ClassCount]) -> Iterator[str]:
-    for count in counts:
-        if count.test == 0:
-            yield f"{count.name} has no test images, so its recall is unknown."
-        elif count.test < _FEW_TO_TEST:
-            low, high = wilson_interval(count.test // 2 / count.test, count.test)
-            yield (
-                f"The recall of {count.name} is uncertain by up to ±{50 * (high - low):.0f} points "
-                f"({count.test} test images)."
-            )
+def _notes_on_testing(counts: Sequence[ClassCount]) -> Iterator[str]:
+    few = [count for count in counts if 0 < count.test < _FEW_TO_TEST]
+    if few:
+        fewest = min(few, key=lambda count: count.test)
+        low, high = wilson_interval(fewest.test // 2 / fewest.test, fewest.test)
+        points = f"is uncertain by up to ±{50 * (high - low):.0f} points"
+        images = f"{fewest.test} test {'image' if fewest.test == 1 else 'images'}"
+        if len(few) == 1:
+            yield f"The recall of {fewest.name} {points} ({images})."
+        else:
+            who = f"The recall of {len(few):,} classes"
+            yield f"{who} {points} (the fewest: {fewest.name}, {images})."
+    untested = [count.name for count in counts if not count.test]
+    if len(untested) == 1:
+        yield f"{untested[0]} has no test images, so its recall is unknown."
+    elif untested:
+        names = ", ".join(untested[:_NAMED]) + (", ..." if len(untested) > _NAMED else "")
+        yield f"{len(untested):,} classes have no test images ({names}): their recall is unknown."

@@ -38,6 +38,13 @@ class Leakage:
     low: float | None
     high: float | None
 
+    @property
+    def matters(self) -> bool:
+        """Whether copies may account for a point of accuracy, or for more than noise."""
+        if not self.copied or self.points is None or self.low is None:
+            return self.copied > 0
+        return self.points >= 1 or self.low > 0
+
 
 def measure_leakage(
     pairs: Sequence[DuplicatePair], splits: npt.NDArray[np.str_], correct: npt.NDArray[np.bool_]

@@ -11,6 +11,7 @@ from pipeline.analysis.labels import Build, assign_folds, learn
 from pipeline.analysis.neighbours import Places, Rows
 from pipeline.evaluation.intervals import NORMAL_975
 
+_FEW = 50  # with fewer, the interval of the gain is too narrow, or chance makes it 0 to 0
 _SHARES = (0.125, 0.25, 0.5, 1.0)  # of the training images, each twice the one before
 
 
@@ -61,7 +62,9 @@ class LearningCurve:
             f"Going from {before.images:,} to {after.images:,} training images changed accuracy by "
             f"{self.gain:+.1f} points (95 % interval {self.low:+.1f} to {self.high:+.1f})"
         )
-        if self.low > 0:
+        if before.images < _FEW:
+            answer = "there are too few images to tell whether more would help"
+        elif self.low > 0:
             answer = "more images would probably help, the next doubling by this or less"
         elif self.high < 1:
             answer = "more images of the same kind would probably help little"

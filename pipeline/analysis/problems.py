@@ -27,6 +27,7 @@ from pipeline.analysis.learning_curve import LearningCurve, measure_learning_cur
 from pipeline.analysis.neighbours import Neighbours, Places, Rows, few_places, find_neighbours
 from pipeline.analysis.outliers import NEAREST, OutlierImage, find_outliers
 from pipeline.analysis.sentences import (
+    describe_contradictions,
     describe_duplicates,
     describe_labels,
     describe_leakage,
@@ -75,14 +76,17 @@ class Problems:
     curve: LearningCurve | None = None
 
     def summary(self) -> tuple[str, ...]:
-        """Describe the problems in short sentences, the most important first."""
+        """Describe the problems in short sentences, the most costly first."""
         cross_validation = len(set(self.dataset.splits)) == 1
+        leakage = tuple(describe_leakage(self.leakage))
         return (
-            *describe_leakage(self.leakage),
-            *describe_duplicates(self.duplicates, cross_validation=cross_validation),
+            *(leakage if self.leakage.copied else ()),
+            *describe_contradictions(self.duplicates),
             *describe_labels(self.labels),
-            *describe_outliers(self.outliers),
             *self.classes.notes,
+            *describe_outliers(self.outliers),
+            *describe_duplicates(self.duplicates, cross_validation=cross_validation),
+            *(() if self.leakage.copied else leakage),
             *([self.curve.answer] if self.curve else []),
         )
 

@@ -14,8 +14,6 @@ from pipeline.data.dataset import Dataset
 NOT_LOOKED_FOR = "This run did not look for"
 """The beginning of the first sentence of `not_looked_for`, also in older runs."""
 
-_NOTES = 5  # on classes, where no other problems are listed
-
 
 def describe_leakage(leakage: Leakage) -> Iterator[str]:
     """Say how many test images have a copy in training, and what that may add to the accuracy."""
@@ -43,17 +41,21 @@ def describe_leakage(leakage: Leakage) -> Iterator[str]:
         )
 
 
-def describe_duplicates(duplicates: Duplicates, *, cross_validation: bool) -> Iterator[str]:
-    """Say how many duplicates are not across splits, and how many have different labels."""
-    if count := len(duplicates.pairs) - len(duplicates.across):
-        where = "" if cross_validation else " within a split"
-        yield f"{count:,} duplicate or near-duplicate {_pairs(count)}{where}."
+def describe_contradictions(duplicates: Duplicates) -> Iterator[str]:
+    """Say how many duplicates have different labels."""
     if count := len(duplicates.contradictory):
         have = "has" if count == 1 else "have"
         yield (
             f"{count:,} duplicate or near-duplicate {_pairs(count)} {have} different labels: one "
             "of the two labels is probably wrong."
         )
+
+
+def describe_duplicates(duplicates: Duplicates, *, cross_validation: bool) -> Iterator[str]:
+    """Say how many duplicates are not across splits."""
+    if count := len(duplicates.pairs) - len(duplicates.across):
+        where = "" if cross_validation else " within a split"
+        yield f"{count:,} duplicate or near-duplicate {_pairs(count)}{where}."
 
 
 def describe_labels(labels: LabelProblems) -> Iterator[str]:
@@ -78,13 +80,10 @@ def describe_outliers(outliers: tuple[OutlierImage, ...]) -> Iterator[str]:
 
 def not_looked_for(dataset: Dataset) -> tuple[str, ...]:
     """Say that a run did not look for problems, how to do so, and what is known about classes."""
-    notes = find_class_problems(dataset.targets.labels, dataset.splits, dataset.classes).notes
-    more = len(notes) - _NOTES
     return (
         f"{NOT_LOOKED_FOR} duplicates, wrong labels and outliers. `pipeline problems DATA --run "
-        "RUN`, with the same options, does, and adds them to the report"
-        + (f", with {more:,} more notes like the following." if more > 0 else "."),
-        *notes[:_NOTES],
+        "RUN`, with the same options, does, and adds them to the report.",
+        *find_class_problems(dataset.targets.labels, dataset.splits, dataset.classes).notes,
     )
 
 

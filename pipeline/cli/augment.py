@@ -44,7 +44,7 @@ def augment(
         from pipeline.data.decoding import Decoding
         from pipeline.data.digests import read_image
         from pipeline.data.images import decode
-        from pipeline.data.views import views_of
+        from pipeline.data.views import View, draw, views_of
         from pipeline.report.sheet import write_sheet
 
         chosen = get_augmentation(augmentation)
@@ -53,5 +53,6 @@ def augment(
             pixels = decode(content, size, decoding=Decoding(white, page).name)
         except ImageError as error:
             raise PipelineError(f"{image}: {error.found}", fix=error.fix) from error
-        write_sheet(views_of(pixels, chosen, digest, views), file)
+        drawn = [View(), *(draw(chosen, digest, number) for number in range(1, views))]
+        write_sheet(views_of(pixels, chosen, digest, views), file, list(map(str, drawn)))
         out.print(f"{views} views in {shown(file)}; the first is the image itself")

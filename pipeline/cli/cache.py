@@ -20,7 +20,6 @@ from pipeline.cli.terminal import (
     print_remarks,
     reporting_errors,
     shown,
-    typed_augmentation,
 )
 from pipeline.errors import PipelineError, StoreError
 
@@ -52,7 +51,9 @@ def list_stores(cache: CacheOption = Path("cache")) -> None:
             recipe = store.recipe
             made_with = f"{recipe.precision}, {recipe.scaling}, {recipe.resize}"
             if recipe.augmentation != "none":
-                made_with += f", views: {typed_augmentation(recipe.augmentation)}"
+                from pipeline.data.augmentation import typed
+
+                made_with += f", views: {typed(recipe.augmentation)}"
             table.add_row(
                 shown(recipe.name),
                 shown(made_with),

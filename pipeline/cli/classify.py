@@ -11,6 +11,7 @@ import typer
 from pipeline.backbones.choices import DEFAULT
 from pipeline.cli.live import ClassifyListener
 from pipeline.cli.options import (
+    AllColumnsOption,
     AugmentationOption,
     JsonOption,
     NameOption,
@@ -126,6 +127,7 @@ def classify(
     tta: TtaOption = False,
     name: NameOption = None,
     runs: RunsOption = Path("runs"),
+    all_columns: AllColumnsOption = False,
     as_json: JsonOption = False,
     seed: SeedOption = 0,
     scheduler: SchedulerOption = None,
@@ -167,6 +169,5 @@ def classify(
                 )
             except Interrupted as stop:
                 run, stopped = stop.run, stop
-        asked = len(run.results) + len(run.failed) + len(run.unfinished)
-        kept = f"{len(run.results)} of {asked} heads were done and are kept."
-        end_run(run, stopped, as_json=as_json, kept=kept)
+        again = [data, *stage_one.typed(backbone=backbone and backbone[0], seed=seed)]
+        end_run(run, stopped, again, as_json=as_json, every=all_columns)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from pipeline.cli.listening import TerminalListener
 from pipeline.cli.options import (
+    AllColumnsOption,
     AugmentationOption,
     DataArgument,
     JsonOption,
@@ -141,6 +142,7 @@ def finetune(
     tta: TtaOption = False,
     name: NameOption = None,
     runs: RunsOption = Path("runs"),
+    all_columns: AllColumnsOption = False,
     as_json: JsonOption = False,
     seed: SeedOption = 0,
 ) -> None:
@@ -180,7 +182,8 @@ def finetune(
         except Interrupted as stop:  # the training was complete
             run, stopped = stop.run, stop
         listener.end_bar()
-        end_run(run, stopped, as_json=as_json, kept="The trained model is kept.")
+        again = [data, *stage_one.typed(seed=seed)]
+        end_run(run, stopped, again, as_json=as_json, every=all_columns)
 
 
 class FinetuneListener(TerminalListener):

@@ -15,7 +15,6 @@ from pipeline.cli.terminal import (
     print_remarks,
     progress,
     shown,
-    typed_augmentation,
 )
 from pipeline.runs.listener import RunListener
 
@@ -88,13 +87,13 @@ class TerminalListener(RunListener):
 
     def planned(self, plan: Plan) -> None:
         """Show what there is to do, and what it takes on disk."""
+        from pipeline.data.augmentation import typed
+
         for store in plan.every_store:
             print_damaged(store)
         print_remarks(plan.remarks)
         recipe = plan.recipe
-        names = [
-            typed_augmentation(views.augmentation.name) for views in plan.views if views.count > 1
-        ]
+        names = [typed(views.augmentation.name) for views in plan.views if views.count > 1]
         most = max(views.count for views in plan.views)
         views_text = f", {most} views ({', '.join(names)})" if names else ""
         err.print(

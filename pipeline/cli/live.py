@@ -67,9 +67,10 @@ class ClassifyListener(TerminalListener):
         self._refresh()
 
     def _render(self) -> Table:
-        from pipeline.runs.run import row
+        from pipeline.runs.run import figures_of, row
 
-        table = figures_table("")
+        figures = figures_of(self._done[0]).headings if self._done else ()
+        table = figures_table("", figures or ["classifier", "epoch", "time"])
         for result in self._done:
             table.add_row(*row(result))
         head = self._head or next(iter(self._names[self._ended :]), "")

@@ -104,6 +104,10 @@ RunsOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
+AllColumnsOption = Annotated[
+    bool, typer.Option("--all-columns", help="Show every figure in the table.")
+]
+
 
 def views_of(
     count: int, augmentations: list[str] | None, *, tta: bool, endless: bool = False
@@ -169,6 +173,18 @@ class StageOne:
             strict=self.strict,
             **more,
         )
+
+    def typed(self, **more: Any) -> list[str]:
+        """Repeat the options that differ from their defaults; `more` are others, by name."""
+        given = {**self.recipe, "cache": self.cache, "weights": self.weights, **more}
+        defaults = {
+            name: each.default for name, each in inspect.signature(_options).parameters.items()
+        }
+        typed: list[str] = []
+        for name, value in given.items():
+            if value not in (None, defaults.get(name, 0)):
+                typed += [f"--{name}", str(value)]
+        return typed
 
 
 def with_bundle(

@@ -15,22 +15,21 @@ from pipeline.cli.terminal import (
     finish,
     out,
     shown,
-    typed_augmentation,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from pipeline.analysis.problems import Problems
     from pipeline.runs.run import Run
 
-_SENTENCES = 5  # on what may be wrong with the data: the page has all
+_WIDEST = 200  # for all columns: a terminal wraps what it has no room for
+_SENTENCES = 3  # on what may be wrong with the data: the page has all
 
 
-def figures_table(title: str) -> Table:
+def figures_table(title: str, headings: Sequence[str]) -> Table:
     """Make an empty table for heads' figures."""
-    from pipeline.runs.run import COLUMNS
-
     table = Table(
         title=title,
         title_justify="left",
@@ -39,36 +38,39 @@ def figures_table(title: str) -> Table:
         pad_edge=False,
         show_edge=False,
     )
-    for column in COLUMNS:
-        if column == COLUMNS[0]:  # what gives way where the terminal is narrow
-            table.add_column(column, overflow="fold")
+    for place, heading in enumerate(map(_heading, headings)):
+        if place == 0:  # what gives way where the terminal is narrow
+            table.add_column(heading, overflow="fold", vertical="bottom")
         else:
-            table.add_column(column, justify="right", no_wrap=True)
+            table.add_column(heading, justify="right", no_wrap=True, vertical="bottom")
     return table
+
+
+def _heading(text: str) -> str:
+    return "\n".join(map(shown, text.split("\n")))
 
 
 def _print_problems(problems: Problems) -> None:
     """Tell what may be wrong with the data; the run's page has the pictures."""
-    sentences = list(problems.summary())
-    if problems.leakage.total:  # else there is no sentence about it
-        leakage = sentences.pop(0)
-        if problems.leakage.copied:
-            out.print(f"[yellow]Copies:[/] {leakage}", soft_wrap=True)
+    sentences = problems.summary()
     for sentence in sentences[:_SENTENCES]:
         out.print(f"Data: {shown(sentence)}", soft_wrap=True)
     if len(sentences) > _SENTENCES:
         out.print(f"Data: {len(sentences) - _SENTENCES:,} more on the page.")
 
 
-def print_run(run: Run) -> None:
+def print_run(run: Run, *, every: bool = False) -> None:
     """Show how each head of a run did."""
-    from pipeline.runs.run import notes, row, title
+    from pipeline.runs.run import figures_of, notes, row, title
 
-    table = figures_table(title(run))
+    table = figures_table(title(run), figures_of(run.best, every=every).headings)
     for result in run.results:
         best = result is run.best
-        table.add_row(*map(shown, row(result, best=best)), style="bold" if best else "")
-    out.print(table)
+        cells = row(result, best=best, every=every)
+        table.add_row(*map(shown, cells), style="bold" if best else "")
+    if every:
+        out.width = max(out.width, _WIDEST)
+    out.print(table, crop=False)
     for note in notes(run):
         out.print(shown(note), soft_wrap=True)
     if run.problems:
@@ -76,6 +78,22 @@ def print_run(run: Run) -> None:
     out.print(f"saved in {shown(run.folder)}", soft_wrap=True)
     if "page" not in run.left_out:
         out.print(f"report: {shown(run.folder / 'report.html')}", soft_wrap=True)
+
+
+def _print_next_step(run: Run, again: Sequence[str]) -> None:
+    """Propose a command that can be pasted."""
+    from pipeline.runs.next_steps import next_steps
+    from pipeline.runs.reading import read_problems, read_run_document
+
+    step, *_ = next_steps(
+        read_run_document(run.folder),
+        read_problems(run.folder),
+        run=str(run.folder),
+        data=again[0],
+        options=again[1:],
+    )
+    out.print(f"next: {shown(step.why)}", soft_wrap=True)
+    out.print(f"  {shown(step.command)}", soft_wrap=True)
 
 
 def print_missing_pictures(folder: Path) -> None:
@@ -88,6 +106,8 @@ def print_missing_pictures(folder: Path) -> None:
 
 def print_augmentation(run: Run) -> None:
     """Show the log loss on validation by augmentation, and where augmentation hurts."""
+    from pipeline.data.augmentation import typed
+
     for result in run.results:
         losses: dict[str, float] = {}
         for parameters, log_loss in result.candidates:
@@ -97,9 +117,7 @@ def print_augmentation(run: Run) -> None:
         if not losses:
             continue
         chosen = result.parameters["augmentation"]
-        shares = ", ".join(
-            f"{typed_augmentation(name)} {loss:.3f}" for name, loss in losses.items()
-        )
+        shares = ", ".join(f"{typed(name)} {loss:.3f}" for name, loss in losses.items())
         verdict = "; augmentation hurts here" if losses["none"] <= losses[chosen] else ""
         out.print(
             f"{result.head}: log loss on validation by augmentation: {shares}{verdict}",
@@ -107,18 +125,34 @@ def print_augmentation(run: Run) -> None:
         )
 
 
-def end_run(run: Run, stopped: KeyboardInterrupt | None, *, as_json: bool, kept: str) -> None:
-    """Show a run, and end with the exit code that fits: stopped, files or heads left out, or 0."""
+def end_run(
+    run: Run,
+    stopped: KeyboardInterrupt | None,
+    again: Sequence[str],
+    *,
+    as_json: bool,
+    every: bool,
+) -> None:
+    """Show a run, and end with the exit code that fits: stopped, files or heads left out, or 0.
+
+    `again` is the data set and the options of stage one, as typed.
+    """
     if as_json:
         typer.echo((run.folder / "run.json").read_text(), nl=False)
         if "page" in run.left_out:  # the rest is in the document
             err.print(f"Left out of the run: page. {shown(run.left_out['page'])}", soft_wrap=True)
     else:
-        print_run(run)
+        print_run(run, every=every)
         print_missing_pictures(run.folder)
         print_augmentation(run)
+        _print_next_step(run, again)
     if stopped:
-        err.print(f"Stopped. {kept}")
+        done = len(run.results)
+        asked = done + len(run.failed) + len(run.unfinished)
+        heads = (
+            f"{done} of {asked} heads were done and are" if asked > 1 else "The trained model is"
+        )
+        err.print(f"Stopped. {heads} kept.")
         raise typer.Exit(exit_code(stopped))
     finish(run.dataset.quarantined)
     if run.failed or run.left_out:

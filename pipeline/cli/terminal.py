@@ -229,13 +229,3 @@ def print_damaged(store: FeatureStore) -> None:
 def shown(text: object) -> str:
     """Show a path or a name so that nothing in it can break the output or act as markup."""
     return escape(printable(text))
-
-
-def typed_augmentation(augmentation: str) -> str:
-    """Write an augmentation's name as a user types it: the preset's name, or its settings."""
-    from pipeline.data.augmentation import PRESETS
-
-    presets = {preset.name: name for name, preset in PRESETS.items()}
-    _, *settings = augmentation.split(" ")
-    typed = (setting if "=" in setting else f"{setting}=yes" for setting in settings)
-    return presets.get(augmentation, ",".join(typed))

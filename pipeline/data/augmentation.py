@@ -236,3 +236,11 @@ def _bad_name(text: str) -> PipelineError:
         f"{text!r} is not the name of an augmentation.",
         expected=f"a text that Augmentation.name gives, as {PRESETS['mild'].name!r}",
     )
+
+
+def typed(augmentation: str) -> str:
+    """Write an augmentation's name as a user types it: the preset's name, or its settings."""
+    presets = {preset.name: name for name, preset in PRESETS.items()}
+    _, *settings = augmentation.split(" ")
+    shown = (setting if "=" in setting else f"{setting}=yes" for setting in settings)
+    return presets.get(augmentation, ",".join(shown))

@@ -47,6 +47,25 @@ class View:
     brightness: float = 0.0
     contrast: float = 1.0
 
+    def __str__(self) -> str:
+        """Say what is changed, as a person sees it."""
+        shifts = {"left": self.tx, "up": self.ty}
+        opposite = {"left": "right", "up": "down"}
+        parts = [
+            self.theta and f"turned {self.theta:+.1f}°",
+            *(
+                share and f"{abs(share):.0%} {way if share > 0 else opposite[way]}"
+                for way, share in shifts.items()
+            ),
+            self.shear and f"shear {self.shear:+.1f}°",
+            (self.zx, self.zy) != (1, 1) and f"size {1 / self.zx:.0%} x {1 / self.zy:.0%}",
+            self.flip_horizontal and "left and right swapped",
+            self.flip_vertical and "top and bottom swapped",
+            self.brightness and f"brightness {self.brightness:+.0%}",
+            self.contrast != 1 and f"contrast {self.contrast:.0%}",
+        ]
+        return ", ".join(part for part in parts if isinstance(part, str)) or "the image itself"
+
 
 def draw(augmentation: Augmentation, digest: bytes, view: int) -> View:
     """Draw the parameters of one view; the same on every call and on every machine.

@@ -12,25 +12,9 @@ from dataclasses import dataclass, field
 
 from pipeline.report.words import shortened, width
 
-
-def smoothed(values: Sequence[float]) -> list[float]:
-    """Smooth a curve: each value is 80 % of the one before and 20 % of its own.
-
-    References
-    ----------
-    F. Chollet, *Deep Learning with Python* (Manning, 2018), section 5.3.2, ``smooth_curve``.
-    """
-    smooth: list[float] = []
-    for value in values:
-        before = smooth[-1] if smooth else value
-        smooth.append(_SMOOTHING * before + (1 - _SMOOTHING) * value)
-    return smooth
-
-
 STYLES = 8
 """Number of colours that the style sheet has for lines."""
 
-_SMOOTHING = 0.8
 _WIDTH = 360
 _LEFT, _RIGHT, _TOP, _BOTTOM = 50, 10, 10, 40
 _NEAR = 0.4  # points closer than this to the one before are left out

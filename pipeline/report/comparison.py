@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -48,7 +49,7 @@ def verdict(records: Records) -> list[str]:
     return [
         judged(_name(first), first.best, first),
         *by_threshold(_name(first), first.best, first),
-        chosen(f"the best classifiers of {len(records)} runs on the same images", first),
+        "It " + chosen(f"the best classifiers of {len(records)} runs on the same images", first),
         compared,
         *unranked,
     ]
@@ -104,6 +105,8 @@ def _heads(records: Records) -> Mapping[str, Any]:
         if _same_data(records)
         else None,
         "reference": [],
+        "augmentations": (),
+        "even_guess": math.log(len(records[0].classes)),
     }
 
 
@@ -112,7 +115,11 @@ def _curves(records: Records) -> Mapping[str, Any] | None:
         return None
     subjects = [
         figures.Subject(
-            _name(record), style, record.predictions[record.best.name], record.best.test.roc_auc
+            _name(record),
+            style,
+            record.predictions[record.best.name],
+            record.best.test,
+            record.best.threshold,
         )
         for style, record in enumerate(records)
         if record.predictions
@@ -125,6 +132,7 @@ def _curves(records: Records) -> Mapping[str, Any] | None:
             subjects, records[0].classes, judged_on=judged_on, chosen_on=chosen_on
         ),
         "problem": "; ".join(problems),
+        "uncalibrated": "",
     }
 
 

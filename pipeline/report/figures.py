@@ -8,8 +8,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.analysis.learning_curve import LearningCurve
+from pipeline.evaluation.metrics import Metrics
+from pipeline.evaluation.threshold import Threshold
 from pipeline.report import charts, curves
-from pipeline.report.charts import Frame, Line, Plot, Rule, smoothed
+from pipeline.report.charts import Frame, Line, Plot, Rule
 from pipeline.report.matrix import MatrixChart, lay_out_matrix
 from pipeline.report.words import number, shortened
 from pipeline.runs.documents import HeadRecord
@@ -17,6 +19,8 @@ from pipeline.runs.reading import Predictions, Record
 
 _SPELLED_OUT = 4  # with more classes, a confusion matrix is not put into words
 _PAIRS = 8
+_CURVES = 2
+_LEAST_IN_BIN = 20  # images on average: with fewer, the intervals are wider than the bins
 
 
 @dataclass(frozen=True)
@@ -31,21 +35,32 @@ class Subject:
         Its colour, the same in all charts.
     predictions : Predictions
         Its predictions for the test images.
-    roc_auc : float or None
-        Its area under the ROC curve, from `run.json`.
+    test : Metrics
+        Its figures, from `run.json`: the area under the ROC curve, and the positive class.
+    threshold : Threshold or None
+        Where it has one, that is marked on the curves.
     """
 
     label: str
     style: int
     predictions: Predictions
-    roc_auc: float | None
+    test: Metrics
+    threshold: Threshold | None = None
+
+    @property
+    def rates(self) -> tuple[float, float, float]:
+        """False positive rate, recall and precision, with the threshold."""
+        recall = self.test.recall(self.predictions.positive)
+        precision = self.test.precision(self.predictions.positive)
+        others = self.test.n - recall.count
+        return (precision.count - precision.hits) / others, recall.value, precision.value
 
 
 def draw_curves_of(record: Record) -> dict[str, Plot]:
-    """Draw the curves of all heads of a run; none where predictions are missing."""
+    """Draw the curves of the best head and its rival; none where predictions are missing."""
     subjects = [
-        Subject(head.name, style, record.predictions[head.name], head.test.roc_auc)
-        for style, head in enumerate(record.heads)
+        Subject(head.name, style, record.predictions[head.name], head.test, head.threshold)
+        for style, head in enumerate(record.heads[:_CURVES])
         if record.predictions
     ]
     return draw_curves(
@@ -66,15 +81,24 @@ def draw_curves(
     about = f"Positive is the class {classes[shown[0].predictions.positive]}."
     if len(classes) > 2:
         about = "Mean over the classes, each against all others."
+    if any(subject.threshold for subject in shown):
+        about += " The dot is the threshold."
     if len(shown) < len(subjects):
         about += f" The {len(shown)} best {chosen_on} are drawn."
     on = f"on {len(shown[0].predictions.truth):,} {judged_on}"
     plots = {
         "roc": _roc(shown, on, about),
         "precision-recall": _precision_recall(shown, on, about),
-        "calibration": _calibration(shown, on, classes),
+        "calibration": _calibration(shown, on, classes)
+        if can_bin(len(shown[0].predictions.truth))
+        else None,
     }
     return {name: plot for name, plot in plots.items() if plot}
+
+
+def can_bin(images: int) -> bool:
+    """Tell whether there are enough images for the bins of a calibration curve."""
+    return images >= _LEAST_IN_BIN * curves.BINS
 
 
 def _roc(subjects: Sequence[Subject], on: str, about: str) -> Plot | None:
@@ -84,8 +108,9 @@ def _roc(subjects: Sequence[Subject], on: str, about: str) -> Plot | None:
         if curve is None:
             return None
         path = frame.path(curve.x, curve.y)
-        area = number(subject.roc_auc)
-        lines.append(Line(subject.style, path, subject.label, area, thin=place > 0))
+        area = number(subject.test.roc_auc)
+        marks = frame.dots(*[[rate] for rate in subject.rates[:2]]) if subject.threshold else ()
+        lines.append(Line(subject.style, path, subject.label, area, dots=marks, thin=place > 0))
     return frame.plot(
         title="ROC curve",
         summary=f"ROC curves {on}. Area under the curve: {_listed(lines)}.",
@@ -105,7 +130,9 @@ def _precision_recall(subjects: Sequence[Subject], on: str, about: str) -> Plot 
             return None
         curve, area, share = result
         path = frame.path(curve.x, curve.y)
-        lines.append(Line(subject.style, path, subject.label, f"{area:.3f}", thin=place > 0))
+        marks = frame.dots(*[[rate] for rate in subject.rates[1:]]) if subject.threshold else ()
+        text = f"{area:.3f}"
+        lines.append(Line(subject.style, path, subject.label, text, dots=marks, thin=place > 0))
     return frame.plot(
         title="Precision and recall",
         summary=f"Precision against recall {on}. Average precision: {_listed(lines)}; "
@@ -190,7 +217,7 @@ def confused(head: HeadRecord) -> list[tuple[int, int, int]]:
 
 
 def draw_training(head: HeadRecord) -> list[Plot]:
-    """Draw a network's loss and accuracy by epoch, as measured and smoothed."""
+    """Draw a network's loss and accuracy by epoch, as measured."""
     return [
         _training(head, name)
         for name in ("loss", "accuracy")
@@ -213,7 +240,7 @@ def _training(head: HeadRecord, name: str) -> Plot:
     lines, words = [], []
     for style, label, values in measured:
         x = range(1, len(values) + 1)
-        path = frame.path(x, smoothed(values))
+        path = frame.path(x, values)
         lines.append(Line(style, path, label, dots=frame.dots(x, values)))
         words.append(f"on {label} from {values[0]:.3f} to {values[-1]:.3f}")
     rules = []
@@ -232,7 +259,6 @@ def _training(head: HeadRecord, name: str) -> Plot:
         y_title=name,
         lines=lines,
         rules=rules,
-        note="Dots: measured. Lines: smoothed, so they lag behind.",
     )
 
 

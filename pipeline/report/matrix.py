@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.report.charts import LONGEST_CLASS
-from pipeline.report.words import shortened, width
+from pipeline.report.words import NO_BREAK, shortened, width
 
 _MATRIX = 264
-_LARGEST_CELL, _NUMBERED_CELL = 80, 20
+_LARGEST_CELL, _CELL_WITH_UNIT, _NUMBERED_CELL = 80, 44, 24
 _LABEL, _SLANTED_LABEL = 13, 19  # pixels from one to the next
 _SHADES = 10
 
@@ -70,7 +70,10 @@ def lay_out_matrix(
     left = 26 + longest
     top = 6.0
     below = 26 + (longest * 0.72 + 10 if slanted else 16)
-    numbered = cell >= max(_NUMBERED_CELL, width(f"{counts.max():,}") + 4)
+    numbered = cell >= _NUMBERED_CELL
+    total = np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    shares = np.rint(100 * counts / total).astype(int)
+    unit = f"{NO_BREAK}%" if cell >= _CELL_WITH_UNIT else ""
     middle = [round(cell * (place + 0.5), 1) for place in range(k)]
     return MatrixChart(
         title=title,
@@ -83,8 +86,9 @@ def lay_out_matrix(
         side=round(k * cell, 1),
         shades=_shades(counts, cell),
         numbers=[
-            PlacedText(middle[column], middle[row], f"{counts[row, column]:,}")
+            PlacedText(middle[column], middle[row], f"{shares[row, column]}{unit}")
             for row, column in np.ndindex(k, k)
+            if unit or counts[row, column]
         ]
         if numbered
         else [],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -25,8 +24,6 @@ class Seen:
 
     Attributes
     ----------
-    number : int
-        Index of the true class.
     overlay : str
         A map of the evidence for the predicted class, as a ``data:`` URI; may be empty.
     where : str
@@ -36,7 +33,6 @@ class Seen:
     """
 
     picture: Picture
-    number: int
     truth: str
     predicted: str
     probability: float
@@ -48,7 +44,7 @@ class Seen:
     def of(cls, choice: _Choice, kept: PicturesDocument, centres: Centres) -> Seen:
         """Draw an image, with map and neighbours if it is an example."""
         picture, example = Picture.of(choice.path, kept), choice.example
-        seen = cls(picture, choice.number, choice.truth, choice.predicted, choice.probability)
+        seen = cls(picture, choice.truth, choice.predicted, choice.probability)
         if example is None:
             return seen
         near = [(Picture.of(neighbour.path, kept), neighbour) for neighbour in example.neighbours]
@@ -62,7 +58,6 @@ class _Choice(NamedTuple):
     """An image to be shown, with the fields of `Seen`; `example` has its map and neighbours."""
 
     path: str
-    number: int
     truth: str
     predicted: str
     probability: float
@@ -81,19 +76,9 @@ def show_mistakes(record: Record) -> Mapping[str, Any]:
     """Gather the most confident mistakes, and for comparison some correct predictions."""
     if not record.predictions:
         return {"problem": record.problem, "mistakes": [], "right": []}
-    examples, size = record.examples, record.examples.size if record.examples else 1
-
-    def centres(cells: int) -> npt.NDArray[np.float64]:
-        return (
-            get_backbone(str(record.document.recipe["backbone"])).cell_centres(cells, size) / size
-        )
-
-    mistakes, right = (
-        [Seen.of(choice, record.pictures, centres) for choice in choices]
-        for choices in _choose(record)
-    )
+    examples = record.examples
+    mistakes, right = _look(record)
     predictions = record.predictions[record.best.name]
-    counts = Counter((mistake.number, mistake.truth) for mistake in mistakes)
     return {
         "problem": "",
         "best": record.best.name,
@@ -105,8 +90,28 @@ def show_mistakes(record: Record) -> Mapping[str, Any]:
         "folder": common_folder([seen.picture.path for seen in (*mistakes, *right)]),
         "total": int((~predictions.right).sum()),
         "n": len(predictions.truth),
-        "classes": [(number, name, count) for (number, name), count in sorted(counts.items())],
     }
+
+
+def surest_mistakes(record: Record) -> list[Seen]:
+    """Return the most confident mistakes; none where predictions are missing."""
+    return _look(record)[0]
+
+
+def _look(record: Record) -> tuple[list[Seen], list[Seen]]:
+    """Draw the images that `_choose` chooses."""
+    size = record.examples.size if record.examples else 1
+
+    def centres(cells: int) -> npt.NDArray[np.float64]:
+        return (
+            get_backbone(str(record.document.recipe["backbone"])).cell_centres(cells, size) / size
+        )
+
+    mistakes, right = (
+        [Seen.of(choice, record.pictures, centres) for choice in choices]
+        for choices in _choose(record)
+    )
+    return mistakes, right
 
 
 def _choose(record: Record) -> tuple[list[_Choice], list[_Choice]]:
@@ -129,10 +134,10 @@ def _choose(record: Record) -> tuple[list[_Choice], list[_Choice]]:
         predicted, example = classes[predictions.predicted[place]], by_path.pop(path, None)
         if example and example.predicted != predicted:
             example = None
-        number, p = int(truth), float(confidence[place])
-        mistakes.append(_Choice(path, number, classes[truth], predicted, p, example))
+        p = float(confidence[place])
+        mistakes.append(_Choice(path, classes[truth], predicted, p, example))
     right = [
-        _Choice(path, 0, example.label, example.predicted, example.probability, example)
+        _Choice(path, example.label, example.predicted, example.probability, example)
         for path, example in by_path.items()
         if example.label == example.predicted
     ]

@@ -14,10 +14,10 @@ from pipeline.data.dataset import Dataset
 from pipeline.errors import PipelineError
 from pipeline.report import comparison, sections
 from pipeline.report.chart_files import write_charts
+from pipeline.report.first_screen import first_screen
 from pipeline.report.pictures import take_pictures
 from pipeline.report.rendering import asset, page_style, render
 from pipeline.report.sections import About, Section
-from pipeline.report.verdict import verdict
 from pipeline.runs.reading import PICTURES, read_run
 from pipeline.system.documents import to_json
 from pipeline.system.files import clear_unfinished, file_errors, read_regular, write_file
@@ -59,7 +59,8 @@ def write_report(
         sections.SECTIONS,
         title=record.name,
         subtitle=f"run on {document.dataset.name}, {document.created[:10]}",
-        verdict=verdict(record),
+        verdict=(),
+        first=render("first.html.j2", **first_screen(record)),
         notice=record.pictures.note,
     )
     with file_errors(f"write {record.folder}"):
@@ -106,6 +107,7 @@ def write_comparison(folders: Sequence[str | Path], file: str | Path) -> Path:
         title=_COMPARISON,
         subtitle=", ".join(labels),
         verdict=comparison.verdict(records),
+        first="",
         notice="",
     )
     with file_errors(f"write {file}", fix="name another file with --out"):

@@ -17,8 +17,8 @@ from pipeline.report import mistakes, problems
 from pipeline.runs.documents import NOT_KEPT, KeptPicture, PicturesDocument
 from pipeline.runs.reading import Record
 
-SIDE = 160
-"""Longer side of a picture, in pixels."""
+SIDE = 320
+"""Longer side of a picture, in pixels: twice that of its box, as it can be enlarged."""
 
 
 def take_pictures(record: Record, dataset: Dataset | None) -> PicturesDocument:

@@ -13,6 +13,7 @@ from pipeline.runs.reading import Record
 
 _PAIRS = 12
 _PICTURES = 24
+_SHOWN = 6  # of each kind: the others are folded
 _ROWS = 200
 
 
@@ -47,6 +48,7 @@ def show_problems(record: Record) -> Mapping[str, Any] | None:
 
     return {
         "summary": problems.summary,
+        "shown": _SHOWN,
         "folder": folder,
         "pairs": [
             (pair, list(map(picture, pair.paths)), list(map(short, pair.paths)))

@@ -8,6 +8,7 @@ from the user: the templates escape it, so leave ``|safe`` away.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Generic, TypeVar
@@ -15,7 +16,7 @@ from typing import Any, Generic, TypeVar
 from pipeline.report import figures, tables
 from pipeline.report.mistakes import show_mistakes
 from pipeline.report.problems import show_problems
-from pipeline.report.verdict import by_threshold, guessing
+from pipeline.report.verdict import guessing, how_chosen
 from pipeline.report.words import number
 from pipeline.runs.reading import Record
 
@@ -23,6 +24,7 @@ _FILES = 200
 _CLASSES = 100
 _CANDIDATES = 12
 _MATRICES = 30  # with more classes, only the best head's matrix is drawn
+_FOLDED = 20  # classes: a longer table is folded
 
 About = TypeVar("About")
 
@@ -47,7 +49,7 @@ class Section(Generic[About]):
 
 
 def _heads(record: Record) -> Mapping[str, Any]:
-    document = record.document
+    document, threshold = record.document, record.best.threshold
     rows = [(head.name, head, head is record.chosen) for head in record.heads]
     accuracies = {head.name: head.test.accuracy for head in record.heads}
     return {
@@ -56,16 +58,19 @@ def _heads(record: Record) -> Mapping[str, Any]:
             ["classifier"],
             f"best {record.chosen_on}",
             record.chosen_on,
+            (threshold.positive, record.classes[threshold.positive]) if threshold else None,
         ),
         "judged_on": record.judged_on,
         "method": record.best.test.interval_method,
         "remarks": [
-            *(line for head in record.heads[1:] for line in by_threshold(head.name, head, record)),
+            *how_chosen(record),
             *document.remarks,
         ],
         "failed": document.failed,
         "left_out": document.left_out,
         "chart": figures.draw_accuracies(rows, guessing(record.best)[0], record.judged_on),
+        "augmentations": tables.augmentations(record.heads),
+        "even_guess": math.log(len(record.classes)),
         "reference": [
             (head.name, head.precision, head.test.accuracy, accuracies[head.name])
             for head in document.reference
@@ -94,7 +99,12 @@ def _confusion(record: Record) -> Mapping[str, Any]:
 
 
 def _curves(record: Record) -> Mapping[str, Any]:
-    return {"plots": figures.draw_curves_of(record), "problem": record.problem}
+    n = record.best.test.n
+    return {
+        "plots": figures.draw_curves_of(record),
+        "problem": record.problem,
+        "uncalibrated": "" if figures.can_bin(n) else f"{n:,} {record.judged_on}",
+    }
 
 
 def _training(record: Record) -> Mapping[str, Any] | None:
@@ -111,6 +121,7 @@ def _data(record: Record) -> Mapping[str, Any]:
             (name, [counts.get(name, 0) for counts in dataset.images.values()])
             for name in record.classes[:_CLASSES]
         ],
+        "folded": len(record.classes) > _FOLDED,
         "more_classes": max(0, len(record.classes) - _CLASSES),
         "totals": [sum(counts.values()) for counts in dataset.images.values()],
         "skipped": dataset.quarantined[:_FILES],

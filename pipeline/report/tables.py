@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.data.augmentation import typed
 from pipeline.evaluation.metrics import Metrics
 from pipeline.report.words import number
 from pipeline.runs.documents import HeadRecord
@@ -76,7 +77,8 @@ _TEST = (
     ("log loss", "log_loss", False),
     ("Brier score", "brier", False),
 )
-_VALIDATION = (("accuracy {}", "accuracy", True), ("log loss {}", "log_loss", False))
+_ALIKE = ("balanced_accuracy", "macro_f1")
+_VALIDATION = (("log loss {}", "log_loss", False),)
 
 
 def heads_table(
@@ -84,13 +86,20 @@ def heads_table(
     names: Sequence[str],
     mark: str,
     chosen_on: str,
+    positive: tuple[int, str] | None = None,
 ) -> WebTable:
-    """Put heads into a table, from (texts of the first columns, head, whether it is the best)."""
+    """Put heads into a table, from (texts of the first columns, head, whether it is the best).
+
+    `positive` is the number and name of the class that a threshold is for: its recall and precision
+    then take the place of figures that count all classes the same.
+    """
+    of_test = [row for row in _TEST if positive is None or row[1] not in _ALIKE]
     columns = [
         *(Column(name, number=False, falling=False) for name in names),
+        *(Column(f"{what} of {positive[1]}") for what in ("recall", "precision") if positive),
         *(
             Column(title.format(chosen_on), falling=falling)
-            for title, _, falling in _TEST + _VALIDATION
+            for title, _, falling in (*of_test, *_VALIDATION)
         ),
         Column("seconds", falling=False),
     ]
@@ -99,7 +108,8 @@ def heads_table(
             [
                 *map(TableCell, texts[:-1]),
                 TableCell(texts[-1], below=str(head.parameters.get("backbone", ""))),
-                *(_figure(head.test, key) for _, key, _ in _TEST),
+                *(_shares(head.test, positive[0]) if positive else ()),
+                *(_figure(head.test, key) for _, key, _ in of_test),
                 *(_figure(head.validation, key) for _, key, _ in _VALIDATION),
                 TableCell(f"{head.seconds:,.1f}", head.seconds),
             ],
@@ -119,6 +129,32 @@ def _figure(metrics: Metrics | None, key: str) -> TableCell:
     if key == "accuracy":
         interval = metrics.accuracy_low, metrics.accuracy_high
     return TableCell(number(value), value, " to ".join(map(number, interval)) if interval else "")
+
+
+def _shares(test: Metrics, positive: int) -> Iterator[TableCell]:
+    """Write a class's recall and precision with their intervals."""
+    for share in (test.recall(positive), test.precision(positive)):
+        if share.count:
+            below = " to ".join(map(number, share.interval))
+            yield TableCell(number(share.value), share.value, below)
+        else:
+            yield TableCell(number(None))
+
+
+def augmentations(heads: Sequence[HeadRecord]) -> tuple[Sequence[str], list[tuple[str, list[str]]]]:
+    """Put the lowest log loss of each augmentation that was tried into rows, one for each head."""
+    lowest: dict[str, dict[str, float]] = {}
+    for head in heads:
+        for tried in head.candidates:
+            name, loss = tried.parameters.get("augmentation"), tried.validation_log_loss
+            if name is not None and loss is not None:
+                of_head = lowest.setdefault(head.name, {})
+                of_head[name] = min(loss, of_head.get(name, loss))
+    names = list(dict.fromkeys(name for of_head in lowest.values() for name in of_head))
+    rows = [
+        (head, [number(of_head.get(name)) for name in names]) for head, of_head in lowest.items()
+    ]
+    return [typed(name) for name in names], rows
 
 
 def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

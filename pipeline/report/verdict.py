@@ -10,25 +10,28 @@ from pipeline.runs.documents import HeadRecord
 from pipeline.runs.reading import Record
 
 
-def verdict(record: Record) -> list[str]:
-    """Sum a run up; the first sentence gives the accuracy."""
+def how_chosen(record: Record) -> list[str]:
+    """Say how the best head was chosen, and whether another is as good."""
     best, document = record.best, record.document
-    sentences = [judged(best.name, best, record), *by_threshold(best.name, best, record)]
-    # A threshold gives accuracy up for something else, so it is not held against guessing.
-    if not best.threshold and best.test.accuracy_low <= guessing(best)[0]:
-        sentences.append("That is not clearly better than guessing.")
-    if record.nested:
-        sentences.append("The saved models are fitted on all images.")
+    sentences = []
     if not best.validation:
         sentences.append(learned_from(best.name))
     if len(record.heads) > 1:
-        sentences.append(chosen(f"{len(record.heads)} classifiers", record))
+        sentences.append(
+            f"{best.name} {chosen(f'{len(record.heads)} classifiers', record)}"
+            if record.chosen
+            else ""
+        )
         sentences.append(_against_runner_up(record))
+    if outcome := best.aim(record.classes, record.protocol):
+        sentences.append(f"{best.name}: {outcome.rule}")
+        if record.nested:
+            sentences.append("For each fold, the threshold was chosen without it.")
+    if record.nested:
+        sentences.append("The saved models are fitted on all images.")
     if document.unfinished:
         sentences.append(f"Stopped before these were done: {', '.join(document.unfinished)}.")
-    if record.problems and record.problems.leakage.copied:
-        sentences.append(record.problems.summary[0])
-    return sentences
+    return [sentence for sentence in sentences if sentence]
 
 
 def _against_runner_up(record: Record) -> str:
@@ -50,16 +53,21 @@ def guessing(head: HeadRecord) -> tuple[float, int]:
 def judged(label: str, head: HeadRecord, record: Record) -> str:
     """Say how accurate a head is, with its interval, and what guessing gives."""
     test, (share, commonest) = head.test, guessing(head)
-    where = f"on {test.n:,} test images"
-    if record.nested:
-        repeats = record.protocol.repeats
-        times = f", repeated {repeats} times" if repeats > 1 else ""
-        where = f"in {record.protocol.cv}-fold cross-validation{times} ({test.n:,} images)"
     return (
-        f"{label}: {percent(test.accuracy)} correct {where}, 95 % interval "
+        f"{label}: {percent(test.accuracy)} correct {judged_where(head, record)}, 95 % interval "
         f"{percent(test.accuracy_low)} to {percent(test.accuracy_high)}. Always guessing the most "
         f"common class, {record.classes[commonest]}, gives {percent(share)}."
     )
+
+
+def judged_where(head: HeadRecord, record: Record) -> str:
+    """Say which images a head was tested on, as it follows "correct"."""
+    if not record.nested:
+        images = "image" if head.test.n == 1 else "images"
+        return f"on {head.test.n:,} test {images}"
+    repeats = record.protocol.repeats
+    times = f", repeated {repeats} times" if repeats > 1 else ""
+    return f"in {record.protocol.cv}-fold cross-validation{times} ({head.test.n:,} images)"
 
 
 def by_threshold(label: str, head: HeadRecord, record: Record) -> list[str]:
@@ -72,11 +80,10 @@ def by_threshold(label: str, head: HeadRecord, record: Record) -> list[str]:
 
 
 def chosen(among: str, record: Record) -> str:
-    """Say how the best was chosen."""
+    """Say how the best was chosen, as it follows its name."""
     without = "the fold it is tested on" if record.nested else "the test images"
     return (
-        f"It has the lowest log loss {record.chosen_on} of {among}, and was chosen without "
-        f"{without}."
+        f"has {record.chosen_for} {record.chosen_on} of {among}, and was chosen without {without}."
     )
 
 

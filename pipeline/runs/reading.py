@@ -167,7 +167,7 @@ def read_run(folder: Path, name: str | None = None) -> Record:
         tuple(heads),
         predictions,
         problem,
-        _read_optional(folder / PROBLEMS, ProblemsDocument),
+        read_problems(folder),
         _read_optional(folder / EXAMPLES, ExamplesDocument),
         read_pictures(folder),
     )
@@ -186,6 +186,11 @@ def read_run_document(folder: Path) -> RunDocument:
             fix=hint_at_run(folder),
         ) from error
     return _understand(content, folder / RUN, RunDocument)
+
+
+def read_problems(folder: Path) -> ProblemsDocument | None:
+    """Read `problems.json` alone; None where the run was not searched for problems."""
+    return _read_optional(folder / PROBLEMS, ProblemsDocument)
 
 
 def read_pictures(folder: Path) -> PicturesDocument:
@@ -251,7 +256,7 @@ def _read_predictions(
                 np.array(truth[head.name], np.int64),
                 np.array(values[head.name], np.float64).reshape(-1, len(classes)),
                 np.array(predicted[head.name], np.int64),
-                head.test.positive,
+                head.threshold.positive if head.threshold else head.test.positive,
             )
             for head in heads
         }

@@ -27,7 +27,7 @@ from pipeline.evaluation.significance import (
     sign_flip_test,
 )
 from pipeline.models.model import Model
-from pipeline.runs.table import TextTable
+from pipeline.runs.table import FEW, Figures, TextTable
 
 
 @dataclass(frozen=True)
@@ -195,9 +195,10 @@ class Run:
 
     def _table(self) -> TextTable:
         rows = [row(result, best=result is self.best) for result in self.results]
+        headings = figures_of(self.best).headings
         problems = self.problems.summary() if self.problems else ()
         below = (*notes(self), *self._skipped(), *problems, f"saved in {self.folder}")
-        return TextTable(title(self), COLUMNS, rows, self.results.index(self.best), below)
+        return TextTable(title(self), headings, rows, self.results.index(self.best), below)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -231,39 +232,24 @@ def with_optional_parts(
     return run, None
 
 
-COLUMNS = (
-    "classifier",
-    "accuracy",
-    "95 % interval",
-    "balanced",
-    "ROC AUC",
-    "log loss",
-    "Brier",
-    "fit",
-)
-
-_FEW = 20  # the interval of an accuracy is then more than 30 points wide
+def figures_of(result: Result, *, every: bool = False) -> Figures:
+    """Return which figures a table of heads such as this one has."""
+    threshold = result.model.threshold
+    positive = threshold.positive if threshold else None
+    return Figures(result.model.classes, positive, every)
 
 
-def row(result: Result, *, best: bool = False) -> tuple[str, ...]:
-    """Write a head's figures, in the order of `COLUMNS`; the best head gets a star."""
-    test, network = result.test, result.parameters.get("backbone")
-    return (
-        result.head + (" *" if best else "") + (f" on {network}" if network else ""),
-        f"{test.accuracy:.3f}",
-        f"{test.accuracy_low:.3f}-{test.accuracy_high:.3f}",
-        f"{test.balanced_accuracy:.3f}",
-        "-" if test.roc_auc is None else f"{test.roc_auc:.3f}",
-        f"{test.log_loss:.3f}",
-        f"{test.brier:.3f}",
-        f"{result.seconds:.1f} s",
-    )
+def row(result: Result, *, best: bool = False, every: bool = False) -> list[str]:
+    """Write a head's figures; the best head gets a star."""
+    network = result.parameters.get("backbone")
+    name = result.head + (" *" if best else "") + (f" on {network}" if network else "")
+    return figures_of(result, every=every).row(name, result.test, result.seconds)
 
 
 def title(run: Run) -> str:
     """Say which images the figures are for."""
     n = run.results[0].test.n
-    if run.protocol.cv is None and n < _FEW:
+    if run.protocol.cv is None and n < FEW:
         return f"{n:,} test images, never seen in training: too few to be reliable"
     if run.protocol.cv is None:
         return f"{n:,} test images, never seen in training"

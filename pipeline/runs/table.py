@@ -2,11 +2,85 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 from pipeline.errors import printable
+from pipeline.evaluation.intervals import Share
+from pipeline.evaluation.metrics import Metrics
+
+FEW = 20
+"""Images to judge by: with fewer, the interval of an accuracy is more than 30 points wide."""
+
+_MOST_RECALLS = 3  # with more classes, one column has the lowest recall
+_LONGEST_CLASS = 14  # in a heading
+_MORE = (
+    ("balanced\naccuracy", "balanced_accuracy"),
+    ("macro\nF1", "macro_f1"),
+    ("ROC\nAUC", "roc_auc"),
+    ("average\nprecision", "average_precision"),
+    ("Brier\nscore", "brier"),
+)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Which figures of a head a table has: those that people use, or all.
+
+    Attributes
+    ----------
+    classes : sequence of str
+        Class names.
+    positive : int or None
+        The class that matters, whose recall is shown with its interval.
+    every : bool
+        Whether to add all other figures.
+    """
+
+    classes: Sequence[str]
+    positive: int | None = None
+    every: bool = False
+
+    @property
+    def _recalled(self) -> Sequence[int]:
+        """The classes that have a column of their own."""
+        if self.positive is not None:
+            return [self.positive]
+        return range(len(self.classes)) if len(self.classes) <= _MOST_RECALLS else ()
+
+    @property
+    def headings(self) -> list[str]:
+        """Headings, some of two lines."""
+        names = [printable(self.classes[place]) for place in self._recalled]
+        short = [n if len(n) <= _LONGEST_CLASS else f"{n[: _LONGEST_CLASS - 1]}…" for n in names]
+        recalls = [f"recall of\n{name}" for name in short] or ["lowest\nrecall"]
+        more = [title for title, _ in _MORE] if self.every else []
+        return ["classifier", "accuracy\n(95 % interval)", *recalls, "log loss", *more, "time"]
+
+    def row(self, name: str, test: Metrics, seconds: float) -> list[str]:
+        """Write a head's figures on the images that it is judged on."""
+        if self.positive is not None:
+            recalls = [_with_interval(test.recall(self.positive))]
+        elif not (recalls := [_written(test.recall(place).value) for place in self._recalled]):
+            shares = map(test.recall, range(len(self.classes)))
+            recalls = [_written(min(share.value for share in shares if share.count))]
+        more = [_written(getattr(test, key)) for _, key in _MORE] if self.every else []
+        accuracy = f"{test.accuracy:.3f} ({test.accuracy_low:.3f}-{test.accuracy_high:.3f})"
+        log_loss = f"{test.log_loss:.3f}"
+        return [name, accuracy, *recalls, log_loss, *more, f"{seconds:.1f} s"]
+
+
+def _with_interval(share: Share) -> str:
+    if not share.count:
+        return _written(None)
+    low, high = share.interval
+    return f"{share.value:.3f} ({low:.3f}-{high:.3f})"
+
+
+def _written(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
 
 
 @dataclass(frozen=True)
@@ -35,7 +109,8 @@ class TextTable:
 
     def as_text(self) -> str:
         """Write the table with spaces between its columns."""
-        lines = [[printable(cell) for cell in line] for line in (self.columns, *self.rows)]
+        headings = [title.replace("\n", " ") for title in self.columns]
+        lines = [[printable(cell) for cell in line] for line in (headings, *self.rows)]
         widths = [max(map(len, column)) for column in zip(*lines)]
         text = [
             "  ".join(
@@ -48,7 +123,7 @@ class TextTable:
 
     def as_html(self) -> str:
         """Write the table for a notebook."""
-        head = "".join(f"<th>{_escape(name)}</th>" for name in self.columns)
+        head = "".join(f"<th>{_escape(name.replace(chr(10), ' '))}</th>" for name in self.columns)
         body = "".join(
             f"<tr{_bold(number == self.best)}>"
             + "".join(f"<td>{_escape(cell)}</td>" for cell in row)

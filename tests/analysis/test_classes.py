@@ -15,7 +15,7 @@ def test_small_classes_and_imbalance_are_noted_with_what_they_mean():
         "cow has no test images, so its recall is unknown.",
         (
             "56 % of the images are cat: always guessing cat has an accuracy of 0.556, so look at "
-            "the balanced accuracy as well."
+            "the recall of each class."
         ),
     )
 
@@ -28,3 +28,15 @@ def test_classes_with_enough_images_are_not_noted():
 def test_in_cross_validation_there_are_no_notes_on_training_images():
     labels = np.arange(60) % 2
     assert find_class_problems(labels, splits(0, 0, 60), ("cat", "dog")).notes == ()
+
+
+def test_many_small_classes_are_counted_in_one_sentence_each():
+    labels = np.arange(120) % 6
+    where = splits(60, 0, 60)
+    where[(labels > 3) & (where == "test")] = "validation"
+    assert find_class_problems(labels, where, tuple("abcdef")).notes == (
+        "6 classes have fewer than 20 training images (the fewest: a, 10), which are often too "
+        "few to learn a class from.",
+        "The recall of 4 classes is uncertain by up to ±26 points (the fewest: a, 10 test images).",
+        "2 classes have no test images (e, f): their recall is unknown.",
+    )

@@ -40,6 +40,13 @@ def test_within_noise_it_is_unclear_whether_more_images_would_help():
     )
 
 
+@pytest.mark.parametrize("gain", [(0.0, 0.0, 0.0), (9.0, 2.0, 16.0)])
+def test_of_few_images_nothing_is_claimed(gain):
+    points = (LearningCurvePoint(6, 0.8, 0.7, 0.9), LearningCurvePoint(13, 0.8, 0.7, 0.9))
+    answer = LearningCurve(points, *gain).answer
+    assert answer.endswith("there are too few images to tell whether more would help.")
+
+
 def test_the_interval_widens_if_images_come_in_groups():
     rows, labels = overlapping(120, distance=1.5)
     rows, labels = np.repeat(rows, 3, axis=0), np.repeat(labels, 3)

@@ -9,6 +9,7 @@ from pipeline.analysis.labels import LabelProblems, SuspectLabel
 from pipeline.analysis.leakage import Leakage
 from pipeline.analysis.outliers import OutlierImage
 from pipeline.analysis.sentences import (
+    describe_contradictions,
     describe_duplicates,
     describe_labels,
     describe_leakage,
@@ -77,11 +78,11 @@ def test_duplicates_within_a_split_and_different_labels_are_counted():
         (("train", "test"), True), (("test", "test"), False), (("train", "train"), True)
     )
     assert list(describe_duplicates(found, cross_validation=False)) == [
-        "2 duplicate or near-duplicate pairs within a split.",
-        (
-            "1 duplicate or near-duplicate pair has different labels: one of the two labels is "
-            "probably wrong."
-        ),
+        "2 duplicate or near-duplicate pairs within a split."
+    ]
+    assert list(describe_contradictions(found)) == [
+        "1 duplicate or near-duplicate pair has different labels: one of the two labels is "
+        "probably wrong."
     ]
     assert next(describe_duplicates(found, cross_validation=True)) == (
         "2 duplicate or near-duplicate pairs."
@@ -106,13 +107,16 @@ def test_outliers_are_counted():
     assert list(describe_outliers((outlier,) * 2)) == ["2 images are unusual for their class."]
 
 
-def test_a_run_that_looked_for_no_problems_says_how_to_and_gives_five_notes_on_classes():
+def test_a_run_that_looked_for_no_problems_says_how_to_and_what_is_known_of_classes():
     classes = tuple("abcdef")
     dataset = make_dataset(np.arange(72) % 6, splits(36, 0, 36), classes)
     first, *notes = not_looked_for(dataset)
     assert first == (
         "This run did not look for duplicates, wrong labels and outliers. `pipeline problems DATA "
-        "--run RUN`, with the same options, does, and adds them to the report, with 7 more notes "
-        "like the following."
+        "--run RUN`, with the same options, does, and adds them to the report."
     )
-    assert [note.split(" has ")[0] for note in notes] == list("abcde")
+    assert notes == [
+        "6 classes have fewer than 20 training images (the fewest: a, 6), which are often too few "
+        "to learn a class from.",
+        "The recall of 6 classes is uncertain by up to ±31 points (the fewest: a, 6 test images).",
+    ]

@@ -27,15 +27,14 @@ from pipeline.cli import main as cli
 from pipeline.cli import terminal
 from pipeline.cli.live import ClassifyListener
 from pipeline.cli.results import figures_table
-from pipeline.cli.terminal import typed_augmentation
-from pipeline.data.augmentation import PRESETS, get_augmentation
+from pipeline.data.augmentation import PRESETS, get_augmentation, typed
 from pipeline.data.digests import CACHE
 from pipeline.data.loading import load_dataset
 from pipeline.errors import PipelineError, printable
 from pipeline.features.computing import commit_rows
 from pipeline.features.store import FeatureStore
 from pipeline.heads.registry import HEADS
-from pipeline.runs.run import COLUMNS
+from pipeline.runs.table import Figures
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -306,11 +305,9 @@ def test_classify_prints_a_table_with_a_line_for_each_head(photos, networks, tmp
         star = r" \*" if head["head"] == document["best"] else ""
         figures = [
             f"{test['accuracy']:.3f}",
-            f"{test['accuracy_low']:.3f}-{test['accuracy_high']:.3f}",
-            f"{test['balanced_accuracy']:.3f}",
-            f"{test['roc_auc']:.3f}",
+            f"({test['accuracy_low']:.3f}-{test['accuracy_high']:.3f})",
+            *(f"{row[place] / sum(row):.3f}" for place, row in enumerate(test["confusion"])),
             f"{test['log_loss']:.3f}",
-            f"{test['brier']:.3f}",
             f"{head['seconds']:.1f} s",
         ]
         line = rf"^ *{head['head']}{star} +" + " +".join(map(re.escape, figures)) + " *$"
@@ -422,22 +419,44 @@ def test_classify_says_what_may_be_wrong_with_the_data(photos, networks, monkeyp
     said = [line for line in run(*settings).stdout.splitlines() if line.startswith("Data: ")]
     assert any("near-duplicate pairs have different labels" in one for one in said)
     *sentences, more = said
-    assert len(sentences) == 5
+    assert len(sentences) == 3
     count = int(re.fullmatch(r"Data: (\d+) more on the page.", more)[1])
     monkeypatch.setattr(sys.modules["pipeline.cli.results"], "_SENTENCES", 1)
     fewer = [line for line in run(*settings).stdout.splitlines() if line.startswith("Data: ")]
-    assert fewer == [sentences[0], f"Data: {count + 4} more on the page."]
+    assert fewer == [sentences[0], f"Data: {count + 2} more on the page."]
 
 
 def test_figures_are_whole_where_a_heads_name_is_long_and_the_terminal_narrow():
     screen = io.StringIO()
-    table = figures_table("")
-    figures = ["0.443", "0.443-0.712", "0.554", "0.681", "0.552", "0.201", "1.9 s"]
+    headings = Figures(("good", "scratched"), positive=1).headings
+    table = figures_table("", headings)
+    figures = ["0.443 (0.343-0.712)", "0.554 (0.343-0.712)", "0.552", "1.9 s"]
     table.add_row("sklearn.ensemble:ExtraTreesClassifier *", *figures)
     Console(file=screen, width=80).print(table)
     shown = screen.getvalue()
-    assert all(name in shown for name in [*COLUMNS, *figures])
+    assert all(name in shown for name in [*" ".join(headings).split(), *figures])
     assert "…" not in shown
+
+
+def test_the_table_has_five_columns_unless_all_are_asked_for(photos, networks):
+    settings = ["classify", photos, *SETTINGS, "--head", "logistic"]
+    few, every = (run(*settings, *more).stdout for more in ((), ("--all-columns",)))
+    usual = ("classifier", "95 % interval", "recall of", "log loss", "time")
+    assert all(title in few and title in every for title in usual)
+    for title in ("balanced", "macro", "AUC", "average", "Brier"):
+        assert title not in few
+        assert title in every
+
+
+def test_what_to_do_next_is_a_command_that_can_be_pasted(photos, networks):
+    said = run("classify", photos, *SETTINGS, "--head", "logistic", "--seed", "3").stdout
+    *_, why, command = said.splitlines()
+    assert why.startswith("next: ")
+    typed = shlex.split(command)
+    assert typed[:3] == ["pipeline", "classify", str(photos)]
+    assert [option in typed for option in ("--size", "--seed", "--head")] == [True, True, False]
+    done = run(*typed[1:], "--head", "logistic")
+    assert done.exit_code == 0, done.output
 
 
 def test_a_live_table_is_shown_on_a_terminal_only(photos, networks, monkeypatch):
@@ -450,7 +469,7 @@ def test_a_live_table_is_shown_on_a_terminal_only(photos, networks, monkeypatch)
     result = run(*settings)
     assert result.exit_code == 0
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
-    assert re.search(r"logistic +[\d.]+ +[\d.]+-[\d.]+ .*\n *knn +\d+ s", shown)
+    assert re.search(r"logistic +[\d.]+ \([\d.]+-[\d.]+\) .*\n *knn +\d+ s", shown)
     assert "fitted in" not in shown
 
 
@@ -731,8 +750,8 @@ def test_views_are_those_of_the_recipe_unless_others_are_named(photos, networks)
 )
 def test_an_augmentation_is_called_as_it_can_be_typed(text):
     augmentation = get_augmentation(text)
-    assert get_augmentation(typed_augmentation(augmentation.name)) == augmentation
-    assert typed_augmentation(augmentation.name) == text or text.startswith("mild,")
+    assert get_augmentation(typed(augmentation.name)) == augmentation
+    assert typed(augmentation.name) == text or text.startswith("mild,")
 
 
 # --- predict ------------------------------------------------------------------------------

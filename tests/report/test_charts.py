@@ -48,7 +48,7 @@ def texts(file):
 
 
 def test_each_chart_is_also_a_file_that_stands_alone(folder):
-    imitate(folder, heads=("dense", "module:factory"), history=HISTORY)
+    imitate(folder, heads=("dense", "module:factory"), history=HISTORY, counts=(40, 20, 300))
     write_report(folder)
     files = {file.name: file for file in folder.glob("*.svg")}
     assert set(files) == {
@@ -73,7 +73,9 @@ def test_a_confusion_matrix_in_a_file_has_its_counts_and_the_classes(folder):
     (a, b), (c, d) = run.results[0].test.confusion
     found = texts(folder / "confusion-logistic.svg")
     assert found[0] == "logistic"
-    assert found[1:5] == [str(count) for count in (a, b, c, d)]
+    shares = (a / (a + b), b / (a + b), c / (c + d), d / (c + d))
+    assert found[1:5] == [f"{round(100 * share)}\xa0%" for share in shares]
+    assert f"Of {a + b} blue: {a} predicted blue" in " ".join(found)
     assert {"blue", "red", "true", "predicted"} <= set(found)
 
 

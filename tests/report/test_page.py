@@ -37,8 +37,8 @@ def test_a_page_refers_to_nothing_outside_and_says_in_words_what_it_shows(folder
     found = report(folder)
     nothing_leaves(found)
     figures = speaks(found)
-    assert len(figures) > 1 + 2 + 3 + 4  # and the gallery's
-    headings = [heading.text for heading in found.root.all("h2")]
+    assert len(figures) > 1 + 2 + 2 + 4  # and the gallery's
+    headings = [heading.text for heading in found.root.one("main").all("h2")]
     assert headings[0] == "Classifiers"
     assert headings[-1] == "Settings and versions"
     links = [link.attributes["href"][1:] for link in found.root.one("nav").all("a")]
@@ -70,7 +70,6 @@ def test_the_figures_are_those_of_run_json(folder):
             "average precision": written(test, "average_precision"),
             "log loss": written(test, "log_loss"),
             "Brier score": written(test, "brier"),
-            "accuracy on validation": written(held_out, "accuracy"),
             "log loss on validation": written(held_out, "log_loss"),
             "seconds": f"{by_name[name]['seconds']:.1f}",
         }
@@ -96,19 +95,85 @@ def test_the_settings_and_versions_are_those_of_run_json(folder):
     assert "C 10: 0.600" in section.text
 
 
-def test_the_verdict_names_the_best_on_validation_its_interval_and_guessing(folder):
+def test_the_first_screen_says_how_good_on_what_and_by_which_classifier(folder):
     run = imitate(folder, counts=(40, 20, 100), skill=0.8)
     best, other = sorted_by_validation(run)
-    test = best.test
-    first, chosen, against = sentences = report(folder).verdict[:3]
-    assert first == (
-        f"{best.head}: {100 * test.accuracy:.1f} % correct on 100 test images, 95 % interval "
-        f"{100 * test.accuracy_low:.1f} % to {100 * test.accuracy_high:.1f} %. Always guessing "
-        "the most common class, blue, gives 50.0 %."
+    test, found = best.test, report(folder)
+    header = found.root.one("header")
+    assert header.one("p", class_="large").text == (
+        f"{100 * test.accuracy:.1f} % correct on 100 test images"
     )
-    assert "lowest log loss on validation of 2 classifiers" in chosen
-    assert f"The runner-up, {other.head}, has {100 * other.test.accuracy:.1f} %" in against
-    assert "not clearly better" not in " ".join(sentences)
+    assert (
+        f"95 % interval {100 * test.accuracy_low:.1f} % to {100 * test.accuracy_high:.1f} %. "
+        "Always guessing the most common class, blue, gives 50.0 %."
+    ) in header.text
+    assert f"Classifier: {best.head}, the best of 2." in header.text
+    assert "not clearly better" not in header.text
+    text = found.section("heads").text
+    assert f"{best.head} has the lowest log loss on validation of 2 classifiers" in text
+    assert f"The runner-up, {other.head}, has {100 * other.test.accuracy:.1f} %" in text
+
+
+def test_the_first_screen_shows_the_recall_of_each_class_and_what_goes_wrong(folder, tmp_path):
+    run = imitate(folder, heads=("logistic",), paths=painted(tmp_path), skill=0.5)
+    confusion = run.best.test.confusion
+    header = report(folder).root.one("header")
+    items = list(header.one("ul", class_="recalls").all("li"))
+    expected = sorted(
+        (row[place] / sum(row), name, f"{row[place]} of {sum(row)}")
+        for place, (name, row) in enumerate(zip(("blue", "red"), confusion))
+    )
+    for item, (share, name, count) in zip(items, expected, strict=True):
+        assert item.text.startswith(f"{name} {100 * share:.0f} % {count}, 95 % interval ")
+    most = max((confusion[0][1], "blue", "red"), (confusion[1][0], "red", "blue"))
+    assert f"{most[0]} of 30 {most[1]} are predicted as {most[2]}." in header.text
+    strip = header.one("ul", class_="strip")
+    assert len(list(strip.all("img"))) == 6
+    steps = [code.text for code in header.all("code")]
+    assert 2 <= len(steps) <= 3
+    assert all(step.startswith("pipeline ") for step in steps)
+
+
+def test_of_many_classes_the_first_screen_shows_the_lowest_recalls(folder):
+    run = imitate(folder, classes=tuple(f"c{n:03}" for n in range(120)), counts=(240, 120, 600))
+    header = report(folder).root.one("header")
+    assert "the 8 lowest of 120" in header.text
+    worst = min(row[place] / sum(row) for place, row in enumerate(run.best.test.confusion))
+    first, *others = header.one("ul", class_="recalls").all("li")
+    assert f"{100 * worst:.0f} %" in first.text
+    assert len(others) == 7
+
+
+@pytest.mark.parametrize("tested", [1, 4, 19, 20])
+def test_a_figure_from_few_images_is_called_too_little_to_judge_by(folder, tested):
+    imitate(folder, counts=(40, 20, tested))
+    header = report(folder).root.one("header").text
+    assert (f"{tested} test image" in header) and ("too few to judge by" in header) == (tested < 20)
+    assert ("red no test images, so nothing is known" in header) == (tested == 1)
+
+
+def test_the_aim_is_told_on_the_first_screen_and_marked_on_the_curves(folder):
+    run = imitate(folder, heads=("logistic",), counts=(40, 20, 300), skill=0.5)
+    document = json.loads((folder / "run.json").read_text())
+    [head] = document["heads"]
+    threshold = {"positive": 0, "value": 0.5, "aim": "recall=0.95", "reached": True}
+    change(folder, heads=[{**head, "threshold": threshold}])
+    found = report(folder)
+    assert "Aim missed on test: recall 0.95." in found.root.one("header").text
+    roc, precision, calibration = found.section("curves").all("figure")
+    assert "Positive is the class blue. The dot is the threshold." in roc.text
+    for figure in (roc, precision):
+        assert len(list(figure.one("svg", role="img").all("circle"))) == 1
+    assert "of blue" in calibration.text
+    [titles] = [
+        [cell.text for cell in table.one("thead").all("th")]
+        for table in found.section("heads").all("table")
+    ]
+    assert titles[1:4] == ["recall of blue", "precision of blue", "accuracy"]
+    test = run.best.test
+    recall = test.recall(0).value
+    assert rows_of(found.section("heads").one("table"))[0][1].startswith(f"{recall:.3f} ")
+    assert found.root.text.count("Aim missed on test") == 1  # a value stands once
 
 
 @pytest.mark.parametrize(
@@ -125,7 +190,7 @@ def test_a_difference_that_chance_explains_is_called_noise(folder, second, words
         lines = (folder / "predictions.csv").read_text().splitlines(keepends=True)
         chosen = [line for line in lines if line.split(",")[3] in {"head", *kept}]
         (folder / "predictions.csv").write_text("".join(chosen))
-    assert words in report(folder).verdict[2]
+    assert words in report(folder).section("heads").text
 
 
 def test_a_cross_validated_page_speaks_neither_of_test_images_nor_of_validation(folder):
@@ -134,11 +199,12 @@ def test_a_cross_validated_page_speaks_neither_of_test_images_nor_of_validation(
     found = report(folder)
     text = found.root.text
     assert "Figures on the cross-validated images" in found.section("heads").text
-    assert "accuracy on inner folds" in text
+    assert "log loss on inner folds" in text
     assert "correct in 5-fold cross-validation (60 images)" in text
     assert "test images" not in text
     assert "on validation" not in text
     assert "on 60 cross-validated images" in str(found.source)
+    assert "60 cross-validated images are too few for its bins" in text
 
 
 def test_a_page_of_a_search_says_that_heads_were_chosen_in_cross_validation(folder):
@@ -152,9 +218,9 @@ def test_a_page_of_a_search_says_that_heads_were_chosen_in_cross_validation(fold
 
 def test_an_accuracy_that_guessing_may_reach_is_said_to_be_so(folder):
     imitate(folder, heads=("logistic",), skill=0.0)
-    verdict = report(folder).verdict
-    assert verdict[1] == "That is not clearly better than guessing."
-    assert len(verdict) == 2  # there is no runner-up to speak of
+    found = report(folder)
+    assert "That is not clearly better than guessing." in found.root.one("header").text
+    assert "runner-up" not in found.root.text
 
 
 def test_heads_that_failed_are_named_with_the_reason(folder):
@@ -168,10 +234,10 @@ def test_heads_that_failed_are_named_with_the_reason(folder):
 def test_a_run_that_learned_from_validation_has_no_figures_on_it(folder):
     imitate(folder, heads=("finetuned",), history=HISTORY, validated=False)
     found = report(folder)
-    assert found.verdict[1].startswith("finetuned was trained on the validation images too")
+    assert "finetuned was trained on the validation images too" in found.section("heads").text
     [row] = rows_of(found.section("heads").one("table"))
     assert row[0] == "finetuned"
-    assert row[8:10] == ["-", "-"]
+    assert row[8] == "-"
     speaks(found)
 
 
@@ -184,23 +250,37 @@ def test_the_confusion_matrix_is_drawn_and_told_in_its_counts(folder):
     drawing = figure.one("svg")
     assert words in drawing.attributes["aria-label"]
     numbers = [cell.text for cell in drawing.all("text")]
-    assert numbers[:4] == [str(count) for count in (a, b, c, d)]
+    shares = [100 * a / (a + b), 100 * b / (a + b), 100 * c / (c + d), 100 * d / (c + d)]
+    assert numbers[:4] == [f"{round(share)} %" for share in shares]
+
+
+def test_only_the_best_heads_matrix_is_unfolded(folder):
+    imitate(folder, heads=("logistic", "knn", "dense"))
+    section = report(folder).section("confusion")
+    assert len(list(section.all("figure"))) == 3
+    assert len(list(section.one("details").all("figure"))) == 2
 
 
 def test_curves_carry_the_areas_that_run_json_holds(folder):
-    run = imitate(folder, classes=("blue", "green", "red"))
+    heads = ("logistic", "knn", "dense")
+    run = imitate(folder, classes=("blue", "green", "red"), counts=(40, 20, 300), heads=heads)
     roc, precision, calibration = report(folder).section("curves").all("figure")
-    for result in run.results:
+    for result in sorted_by_validation(run)[:2]:
         assert f"{result.head} {result.test.roc_auc:.3f}" in roc.one("figcaption").text
     assert "each against all others" in precision.one("figcaption").text
     assert "observed" in calibration.one("svg", role="img").attributes["aria-label"]
 
 
-def test_training_is_shown_as_measured_and_smoothed(folder):
+def test_training_is_drawn_through_the_measured_points(folder):
     imitate(folder, heads=("dense",), history=HISTORY)
     loss, accuracy = report(folder).section("training").all("figure")
-    assert len(list(loss.one("svg", role="img").all("circle"))) == 12
-    assert len(list(loss.one("svg", role="img").all("path", class_="line"))) == 2
+    circles = list(loss.one("svg", role="img").all("circle"))
+    assert len(circles) == 12
+    lines = [p.attributes["d"] for p in loss.one("svg", role="img").all("path", class_="line")]
+    assert len(lines) == 2
+    for circle in circles:
+        point = f"{float(circle.attributes['cx']):g} {float(circle.attributes['cy']):g}"
+        assert any(point in line for line in lines)
     spoken = loss.one("svg", role="img").attributes["aria-label"]
     assert "on training from 0.900 to 0.360" in spoken
     assert "weights kept: epoch 4" in spoken
@@ -265,7 +345,6 @@ def test_a_hundred_classes_make_a_page_of_bounded_size(folder):
     assert len(found.source) < 1_000_000
     assert len(list(found.section("confusion").all("figure"))) == 1
     assert "those of the 10 others are in run.json" in found.section("confusion").text
-    assert "The 8 best on validation are drawn" in found.section("curves").text
     speaks(found)
 
 
@@ -336,7 +415,7 @@ def test_without_usable_predictions_the_page_says_so_and_shows_the_rest(folder, 
     found = report(folder)
     for key in ("curves", "mistakes"):
         assert message in found.section(key).one("p", class_="notice").text
-    assert "cannot be compared with the runner-up" in found.verdict[2]
+    assert "cannot be compared with the runner-up" in found.section("heads").text
     assert len(list(found.section("confusion").all("figure"))) == 2
     nothing_leaves(found)
 
@@ -368,7 +447,7 @@ def test_a_page_has_the_sections_of_the_table_that_have_something_to_show(folder
     monkeypatch.setattr(sections, "SECTIONS", (none, data))
     imitate(folder)
     page = report(folder)
-    assert [heading.text for heading in page.root.all("h2")] == ["Data"]
+    assert [heading.text for heading in page.root.one("main").all("h2")] == ["Data"]
     assert page.root.one("nav").text == "Data"
 
 

@@ -9,7 +9,7 @@ from conftest import run_json
 
 from pipeline.data.dataset import Quarantined
 from pipeline.evaluation.significance import disagreement, sign_flip_test
-from pipeline.report.verdict import verdict
+from pipeline.report.verdict import how_chosen
 from pipeline.runs.reading import read_run
 from pipeline.system.documents import to_plain
 
@@ -22,11 +22,12 @@ def test_a_run_shows_itself_as_a_table_in_python_and_in_a_notebook(place):
     for result in run.results:
         star = " *" if result is run.best else ""
         test = result.test
-        figures = (test.accuracy, test.balanced_accuracy, test.roc_auc, test.log_loss, test.brier)
+        (a, b), (c, d) = test.confusion
+        figures = (test.accuracy, a / (a + b), d / (c + d), test.log_loss)
         written = [f"{figure:.3f}" for figure in figures]
         [line] = [line for line in text.splitlines() if line.startswith(f"{result.head}{star} ")]
         assert [cell for cell in line.split() if cell in written] == written
-        assert all(f"<td>{cell}</td>" in html for cell in (f"{result.head}{star}", *written))
+        assert all(f"<td>{cell}</td>" in html for cell in (f"{result.head}{star}", *written[1:]))
     assert run.comparison.sentence in text
     assert "saved in " + str(run.folder) in text
     assert html.count("<tr") == 3
@@ -74,4 +75,4 @@ def test_with_groups_the_best_two_heads_are_compared_by_group(place):
     right = [one.predicted[90:] == data.targets.labels[90:] for one in (best, second)]
     assert run.comparison.p == sign_flip_test(*right, np.arange(30) // 5)
     assert "sign-flip test by group" in run_json(run)["comparison"]["sentence"]
-    assert run.comparison.sentence in verdict(read_run(run.folder))
+    assert run.comparison.sentence in how_chosen(read_run(run.folder))

@@ -42,7 +42,6 @@ def test_a_runs_folder_holds_all_that_came_of_it(place_with_pictures):
     run = place.classify(place.data(), ["logistic", "dense"])
     assert run.folder == place.runs / "photos"
     assert files_in(run.folder) == [
-        "calibration.svg",
         "confusion-dense.svg",
         "confusion-logistic.svg",
         "examples.json",

@@ -1,0 +1,81 @@
+"""What to do after a run: at most three commands, the most useful first."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from pipeline.runs.documents import HeadRecord, ProblemsDocument, RunDocument
+
+_MISSED = 0.9  # a recall below this is offered to be raised
+_WIDE = 0.1  # an interval of the accuracy wider than this is offered to be narrowed
+
+
+@dataclass(frozen=True)
+class Step:
+    """A command, and what it is good for."""
+
+    why: str
+    command: str
+
+
+def next_steps(
+    document: RunDocument,
+    problems: ProblemsDocument | None,
+    *,
+    run: str,
+    data: str = "DATA",
+    options: Sequence[str] = (),
+) -> list[Step]:
+    """Propose up to three commands; the last one is to predict.
+
+    `data` and `options` are the data set and the options of stage one, as the user typed them.
+    """
+    steps = list(_on_data(document, problems, run, data, tuple(options)))
+    predict = _command("predict", run, "NEW_PHOTOS")
+    return [*steps[:2], Step("classify new images", predict)]
+
+
+def _on_data(
+    document: RunDocument,
+    problems: ProblemsDocument | None,
+    run: str,
+    data: str,
+    options: tuple[str, ...],
+) -> Iterator[Step]:
+    best = next(head for head in document.heads if head.name == document.best)
+    protocol = document.protocol
+    trained = best.history and not best.candidates  # fine-tuned: its command has other options
+    if rare := not protocol.threshold and _missed(document, best):
+        yield Step(
+            f"find more of the class {rare}, at the cost of false alarms",
+            _command("classify", data, *options, "--positive", rare, "--threshold", "recall=0.95"),
+        )
+    if not protocol.cv and not trained:
+        again = _command("classify", data, *options, "--cv", "5")
+        if problems and problems.leakage.matters:
+            yield Step("judge without copies of training images, by cross-validation", again)
+        elif best.test.accuracy_high - best.test.accuracy_low > _WIDE:
+            yield Step("test on every image once, for a narrower interval", again)
+    if problems is None or not problems.learning_curve:
+        suspects = len(problems.likely_wrong) if problems else 0
+        why = "find out whether more images would help"
+        if suspects:
+            labels = "label" if suspects == 1 else f"{suspects:,} labels"
+            why = f"list the {labels} that may be wrong, and {why}"
+        yield Step(why, _command("problems", data, *options, "--run", run))
+
+
+def _missed(document: RunDocument, best: HeadRecord) -> str:
+    """Name the rarer of two classes, if many of its images are missed."""
+    confusion, classes = best.test.confusion, document.dataset.classes
+    counts = [sum(row) for row in confusion]
+    if len(classes) != 2 or not min(counts):
+        return ""
+    rarer = counts.index(min(counts))
+    return classes[rarer] if confusion[rarer][rarer] / counts[rarer] < _MISSED else ""
+
+
+def _command(*parts: str) -> str:
+    return shlex.join(["pipeline", *parts])

@@ -1,0 +1,56 @@
+"""What to do next is proposed in commands, the most useful first."""
+
+import json
+import shlex
+
+import pytest
+from imitated import change, imitate
+
+from pipeline.runs.next_steps import next_steps
+from pipeline.runs.reading import read_problems, read_run_document
+
+
+def proposed(folder):
+    document, problems = read_run_document(folder), read_problems(folder)
+    return next_steps(
+        document, problems, run="runs/mine", data="my photos", options=["--size", "64"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("skill", "counts", "protocol", "expected"),
+    [
+        (0.5, (40, 20, 60), {}, ["recall=0.95", "--cv 5", "predict"]),
+        (0.5, (40, 20, 60), {"threshold": "f1"}, ["--cv 5", "problems", "predict"]),
+        (3.0, (40, 20, 60), {"cv": 5}, ["problems", "predict"]),
+        (3.0, (40, 20, 2000), {}, ["problems", "predict"]),
+    ],
+)
+def test_the_steps_fit_the_run(tmp_path, skill, counts, protocol, expected):
+    imitate(tmp_path / "run", skill=skill, counts=counts)
+    change(tmp_path / "run", protocol=protocol)
+    steps = proposed(tmp_path / "run")
+    assert len(steps) == len(expected) <= 3
+    for step, words in zip(steps, expected):
+        assert words in step.command
+        assert step.why
+    for step in steps[:-1]:
+        assert shlex.split(step.command)[2] == "my photos"
+        assert "--size 64" in step.command
+    assert steps[-1].command == "pipeline predict runs/mine NEW_PHOTOS"
+
+
+def test_after_a_search_for_problems_with_a_learning_curve_it_is_not_proposed_again(tmp_path):
+    imitate(tmp_path / "run", counts=(40, 20, 2000), skill=3.0, looked_into=True)
+    assert not any("problems" in step.command for step in proposed(tmp_path / "run"))
+
+
+def test_where_copies_matter_cross_validation_is_proposed_for_that(tmp_path):
+    imitate(tmp_path / "run", counts=(40, 20, 2000), skill=3.0, looked_into=True)
+    file = tmp_path / "run" / "problems.json"
+    found = json.loads(file.read_text())
+    found["leakage"] |= {"points": 2.0, "low": 0.5, "high": 3.0}
+    file.write_text(json.dumps(found))
+    first, *_ = proposed(tmp_path / "run")
+    assert "copies" in first.why
+    assert "--cv 5" in first.command
