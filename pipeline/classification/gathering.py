@@ -17,7 +17,7 @@ from pipeline.classification.task import Setting, Task
 from pipeline.classification.variants import ViewedRows
 from pipeline.data.dataset import Dataset
 from pipeline.data.loading import load_dataset
-from pipeline.errors import PipelineError
+from pipeline.errors import DataError, PipelineError
 from pipeline.evaluation.protocol import Protocol
 from pipeline.features.exchange import import_features, is_features_file
 from pipeline.features.extractor import Extraction, Extractor
@@ -84,10 +84,10 @@ def _imported(data: str | Path | Dataset, order: Order) -> Rows:
             f"{data} holds the features of one layer.", fix=f"leave --pool {LAYERS} away"
         )
     dataset, recipe, rows = import_features(Path(str(data)))
-    dataset = order.protocol.check(dataset)
+    protocol, remarks = order.protocol.suited(dataset, order.seed)
+    dataset, protocol = protocol.check(dataset), protocol.with_rows_at_hand()
     order.listener.listed(dataset)
-    protocol = order.protocol.with_rows_at_hand()
-    setting = Setting(protocol.judged(dataset), (recipe,), protocol, order.seed)
+    setting = Setting(protocol.judged(dataset), (recipe,), protocol, order.seed, remarks)
     return _in_memory(setting, [ViewedRows.plain(recipe, rows, pools)], order)
 
 
@@ -100,6 +100,9 @@ def _extracted(data: str | Path | Dataset, order: Order) -> Rows:
         else load_dataset(data, seed=order.seed, shares=protocol.shares, cache=first.cache)
     )
     order.check_name(dataset.name)  # a bad name is an error before the work
+    remarks: tuple[str, ...] = ()
+    if not first.stream:
+        protocol, remarks = protocol.suited(dataset, order.seed)
     dataset = protocol.check(dataset)
     listener.listed(dataset)
     extractors = [_with_layers(extractor, order.pools) for extractor in order.extractors]
@@ -132,7 +135,7 @@ def _extracted(data: str | Path | Dataset, order: Order) -> Rows:
         tuple(extraction.recipe for extraction in extractions),
         protocol,
         order.seed,
-        tuple(map(_layers_left_out, filter(lambda plan: plan.left_out, plans))),
+        (*remarks, *(_layers_left_out(plan) for plan in plans if plan.left_out)),
     )
     if reason is not None:
         streams = [
@@ -190,8 +193,8 @@ def _layers_left_out(plan: Plan) -> str:
 
 def _in_memory(setting: Setting, variants: list[ViewedRows], order: Order) -> Rows:
     workers = order.extractors[0].workers
-    return RowsInMemory(
-        Task(
+    try:
+        task = Task(
             setting.dataset,
             setting.recipes,
             setting.protocol,
@@ -200,4 +203,9 @@ def _in_memory(setting: Setting, variants: list[ViewedRows], order: Order) -> Ro
             variants,
             workers.spread if workers else None,
         )
-    )
+    except DataError as error:
+        if order.protocol.cv == setting.protocol.cv:
+            raise
+        fix = "add images, or judge by the splits with --no-cv"  # the folds were not asked for
+        raise DataError(error.found, expected=error.expected, fix=fix) from error
+    return RowsInMemory(task)

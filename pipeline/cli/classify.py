@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,6 +24,7 @@ from pipeline.cli.options import (
     WorkersOption,
     on_workers,
     views_of,
+    with_bundle,
     with_stage_one,
 )
 from pipeline.cli.results import end_run
@@ -73,6 +74,14 @@ CvOption = Annotated[
         help="Nested cross-validation in place of splits: each image is tested on once.",
     ),
 ]
+NoCvOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-cv",
+        help="Judge by the splits also where they are small: below 10 test images of a class (and "
+        "1,000 images in all) the default is --cv 5.",
+    ),
+]
 RepeatsOption = Annotated[
     int, typer.Option(help="How often --cv is done, with other folds and seeds.")
 ]
@@ -107,7 +116,21 @@ StreamOption = Annotated[
 ]
 
 
+def _judging(
+    *,
+    search: SearchOption = False,
+    cv: CvOption = None,
+    splits: NoCvOption = False,
+    repeats: RepeatsOption = 1,
+    balanced: BalancedOption = False,
+    threshold: ThresholdOption = None,
+    positive: PositiveOption = None,
+) -> None:
+    """Carry the options that say how classifiers are chosen and judged."""
+
+
 @partial(with_stage_one, but=("backbone",))
+@partial(with_bundle, parameter="judging", declared=_judging, make=dict)
 def classify(
     data: DataOrFileArgument,
     *,
@@ -115,12 +138,7 @@ def classify(
     backbone: BackboneOption = None,
     head: HeadOption = None,
     pool: PoolOption = None,
-    search: SearchOption = False,
-    cv: CvOption = None,
-    repeats: RepeatsOption = 1,
-    balanced: BalancedOption = False,
-    threshold: ThresholdOption = None,
-    positive: PositiveOption = None,
+    judging: dict[str, Any],
     stream: StreamOption = None,
     views: ViewsOption = 1,
     augmentation: AugmentationOption = None,
@@ -151,14 +169,7 @@ def classify(
                 run = run_classify(
                     data,
                     head or "all",
-                    protocol=Protocol(
-                        search=search,
-                        cv=cv,
-                        repeats=repeats,
-                        threshold=threshold,
-                        positive=positive,
-                        balanced=balanced,
-                    ),
+                    protocol=Protocol(**judging),
                     views=views_of(views, augmentation, tta=tta),
                     pools=pool or None,
                     extractor=stage_one.extractors(backbone, workers=cluster, stream=stream),

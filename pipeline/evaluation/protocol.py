@@ -6,14 +6,18 @@ never split between training and testing.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from pipeline.data.dataset import Dataset
 from pipeline.data.splits import Shares
 from pipeline.data.targets import Targets
-from pipeline.errors import PipelineError
+from pipeline.errors import DataError, PipelineError
 from pipeline.evaluation.threshold import Aim
 
+_FEWEST_TO_JUDGE = 10  # test images of a class: with fewer, its recall is uncertain by 30 points
+_MOST_IMAGES = 1000  # of a data set that is cross-validated unasked: it takes 15 times as long
+_FOLDS = 5
 _FEWEST_FOLDS = 3  # one to test on, one to choose by, one to learn from
 
 
@@ -22,7 +26,8 @@ class Protocol:
     """How heads are trained, chosen and tested.
 
     By default, candidates are trained on the training split and compared by their log loss on the
-    validation split; the best is trained again on both, and tested once on the test split.
+    validation split; the best is trained again on both, and tested once on the test split. Where
+    splits were drawn and have too few images to judge by, `classify` cross-validates instead.
 
     Attributes
     ----------
@@ -40,6 +45,8 @@ class Protocol:
     positive : str or None
         Of two classes, the one that precision, recall and the threshold are of; the default is the
         rarer, and of two that have as many images the second.
+    splits : bool
+        Judge by the splits, however few images they have.
     balanced : bool
         Whether all classes have the same weight in training, however many images they have.
     """
@@ -50,6 +57,7 @@ class Protocol:
     threshold: str | None = None
     positive: str | None = None
     balanced: bool = False
+    splits: bool = False
 
     def __post_init__(self) -> None:
         if self.cv is not None and self.cv < _FEWEST_FOLDS:
@@ -65,6 +73,8 @@ class Protocol:
                 expected="1 repeat of the given splits",
                 fix="give the number of folds, for example --cv 5",
             )
+        if self.splits and self.cv is not None:
+            raise PipelineError("--cv and --no-cv exclude each other.")
         if self.threshold is not None:
             Aim.from_text(self.threshold)
 
@@ -95,6 +105,32 @@ class Protocol:
     def judged(self, dataset: Dataset) -> Dataset:
         """Return the data set with the images in the splits that they are judged in."""
         return dataset if self.cv is None else dataset.all_in("test")
+
+    def suited(self, dataset: Dataset, seed: int) -> tuple[Protocol, tuple[str, ...]]:
+        """Return the protocol that these images can be judged by, and say so where it is another.
+
+        Of splits that were drawn, the test split must have 10 images of every class. Where it has
+        fewer, images are tested on in cross-validation, unless that takes long or cannot be done.
+        """
+        if self.cv is not None or self.splits or not {"validation", "test"} <= {*dataset.drawn}:
+            return self, ()
+        counts = dataset.targets.counts(dataset.where("test"))
+        fewest = int(counts.argmin())
+        if counts[fewest] >= _FEWEST_TO_JUDGE:
+            return self, ()
+        few = f"{'only ' if counts[fewest] else ''}{counts[fewest] or 'no'} images"
+        if counts[fewest] == 1:
+            few = "only 1 image"
+        few += f" of {dataset.classes[fewest]}"
+        if len(dataset) > _MOST_IMAGES:
+            return self, (f"The test split has {few}; --cv 5 tests on all images.",)
+        folds = _possible_folds(dataset, seed)
+        if folds is None:
+            return self, (f"The test split has {few}, too few to judge by. Add images.",)
+        remark = (
+            f"Cross-validated, since the test split would have {few}; --no-cv keeps the splits."
+        )
+        return replace(self, cv=folds, search=False), (remark,)
 
     def with_rows_at_hand(self) -> Protocol:
         """Return the protocol for rows in memory.
@@ -128,3 +164,16 @@ class Protocol:
             return classes.index(self.positive)
         first, second, *others = targets.counts()
         return 0 if first < second and not others else 1
+
+
+def _possible_folds(dataset: Dataset, seed: int) -> int | None:
+    """Tell in how many folds images can be dealt out for a nested cross-validation, if at all."""
+    from pipeline.evaluation.folds import deal_folds  # not at the top: scikit-learn comes with it
+    from pipeline.evaluation.groups import find_units
+
+    labels, units = dataset.targets.labels, find_units(dataset)
+    for folds in range(_FOLDS, _FEWEST_FOLDS - 1, -1):
+        with suppress(DataError):
+            deal_folds(labels, units, dataset.classes, folds=folds, seed=seed, nested=True)
+            return folds
+    return None
