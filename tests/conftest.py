@@ -114,7 +114,7 @@ def photos(tmp_path):
 def dataset(photos):
     """40 images, of which 25 are to be learned from."""
     splits = ["train", "test", "train", "validation", "train", "train", "test", "train"]
-    return dataclasses.replace(load_dataset(photos), splits=np.resize(splits, 40))
+    return dataclasses.replace(load_dataset(photos), splits=np.resize(splits, 40), drawn=())
 
 
 def some_views(count, augmentation="mild", *, everywhere=False):

@@ -87,6 +87,7 @@ def _imported(data: str | Path | Dataset, order: Order) -> Rows:
     protocol, remarks = order.protocol.suited(dataset, order.seed)
     dataset, protocol = protocol.check(dataset), protocol.with_rows_at_hand()
     order.listener.listed(dataset)
+    remarks = (*remarks, *protocol.remarks_on(dataset.targets))
     setting = Setting(protocol.judged(dataset), (recipe,), protocol, order.seed, remarks)
     return _in_memory(setting, [ViewedRows.plain(recipe, rows, pools)], order)
 
@@ -130,6 +131,7 @@ def _extracted(data: str | Path | Dataset, order: Order) -> Rows:
         protocol.check(readable)
     if reason is None:
         protocol = protocol.with_rows_at_hand()
+    remarks = (*remarks, *protocol.remarks_on(readable.targets))
     setting = Setting(
         protocol.judged(readable),
         tuple(extraction.recipe for extraction in extractions),

@@ -38,6 +38,15 @@ def judge_nested(task: Task, head: Head) -> Result:
     seconds = time.perf_counter() - started
     groups = task.resampled_by(everything)
     threshold = threshold_for(task, everything, chosen.p)
+    test = evaluate(
+        labels,
+        np.stack([repeat.p for repeat in repeats]),
+        np.stack([repeat.calls for repeat in repeats]),
+        groups=groups,
+        positive=task.positive,
+    )
+    if threshold is not None:
+        test = test.with_thresholds_of(len(task.folds[0]))
     return Result(
         model_of(
             task, head, estimator, threshold, recipe=chosen.rows.recipe, views=chosen.rows.views
@@ -52,13 +61,7 @@ def judge_nested(task: Task, head: Head) -> Result:
             resamples=0,
             positive=task.positive,
         ),
-        evaluate(
-            labels,
-            np.stack([repeat.p for repeat in repeats]),
-            np.stack([repeat.calls for repeat in repeats]),
-            groups=groups,
-            positive=task.positive,
-        ),
+        test,
         seconds,
         repeats[0].p,
         getattr(estimator, "history_", {}),

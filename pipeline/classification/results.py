@@ -97,6 +97,7 @@ def model_of(
         augmentation=views.augmentation.name if views.everywhere else "none",
         trained_on=setting.dataset.digest,
         threshold=threshold,
+        positive=setting.positive if len(setting.dataset.classes) == 2 else None,
     )
 
 

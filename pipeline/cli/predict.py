@@ -21,7 +21,7 @@ from pipeline.system.cells import to_cell
 
 if TYPE_CHECKING:
     from pipeline.evaluation.threshold import Threshold
-    from pipeline.models.model import Prediction
+    from pipeline.models.model import Model, Prediction
 
 
 def predict(
@@ -79,9 +79,9 @@ def predict(
             items = [_prediction_dict(item, loaded.threshold) for item in predictions]
             typer.echo(to_json(items), nl=False)
         elif as_csv:
-            _print_predictions_csv(predictions, loaded.classes)
+            _print_predictions_csv(predictions, loaded)
         elif any(item.label is not None for item in predictions):
-            _print_predictions(predictions)
+            _print_predictions(predictions, loaded)
             if loaded.threshold:
                 out.print(shown(loaded.threshold.rule(loaded.classes)), soft_wrap=True)
     finish([Quarantined(item.path, item.error) for item in predictions if item.error])
@@ -97,26 +97,31 @@ def _prediction_dict(prediction: Prediction, threshold: Threshold | None) -> dic
     }
 
 
-def _print_predictions_csv(predictions: Sequence[Prediction], classes: Sequence[str]) -> None:
+def _print_predictions_csv(predictions: Sequence[Prediction], model: Model) -> None:
+    threshold = {f"threshold of {model.positive_class}": model.threshold} if model.threshold else {}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    titles = ("path", "predicted", *(f"probability of {name}" for name in classes), "error")
+    titles = ("path", "predicted", *(f"probability of {name}" for name in model.classes))
+    titles = (*titles, *threshold, "error")
     writer.writerow(map(printable, titles))
     for item in predictions:
         path, label, error = (
             to_cell(printable(part or "")) for part in (item.path, item.label, item.error)
         )
-        values = [item.probabilities.get(name, "") for name in classes]
-        writer.writerow([path, label, *values, error])
+        values = [item.probabilities.get(name, "") for name in model.classes]
+        writer.writerow([path, label, *values, *(own.value for own in threshold.values()), error])
     typer.echo(text.getvalue().encode(), nl=False)
 
 
-def _print_predictions(predictions: Sequence[Prediction]) -> None:
+def _print_predictions(predictions: Sequence[Prediction], model: Model) -> None:
+    positive = model.positive_class
+    threshold = {"threshold": f"{model.threshold.value:.3f}"} if model.threshold else {}
+    probability = "probability" if positive is None else f"P({positive})"
     table = Table(box=box.SIMPLE)
-    for column in ("image", "predicted", "probability"):
-        table.add_column(column, overflow="fold")
+    for column in ("image", "predicted", probability, *threshold):
+        table.add_column(shown(column), overflow="fold")
     for item in predictions:
         if item.label is not None:
-            probability = f"{item.probabilities[item.label]:.3f}"
-            table.add_row(shown(item.path), shown(item.label), probability)
+            p = f"{item.probabilities[positive or item.label]:.3f}"
+            table.add_row(shown(item.path), shown(item.label), p, *threshold.values())
     out.print(table)

@@ -111,7 +111,7 @@ class AimOutcome:
         count = self.recall.count
         folds = "" if self.where == _NESTED else "; with --cv 5 all images are tested on"
         if self.aim.name == "recall" and self.share.effective is not None:
-            few = f"{count:,} of it in groups count as {self.share.effective:.0f}"
+            few = f"the {count:,} here count as {self.share.effective:.0f} independent ones"
         else:
             few = f"there are {count:,}"
         about = "a precision" if self.aim.name == "precision" else "a recall"

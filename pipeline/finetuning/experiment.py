@@ -193,6 +193,7 @@ def _judged(
 ) -> Result:
     """Judge the trained network on all images."""
     dataset, network = course.source.dataset, course.network
+    positive = Protocol().positive_of(dataset.targets)
     probabilities = course.source.probabilities(network)
     averaged = views if views.everywhere else Views()
     model = Model(
@@ -203,12 +204,13 @@ def _judged(
         views=averaged.count,
         augmentation=averaged.augmentation.name,
         trained_on=dataset.digest,
+        positive=positive if len(dataset.classes) == 2 else None,
     )
     validation, test = (
         evaluate(
             dataset.targets.labels[places],
             probabilities[places],
-            positive=Protocol().positive_of(dataset.targets),
+            positive=positive,
         )
         for places in (dataset.where("validation"), dataset.where("test"))
     )

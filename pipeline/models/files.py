@@ -61,12 +61,15 @@ class Manifest(Document, frozen=True, kw_only=True):
     augmentation: str = "none"
     trained_on: str = ""
     threshold: Threshold | None = None
+    positive: int | None = None
     files: dict[str, str]
     digest: str = ""
 
     def __post_init__(self) -> None:
         if len(set(self.classes)) < max(2, len(self.classes)):
             raise ValueError("its classes are not two or more different names")
+        if self.positive not in (None, 0, 1):
+            raise ValueError("its positive class is not one of two")
 
 
 class _RunDocument(msgspec.Struct):

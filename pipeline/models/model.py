@@ -96,6 +96,8 @@ class Model:
     threshold : Threshold or None
         From which probability on an image is called the positive one of two classes; None for the
         likeliest class.
+    positive : int or None
+        Of two classes, the one that its figures are of; None where that is not known.
     """
 
     recipe: Recipe
@@ -106,6 +108,13 @@ class Model:
     augmentation: str = "none"
     trained_on: str = ""
     threshold: Threshold | None = None
+    positive: int | None = None
+
+    @property
+    def positive_class(self) -> str | None:
+        """Name of the class whose probability is shown; None for that of the likeliest."""
+        positive = self.threshold.positive if self.threshold else self.positive
+        return None if positive is None or len(self.classes) != 2 else self.classes[positive]
 
     def call(self, p: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """Tell the class of each row, shape (n,), from probabilities of shape (n, k)."""
@@ -224,6 +233,7 @@ class Model:
             augmentation=self.augmentation,
             trained_on=self.trained_on,
             threshold=self.threshold,
+            positive=self.positive,
             files={file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files},
         )
         write_manifest(folder, manifest)
@@ -286,6 +296,7 @@ class Model:
             manifest.augmentation,
             manifest.trained_on,
             manifest.threshold,
+            manifest.positive,
         )
 
 

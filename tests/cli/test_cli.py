@@ -411,6 +411,17 @@ def test_predict_calls_images_by_the_threshold(photos, networks):
         assert item["threshold"] == manifest["threshold"]
     text = run("predict", "runs/mine", photos).stdout
     assert f"called red when P(red) >= {value:.3f}, chosen for F1" in text
+    heading, *lines = [line.split() for line in text.splitlines() if line.strip()]
+    assert heading == ["image", "predicted", "P(red)", "threshold"]
+    given = {item["path"]: item["probabilities"]["red"] for item in found}
+    rows = [line for line in lines if line[0] in given]
+    assert len(rows) == 40
+    assert [line[2:] for line in rows] == [
+        [f"{given[line[0]]:.3f}", f"{value:.3f}"] for line in rows
+    ]
+    table = run("predict", "runs/mine", photos, "--csv").stdout
+    lines = list(csv.DictReader(io.StringIO(table, newline="")))
+    assert all(float(line["threshold of red"]) == value for line in lines)
 
 
 def test_classify_says_what_may_be_wrong_with_the_data(photos, networks, monkeypatch):
@@ -779,6 +790,7 @@ def test_predict_prints_a_line_for_each_image(trained, pictures):
     result = run("predict", trained, pictures / AWKWARD)
     assert result.exit_code == 0
     assert "[red]:warning: caf\u00e9" in result.stdout.replace("\n", "")
+    assert "P(red)" in result.stdout  # the positive class: of two with as many images the second
     assert re.search(r" red +(0\.[5-9]\d\d|1\.000)", result.stdout)
 
 

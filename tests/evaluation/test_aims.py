@@ -81,3 +81,16 @@ def test_images_in_groups_count_as_fewer():
 
 def test_there_is_no_outcome_without_a_threshold():
     assert judge_aim(None, metrics_of(3, 6, 5, 75), CLASSES, nested=True) is None
+
+
+def test_where_each_fold_has_its_own_threshold_the_intervals_are_wider():
+    plain = metrics_of(20, 25, 30, 300)
+    wider = plain.with_thresholds_of(5)
+    assert wider.recall(0).effective == pytest.approx(25 * 4 / 9)
+    assert wider.precision(0).effective == pytest.approx(50 * 4 / 9)
+    for share in (type(plain).recall, type(plain).precision):
+        (low, high), (wide_low, wide_high) = share(plain, 0).interval, share(wider, 0).interval
+        assert wide_low < low < high < wide_high
+    outcome = judge_aim(Threshold(0, 0.5, "recall=0.95"), wider, CLASSES, nested=True)
+    assert "the 25 here count as 11 independent ones" in outcome.support
+    assert "--cv" not in outcome.support
