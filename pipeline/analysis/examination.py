@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.analysis.problems import Problems, find_problems
@@ -16,6 +17,7 @@ def examine(
     repeats: int = 2,
     extractor: Extractor | None = None,
     seed: int = 0,
+    cross_validated: bool = False,
     listener: Listener | None = None,
 ) -> Problems:
     """Find what is or may be wrong with a data set; missing rows are computed first.
@@ -30,6 +32,8 @@ def examine(
         How images become rows, and where rows are kept.
     seed : int
         Random seed of splits, folds and classifiers.
+    cross_validated : bool
+        Whether the images are in no splits, as in a run of a cross-validation.
     listener : Listener, optional
         Told how far the work is.
 
@@ -45,4 +49,7 @@ def examine(
         extraction = extract(data, extractor=extractor, seed=seed, hold=True, listener=listener)
         dataset, rows = extraction.dataset, extraction.rows()
     listener.comparing()
-    return find_problems(dataset, rows, repeats=repeats, seed=seed)
+    if not cross_validated:
+        return find_problems(dataset, rows, repeats=repeats, seed=seed)
+    problems = find_problems(dataset.all_in("train"), rows, repeats=repeats, seed=seed)
+    return replace(problems, dataset=dataset.all_in("test"))  # as a cross-validation has it

@@ -68,9 +68,11 @@ def problems(
         from pipeline.runs.writing import add_problems
         from pipeline.system.documents import to_json
 
-        extractor = stage_one.extractor()
+        extractor, cross_validated = stage_one.extractor(), False
         if run:  # tell before the work that it does not fit
-            made_with = read_run_document(run).recipe
+            its_document = read_run_document(run)
+            made_with = its_document.recipe
+            cross_validated = its_document.protocol.cv is not None
             if not is_features_file(data):
                 _check_recipe(run, made_with, extractor.recipe)
         problems = examine(
@@ -78,6 +80,7 @@ def problems(
             repeats=2 if learning_curve else 0,
             extractor=extractor,
             seed=seed,
+            cross_validated=cross_validated,
             listener=listener,
         )
         listener.end_bar()

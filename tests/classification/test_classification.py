@@ -305,6 +305,7 @@ def test_a_path_is_taken_for_a_data_set_and_the_seed_decides_its_splits(
             runs=tmp_path / "runs",
             seed=seed,
             forward=backbone,
+            splits=True,
         )
         assert run.dataset.digest == load_dataset(photos, seed=seed).digest
         digests.add(run_json(run)["dataset"]["digest"])

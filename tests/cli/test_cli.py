@@ -295,7 +295,8 @@ def test_status_takes_no_options_that_would_do_nothing(photos):
 
 def test_classify_prints_a_table_with_a_line_for_each_head(photos, networks, tmp_path):
     result = run(
-        "classify", photos, *SETTINGS, "--head", "logistic", "--head", "knn", "--name", "mine"
+        *("classify", photos, *SETTINGS, "--no-cv"),
+        *("--head", "logistic", "--head", "knn", "--name", "mine"),
     )
     assert result.exit_code == 0
     document = json.loads((tmp_path / "runs" / "mine" / "run.json").read_text())
@@ -334,8 +335,21 @@ def test_a_runs_page_takes_no_problems_found_in_features_made_in_another_way(pho
     assert run(*problems, "--size", "64", "--no-learning-curve").exit_code == 0
 
 
+def test_few_images_are_cross_validated_unless_the_splits_are_to_be_kept(photos, networks):
+    for options, cv in (([], 5), (["--no-cv"], None), (["--cv", "3"], 3)):
+        settings = [*SETTINGS, "--head", "logistic", "--name", "mine", "--pool", "flatten"]
+        assert run("classify", photos, *settings, *options).exit_code == 0
+        name = max(Path("runs").glob("mine*"), key=lambda folder: folder.stat().st_mtime_ns)
+        document = json.loads((name / "run.json").read_text())
+        assert document["protocol"]["cv"] == cv
+        said = [text for text in document["remarks"] if "--no-cv keeps the splits" in text]
+        assert len(said) == (not options)
+        settings = ["--size", "64", "--no-learning-curve", "--run", name]
+        assert run("problems", photos, "--precision", "float32", *settings).exit_code == 0
+
+
 def test_few_test_images_are_said_to_be_few(photos, networks):
-    shown = run("classify", photos, *SETTINGS, "--head", "logistic").stdout
+    shown = run("classify", photos, *SETTINGS, "--no-cv", "--head", "logistic").stdout
     count = int(re.search(r"(\d+) test images", shown)[1])
     assert ("too few to be reliable" in shown) == (count < 20)
 
@@ -366,7 +380,7 @@ def test_classify_with_json_puts_nothing_but_json_on_standard_output(photos, net
 
 
 def test_the_seed_decides_the_splits_and_reaches_the_heads(photos, networks):
-    settings = [*SETTINGS, "--head", "logistic", "--json", "--seed"]
+    settings = [*SETTINGS, "--no-cv", "--head", "logistic", "--json", "--seed"]
     runs = [json.loads(run("classify", photos, *settings, seed).stdout) for seed in (1, 1, 2)]
     assert [document["seed"] for document in runs] == [1, 1, 2]
     first, again, other = (document["dataset"]["digest"] for document in runs)
@@ -388,13 +402,14 @@ def test_classify_takes_the_protocols_options(photos, networks, tmp_path):
         "threshold": "f1",
         "positive": "blue",
         "balanced": True,
+        "splits": False,
     }
     assert "in all" in result.stderr
     for head in document["heads"]:
         assert head["test"]["n"] == 40
         assert head["parameters"]["pool"] in ("average", "max")
         assert head["threshold"]["aim"] == "f1"
-    again = run("classify", photos, *SETTINGS, "--head", "logistic", "--search")
+    again = run("classify", photos, *SETTINGS, "--head", "logistic", "--search", "--no-cv")
     assert again.exit_code == 0
     assert "* best by cross-validation on the training images." in again.stdout
 
@@ -413,12 +428,8 @@ def test_predict_calls_images_by_the_threshold(photos, networks):
     assert f"called red when P(red) >= {value:.3f}, chosen for F1" in text
     heading, *lines = [line.split() for line in text.splitlines() if line.strip()]
     assert heading == ["image", "predicted", "P(red)", "threshold"]
-    given = {item["path"]: item["probabilities"]["red"] for item in found}
-    rows = [line for line in lines if line[0] in given]
-    assert len(rows) == 40
-    assert [line[2:] for line in rows] == [
-        [f"{given[line[0]]:.3f}", f"{value:.3f}"] for line in rows
-    ]
+    shown = [line[-2] for line in lines if line[-1] == f"{value:.3f}"]
+    assert shown == [f"{item['probabilities']['red']:.3f}" for item in found]
     table = run("predict", "runs/mine", photos, "--csv").stdout
     lines = list(csv.DictReader(io.StringIO(table, newline="")))
     assert all(float(line["threshold of red"]) == value for line in lines)
@@ -426,7 +437,7 @@ def test_predict_calls_images_by_the_threshold(photos, networks):
 
 def test_classify_says_what_may_be_wrong_with_the_data(photos, networks, monkeypatch):
     shutil.copy(photos / "red" / "000.png", photos / "blue" / "same.png")
-    settings = ["classify", photos, *SETTINGS, "--head", "logistic"]
+    settings = ["classify", photos, *SETTINGS, "--no-cv", "--head", "logistic"]
     said = [line for line in run(*settings).stdout.splitlines() if line.startswith("Data: ")]
     assert any("near-duplicate pairs have different labels" in one for one in said)
     *sentences, more = said
@@ -739,6 +750,7 @@ def test_a_file_of_features_has_no_views(photos, networks):
 
 def test_with_tta_predict_says_what_classify_said(photos, networks, tmp_path):
     options = ["--views", "3", "--augmentation", "textbook", "--tta", "--head", "logistic"]
+    options += ["--no-cv"]
     assert run("classify", photos, *SETTINGS, *options).exit_code == 0
     assert networks[0].images == 3 * 40
     with (tmp_path / "runs" / "photos" / "predictions.csv").open(newline="") as file:
@@ -770,7 +782,8 @@ def test_an_augmentation_is_called_as_it_can_be_typed(text):
 
 @pytest.fixture
 def trained(photos, networks, tmp_path):
-    run("classify", photos, *SETTINGS, "--head", "logistic", "--head", "knn", "--name", "mine")
+    settings = [*SETTINGS, "--no-cv", "--name", "mine"]
+    run("classify", photos, *settings, "--head", "logistic", "--head", "knn")
     return tmp_path / "runs" / "mine"
 
 

@@ -22,6 +22,7 @@ from pipeline.data.augmentation import PRESETS
 from pipeline.data.images import decode
 from pipeline.data.views import apply, draw
 from pipeline.errors import ModelError
+from pipeline.evaluation.protocol import Protocol
 from pipeline.features import computing
 from pipeline.features.extractor import extract
 from pipeline.features.store import FeatureStore
@@ -473,7 +474,8 @@ def test_the_class_named_is_the_one_with_the_highest_probability(photos, extract
 def test_an_image_of_the_data_set_gets_the_probabilities_that_stage_two_gave_it(
     photos, extractor, tmp_path, head
 ):
-    run = classify(photos, head, extractor=extractor, runs=tmp_path / "runs")
+    protocol = Protocol(splits=True)  # else they are those of fits without the image
+    run = classify(photos, head, protocol=protocol, extractor=extractor, runs=tmp_path / "runs")
     with (run.folder / "predictions.csv").open(newline="") as file:
         said = {row["path"]: row for row in csv.DictReader(file)}
     model = Model.load(find_model(run.folder))
