@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.analysis.classes import find_class_problems
 from pipeline.analysis.problems import Problems, find_problems
 from pipeline.features.exchange import import_features, is_features_file
 from pipeline.features.extractor import Extractor, extract
@@ -52,4 +53,6 @@ def examine(
     if not cross_validated:
         return find_problems(dataset, rows, repeats=repeats, seed=seed)
     problems = find_problems(dataset.all_in("train"), rows, repeats=repeats, seed=seed)
-    return replace(problems, dataset=dataset.all_in("test"))  # as a cross-validation has it
+    judged = dataset.all_in("test")  # as a run of a cross-validation has it
+    classes = find_class_problems(judged.targets.labels, judged.splits, judged.classes)
+    return replace(problems, dataset=judged, classes=classes)

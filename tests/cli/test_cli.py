@@ -337,15 +337,17 @@ def test_a_runs_page_takes_no_problems_found_in_features_made_in_another_way(pho
 
 def test_few_images_are_cross_validated_unless_the_splits_are_to_be_kept(photos, networks):
     for options, cv in (([], 5), (["--no-cv"], None), (["--cv", "3"], 3)):
-        settings = [*SETTINGS, "--head", "logistic", "--name", "mine", "--pool", "flatten"]
+        name = Path("runs", f"by {cv}")
+        settings = [*SETTINGS, "--head", "logistic", "--name", name.name, "--pool", "flatten"]
         assert run("classify", photos, *settings, *options).exit_code == 0
-        name = max(Path("runs").glob("mine*"), key=lambda folder: folder.stat().st_mtime_ns)
         document = json.loads((name / "run.json").read_text())
         assert document["protocol"]["cv"] == cv
         said = [text for text in document["remarks"] if "--no-cv keeps the splits" in text]
         assert len(said) == (not options)
         settings = ["--size", "64", "--no-learning-curve", "--run", name]
-        assert run("problems", photos, "--precision", "float32", *settings).exit_code == 0
+        found = run("problems", photos, "--precision", "float32", *settings)
+        assert found.exit_code == 0
+        assert "no test images" not in found.stdout
 
 
 def test_few_test_images_are_said_to_be_few(photos, networks):
