@@ -22,7 +22,7 @@ def add_extras(run: Run, rows: Rows) -> tuple[Run, KeyboardInterrupt | None]:
     return with_optional_parts(
         run,
         {
-            "problems": lambda: rows.find_problems(run.recipe, best),
+            "problems": lambda: rows.find_problems(best),
             "examples": lambda: find_examples(
                 best.model,
                 run.dataset,

@@ -41,16 +41,16 @@ class RowsInMemory(Rows):
         judge = judge_on_test if self.setting.protocol.cv is None else judge_nested
         return judge(self._task, head)
 
-    def find_problems(self, recipe: Recipe, best: Result) -> Problems | None:
-        """Find what may be wrong with the data; None where that would take too long."""
-        is_first = recipe == self.setting.recipes[0]
+    def find_problems(self, best: Result) -> Problems | None:
+        """Find what may be wrong with the data; None where that would take too long.
+
+        As `pipeline problems` with the same options: from the first recipe's rows.
+        """
         return find_problems_quickly(
             self.setting.dataset,
-            self._first[recipe],
+            self._first[self.setting.recipes[0]],
             best.predicted,
-            # In cross-validation, each image's come from a fit without it and its copies.
-            probabilities=None if self.setting.protocol.cv is None else best.probabilities,
-            neighbours=self._task.neighbours if is_first else None,
+            neighbours=self._task.neighbours,
             seed=self.setting.seed,
         )
 

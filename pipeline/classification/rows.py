@@ -43,7 +43,7 @@ class Rows(ABC):
         """Choose a head's parameters, fit it, and judge it."""
 
     @abstractmethod
-    def find_problems(self, recipe: Recipe, best: Result) -> Problems | None:
+    def find_problems(self, best: Result) -> Problems | None:
         """Find what may be wrong with the data; None where that would take too long."""
 
     @property

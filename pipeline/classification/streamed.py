@@ -110,7 +110,7 @@ class StreamedRows(Rows):
         recipes = [other.store.recipe for other, pools in self._streams if pools]
         return named_rows(stream.store.recipe, recipes)
 
-    def find_problems(self, recipe: Recipe, best: Result) -> Problems | None:  # noqa: ARG002 -- the interface's
+    def find_problems(self, best: Result) -> Problems | None:  # noqa: ARG002 -- the interface's
         """Find nothing: images would have to be compared in memory."""
         return None
 

@@ -92,3 +92,18 @@ def test_the_comparison_is_announced_after_the_features_are_there(tmp_path, monk
     done = run_command("problems", photos, "--no-learning-curve", "--size", "64")
     assert done.exit_code == 0, done.output
     assert done.stderr.index("40 are missing") < done.stderr.index("comparing the images")
+
+
+@pytest.mark.parametrize("options", [(), ("--cv", "3"), ("--search",)])
+def test_classify_and_problems_name_the_same_labels(exported, options):
+    file, _, _ = exported
+    done = run_command("classify", file, "--head", "knn", *options, "--name", "same")
+    assert done.exit_code == 0, done.output
+    ours = json.loads(Path("runs/same/problems.json").read_text())["labels"]["suspects"]
+    done = run_command("problems", file, "--no-learning-curve", "--json")
+    theirs = json.loads(done.stdout)["labels"]["suspects"]
+    assert ours
+    names = [
+        [(one["path"], one["score"], one["likely"]) for one in each] for each in (ours, theirs)
+    ]
+    assert names[0] == names[1]
