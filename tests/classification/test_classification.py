@@ -35,7 +35,7 @@ from pipeline.features.views import Views
 from pipeline.heads.registry import HEADS, Head
 from pipeline.models.files import find_model
 from pipeline.models.model import Model
-from pipeline.report.verdict import verdict
+from pipeline.report.verdict import how_chosen
 from pipeline.runs import run as run_module
 from pipeline.runs.reading import read_run
 
@@ -395,7 +395,7 @@ def test_ctrl_c_keeps_the_heads_that_are_done(place, monkeypatch):
     assert document["best"] == "logistic"
     assert find_model(run.folder) == run.folder / "models" / "logistic"
     assert "Stopped before these were done: linear-svm, knn" in str(run)
-    said = " ".join(verdict(read_run(run.folder)))
+    said = " ".join(how_chosen(read_run(run.folder)))
     assert "Stopped before these were done: linear-svm, knn." in said
     assert "This run did not look for duplicates" in (run.folder / "report.html").read_text()
 

@@ -33,8 +33,9 @@ from pipeline.heads.estimators import CalibrationFolds
 from pipeline.heads.registry import Head, get_head
 from pipeline.models.files import find_model
 from pipeline.models.model import Model
+from pipeline.report.first_screen import first_screen
 from pipeline.report.sections import SECTIONS
-from pipeline.report.verdict import verdict
+from pipeline.report.verdict import how_chosen
 from pipeline.runs.reading import read_run
 
 
@@ -206,7 +207,7 @@ def test_when_a_fit_fails_or_is_interrupted_all_networks_end_with_their_epoch(
 
 def test_the_page_says_what_a_search_chose_by(place):
     run = place.classify(place.data(noise=0.6), ["logistic", "knn"], search=True)
-    assert "lowest log loss in cross-validation" in " ".join(verdict(read_run(run.folder)))
+    assert "lowest log loss in cross-validation" in " ".join(how_chosen(read_run(run.folder)))
 
 
 # --- cross-validation ---------------------------------------------------------------------
@@ -389,10 +390,12 @@ def test_a_run_of_a_cross_validation_says_so_and_its_page_can_be_made(place):
     assert len(record.predictions["logistic"].paths) == 120
     copies = measure_leakage([], run.dataset.splits, np.ones(120, bool))
     assert copies.total == 0  # so nothing is said of copies among what was learned from
-    first, *more, last = verdict(record)
-    assert "The saved models are fitted on all images." in more
-    assert "correct in 4-fold cross-validation, repeated 2 times (120 images)" in first
-    assert last == document["comparison"]["sentence"]
+    assert first_screen(record)["where"] == (
+        "in 4-fold cross-validation, repeated 2 times (120 images)"
+    )
+    chosen = how_chosen(record)
+    assert "The saved models are fitted on all images." in chosen
+    assert document["comparison"]["sentence"] in chosen
 
 
 # --- thresholds and weights ---------------------------------------------------------------
@@ -426,15 +429,14 @@ def test_a_threshold_is_chosen_on_all_that_may_be_learned_from_and_kept_with_the
     assert f"logistic: {rule}" in str(run)
     record = read_run(run.folder)
     page = html.unescape((run.folder / "report.html").read_text())
-    for text in (str(run), " ".join(verdict(record)), page):
+    for text in (str(run), page):
         assert rule in text
         assert came_of_it in text
     # With a threshold chosen for recall, the accuracy is not compared with guessing.
     poor = replace(record.best.test, accuracy_low=0.0)
     for threshold, is_compared in ((found, False), (None, True)):
         head = msgspec.structs.replace(record.best, test=poor, threshold=threshold)
-        sentences = verdict(replace(record, heads=(head,)))
-        assert any("better than guessing" in sentence for sentence in sentences) == is_compared
+        assert first_screen(replace(record, heads=(head,)))["by_chance"] == is_compared
 
 
 def test_the_page_says_by_what_protocol_heads_were_judged(place):
@@ -450,7 +452,7 @@ def test_the_page_says_by_what_protocol_heads_were_judged(place):
         ("balanced", "yes"),
     ]
     assert "For each fold, the threshold was chosen without it" in " ".join(
-        verdict(read_run(run.folder))
+        how_chosen(read_run(run.folder))
     )
 
 
