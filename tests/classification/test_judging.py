@@ -450,6 +450,7 @@ def test_the_page_says_by_what_protocol_heads_were_judged(place):
         ("threshold", "f1"),
         ("positive", "none"),
         ("balanced", "yes"),
+        ("splits", "no"),
     ]
     assert "For each fold, the threshold was chosen without it" in " ".join(
         how_chosen(read_run(run.folder))
