@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pipeline.evaluation.protocol import Protocol
 from pipeline.runs.documents import HeadRecord, ProblemsDocument, RunDocument
 
 _MISSED = 0.9  # a recall below this is offered to be raised
@@ -53,7 +54,7 @@ def _on_data(
             _command("classify", data, *options, "--positive", rare, "--threshold", "recall=0.95"),
         )
     if not protocol.cv and not trained:
-        again = _command("classify", data, *options, "--cv", "5")
+        again = _command("classify", data, *options, *_aim(protocol), "--cv", "5")
         if problems and problems.leakage.matters:
             yield Step("judge without copies of training images, by cross-validation", again)
         elif best.test.accuracy_high - best.test.accuracy_low > _WIDE:
@@ -65,6 +66,16 @@ def _on_data(
             labels = "label" if suspects == 1 else f"{suspects:,} labels"
             why = f"list the {labels} that may be wrong, and {why}"
         yield Step(why, _command("problems", data, *options, "--run", run))
+
+
+def _aim(protocol: Protocol) -> Iterator[str]:
+    """Repeat what decides the positive class, its threshold and the classes' weights."""
+    if protocol.positive:
+        yield from ("--positive", protocol.positive)
+    if protocol.threshold:
+        yield from ("--threshold", protocol.threshold)
+    if protocol.balanced:
+        yield "--balanced"
 
 
 def _missed(document: RunDocument, best: HeadRecord) -> str:

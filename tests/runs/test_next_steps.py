@@ -54,3 +54,13 @@ def test_where_copies_matter_cross_validation_is_proposed_for_that(tmp_path):
     first, *_ = proposed(tmp_path / "run")
     assert "copies" in first.why
     assert "--cv 5" in first.command
+
+
+def test_a_step_keeps_the_aim(tmp_path):
+    imitate(tmp_path / "run", skill=0.5)
+    change(
+        tmp_path / "run",
+        protocol={"threshold": "recall=0.95", "positive": "blue", "balanced": True},
+    )
+    command = proposed(tmp_path / "run")[0].command
+    assert "--positive blue --threshold recall=0.95 --balanced --cv 5" in command
