@@ -79,5 +79,5 @@ def check_images(head: Model, dataset: Dataset) -> None:
         raise ModelError(
             "the head was trained on other images, labels or splits than these.",
             expected="the same: else it may have learned from images that it is judged on here",
-            fix="train it again: pipeline classify DATA --head dense, with the same --seed",
+            fix="train it again: pipeline classify DATA --head dense --no-cv, with the same --seed",
         )

@@ -325,6 +325,7 @@ def test_an_empty_split_is_an_error_before_any_image_is_looked_at(
             cache=tmp_path / "cache",
             runs=tmp_path / "runs",
             forward=backbone,
+            splits=True,
         )
     assert backbone.images == 0
     assert not (tmp_path / "runs").exists()
