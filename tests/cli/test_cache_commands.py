@@ -19,6 +19,7 @@ from pipeline.cli.main import app
 from pipeline.data.loading import load_dataset
 from pipeline.data.urls import Url
 from pipeline.errors import PipelineError
+from pipeline.evaluation.protocol import Protocol
 from pipeline.features import shard
 from pipeline.features.exchange import export_features, import_features
 from pipeline.features.extractor import Extractor, extract
@@ -281,7 +282,10 @@ def test_prune_interrupted_before_old_shards_are_gone_loses_no_row(stored, monke
 
 def test_an_exported_file_is_classified_as_the_images_were_without_them(stored):
     extractor = Extractor(the_store().recipe, cache="cache")
-    from_images = classify(load_dataset(stored), "logistic", extractor=extractor, name="a")
+    splits = Protocol(splits=True)  # a file of features does not tell that they were drawn
+    from_images = classify(
+        load_dataset(stored), "logistic", protocol=splits, extractor=extractor, name="a"
+    )
     file = "features.h5"
     assert pipeline("cache", "export", stored, file, *SETTINGS).exit_code == 0
     for path in stored.rglob("*.png"):

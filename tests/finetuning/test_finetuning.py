@@ -19,6 +19,7 @@ from pipeline.data.augmentation import PRESETS
 from pipeline.data.loading import load_dataset
 from pipeline.data.splits import Shares
 from pipeline.errors import DataError, ModelError, PipelineError, StoreError
+from pipeline.evaluation.protocol import Protocol
 from pipeline.features.extractor import Extractor
 from pipeline.features.views import Views
 from pipeline.finetuning import course, experiment, extras, sources, training
@@ -236,6 +237,7 @@ def test_problems_in_the_data_are_found_with_features_of_the_base_before_trainin
     classify(
         dataset,
         "logistic",
+        protocol=Protocol(splits=True),
         extractor=Extractor(RECIPE, cache=folder / "cache"),
         runs=tmp_path / "runs",
     )
@@ -366,7 +368,13 @@ def classified(folder):
         "extractor": Extractor(RECIPE, cache=folder / "cache"),
         "runs": folder / "classified",
     }
-    return classify(folder / "two", ("dense", "logistic"), pools=("flatten",), **settings)
+    return classify(
+        folder / "two",
+        ("dense", "logistic"),
+        pools=("flatten",),
+        **settings,
+        protocol=Protocol(splits=True),
+    )
 
 
 def test_the_frozen_phase_reuses_the_rows_of_classify(tune, classified, no_work):
