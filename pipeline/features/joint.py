@@ -78,5 +78,6 @@ class JointStore:
             lacking = set(store.missing(keys))
             places = [place for place, key in enumerate(keys) if key in lacking]
             if places:
+                part = values if len(places) == len(keys) else values[places]
                 shape = (len(places), *store.recipe.shape)
-                store.write([keys[place] for place in places], values[places].reshape(shape))
+                store.write([keys[place] for place in places], part.reshape(shape))
