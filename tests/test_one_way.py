@@ -11,6 +11,7 @@ from pipeline.backbones.registry import layers_recipe
 from pipeline.classification.experiment import classify
 from pipeline.cli.main import app
 from pipeline.data.augmentation import get_augmentation
+from pipeline.evaluation.protocol import Protocol
 from pipeline.features import computing, shard
 from pipeline.features.extractor import Extractor, extract
 from pipeline.features.transformer import FeatureExtractor
@@ -64,6 +65,7 @@ def test_one_classify_reads_and_hashes_each_shard_once(
         ["ridge", "knn"],
         views=views,
         extractor=replace(extractor, forward=no_network),
+        protocol=Protocol(splits=True),
         runs=tmp_path / "runs",
     )
     assert sorted(read) == sorted((tmp_path / "cache").glob("*/*.h5"))
