@@ -81,8 +81,10 @@ def describe_outliers(outliers: tuple[OutlierImage, ...]) -> Iterator[str]:
 def not_looked_for(dataset: Dataset) -> tuple[str, ...]:
     """Say that a run did not look for problems, how to do so, and what is known about classes."""
     return (
-        f"{NOT_LOOKED_FOR} duplicates, wrong labels and outliers. `pipeline problems DATA --run "
-        "RUN`, with the same options, does, and adds them to the report.",
+        (
+            f"{NOT_LOOKED_FOR} duplicates, wrong labels and outliers. `pipeline problems DATA "
+            "--run RUN`, with the same options, does, and adds them to the report."
+        ),
         *find_class_problems(dataset.targets.labels, dataset.splits, dataset.classes).notes,
     )
 

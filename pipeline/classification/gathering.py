@@ -83,28 +83,28 @@ def _imported(data: str | Path | Dataset, order: Order) -> Rows:
         raise PipelineError(
             f"{data} holds the features of one layer.", fix=f"leave --pool {LAYERS} away"
         )
-    dataset, recipe, rows = import_features(Path(str(data)))
-    protocol, remarks = order.protocol.suited(dataset, order.seed)
-    dataset, protocol = protocol.check(dataset), protocol.with_rows_at_hand()
+    given, recipe, rows = import_features(Path(str(data)))
+    protocol, remarks = order.protocol.suited(given, order.seed)
+    dataset, protocol = protocol.check(given), protocol.with_rows_at_hand()
     order.listener.listed(dataset)
     remarks = (*remarks, *protocol.remarks_on(dataset.targets))
     setting = Setting(protocol.judged(dataset), (recipe,), protocol, order.seed, remarks)
-    return _in_memory(setting, [ViewedRows.plain(recipe, rows, pools)], order)
+    return _in_memory(setting, [ViewedRows.plain(recipe, rows, pools)], order, given)
 
 
 def _extracted(data: str | Path | Dataset, order: Order) -> Rows:
     """List the images, compute the rows that are missing, and read them, or prepare to."""
     protocol, listener, first = order.protocol, order.listener, order.extractors[0]
-    dataset = (
+    given = (
         data
         if isinstance(data, Dataset)
         else load_dataset(data, seed=order.seed, shares=protocol.shares, cache=first.cache)
     )
-    order.check_name(dataset.name)  # a bad name is an error before the work
+    order.check_name(given.name)  # a bad name is an error before the work
     remarks: tuple[str, ...] = ()
     if not first.stream:
-        protocol, remarks = protocol.suited(dataset, order.seed)
-    dataset = protocol.check(dataset)
+        protocol, remarks = protocol.suited(given, order.seed)
+    dataset = protocol.check(given)
     listener.listed(dataset)
     extractors = [_with_layers(extractor, order.pools) for extractor in order.extractors]
     reason = reason_to_stream(
@@ -152,7 +152,7 @@ def _extracted(data: str | Path | Dataset, order: Order) -> Rows:
     variants = [
         rows for extraction in extractions for rows in read_variants(extraction, order.pools)
     ]
-    return _in_memory(setting, variants, order)
+    return _in_memory(setting, variants, order, given)
 
 
 def _with_layers(extractor: Extractor, pools: Sequence[str] | None) -> Extractor:
@@ -193,21 +193,38 @@ def _layers_left_out(plan: Plan) -> str:
     )
 
 
-def _in_memory(setting: Setting, variants: list[ViewedRows], order: Order) -> Rows:
-    workers = order.extractors[0].workers
+def _in_memory(setting: Setting, variants: list[ViewedRows], order: Order, given: Dataset) -> Rows:
+    """Judge in memory; by the given splits, where folds were not asked for and cannot be made."""
     try:
-        task = Task(
-            setting.dataset,
-            setting.recipes,
-            setting.protocol,
-            setting.seed,
-            setting.remarks,
-            variants,
-            workers.spread if workers else None,
-        )
+        return RowsInMemory(_task(setting, variants, order))
     except DataError as error:
         if order.protocol.cv == setting.protocol.cv:
             raise
-        fix = "add images, or judge by the splits with --no-cv"  # the folds were not asked for
-        raise DataError(error.found, expected=error.expected, fix=fix) from error
-    return RowsInMemory(task)
+        protocol = order.protocol.with_rows_at_hand()
+        known = {bad.path for bad in given.quarantined}
+        dataset = given.without(
+            [bad for bad in setting.dataset.quarantined if bad.path not in known]
+        )
+        _, of_folds = order.protocol.suited(given, order.seed)
+        remark = (
+            "The test split has few images, and cross-validation, where copies count as one, "
+            f"cannot be done: {error.found}."
+        )
+        remarks = (remark, *(each for each in setting.remarks if each not in of_folds))
+        by_splits = replace(
+            setting, dataset=protocol.check(dataset), protocol=protocol, remarks=remarks
+        )
+        return RowsInMemory(_task(by_splits, variants, order))
+
+
+def _task(setting: Setting, variants: list[ViewedRows], order: Order) -> Task:
+    workers = order.extractors[0].workers
+    return Task(
+        setting.dataset,
+        setting.recipes,
+        setting.protocol,
+        setting.seed,
+        setting.remarks,
+        variants,
+        workers.spread if workers else None,
+    )

@@ -11,8 +11,9 @@ validation):
   seed, by 1 to 4 points; length one was at worst about 1 point below the best. It needs no
   fitting, and makes ``C`` and ``gamma`` mean the same whatever the scaling of pixels.
 * ``logistic``, ``linear-svm``, ``random-forest`` and ``mlp`` get sparse rows (logistic regression
-  is 6 times as fast, forests twice), unless more than half of the values are not zero. ``ridge``, ``lda``, ``rbf-svm`` and ``knn`` need only the
-  rows' inner products, which are computed once: see `pipeline.heads.gram`.
+  is 6 times as fast, forests twice), unless more than half of the values are not zero. ``ridge``,
+  ``lda``, ``rbf-svm`` and ``knn`` need only the rows' inner products, which are computed once: see
+  `pipeline.heads.gram`.
 * ``logistic``, ``mlp`` and ``dense`` are trained to give probabilities, and ``random-forest``
   counts votes. The others are calibrated by Platt's sigmoid on out-of-fold scores of the training
   rows.

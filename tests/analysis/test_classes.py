@@ -35,8 +35,10 @@ def test_many_small_classes_are_counted_in_one_sentence_each():
     where = splits(60, 0, 60)
     where[(labels > 3) & (where == "test")] = "validation"
     assert find_class_problems(labels, where, tuple("abcdef")).notes == (
-        "6 classes have fewer than 20 training images (the fewest: a, 10), which are often too "
-        "few to learn a class from.",
+        (
+            "6 classes have fewer than 20 training images (the fewest: a, 10), which are often too "
+            "few to learn a class from."
+        ),
         "The recall of 4 classes is uncertain by up to ±26 points (the fewest: a, 10 test images).",
         "2 classes have no test images (e, f): their recall is unknown.",
     )

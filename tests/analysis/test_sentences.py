@@ -81,8 +81,10 @@ def test_duplicates_within_a_split_and_different_labels_are_counted():
         "2 duplicate or near-duplicate pairs within a split."
     ]
     assert list(describe_contradictions(found)) == [
-        "1 duplicate or near-duplicate pair has different labels: one of the two labels is "
-        "probably wrong."
+        (
+            "1 duplicate or near-duplicate pair has different labels: one of the two labels is "
+            "probably wrong."
+        )
     ]
     assert next(describe_duplicates(found, cross_validation=True)) == (
         "2 duplicate or near-duplicate pairs."
@@ -116,7 +118,9 @@ def test_a_run_that_looked_for_no_problems_says_how_to_and_what_is_known_of_clas
         "--run RUN`, with the same options, does, and adds them to the report."
     )
     assert notes == [
-        "6 classes have fewer than 20 training images (the fewest: a, 6), which are often too few "
-        "to learn a class from.",
+        (
+            "6 classes have fewer than 20 training images (the fewest: a, 6), which are often too "
+            "few to learn a class from."
+        ),
         "The recall of 6 classes is uncertain by up to ±31 points (the fewest: a, 6 test images).",
     ]

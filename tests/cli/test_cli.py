@@ -14,9 +14,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import ClassVar
 
+import numpy as np
 import pytest
 import typer
-from conftest import CountingBackbone, paint
+from conftest import CountingBackbone, paint, paint_classes
+from PIL import Image
 from rich.console import Console
 from rich.filesize import decimal
 from sklearn.base import BaseEstimator, ClassifierMixin
@@ -333,6 +335,20 @@ def test_a_runs_page_takes_no_problems_found_in_features_made_in_another_way(pho
     assert len(networks) == 1  # said before any row was made
     assert Path("runs", "mine", "problems.json").read_bytes() == page
     assert run(*problems, "--size", "64", "--no-learning-curve").exit_code == 0
+
+
+def test_few_images_that_are_all_copies_are_judged_by_the_splits_after_all(tmp_path, networks):
+    photos = paint_classes(tmp_path / "photos", 9)
+    for number in range(9):  # as the network sees them, hardly different from each other
+        grey = np.full((48, 48, 3), 90, np.uint8)
+        grey[0, number] = 91
+        Image.fromarray(grey).save(photos / "blue" / f"{number:03}.png")
+    result = run("classify", photos, *SETTINGS, "--head", "logistic")
+    assert result.exit_code == 0, result.output
+    document = json.loads((tmp_path / "runs" / "photos" / "run.json").read_text())
+    assert document["protocol"]["cv"] is None
+    [said] = [text for text in document["remarks"] if "cross-validation" in text]
+    assert "cannot be done: the class blue has 1 image, too few for 5 folds" in said
 
 
 def test_few_images_are_cross_validated_unless_the_splits_are_to_be_kept(photos, networks):

@@ -17,9 +17,9 @@ from pipeline.heads.gram import DiscriminantAnalysis, RbfSVM, Ridge
 from pipeline.heads.products import inner_products
 
 
-def width(X, gamma):
+def width(rows, gamma):
     """A gamma for scikit-learn, from one for rows whose mean squared distance is 1."""
-    return gamma / euclidean_distances(X, squared=True).mean()
+    return gamma / euclidean_distances(rows, squared=True).mean()
 
 
 @pytest.mark.parametrize("k", [2, 3])
