@@ -283,7 +283,7 @@ class Backbone(ABC):
         try:
             weights = self.read_weights(file)
             check_finite(weights)
-        except PipelineError:
+        except (PipelineError, MemoryError):
             raise
         except ImportError as error:
             raise import_error(error) from error

@@ -102,7 +102,7 @@ def _extracted(data: str | Path | Dataset, order: Order) -> Rows:
     )
     order.check_name(given.name)  # a bad name is an error before the work
     remarks: tuple[str, ...] = ()
-    if not first.stream:
+    if not first.stream and all(views.count == 1 for views in order.views):
         protocol, remarks = protocol.suited(given, order.seed)
     dataset = protocol.check(given)
     listener.listed(dataset)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from pipeline.backbones.recipe import Recipe
 from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.backbones.recipe import Recipe
 
 Pooling = Literal["flatten", "average", "max"]
 POOLS: tuple[Pooling, ...] = get_args(Pooling)

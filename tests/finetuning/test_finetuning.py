@@ -647,7 +647,7 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_training(tune, tmp_path, monke
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(experiment, "write_report", full)
+        patch.setattr("pipeline.runs.writing._write_contents", full)
         with pytest.raises(PipelineError, match=r"cannot write the run .*No space left"):
             tune(recipe=SMALL, phase="frozen")
     notes = Notes()
