@@ -288,6 +288,8 @@ class Backbone(ABC):
         except ImportError as error:
             raise import_error(error) from error
         except Exception as error:  # Keras, h5py and onnx raise many kinds for other files
+            if "alloc" in str(error):  # HDF5 and protobuf raise no MemoryError
+                raise MemoryError from error
             raise WeightsError(
                 f"cannot read {self.title}'s weights from {file}: {error}",
                 expected=f"the layers of {self.title}, as Keras or ONNX writes them",
