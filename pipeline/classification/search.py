@@ -86,14 +86,12 @@ class PreparedRows:
             p = classifier.predict_products(values[:, places], values.diagonal())
             self._last = estimator, p
             classifier.keep(self._transform(estimator[:-1])[places])
-        elif issparse(values):
+        else:
             # Products of sparse vectors gain nothing from a second BLAS thread; forests and
             # calibration folds gain from running in parallel.
             parallel = joblib.parallel_config("threading", n_jobs=joblib.cpu_count())
-            with threadpool_limits(1), parallel:
+            with threadpool_limits(1 if issparse(values) else None), parallel:
                 classifier.fit(values[places], labels)
-        else:
-            classifier.fit(values[places], labels)
 
     def predict_proba(self, estimator: Any, places: Places) -> Floats:
         """Return an estimator's probabilities for the rows at some positions."""
