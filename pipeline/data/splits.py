@@ -67,10 +67,10 @@ def assign_splits(
     """
     given = {entry.split for entry in entries}.union(given)
     splits = [entry.split for entry in entries]
+    units = [b"group:" + e.group.encode() if e.group else d for e, d in zip(entries, digests)]
     for kind in ("", "train"):
         places = [place for place, entry in enumerate(entries) if entry.split == kind]
         may_be = drawn_splits({kind} if kind == "" else given - {""}, shares)
-        units = [b"group:" + e.group.encode() if e.group else d for e, d in zip(entries, digests)]
         labels = [entries[place].label for place in places]
         draw = _Draw(seed, shares, may_be, [units[place] for place in places], labels)
         grouped = any(entries[place].group for place in places)

@@ -103,7 +103,8 @@ class Metrics:
         What a threshold finds varies with the images that it was chosen on, here `folds` - 1 of
         `folds` parts, as much as with those that it is tested on: the variances of both add up. Of
         ten samples of 25 positives, intervals of the plain counts held the recall on new images 8
-        times, these 9 times.
+        times, these 9 times; the counts were chosen after the 8 were seen, so fresh samples are
+        still to confirm them.
         """
         share = (folds - 1) / (2 * folds - 1)
         recalls = self.recall_counts or [sum(row) for row in self.confusion]

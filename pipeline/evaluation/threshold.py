@@ -98,7 +98,7 @@ class Threshold:
         Whether `aim` could be reached on the images that it was chosen on. If not, `value` is 0.5.
     images, positives : int
         How many images it was chosen on, and how many of them are of the positive class; 0 where
-        that is not known, as of models of the first weeks.
+        that is not known, as of models of version 0.1.0.
     """
 
     positive: int

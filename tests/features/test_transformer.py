@@ -1,6 +1,7 @@
 import os
 import pickle
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -132,8 +133,10 @@ def test_int8_rounds_new_images_as_those_that_are_stored(extractor, paths, netwo
 
 
 def test_no_image_is_read_for_what_nobody_is_told(extractor, paths, networks, monkeypatch):
-    monkeypatch.setattr("pipeline.features.plan.remarks_on_decoding", None)
-    extractor.transform(paths[:3])
+    read = Mock()
+    monkeypatch.setattr("pipeline.features.plan.remarks_on_decoding", read)
+    assert len(extractor.transform(paths[:3])) == 3
+    read.assert_not_called()
 
 
 def test_only_images_that_are_new_are_shown_to_the_network(extractor, paths, networks):
