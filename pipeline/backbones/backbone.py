@@ -262,14 +262,11 @@ class Backbone(ABC):
         """Read weights from a Keras file of this network, or of a model that contains it."""
         network = self.architecture()
         if file.suffix == ".keras":
-            from pipeline.backbones.keras_file import (
-                read_layers,
-            )  # seldom needed, and takes a while
+            from pipeline.backbones.keras_file import read_layers  # imports h5py; seldom needed
 
             layers = [layer for layer in network.layers if layer.weights]
-            return read_layers(
-                file, {layer.name: [array.shape for array in layer.weights] for layer in layers}
-            )
+            shapes = {layer.name: [array.shape for array in layer.weights] for layer in layers}
+            return read_layers(file, shapes)
         network.load_weights(file)
         weights: Weights = network.get_weights()
         return weights
