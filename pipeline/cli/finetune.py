@@ -27,7 +27,7 @@ from pipeline.cli.options import (
     with_stage_one,
 )
 from pipeline.cli.results import end_run
-from pipeline.cli.terminal import err, progress, reporting_errors
+from pipeline.cli.terminal import GOES_ON, err, progress, reporting_errors
 from pipeline.errors import PipelineError
 from pipeline.finetuning.settings import (
     Finetuning,
@@ -151,7 +151,7 @@ def finetune(
     Example: pipeline finetune photos/ --views 4 --augmentation mild
     """
     with (
-        reporting_errors(kept="Features and the last checkpoint are"),
+        reporting_errors(kept=f"Features and the last checkpoint are {GOES_ON}"),
         FinetuneListener(data) as listener,
     ):
         from pipeline.finetuning.experiment import finetune as run_finetune

@@ -36,14 +36,22 @@ class TerminalListener(RunListener):
         Whose rates are shown.
     unit : str
         What the bar counts.
+    streams : bool
+        Whether results are printed meanwhile: then there is no bar where they are shown.
     """
 
     def __init__(
-        self, data: str = "", workers: Workers | None = None, *, unit: str = "rows"
+        self,
+        data: str = "",
+        workers: Workers | None = None,
+        *,
+        unit: str = "rows",
+        streams: bool = False,
     ) -> None:
         self._data = data
         self._workers = workers
         self._unit = unit
+        self._streams = streams
         self._bar = ExitStack()
         self._report: Callable[[int, int], None] | None = None
 
@@ -119,7 +127,8 @@ class TerminalListener(RunListener):
     def rows_made(self, done: int, total: int) -> None:
         """Move the bar on."""
         if self._report is None:
-            self._report = self._bar.enter_context(progress(self._unit, self._workers))
+            bar = progress(self._unit, self._workers, streams=self._streams)
+            self._report = self._bar.enter_context(bar)
         self._report(done, total)
 
     def comparing(self) -> None:

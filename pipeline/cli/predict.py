@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+import itertools
+import textwrap
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -20,7 +22,6 @@ from pipeline.errors import PipelineError, printable
 from pipeline.system.cells import to_cell
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.threshold import Threshold
     from pipeline.models.model import Model, Prediction
 
 
@@ -55,13 +56,12 @@ def predict(
     """
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv")
-    with reporting_errors():
+    with reporting_errors(kept="The predictions so far are printed"):
         from pipeline.data.dataset import Quarantined, shorten
         from pipeline.data.listing import list_images
         from pipeline.features.extractor import Extractor
         from pipeline.models.files import find_model
         from pipeline.models.model import Model, Prediction
-        from pipeline.system.documents import to_json
 
         loaded = Model.load(find_model(model, head), trusted=trust or ())
         images, skipped = list_images(image)
@@ -71,57 +71,80 @@ def predict(
                 "there are no images in the folders named"
                 + (f"; {len(skipped):,} files skipped: {reasons}" if skipped else "."),
             )
-        with TerminalListener(unit="images") as listener:
-            extractor = Extractor(cache=cache, weights=weights)
-            predictions = list(loaded.predict(images, extractor=extractor, listener=listener))
-        predictions += (Prediction(bad.path, None, {}, bad.reason) for bad in skipped)
-        if as_json:
-            items = [_prediction_dict(item, loaded.threshold) for item in predictions]
-            typer.echo(to_json(items), nl=False)
-        elif as_csv:
-            _print_predictions_csv(predictions, loaded)
-        elif any(item.label is not None for item in predictions):
-            _print_predictions(predictions, loaded)
-            if loaded.threshold:
-                out.print(shown(loaded.threshold.rule(loaded.classes)), soft_wrap=True)
-    finish([Quarantined(item.path, item.error) for item in predictions if item.error])
+        extractor = Extractor(cache=cache, weights=weights)
+        unusable: list[Quarantined] = []
+
+        def predictions(listener: TerminalListener) -> Iterator[Prediction]:
+            others = (Prediction(bad.path, None, {}, bad.reason) for bad in skipped)
+            found = loaded.predict(images, extractor=extractor, listener=listener)
+            for item in itertools.chain(found, others):
+                if item.error:
+                    unusable.append(Quarantined(item.path, item.error))
+                yield item
+
+        show = _show_json if as_json else _show_csv if as_csv else _show_table
+        with TerminalListener(unit="images", streams=as_json or as_csv) as listener:
+            show(predictions(listener), loaded, listener)
+    finish(unusable)
 
 
-def _prediction_dict(prediction: Prediction, threshold: Threshold | None) -> dict[str, Any]:
-    return {
-        "path": str(prediction.path),
-        "label": prediction.label,
-        "probabilities": prediction.probabilities,
-        **({"threshold": asdict(threshold)} if threshold else {}),
-        "error": prediction.error,
-    }
+def _show_json(items: Iterable[Prediction], model: Model, _: TerminalListener) -> None:
+    """Print an array, item by item; it is whole also where the work is stopped."""
+    from pipeline.system.documents import to_json
+
+    threshold = {"threshold": asdict(model.threshold)} if model.threshold else {}
+    before = "["
+    try:
+        for item in items:
+            document = {
+                "path": str(item.path),
+                "label": item.label,
+                "probabilities": item.probabilities,
+                **threshold,
+                "error": item.error,
+            }
+            typer.echo(f"{before}\n{textwrap.indent(to_json(document), '  ')[:-1]}", nl=False)
+            before = ","
+    finally:
+        if before == ",":
+            typer.echo("\n]")
 
 
-def _print_predictions_csv(predictions: Sequence[Prediction], model: Model) -> None:
+def _show_csv(items: Iterable[Prediction], model: Model, _: TerminalListener) -> None:
+    """Print a line for each item as it comes."""
     threshold = {f"threshold of {model.positive_class}": model.threshold} if model.threshold else {}
+    titles = ("path", "predicted", *(f"probability of {name}" for name in model.classes))
+    line = [printable(title) for title in (*titles, *threshold, "error")]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    titles = ("path", "predicted", *(f"probability of {name}" for name in model.classes))
-    titles = (*titles, *threshold, "error")
-    writer.writerow(map(printable, titles))
-    for item in predictions:
+    writer.writerow(line)
+    for item in items:
         path, label, error = (
             to_cell(printable(part or "")) for part in (item.path, item.label, item.error)
         )
         values = [item.probabilities.get(name, "") for name in model.classes]
         writer.writerow([path, label, *values, *(own.value for own in threshold.values()), error])
-    typer.echo(text.getvalue().encode(), nl=False)
+        typer.echo(text.getvalue().encode(), nl=False)
+        text.seek(0)
+        text.truncate()
 
 
-def _print_predictions(predictions: Sequence[Prediction], model: Model) -> None:
+def _show_table(items: Iterable[Prediction], model: Model, listener: TerminalListener) -> None:
+    """Print a table at the end, or of what is done where the work is stopped."""
     positive = model.positive_class
     threshold = {"threshold": f"{model.threshold.value:.3f}"} if model.threshold else {}
     probability = "probability" if positive is None else f"P({positive})"
     table = Table(box=box.SIMPLE)
     for column in ("image", "predicted", probability, *threshold):
         table.add_column(shown(column), overflow="fold")
-    for item in predictions:
-        if item.label is not None:
-            p = f"{item.probabilities[positive or item.label]:.3f}"
-            table.add_row(shown(item.path), shown(item.label), p, *threshold.values())
-    out.print(table)
+    try:
+        for item in items:
+            if item.label is not None:
+                p = f"{item.probabilities[positive or item.label]:.3f}"
+                table.add_row(shown(item.path), shown(item.label), p, *threshold.values())
+    finally:
+        listener.end_bar()
+        if table.row_count:
+            out.print(table)
+            if model.threshold:
+                out.print(shown(model.threshold.rule(model.classes)), soft_wrap=True)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 SOME_FILES_UNUSABLE = 3
 
+GOES_ON = "kept: the same command goes on from there"
 LINE_EVERY_SECONDS = 10.0
 _SHOWN_FILES = 20
 
@@ -102,7 +103,7 @@ def _stop_again(lost: sys.UnraisableHookArgs) -> None:
 
 
 @contextmanager
-def reporting_errors(kept: str = "Features made so far are") -> Iterator[None]:
+def reporting_errors(kept: str = f"Features made so far are {GOES_ON}") -> Iterator[None]:
     """Turn errors that the user can act on into one message and an exit code, without a traceback.
 
     SIGTERM, which batch systems and containers send, stops the work as Ctrl-C does, and keeps what
@@ -137,7 +138,7 @@ def reporting_errors(kept: str = "Features made so far are") -> Iterator[None]:
         )
         raise typer.Exit(1) from None
     except KeyboardInterrupt as stop:
-        err.print(f"Stopped. {kept} kept: the same command goes on from there.")
+        err.print(f"Stopped. {kept}.")
         raise typer.Exit(exit_code(stop)) from None
 
 
@@ -153,9 +154,12 @@ def exit_code(stop: KeyboardInterrupt) -> int:
 
 @contextmanager
 def progress(
-    unit: str = "images", workers: Workers | None = None
+    unit: str = "images", workers: Workers | None = None, *, streams: bool = False
 ) -> Iterator[Callable[[int, int], None]]:
-    """Show how far the work is: a bar on a terminal, a line every ten seconds elsewhere."""
+    """Show how far the work is: a bar on a terminal, a line every ten seconds elsewhere.
+
+    Results that the command `streams` to the same terminal would run into a bar.
+    """
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -176,7 +180,8 @@ def progress(
         TimeRemainingColumn(),
         console=err,
         transient=True,
-        disable=not err.is_terminal,
+        redirect_stdout=False,  # to this console, which is standard error
+        disable=not err.is_terminal or (streams and out.is_terminal),
     )
     task = bar.add_task("", total=None, rate="", visible=False)
     last_line = 0.0
