@@ -1,0 +1,272 @@
+"""Exported models: what they answer, and what is refused before anything is built from it."""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+import pytest
+from conftest import paint
+from onnx import TensorProto, helper
+from portables import (
+    CLASSES,
+    SIDE,
+    array,
+    described,
+    description,
+    elsewhere,
+    graph,
+    model,
+)
+
+from pipeline.data.augmentation import PRESETS
+from pipeline.data.images import decode
+from pipeline.data.views import views_of
+from pipeline.errors import ImageError, ModelError
+from pipeline.models.onnx_file import KEY, description_of, digest_of, with_description
+from pipeline.models.portable import Portable
+
+LARGE = 2**21
+
+
+@pytest.fixture
+def load(tmp_path):
+    def load_bytes(content):
+        (tmp_path / "model.onnx").write_bytes(content)
+        return Portable.load(tmp_path / "model.onnx")
+
+    return load_bytes
+
+
+@pytest.fixture
+def red(tmp_path):
+    return paint(tmp_path / "red.png", (200, 60, 60), seed=0).read_bytes()
+
+
+def test_an_exported_model_gives_the_probabilities_of_an_image(load, red):
+    loaded = load(described())
+    pixels = decode(red, SIDE)
+    assert np.array_equal(loaded.pixels(red), pixels[None])
+    values = pixels.mean(axis=(0, 1), dtype=np.float64) @ [[-0.05, 0.05], [0, 0], [0.05, -0.05]]
+    expected = np.exp(values) / np.exp(values).sum()
+    label, p = loaded.predict(red)
+    assert label == "red"
+    assert list(p) == list(CLASSES)
+    assert [*p.values()] == pytest.approx(expected.tolist(), abs=1e-5)
+
+
+def test_the_threshold_is_applied_and_views_are_averaged(load, red):
+    threshold = {"positive": 0, "value": 0.0, "aim": "f1"}
+    views = {"views": 3, "augmentation": PRESETS["textbook"].name}
+    loaded = load(described(threshold=threshold, **views))
+    label, p = loaded.predict(red)
+    assert label == "blue"  # P(blue) is 0 or more
+    digest = bytes.fromhex("00" * 32)
+    drawn = loaded.pixels(red)
+    assert drawn.shape == (3, SIDE, SIDE, 3)
+    assert not np.array_equal(drawn, views_of(drawn[0], PRESETS["textbook"], digest, 3))
+    assert [*p.values()] == pytest.approx(loaded.probabilities(drawn).mean(axis=0).tolist())
+
+
+def test_pictures_are_run_a_few_at_a_time_and_by_several_threads(load):
+    loaded = load(described())
+    pixels = np.random.default_rng(0).integers(0, 255, (700, SIDE, SIDE, 3), np.uint8)
+    together = loaded.probabilities(pixels)
+    assert together.shape == (700, 2)
+    with ThreadPoolExecutor(4) as threads:
+        alone = [*threads.map(loaded.probabilities, np.array_split(pixels, 70))]
+    assert np.allclose(np.concatenate(alone), together, atol=1e-6)
+    assert loaded.probabilities(pixels[:0]).shape == (0, 2)
+
+
+def test_an_image_that_cannot_be_read_costs_only_itself(load, red):
+    loaded = load(described())
+    with pytest.raises(ImageError):
+        loaded.predict(red[:100])
+    assert loaded.predict(red)[0] == "red"
+
+
+def test_a_description_is_added_to_what_onnx_reads(load):
+    content = described()
+    (pair,) = onnx.load_from_string(content).metadata_props
+    assert (pair.key, json.loads(pair.value)["classes"]) == (KEY, list(CLASSES))
+    assert description_of(content) == pair.value
+    assert digest_of(content) == digest_of(model())
+
+
+def constant(value):
+    return helper.make_node("Constant", [], ["c"], value=value)
+
+
+def shape(*sides):
+    return helper.make_tensor("sides", TensorProto.INT64, [len(sides)], sides)
+
+
+INFO = helper.make_tensor_value_info
+FLOAT = INFO("pixels", TensorProto.FLOAT, ["n", SIDE, SIDE, 3])
+SMALL = INFO("pixels", TensorProto.UINT8, ["n", 16, 16, 3])
+P = INFO("p", TensorProto.FLOAT, ["n", 2])
+BRANCH = helper.make_graph(
+    [helper.make_node("Identity", ["p"], ["q"])], "b", [], [INFO("q", TensorProto.FLOAT, None)]
+)
+LONG = b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f"  # a graph of 2**63 bytes
+
+
+@pytest.mark.parametrize(
+    ("content", "piece"),
+    [
+        (b"", "was not written by this program"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "the ONNX file is damaged"),
+        (model(), "was not written by this program"),
+        (with_description(model(), "{"), "description cannot be read"),
+        (with_description(model(), "[" * 100_000), "description cannot be read"),
+        (with_description(model(), '{"format": 1}'), "description cannot be read"),
+        (described() + described()[len(model()) :], "or more than once"),
+        (described(format=2), "is of format 2"),
+        (described(digest="0" * 64), "was changed since it was exported"),
+        (described().replace(b"colours", b"colourz"), "was changed since it was exported"),
+        (described()[:100], "damaged: it was cut short"),
+        (described() + LONG, "damaged: it was cut short"),
+        (described() + b"\x0b", "damaged: it is no ONNX file"),
+        (described() + b"\x38\x01", "was changed"),
+        (described(model() + b"\x38\x01"), "damaged: a number stands where"),
+        (described(model(graph(arrays=[elsewhere("../../etc/passwd")]))), "from another file"),
+        (described(model(graph(arrays=[elsewhere("weights.bin")]))), "from another file"),
+        (described(model(graph([constant(elsewhere("/etc/passwd"))]))), "from another file"),
+        (described(model(graph(arrays=[array(LARGE, LARGE)]))), "has 0 bytes"),
+        (described(model(graph([constant(array(LARGE, LARGE))]))), "has 0 bytes"),
+        (described(model(graph(arrays=[array(-1)]))), "values that are not in it"),
+        (described(model(graph(arrays=[array(2, raw=bytes(12))]))), "of 2 values has 12 bytes"),
+        (
+            described(model(graph(arrays=[TensorProto(data_type=1, dims=[LARGE, LARGE])]))),
+            "values that are not in it",
+        ),
+        (
+            described(model(graph(sparse_initializer=[onnx.SparseTensorProto(dims=[LARGE])]))),
+            "sparse arrays",
+        ),
+        (
+            described(
+                model(
+                    graph(
+                        [
+                            helper.make_node(
+                                "If", ["p"], ["q"], then_branch=BRANCH, else_branch=BRANCH
+                            )
+                        ]
+                    )
+                )
+            ),
+            "loops or branches",
+        ),
+        (
+            described(model(graph([helper.make_node("Run", ["p"], ["q"], domain="com.evil")]))),
+            "not ONNX's own",
+        ),
+        (
+            described(
+                model(opset_imports=[helper.make_opsetid("", 18), helper.make_opsetid("x", 1)])
+            ),
+            "not ONNX's own",
+        ),
+        (described(model() + b"\xa2\x01\x00"), "not needed to predict"),
+        (described(model(graph([helper.make_node("Nonsense", ["p"], ["q"])]))), "cannot load it"),
+        (described(model(graph(ends=([FLOAT], [P])))), "does not lead from 32 x 32 pixels to 2"),
+        (described(model(graph(ends=([SMALL], [P])))), "does not lead from 32 x 32 pixels to 2"),
+        (
+            described(classes=["a", "b", "c"], positive=None),
+            "does not lead from 32 x 32 pixels to 3",
+        ),
+        (described(classes=["a", "a"]), "does not make sense"),
+        (described(classes=["a"]), "does not make sense"),
+        (described(classes=["a", 1]), "does not make sense"),
+        (described(classes=None), "does not make sense"),
+        (described(positive=2), "does not make sense"),
+        (described(threshold={"positive": 1, "value": 7.0, "aim": ""}), "does not make sense"),
+        (described(threshold={"positive": 1, "value": "x", "aim": ""}), "does not make sense"),
+        (described(threshold="high"), "does not make sense"),
+        (described(views=2), "does not make sense"),
+        (described(views=10**9, augmentation=PRESETS["mild"].name), "does not make sense"),
+        (described(augmentation="nothing known"), "does not make sense"),
+        (described(recipe={}), "does not make sense"),
+        *(
+            (described(recipe={**description(b"")["recipe"], name: value}), "does not make sense")
+            for name, value in [
+                ("size", 10**6),
+                ("size", -1),
+                ("size", 32.0),
+                ("resize", "lanczos"),
+                ("resize", []),
+                ("decoding", "99"),
+            ]
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_file_that_is_not_ours_or_does_harm_is_refused_with_its_reason(load, content, piece):
+    with pytest.raises(ModelError) as refused:
+        load(content)
+    assert piece in refused.value.found
+    assert "model.onnx" in refused.value.found
+    assert refused.value.expected
+
+
+@pytest.mark.parametrize("megabytes", [6_000, 4_000_000])
+def test_a_graph_that_wants_more_memory_than_a_network_takes_is_refused(load, megabytes):
+    sides = shape(megabytes * 2**8, 2**10)
+    wants = [
+        helper.make_node("ConstantOfShape", ["sides"], ["big"]),
+        helper.make_node("ReduceSum", ["big"], ["sum"], keepdims=0),
+        helper.make_node("Add", ["p", "sum"], ["q"]),
+    ]
+    loaded = load(described(model(graph(wants, arrays=[sides], output="q"))))
+    with pytest.raises(ModelError, match="cannot be run"):
+        loaded.probabilities(np.zeros((1, SIDE, SIDE, 3), np.uint8))
+
+
+def test_what_is_no_probability_is_refused(load):
+    for node in (
+        helper.make_node("Neg", ["p"], ["q"]),
+        helper.make_node("Add", ["p", "p"], ["q"]),
+        helper.make_node("Log", ["colours"], ["q"]),
+        helper.make_node("Transpose", ["p"], ["q"]),
+    ):
+        loaded = load(described(model(graph([node], output="q"))))
+        with pytest.raises(ModelError, match="does not give probabilities"):
+            loaded.probabilities(np.zeros((3, SIDE, SIDE, 3), np.uint8))
+
+
+def test_what_is_no_file_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"none.onnx cannot be read: No such file"):
+        Portable.load(tmp_path / "none.onnx")
+    with pytest.raises(ModelError, match="cannot be read: Is a directory"):
+        Portable.load(tmp_path)
+
+
+WITHOUT_PACKAGES = """
+import sys
+from pathlib import Path
+from pipeline.models.portable import Portable
+
+label, p = Portable.load(Path(sys.argv[1])).predict(Path(sys.argv[2]).read_bytes())
+print(label)
+print(*sorted({name.partition(".")[0] for name in sys.modules} - sys.stdlib_module_names))
+"""
+
+
+def test_it_needs_numpy_pillow_and_onnx_runtime_alone(tmp_path, red):
+    (tmp_path / "model.onnx").write_bytes(described())
+    (tmp_path / "red.png").write_bytes(red)
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PACKAGES, tmp_path / "model.onnx", tmp_path / "red.png"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    label, packages = done.stdout.splitlines()
+    assert label == "red"
+    assert {"pipeline", "numpy", "PIL", "onnxruntime"} <= set(packages.split())
+    heavy = {"tensorflow", "keras", "sklearn", "scipy", "openvino", "onnx", "h5py", "msgspec"}
+    assert heavy.isdisjoint(packages.split())
