@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.analysis.similarity import Gallery as Gallery
     from pipeline.backbones.recipe import Recipe as Recipe
     from pipeline.backbones.registry import make_recipe as make_recipe
     from pipeline.classification.experiment import classify as classify
@@ -40,6 +41,7 @@ _HOME = {
     "FeatureExtractor": "features.transformer",
     "FeatureStore": "features.store",
     "Finetuning": "finetuning.settings",
+    "Gallery": "analysis.similarity",
     "Model": "models.model",
     "PipelineError": "errors",
     "Prediction": "models.model",

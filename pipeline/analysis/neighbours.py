@@ -104,6 +104,11 @@ def find_neighbours(
     return [best.neighbours() for best, _ in results]
 
 
+def unit_rows(rows: Rows) -> Rows:
+    """Flatten rows and bring them to length one; those of zeros stay as they are."""
+    return _unit(rows, _lengths(rows))
+
+
 class _Best:
     """The k largest similarities of each query so far."""
 

@@ -24,6 +24,7 @@ from pipeline.cli.finetune import finetune
 from pipeline.cli.predict import predict
 from pipeline.cli.problems import problems
 from pipeline.cli.report import compare, report
+from pipeline.cli.similar import similar
 from pipeline.cli.terminal import SOME_FILES_UNUSABLE, complete_streams, show_warning
 from pipeline.errors import printable
 
@@ -56,6 +57,7 @@ for command in (
     classify,
     predict,
     problems,
+    similar,
     report,
     compare,
     status,

@@ -18,23 +18,28 @@ from pipeline.data.layout import (
     remarks_on_layout,
 )
 from pipeline.data.table import list_csv
-from pipeline.data.tree import Tree, tree_of, why_no_image
+from pipeline.data.tree import Parts, Tree, tree_of, why_no_image
 from pipeline.data.urls import Location, Url, locate
 from pipeline.errors import DataError
 
 
-def list_entries(source: str | Path) -> Listing:
-    """List the images of a data set; only files without an image's suffix are looked into."""
+def list_entries(source: str | Path, *, unlabelled: bool = False) -> Listing:
+    """List the images of a data set; only files without an image's suffix are looked into.
+
+    With `unlabelled`, images may lack a label, which is then empty: those beside the class folders
+    or in a folder named unlabelled, and those of a CSV whose label is empty.
+    """
     path = locate(source)
     if isinstance(path, Url):
-        return list_csv(path) if path.suffix.lower() == ".csv" else _list_folder(path)
+        is_csv = path.suffix.lower() == ".csv"
+        return list_csv(path, unlabelled) if is_csv else _list_folder(path, unlabelled)
     try:
         if source == "demo":
             return _list_demo()
         if path.is_dir():
-            return _list_folder(path)
+            return _list_folder(path, unlabelled)
         if path.is_file():
-            return list_csv(path)
+            return list_csv(path, unlabelled)
     except OSError as error:
         raise DataError(f"cannot read {error.filename or path}: {error.strerror}.") from error
     raise DataError(f"there is no folder or file {path}.", expected=LAYOUTS)
@@ -72,7 +77,7 @@ def _list_demo() -> Listing:
     return Listing("demo", [Entry(file, label) for file, label in demo_images()])
 
 
-def _list_folder(root: Location) -> Listing:
+def _list_folder(root: Location, unlabelled: bool) -> Listing:
     """List a folder of class folders, or of splits with class folders, here or behind a URL."""
     tree = tree_of(root)
     passed_over = beside_splits(tree.files)
@@ -84,23 +89,23 @@ def _list_folder(root: Location) -> Listing:
     classes = contents_by_name(tree.files, 1) if split_of else tops
     check_classes(root, classes, in_splits=bool(split_of))
     empty = {parts[0] for parts in tree.files if parts} - tops.keys()
-    if not classes and not tree.refused:
+    if not classes and not tree.refused and not (unlabelled and any(tree.files.values())):
         raise _no_classes(root, tree, are_empty=bool(empty))
     entries: list[Entry] = []
     quarantined = list(tree.refused)
     others: Counter[str] = Counter()
     for parts, files in tree.files.items():
+        label, refusal = _label_of(parts, level, unlabelled)
         for file in files:
             reason = why_no_image(file, others)
-            if len(parts) <= level:
-                if not reason:
-                    quarantined.append(Quarantined(file, "in no class folder"))
-            elif not parts[level]:
-                quarantined.append(Quarantined(file, "its class folder has no name"))
-            elif reason:
-                quarantined.append(Quarantined(file, reason))
+            if reason and len(parts) <= level:
+                continue  # such as a text beside the class folders
+            if refusal or reason:
+                quarantined.append(Quarantined(file, refusal or reason))
             else:
-                entries.append(Entry(file, parts[level], split_of.get(parts[0], "")))
+                entries.append(Entry(file, label, split_of.get(parts[0], "") if parts else ""))
+    if unlabelled and not entries:
+        raise DataError(f"there are no images in {root}.", expected="images, with labels or not")
     return Listing(
         root.name if isinstance(root, Url) else root.resolve().name,
         entries,
@@ -108,6 +113,16 @@ def _list_folder(root: Location) -> Listing:
         tree.signatures,
         list(remarks_on_layout(classes, empty, passed_over, in_splits=bool(split_of))),
     )
+
+
+def _label_of(parts: Parts, level: int, unlabelled: bool) -> tuple[str, str]:
+    """Tell the label of the images in a folder, or why they have none that can be used."""
+    if len(parts) <= level:
+        return "", "" if unlabelled else "in no class folder"
+    name = parts[level]
+    if unlabelled and name.lower() in ("unlabelled", "unlabeled"):
+        return "", ""
+    return name, "" if name else "its class folder has no name"
 
 
 def _no_classes(root: Location, tree: Tree, *, are_empty: bool) -> DataError:

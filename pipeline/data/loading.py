@@ -72,10 +72,27 @@ def list_dataset(
     PipelineError
         What is behind a URL cannot be reached.
     """
-    memory = Digests(Path(cache))
+    return _list(source, seed, shares, Path(cache))
+
+
+def list_partly_labelled(
+    source: str | Path, *, seed: int = 0, shares: Shares = _DEFAULT, cache: str | Path = CACHE
+) -> Dataset:
+    """As `list_dataset`, and images without a label too: they are of the class "".
+
+    These are the images beside the class folders, those in a folder named unlabelled, and those
+    whose label in a CSV file is empty. There need be no class.
+    """
+    return _list(source, seed, shares, Path(cache), unlabelled=True)
+
+
+def _list(
+    source: str | Path, seed: int, shares: Shares, cache: Path, *, unlabelled: bool = False
+) -> Dataset:
+    memory = Digests(cache)
     paths = None
     try:
-        dataset = read_dataset(source, memory, seed=seed, shares=shares)
+        dataset = read_dataset(source, memory, seed=seed, shares=shares, unlabelled=unlabelled)
         paths = dataset.paths
     finally:  # what was read before an error or Ctrl-C is not read again
         memory.close()
@@ -84,12 +101,17 @@ def list_dataset(
 
 
 def read_dataset(
-    source: str | Path, memory: Digests, *, seed: int = 0, shares: Shares = _DEFAULT
+    source: str | Path,
+    memory: Digests,
+    *,
+    seed: int = 0,
+    shares: Shares = _DEFAULT,
+    unlabelled: bool = False,
 ) -> Dataset:
     """Do the same with an open memory of digests, which takes in what was read and is not saved."""
-    listing = list_entries(source).composed()
+    listing = list_entries(source, unlabelled=unlabelled).composed()
     classes = listing.classes
-    if len(classes) == 1:
+    if len(classes) == 1 and not unlabelled:
         raise DataError(
             f"{source} has images of one class only: {classes[0]}.",
             expected=f"two classes or more, as {LAYOUTS}",

@@ -69,12 +69,12 @@ _MEANT = {
 }
 
 
-def list_csv(source: Location) -> Listing:
-    """Read the entries of a CSV file, which may be behind a URL."""
+def list_csv(source: Location, unlabelled: bool = False) -> Listing:
+    """Read the entries of a CSV file, which may be behind a URL; labels may have to be there."""
     with _open(source) as file:
         try:
             table = _Table(source, file)
-            entries = _read_entries(table)
+            entries = _read_entries(table, unlabelled)
         except UnicodeDecodeError as error:
             raise DataError(
                 f"{source} cannot be read as a CSV file: {error}.",
@@ -192,10 +192,10 @@ class _Table:
             ) from error
 
 
-def _read_entries(table: _Table) -> dict[Location, Entry]:
+def _read_entries(table: _Table, unlabelled: bool) -> dict[Location, Entry]:
     entries: dict[Location, Entry] = {}
     for line, cells in table.rows():
-        entry = _entry(line, cells, table.source.parent)
+        entry = _entry(line, cells, table.source.parent, unlabelled)
         first = entries.setdefault(entry.path, entry)
         if first != entry and first.composed() != entry.composed():
             raise DataError(
@@ -206,8 +206,8 @@ def _read_entries(table: _Table) -> dict[Location, Entry]:
     return entries
 
 
-def _entry(line: str, cells: dict[str, str], folder: Location) -> Entry:
-    for name in ("path", "label"):
+def _entry(line: str, cells: dict[str, str], folder: Location, unlabelled: bool) -> Entry:
+    for name in ("path",) if unlabelled else ("path", "label"):
         if not cells[name]:
             raise DataError(f"{line}: the {name} is empty.")
     for name in ("label", "split", "group"):

@@ -394,5 +394,6 @@ def extract(
     plan = extractor.plan(dataset, wanted, hold=hold)
     listener.planned(plan)
     extraction = extractor.make(plan, listener)
-    extraction.dataset.check_learnable()
+    if "" not in extraction.dataset.classes:  # or some images are not labelled yet
+        extraction.dataset.check_learnable()
     return extraction

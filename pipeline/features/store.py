@@ -41,6 +41,7 @@ from pipeline.features.shard import (
 )
 from pipeline.system.files import write_file
 
+_ROWS_AT_ONCE = 1024
 _SHARDS_AT_ONCE = 128
 
 Part = TypeVar("Part")
@@ -212,6 +213,19 @@ class FeatureStore:
                 rows[places] = part
         self._require(keys)
         return rows
+
+    def blocks(
+        self, keys: Sequence[Key]
+    ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]]:
+        """Yield rows and their places among `keys`, some at a time, shard after shard.
+
+        The rows together may be larger than memory; a shard is read once, or in a few parts.
+        """
+        shards = [name or "" for _, name in self.find(keys)]
+        order = np.argsort(shards, kind="stable")
+        for start in range(0, len(keys), _ROWS_AT_ONCE):
+            places = order[start : start + _ROWS_AT_ONCE]
+            yield self.read([keys[place] for place in places]), places
 
     def stream(
         self, names: Iterable[str] | None = None

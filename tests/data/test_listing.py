@@ -385,3 +385,51 @@ def test_a_bucket_is_listed_once_and_none_of_its_files_opened(lay_out, request):
     list_images([root])
     assert all("list-type=2" in one for one in server.requests)
     assert len(server.requests) == 2
+
+
+PARTLY = {
+    "images beside class folders": (
+        ["a.jpg", "cats/b.jpg", "dogs/c.jpg"],
+        {"a.jpg": "", "b.jpg": "cats", "c.jpg": "dogs"},
+    ),
+    "no class folders at all": (["a.jpg", "b.jpg"], {"a.jpg": "", "b.jpg": ""}),
+    "one class folder": (["a.jpg", "cats/b.jpg"], {"a.jpg": "", "b.jpg": "cats"}),
+    "a folder named unlabelled": (
+        ["unlabelled/a.jpg", "Unlabeled/deep/b.jpg", "cats/c.jpg"],
+        {"a.jpg": "", "b.jpg": "", "c.jpg": "cats"},
+    ),
+    "in splits": (
+        ["train/a.jpg", "train/cats/b.jpg", "test/unlabelled/c.jpg", "test/cats/d.jpg"],
+        {"a.jpg": ("", "train"), "b.jpg": ("cats", "train"), "c.jpg": ("", "test")}
+        | {"d.jpg": ("cats", "test")},
+    ),
+}
+
+
+@pytest.mark.parametrize(("files", "expected"), PARTLY.values(), ids=PARTLY)
+def test_images_may_lack_a_label_where_that_is_asked_for(tmp_path, files, expected):
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes(b"")
+    listing = list_entries(tmp_path, unlabelled=True)
+    found = {entry.path.name: (entry.label, entry.split) for entry in listing.entries}
+    whole = {name: (own, "") if isinstance(own, str) else own for name, own in expected.items()}
+    assert found == whole
+    assert listing.quarantined == []
+
+
+def test_labels_of_a_csv_may_be_empty_where_that_is_asked_for(tmp_path):
+    (tmp_path / "list.csv").write_text("path,label\na.jpg,cats\nb.jpg,\n")
+    found = list_entries(tmp_path / "list.csv", unlabelled=True).entries
+    assert [(entry.path.name, entry.label) for entry in found] == [("a.jpg", "cats"), ("b.jpg", "")]
+    with pytest.raises(DataError, match="line 3: the label is empty"):
+        list_entries(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize("names", [[], ["notes.txt"], ["unlabelled/notes.txt"]], ids=str)
+def test_a_folder_without_images_is_refused_there_too(tmp_path, names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("no image")
+    with pytest.raises(DataError, match=r"there are no images|no class folders"):
+        list_entries(tmp_path, unlabelled=True)

@@ -1,0 +1,104 @@
+"""The images most like a given one: exact, of labelled and unlabelled images, from the cache."""
+
+import json
+import shutil
+import time
+
+import numpy as np
+import pytest
+from conftest import paint, paint_classes
+from pages import run_command
+from stores import some_dataset, some_keys, some_rows
+
+from pipeline import Gallery, PipelineError
+from pipeline.features.store import FeatureStore
+
+
+@pytest.fixture
+def partly(tmp_path):
+    """Two classes, one image beside them, and a copy of it in a folder named unlabelled."""
+    folder = paint_classes(tmp_path / "photos", 6)
+    loose = paint(folder / "loose.png", (180, 70, 70), 5000)
+    (folder / "unlabelled").mkdir()
+    shutil.copy(loose, folder / "unlabelled" / "copy.png")
+    return folder
+
+
+def test_the_images_most_like_a_file_are_its_copy_and_those_of_its_colour(partly, extractor):
+    found = Gallery(partly, extractor=extractor).most_like(partly / "loose.png", 7)
+    assert (found[0].path.name, found[0].label, found[0].split) == ("copy.png", "", "")
+    assert found[0].distance == pytest.approx(0, abs=1e-6)
+    assert {near.label for near in found[1:]} == {"red"}
+    assert all(near.split in ("train", "validation", "test") for near in found[1:])
+    assert [near.distance for near in found] == sorted(near.distance for near in found)
+
+
+def test_they_are_those_of_sorting_all_similarities(partly, extractor):
+    gallery = Gallery(partly, extractor=extractor)
+    rows = FeatureStore(extractor.cache, extractor.recipe).read(
+        [(digest, 0) for digest in gallery.dataset.digests]
+    )
+    tops = rows.max(axis=(1, 2)).astype(np.float64)
+    tops /= np.linalg.norm(tops, axis=1, keepdims=True)
+    for place in range(len(tops)):
+        found = gallery.most_like(place, 99)
+        assert sorted([*(near.place for near in found), place]) == list(range(len(tops)))
+        expected = np.sort(1 - np.delete(tops @ tops[place], place))
+        assert [near.distance for near in found] == pytest.approx(expected, abs=2e-5)
+
+
+def test_only_rows_that_are_missing_are_computed(partly, extractor, backbone):
+    Gallery(partly, extractor=extractor)
+    assert backbone.images == 13  # a copy has the row of its original
+    gallery = Gallery(partly, extractor=extractor)
+    gallery.most_like(partly / "loose.png")
+    assert backbone.images == 13
+    gallery.most_like(paint(partly.parent / "new.png", (0, 0, 0), 9))
+    assert backbone.images == 14
+
+
+def test_rows_are_read_block_by_block_in_whatever_shards_they_are(tmp_path, recipe, monkeypatch):
+    monkeypatch.setattr("pipeline.features.store._ROWS_AT_ONCE", 7)
+    keys, rows = some_keys(50), some_rows(recipe, 50)
+    store = FeatureStore(tmp_path, recipe)
+    for part in np.array_split(np.random.default_rng(0).permutation(50), 4):
+        store.write([keys[place] for place in part], rows[part])
+    found = np.zeros_like(rows)
+    for block, places in FeatureStore(tmp_path, recipe).blocks([*keys]):
+        assert len(block) <= 7
+        found[places] = block
+    assert np.array_equal(found, rows)
+
+
+def test_a_file_that_is_no_image_is_one_error(partly, extractor, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_text("no image")
+    with pytest.raises(PipelineError, match=r"bad\.png"):
+        Gallery(partly, extractor=extractor).most_like(bad)
+
+
+def test_the_command_lists_them_with_distance_class_and_split(partly, extractor, monkeypatch):
+    Gallery(partly, extractor=extractor)
+    given = ("similar", partly / "loose.png", partly, "--cache", extractor.cache, "--size", 64)
+    given = [*map(str, (*given, "--precision", "float32"))]
+    done = run_command(*given, "--json", "--count", "3")
+    assert done.exit_code == 0, done.output
+    first, *others = json.loads(done.stdout)
+    assert first["path"] == str(partly / "unlabelled" / "copy.png")
+    assert (first["label"], first["split"]) == ("", "")
+    assert [other["label"] for other in others] == ["red", "red"]
+    shown = run_command(*given).stdout
+    assert "0.000" in shown
+    assert "red" in shown
+
+
+def test_twenty_of_a_hundred_thousand_take_fifty_milliseconds(tmp_path):
+    gallery, rng = Gallery.__new__(Gallery), np.random.default_rng(0)
+    gallery._units = rng.random((100_000, 512), np.float32)
+    gallery.dataset = some_dataset(100_000)
+    rows, times = rng.random((1, 4, 4, 512), np.float32), []
+    for _ in range(15):
+        started = time.perf_counter()
+        assert len(gallery.nearest(rows, but=tmp_path)) == 20
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.05  # 15 to 20 ms on two idle cores
