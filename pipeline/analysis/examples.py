@@ -88,7 +88,8 @@ def find_examples(
     if predicted is None:
         predicted = model.call(probabilities)
     test = dataset.where("test")
-    confident = test[np.argsort(-probabilities[test].max(axis=1), kind="stable")]
+    confidence = probabilities[test, predicted[test]]
+    confident = test[np.argsort(-confidence, kind="stable")]
     is_right = dataset.targets.right(predicted[confident], confident)
     correct = [
         place

@@ -124,7 +124,7 @@ def _choose(record: Record) -> tuple[list[_Choice], list[_Choice]]:
         record.examples,
     )
     wrong = np.flatnonzero(~predictions.right)
-    confidence = predictions.probabilities.max(axis=1)
+    confidence = predictions.confidence
     order = wrong[np.argsort(-confidence[wrong], kind="stable")][:MISTAKES]
     of_best = examples.images if examples and examples.head == record.best.name else ()
     by_path = {example.path: example for example in of_best}

@@ -182,7 +182,7 @@ def describe_examples(examples: ExampleImages) -> ExamplesDocument:
                 path=str(data.paths[place]),
                 label=data.targets.name(place),
                 predicted=data.classes[predicted],
-                probability=float(p.max()),
+                probability=float(p[predicted]),
                 neighbours=[
                     NeighbourRecord(
                         path=str(data.paths[neighbour.place]),

@@ -64,6 +64,12 @@ class Predictions:
         return self.truth, self.probabilities, self.positive
 
     @property
+    def confidence(self) -> npt.NDArray[np.float64]:
+        """Probability of the class that each image is called: with a threshold, maybe a low one."""
+        own: npt.NDArray[np.float64] = self.probabilities[np.arange(len(self.truth)), self.predicted]
+        return own
+
+    @property
     def right(self) -> npt.NDArray[np.bool_]:
         """Which images are predicted correctly."""
         return np.equal(self.predicted, self.truth)

@@ -10,6 +10,7 @@ from pipeline.analysis.examples import MISTAKES, find_examples
 from pipeline.backbones.registry import make_recipe
 from pipeline.heads.registry import get_head
 from pipeline.models.model import Model
+from pipeline.runs.describing import describe_examples
 
 RECIPE = dataclasses.replace(make_recipe(size=64, precision="float32"), shape=(2, 2, 6))
 
@@ -84,3 +85,17 @@ def test_without_features_there_are_no_neighbours(fitted):
     model, dataset, rows = fitted
     examined = find_examples(model, dataset, model.probabilities(rows), rows.__getitem__)
     assert {len(near) for near in examined.neighbours} == {0}
+
+
+def test_confidence_is_the_probability_of_the_predicted_class(fitted):
+    """With a threshold, an image may be called what it is not likely to be."""
+    model, dataset, rows = fitted
+    predicted = dataset.targets.labels.copy()
+    predicted[[200, 250]] = (predicted[[200, 250]] + 1) % 3
+    p = np.full((300, 3), 0.05)
+    p[200, dataset.targets.labels[200]] = 0.9
+    p[250, predicted[250]] = 0.7
+    examined = find_examples(model, dataset, p, rows.__getitem__, predicted=predicted)
+    assert examined.places[:2].tolist() == [250, 200]
+    told = [image.probability for image in describe_examples(examined).images]
+    assert told[:2] == [0.7, 0.05]

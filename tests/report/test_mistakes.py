@@ -2,9 +2,12 @@
 
 import base64
 import io
+import json
+import re
 
+import numpy as np
 import pytest
-from imitated import imitate
+from imitated import change, imitate
 from pages import painted, report
 from PIL import Image
 
@@ -55,3 +58,31 @@ def test_a_head_without_mistakes_has_none_to_show(folder):
     imitate(folder, heads=("logistic",), skill=20)
     section = report(folder).section("mistakes")
     assert section.text.endswith("logistic predicts all 60 test images correctly.")
+
+
+def test_with_a_threshold_a_mistake_has_the_probability_of_what_it_is_called(folder):
+    run = imitate(folder, classes=("good", "bad"), heads=("logistic",))
+    document = json.loads((folder / "run.json").read_text())
+    [head] = document["heads"]
+    threshold = {"positive": 1, "value": 0.01, "aim": "recall=0.95", "reached": True}
+    data, p = run.dataset, run.results[0].probabilities
+    called = np.where(p[:, 1] >= 0.01, 1, 0)
+    test = data.where("test")
+    head["threshold"] = threshold
+    head["test"]["confusion"] = [
+        [int(np.sum((data.targets.labels[test] == t) & (called[test] == c))) for c in (0, 1)]
+        for t in (0, 1)
+    ]
+    change(folder, heads=[head])
+    lines = (folder / "predictions.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines]
+    for row in rows[1:]:
+        row[4] = "bad" if float(row[6]) >= 0.01 else "good"
+    (folder / "predictions.csv").write_text("\n".join(map(",".join, rows)))
+    wrong = [place for place in test if called[place] != data.targets.labels[place]]
+    expected = sorted((p[place, called[place]] for place in wrong), reverse=True)
+    assert expected[-1] < 0.5
+    section = report(folder).section("mistakes")
+    shown = re.findall(r"predicted (?:good|bad) probability ([\d.]+)", section.text)
+    assert shown == [f"{value:.3f}" for value in expected[: len(shown)]]
+    assert len(shown) == min(len(wrong), MISTAKES)
