@@ -89,19 +89,28 @@ class AimOutcome:
     @property
     def headline(self) -> str:
         """Say whether the aim was reached, how many of how many, and what it costs."""
-        found, alarms = self.recall, self.alarms
-        what = self.threshold.aim_text
-        verdict = {
-            "reached": f"Aim reached {self.where}: {what}. ",
-            "missed": f"Aim missed {self.where}: {what}. ",
-            "unclear": f"Aim met {self.where}, by too few images to be sure: {what}. ",
-            "": "",
-        }[self.verdict]
-        return (
-            f"{verdict}{found.hits:,} of {found.count:,} {self.positive} found (recall {found}), "
-            f"with {alarms.hits:,} false alarms among {alarms.count:,} {self.other} "
-            f"(precision {self.precision})."
+        found = self.recall
+        figures = (
+            f"{found.hits:,} of {found.count:,} {self.positive} found (recall {found}), with "
+            f"{self.false_alarms} (precision {self.precision})."
         )
+        return " ".join([*self.in_a_word, figures])
+
+    @property
+    def in_a_word(self) -> tuple[str, ...]:
+        """Say whether the aim was reached, in one sentence; none for aims without a least value."""
+        what = self.threshold.aim_text
+        sentence = {
+            "reached": f"Aim reached {self.where}: {what}.",
+            "missed": f"Aim missed {self.where}: {what}.",
+            "unclear": f"Aim met {self.where}, by too few images to be sure: {what}.",
+        }
+        return (sentence[self.verdict],) if self.verdict else ()
+
+    @property
+    def false_alarms(self) -> str:
+        """Say what it costs: how many images of the other class are called positive."""
+        return f"{self.alarms.hits:,} false alarms among {self.alarms.count:,} {self.other}"
 
     @property
     def support(self) -> str:

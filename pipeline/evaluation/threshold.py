@@ -120,7 +120,7 @@ class Threshold:
     def rule(self, classes: Sequence[str]) -> str:
         """Say when an image is called positive, and what the threshold was chosen for."""
         name = classes[self.positive]
-        rule = f"called {name} when P({name}) >= {self.value:.3f}"
+        rule = f"called {name} when P({name}) ≥ {self.value:.3f}"
         where = f"{self.positives:,} of {name} among {self.images:,} images" if self.images else ""
         if not self.reached:
             on = where or "validation"

@@ -106,6 +106,7 @@ def _heads(records: Records) -> Mapping[str, Any]:
         else None,
         "reference": [],
         "augmentations": (),
+        "chosen_on": chosen_on,
         "even_guess": math.log(len(records[0].classes)),
     }
 

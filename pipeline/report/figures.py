@@ -288,6 +288,28 @@ def draw_learning_curve(curve: LearningCurve) -> Plot:
     )
 
 
+def draw_aims(record: Record) -> charts.IntervalChart | None:
+    """Draw the recalls or precisions that heads were to reach, and the least value; else none."""
+    outcomes = [(head.name, head.aim(record.classes, record.protocol)) for head in record.heads]
+    reached = [(name, aim) for name, aim in outcomes if aim and aim.aim.least and aim.share.count]
+    if not reached:
+        return None
+    aim = reached[0][1]
+    what = f"{aim.aim.name} of {aim.positive}"
+    spoken = "; ".join(f"{name} {own.share}" for name, own in reached)
+    return charts.lay_out_intervals(
+        [
+            (name, own.share.value, *own.share.interval, name == record.best.name)
+            for name, own in reached
+        ],
+        aim.aim.least,
+        title=what.capitalize(),
+        summary=f"{what} on the {record.judged_on}: {spoken}; the aim: {aim.aim.least:g}.",
+        x_title=f"{aim.aim.name} with 95 % interval",
+        rule_label=f"the aim: {aim.threshold.aim_text}",
+    )
+
+
 def draw_accuracies(
     heads: Sequence[tuple[str, HeadRecord, bool]], guessing: float, judged_on: str
 ) -> charts.IntervalChart:

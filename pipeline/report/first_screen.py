@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from pipeline.evaluation.aims import AimOutcome
 from pipeline.report import figures
 from pipeline.report.mistakes import surest_mistakes
 from pipeline.report.verdict import guessing, judged_where
@@ -19,38 +20,90 @@ _MISTAKES = 6
 
 def first_screen(record: Record) -> Mapping[str, Any]:
     """Gather what someone wants to know first."""
-    best, document = record.best, record.document
-    test, (share, commonest) = best.test, guessing(best)
+    best, test = record.best, record.best.test
     recalls = sorted(
         ((test.recall(place), name) for place, name in enumerate(record.classes)),
         key=lambda recall: (recall[0].count > 0, recall[0].value),
     )
     aim = best.aim(record.classes, record.protocol)
+    least = aim is not None and aim.aim.least and aim.share.count
     return {
-        "figure": percent(test.accuracy),
-        "where": judged_where(best, record),
-        "interval": (percent(test.accuracy_low), percent(test.accuracy_high)),
-        "guess": (record.classes[commonest], percent(share)),
-        # A threshold gives accuracy up for something else, so it is not held against guessing.
-        "by_chance": not best.threshold and test.accuracy_low <= share,
+        **(_figure_of_aim(aim, record) if aim and least else _accuracy(record)),
         "best": best.name,
         "chosen_among": len(record.heads) if record.chosen else 0,
         "recalls": recalls[:_RECALLS],
         "classes": len(record.classes),
-        "warnings": [*(aim.sentences if aim else ()), *_warnings(record)],
+        "warnings": [*_told(aim), *_warnings(record)],
         "confused": [
             (record.classes[truth], record.classes[called], count, sum(test.confusion[truth]))
             for truth, called, count in figures.confused(best)[:1]
         ],
         "mistakes": surest_mistakes(record)[:_MISTAKES],
-        "steps": next_steps(document, record.problems, run="RUN"),
+        "steps": next_steps(record.document, record.problems, run="RUN"),
     }
+
+
+def _accuracy(record: Record) -> Mapping[str, Any]:
+    """Show the accuracy, large."""
+    best, test, (share, commonest) = record.best, record.best.test, guessing(record.best)
+    name = record.classes[commonest]
+    return {
+        "share": (percent(test.accuracy), f"correct {judged_where(best, record)}"),
+        "interval": (percent(test.accuracy_low), percent(test.accuracy_high)),
+        "guess": f"Always guessing the most common class, {name}, gives {percent(share)}.",
+        # A threshold gives accuracy up for something else, so it is not held against guessing.
+        "by_chance": not best.threshold and test.accuracy_low <= share,
+        "accuracy": "",
+    }
+
+
+def _figure_of_aim(aim: AimOutcome, record: Record) -> Mapping[str, Any]:
+    """Show the recall or precision that the threshold was to reach, large."""
+    share, name, n = aim.share, aim.positive, record.best.test.n
+    count = f"{share.hits:,} of {share.count:,}"
+    if aim.aim.name == "precision":
+        what = f"of the images called {name} are {name} ({count})"
+        guess = f"Of images called so at random, {percent(aim.recall.count / n)} would be."
+    else:
+        what = f"of {name} found ({count})"
+        called = percent(aim.precision.count / n)
+        guess = f"Calling as many images {name} at random would find {called}."
+    return {
+        "share": (percent(share.value), f"{what} {judged_where(record.best, record)}"),
+        "interval": tuple(map(percent, share.interval)),
+        "guess": guess,
+        "by_chance": False,
+        "accuracy": percent(record.best.test.accuracy),
+    }
+
+
+def _told(aim: AimOutcome | None) -> Iterator[str]:
+    """Say whether the aim was reached and at what cost, without the figure that is shown large."""
+    if aim is None:
+        return
+    if not (aim.aim.least and aim.share.count):
+        yield from aim.sentences
+        return
+    other = aim.recall if aim.aim.name == "precision" else aim.precision
+    low, high = map(percent, other.interval)
+    if other is aim.recall:
+        cost = f"{other.hits:,} of {other.count:,} {aim.positive} are found"
+        what = "the recall"
+    else:
+        cost = f"{aim.false_alarms}, so that {other.hits:,} of {other.count:,} images called "
+        cost += f"{aim.positive} are {aim.positive}"
+        what = "the precision"
+    figure = f"{percent(other.value)}, {what}; 95 % interval {low} to {high}"
+    yield " ".join([*aim.in_a_word, f"{cost} ({figure})."])
+    if aim.support:
+        yield aim.support
 
 
 def _warnings(record: Record) -> Iterator[str]:
     """Say why the figure may be wrong."""
     n, problems = record.best.test.n, record.problems
     if n < FEW:
-        yield f"{n:,} test {'image is' if n == 1 else 'images are'} too few to judge by."
+        kind = "" if record.nested else "test "
+        yield f"{n:,} {kind}{'image is' if n == 1 else 'images are'} too few to judge by: add some."
     if problems and problems.leakage.matters:
         yield problems.summary[0]

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from pipeline.errors import printable
+from pipeline.report.words import NO_BREAK
 
 _TEMPLATES = Path(__file__).parent / "templates"
+_LETTERS = "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]+"
+_RIGHT_TO_LEFT = re.compile(f"{_LETTERS}(?:[ _-]+{_LETTERS})*")
 
 
 def render(template: str, **context: Any) -> str:
@@ -52,10 +56,22 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["removeprefix"] = str.removeprefix
+    environment.filters["verbatim"] = _verbatim
     return environment
 
 
 def _finish(value: object) -> object:
-    """Make names printable; the output of other templates is so already."""
-    is_text = isinstance(value, str) and not hasattr(value, "__html__")
-    return printable(str(value)) if is_text else value
+    """Make texts fit to read; the output of other templates is so already.
+
+    Arabic and Hebrew are isolated, or the figures beside them would change places; no line ends
+    before a per cent sign.
+    """
+    if not isinstance(value, str) or hasattr(value, "__html__"):
+        return value
+    text = printable(value).replace(" %", f"{NO_BREAK}%")
+    return _RIGHT_TO_LEFT.sub("\N{FIRST STRONG ISOLATE}\\g<0>\N{POP DIRECTIONAL ISOLATE}", text)
+
+
+def _verbatim(text: str) -> Markup:
+    """Keep a path or command as it is, so that it can be copied."""
+    return escape(printable(text))

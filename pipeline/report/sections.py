@@ -49,7 +49,7 @@ class Section(Generic[About]):
 
 
 def _heads(record: Record) -> Mapping[str, Any]:
-    document, threshold = record.document, record.best.threshold
+    document, positive = record.document, record.positive
     rows = [(head.name, head, head is record.chosen) for head in record.heads]
     accuracies = {head.name: head.test.accuracy for head in record.heads}
     return {
@@ -58,7 +58,7 @@ def _heads(record: Record) -> Mapping[str, Any]:
             ["classifier"],
             f"best {record.chosen_on}",
             record.chosen_on,
-            (threshold.positive, record.classes[threshold.positive]) if threshold else None,
+            None if positive is None else (positive, record.classes[positive]),
         ),
         "judged_on": record.judged_on,
         "method": record.best.test.interval_method,
@@ -68,8 +68,10 @@ def _heads(record: Record) -> Mapping[str, Any]:
         ],
         "failed": document.failed,
         "left_out": document.left_out,
-        "chart": figures.draw_accuracies(rows, guessing(record.best)[0], record.judged_on),
+        "chart": figures.draw_aims(record)
+        or figures.draw_accuracies(rows, guessing(record.best)[0], record.judged_on),
         "augmentations": tables.augmentations(record.heads),
+        "chosen_on": record.chosen_on,
         "even_guess": math.log(len(record.classes)),
         "reference": [
             (head.name, head.precision, head.test.accuracy, accuracies[head.name])

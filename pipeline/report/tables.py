@@ -67,9 +67,8 @@ class WebTable:
     mark: str
 
 
-# Figures on test: title, field, whether more is better. Then those on validation.
+# Figures on test after the accuracy: title, field, whether more is better. Then on validation.
 _TEST = (
-    ("accuracy", "accuracy", True),
     ("balanced accuracy", "balanced_accuracy", True),
     ("macro F1", "macro_f1", True),
     ("ROC AUC", "roc_auc", True),
@@ -90,12 +89,13 @@ def heads_table(
 ) -> WebTable:
     """Put heads into a table, from (texts of the first columns, head, whether it is the best).
 
-    `positive` is the number and name of the class that a threshold is for: its recall and precision
-    then take the place of figures that count all classes the same.
+    `positive` is the number and name of the positive class, where there are two: its recall and
+    precision then take the place of figures that count all classes the same.
     """
     of_test = [row for row in _TEST if positive is None or row[1] not in _ALIKE]
     columns = [
         *(Column(name, number=False, falling=False) for name in names),
+        Column("accuracy"),
         *(Column(f"{what} of {positive[1]}") for what in ("recall", "precision") if positive),
         *(
             Column(title.format(chosen_on), falling=falling)
@@ -108,6 +108,7 @@ def heads_table(
             [
                 *map(TableCell, texts[:-1]),
                 TableCell(texts[-1], below=str(head.parameters.get("backbone", ""))),
+                _figure(head.test, "accuracy"),
                 *(_shares(head.test, positive[0]) if positive else ()),
                 *(_figure(head.test, key) for _, key, _ in of_test),
                 *(_figure(head.validation, key) for _, key, _ in _VALIDATION),

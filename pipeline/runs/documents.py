@@ -73,6 +73,11 @@ class HeadRecord(msgspec.Struct, frozen=True, kw_only=True):
         return judge_aim(self.threshold, self.test, classes, nested=protocol.cv is not None)
 
     @property
+    def positive(self) -> int:
+        """Number of the positive class, where there are two."""
+        return self.threshold.positive if self.threshold else self.test.positive
+
+    @property
     def chosen_by(self) -> tuple[float, float]:
         """What heads are compared by, the lower the better: the aim's cost, then the log loss."""
         return self.aim_cost or 0.0, self.validation.log_loss if self.validation else math.inf

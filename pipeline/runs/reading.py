@@ -66,7 +66,9 @@ class Predictions:
     @property
     def confidence(self) -> npt.NDArray[np.float64]:
         """Probability of the class that each image is called: with a threshold, maybe a low one."""
-        own: npt.NDArray[np.float64] = self.probabilities[np.arange(len(self.truth)), self.predicted]
+        own: npt.NDArray[np.float64] = self.probabilities[
+            np.arange(len(self.truth)), self.predicted
+        ]
         return own
 
     @property
@@ -144,7 +146,7 @@ class Record:
     @property
     def positive(self) -> int | None:
         """Number of the positive class; None where there are not two classes."""
-        return self.best.test.positive if len(self.classes) == 2 else None
+        return self.best.positive if len(self.classes) == 2 else None
 
     @property
     def chosen_for(self) -> str:
@@ -262,7 +264,7 @@ def _read_predictions(
                 np.array(truth[head.name], np.int64),
                 np.array(values[head.name], np.float64).reshape(-1, len(classes)),
                 np.array(predicted[head.name], np.int64),
-                head.threshold.positive if head.threshold else head.test.positive,
+                head.positive,
             )
             for head in heads
         }

@@ -424,7 +424,7 @@ def test_a_threshold_is_chosen_on_all_that_may_be_learned_from_and_kept_with_the
     assert run_json(run)["heads"][0]["threshold"] == dataclasses.asdict(found)
     predictions = read_run(run.folder).predictions["logistic"]
     assert np.array_equal(predictions.predicted, said[90:])
-    rule = f"called blue when P(blue) >= {found.value:.3f}, chosen for recall 0.9 on "
+    rule = f"called blue when P(blue) ≥ {found.value:.3f}, chosen for recall 0.9 on "
     came_of_it = f"of {sum(result.test.confusion[0])} blue found (recall "
     assert f"logistic: {rule}" in str(run)
     record = read_run(run.folder)

@@ -443,7 +443,7 @@ def test_predict_calls_images_by_the_threshold(photos, networks):
         assert item["label"] == expected
         assert item["threshold"] == manifest["threshold"]
     text = run("predict", "runs/mine", photos).stdout
-    assert f"called red when P(red) >= {value:.3f}, chosen for F1" in text
+    assert f"called red when P(red) ≥ {value:.3f}, chosen for F1" in text
     heading, *lines = [line.split() for line in text.splitlines() if line.strip()]
     assert heading == ["image", "predicted", "P(red)", "threshold"]
     shown = [line[-2] for line in lines if line[-1] == f"{value:.3f}"]

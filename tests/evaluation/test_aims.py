@@ -56,7 +56,7 @@ def test_the_sentences_say_how_many_of_how_many_chosen_on_how_many_at_what_cost(
     outcome = judge_aim(threshold, metrics_of(3, 6, 5, 75), CLASSES, nested=False)
     headline, support = outcome.sentences
     assert outcome.rule == (
-        "called defect when P(defect) >= 0.510, chosen for recall 0.95 on 19 of defect among 241 "
+        "called defect when P(defect) ≥ 0.510, chosen for recall 0.95 on 19 of defect among 241 "
         "images."
     )
     assert headline == (

@@ -78,20 +78,20 @@ def test_images_of_a_single_class_give_no_threshold(label):
     [
         (
             Threshold(1, 0.5151, "recall=0.95"),
-            "called defect when P(defect) >= 0.515, chosen for recall 0.95",
+            "called defect when P(defect) ≥ 0.515, chosen for recall 0.95",
         ),
         (
             Threshold(1, 0.5, "recall=0.95", images=240, positives=19),
             (
-                "called defect when P(defect) >= 0.500, chosen for recall 0.95 on 19 of defect "
+                "called defect when P(defect) ≥ 0.500, chosen for recall 0.95 on 19 of defect "
                 "among 240 images"
             ),
         ),
-        (Threshold(0, 0.25, "f1"), "called fine when P(fine) >= 0.250, chosen for F1"),
+        (Threshold(0, 0.25, "f1"), "called fine when P(fine) ≥ 0.250, chosen for F1"),
         (
             Threshold(1, 0.5, "precision=1", reached=False),
             (
-                "called defect when P(defect) >= 0.500, the default: precision 1 cannot be reached "
+                "called defect when P(defect) ≥ 0.500, the default: precision 1 cannot be reached "
                 "on validation"
             ),
         ),

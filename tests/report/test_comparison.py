@@ -109,7 +109,7 @@ def test_thresholds_are_told_where_runs_and_heads_are_compared(tmp_path):
         assert len(heads) > 1
         change(run.folder, heads=[{**head, "threshold": threshold} for head in heads])
     name = one.dataset.classes[1]
-    rule = f"called {name} when P({name}) >= 0.250, chosen for recall 0.9. Aim "
+    rule = f"called {name} when P({name}) ≥ 0.250, chosen for recall 0.9. Aim "
     told = [said for said in compared(one.folder, other.folder).verdict if rule in said]
     assert len(told) == 1
     text = report(one.folder).section("heads").text

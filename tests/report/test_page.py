@@ -13,6 +13,7 @@ from pages import Page, nothing_leaves, painted, report, rows_of, run_command, s
 
 from pipeline.data.dataset import Quarantined
 from pipeline.errors import PipelineError
+from pipeline.evaluation.intervals import wilson_interval
 from pipeline.report import sections
 from pipeline.report.page import write_comparison, write_report
 from pipeline.report.sections import Section
@@ -22,6 +23,9 @@ HOSTILE = (
     '" onload="alert(1)" x="',
     "\udcff & \x00\n\u202e{{ 7 * 7 }}</style></title><img src=http://example.org/x>",
 )
+
+
+FIRST, LAST = "\N{FIRST STRONG ISOLATE}", "\N{POP DIRECTIONAL ISOLATE}"
 
 
 @pytest.fixture
@@ -50,8 +54,14 @@ def written(figures, key):
     return f"{figures[key]:.3f} {low:.3f} to {high:.3f}"
 
 
-def test_the_figures_are_those_of_run_json(folder):
-    run = imitate(folder, heads=("logistic", "knn", "dense"))
+def share_of(hits, count):
+    low, high = wilson_interval(hits / count, count)
+    return f"{hits / count:.3f} {low:.3f} to {high:.3f}"
+
+
+@pytest.mark.parametrize("classes", [("blue", "red"), ("blue", "green", "red")])
+def test_the_figures_are_those_of_run_json(folder, classes):
+    run = imitate(folder, classes=classes, heads=("logistic", "knn", "dense"))
     document = json.loads((folder / "run.json").read_text())
     table = report(folder).section("heads").one("table")
     titles = [cell.text for cell in table.one("thead").all("th")]
@@ -62,10 +72,19 @@ def test_the_figures_are_those_of_run_json(folder):
     assert ranked[0] == document["best"]
     for name, row in zip(ranked, rows):
         test, held_out = by_name[name]["test"], by_name[name]["validation"]
-        expected = {
-            "accuracy": written(test, "accuracy"),
+        confusion = test["confusion"]
+        of_classes = {
             "balanced accuracy": written(test, "balanced_accuracy"),
             "macro F1": written(test, "macro_f1"),
+        }
+        if len(classes) == 2:  # the positive one is red
+            of_classes = {
+                "recall of red": share_of(confusion[1][1], sum(confusion[1])),
+                "precision of red": share_of(confusion[1][1], confusion[0][1] + confusion[1][1]),
+            }
+        expected = {
+            "accuracy": written(test, "accuracy"),
+            **of_classes,
             "ROC AUC": written(test, "roc_auc"),
             "average precision": written(test, "average_precision"),
             "log loss": written(test, "log_loss"),
@@ -104,8 +123,8 @@ def test_the_first_screen_says_how_good_on_what_and_by_which_classifier(folder):
         f"{100 * test.accuracy:.1f} % correct on 100 test images"
     )
     assert (
-        f"95 % interval {100 * test.accuracy_low:.1f} % to {100 * test.accuracy_high:.1f} %. "
-        "Always guessing the most common class, blue, gives 50.0 %."
+        f"expect {100 * test.accuracy_low:.1f} % to {100 * test.accuracy_high:.1f} % (95 % "
+        "interval). Always guessing the most common class, blue, gives 50.0 %."
     ) in header.text
     assert f"Classifier: {best.head}, the best of 2." in header.text
     assert "not clearly better" not in header.text
@@ -170,11 +189,86 @@ def test_the_aim_is_told_on_the_first_screen_and_marked_on_the_curves(folder):
         [cell.text for cell in table.one("thead").all("th")]
         for table in found.section("heads").all("table")
     ]
-    assert titles[1:4] == ["recall of blue", "precision of blue", "accuracy"]
+    assert titles[1:4] == ["accuracy", "recall of blue", "precision of blue"]
     test = run.best.test
     recall = test.recall(0).value
-    assert rows_of(found.section("heads").one("table"))[0][1].startswith(f"{recall:.3f} ")
+    assert rows_of(found.section("heads").one("table"))[0][2].startswith(f"{recall:.3f} ")
     assert found.root.text.count("Aim missed on test") == 1  # a value stands once
+
+
+@pytest.mark.parametrize(
+    ("aim", "large", "guess", "told"),
+    [
+        (
+            "recall=0.95",
+            "{recall} of blue found ({hits} of 150) on 300 test images",
+            "Calling as many images blue at random would find {called}.",
+            "so that {hits} of {calls} images called blue are blue ({precision}, the precision; ",
+        ),
+        (
+            "precision=0.95",
+            "{precision} of the images called blue are blue ({hits} of {calls}) on 300 test images",
+            "Of images called so at random, 50.0 % would be.",
+            "{hits} of 150 blue are found ({recall}, the recall; 95 % interval ",
+        ),
+        (
+            "f1",
+            "{accuracy} correct on 300 test images",
+            "Always guessing the most common class, blue, gives 50.0 %.",
+            "{hits} of 150 blue found (recall ",
+        ),
+    ],
+)
+def test_the_large_figure_is_the_one_that_the_aim_is_about(folder, aim, large, guess, told):
+    run = imitate(folder, heads=("logistic",), counts=(40, 20, 300), skill=0.5)
+    document = json.loads((folder / "run.json").read_text())
+    [head] = document["heads"]
+    threshold = {"positive": 0, "value": 0.5, "aim": aim, "reached": True}
+    change(folder, heads=[{**head, "threshold": threshold}])
+    (hits, _), (alarms, _) = run.best.test.confusion
+    words = {
+        "recall": f"{100 * hits / 150:.1f} %",
+        "precision": f"{100 * hits / (hits + alarms):.1f} %",
+        "accuracy": f"{100 * run.best.test.accuracy:.1f} %",
+        "called": f"{100 * (hits + alarms) / 300:.1f} %",
+        "calls": hits + alarms,
+        "hits": hits,
+        "alarms": alarms,
+    }
+    found = report(folder)
+    header = found.root.one("header")
+    assert header.one("p", class_="large").text == large.format(**words)
+    assert guess.format(**words) in header.text
+    assert told.format(**words) in header.text
+    [chart] = found.section("heads").all("figure")
+    least = aim.partition("=")[2]
+    title = f"{aim.partition('=')[0].capitalize()} of blue" if least else "Accuracy"
+    assert chart.one("h3").text == title
+    assert (f"the aim: {aim.replace('=', ' ')}" in chart.text) == bool(least)
+
+
+@pytest.mark.parametrize(
+    ("name", "isolated"),
+    [
+        ("عَلَم", f"{FIRST}عَلَم{LAST}"),
+        ("כלב קטן", f"{FIRST}כלב קטן{LAST}"),
+        ("音楽", "音楽"),
+        ("औज़ार", "औज़ार"),
+        ("5 %", "5\N{NO-BREAK SPACE}%"),
+    ],
+)
+def test_names_in_any_script_change_no_figure_beside_them(folder, name, isolated):
+    """Between figures, Arabic would be read as in "10 % 83 name of 12"."""
+    gone = (Path(f"/gone/{name}.png"),) * 120
+    imitate(folder, classes=("blue", name), paths=gone, skill=0.3)
+    found = report(folder)
+    nothing_leaves(found)
+    [item] = [
+        li for li in found.root.one("ul", class_="recalls").all("li") if "blue" not in li.text
+    ]
+    assert item.one("span").own_text == [isolated]
+    path, *_ = found.section("mistakes").all("p", class_="path")
+    assert path.own_text == [name + ".png"]  # as it is, to be copied
 
 
 @pytest.mark.parametrize(
