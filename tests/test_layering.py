@@ -26,6 +26,7 @@ WINGS = (
     "report",
     "classification",
     "finetuning",
+    "app",
     "cli",
 )
 """From top to bottom: a file imports from its own wing and from those above it."""
