@@ -50,9 +50,11 @@ ONLY_IN = {
     "openvino": {"backbones/openvino_engine.py"},
     "dask": {"features/cluster.py"},
     "distributed": {"features/worker.py"},
-    "skops": {"models/loading.py"},
+    "skops": {"models/files.py", "models/model.py"},
     "msgspec": {"system/documents.py", "models/files.py", "runs/documents.py"},
     "jinja2": {"report/rendering.py"},
+    "starlette": {"app/guard.py", "app/site.py", "app/server.py"},
+    "uvicorn": {"app/server.py"},
     "typer": {"cli"},
     "rich": {"cli"},
 }

@@ -121,7 +121,12 @@ class Gallery:
         return self.nearest(found, count, but=path)
 
     def nearest(
-        self, rows: Rows, count: int = 20, *, but: Location | None = None
+        self,
+        rows: Rows,
+        count: int = 20,
+        *,
+        but: Location | None = None,
+        among: npt.NDArray[np.int64] | None = None,
     ) -> list[NearImage]:
         """Give the images most like a picture of which the features are at hand.
 
@@ -133,11 +138,18 @@ class Gallery:
             How many images, if there are as many.
         but : Path or Url, optional
             A file to leave out.
+        among : ndarray of int64, optional
+            Positions of the images to choose from; the default is all.
         """
         similarities = self._units @ _describe(rows)[0]
+        if among is not None:
+            others = np.ones(len(similarities), bool)
+            others[among] = False
+            similarities[others] = -np.inf
         most = min(count + 1, len(similarities))  # the one that is left out may be among them
         best = np.argpartition(-similarities, most - 1)[:most]
         best = best[np.lexsort((best, -similarities[best]))]
+        best = best[np.isfinite(similarities[best])]
         found = [self._image(int(place), float(similarities[place])) for place in best]
         left_out = but.absolute() if but else None
         return [near for near in found if near.path.absolute() != left_out][:count]

@@ -1,1 +1,1 @@
-"""The things that a person does with a data set, whatever shows them: labelling images."""
+"""The same things on a page that this computer serves to itself."""

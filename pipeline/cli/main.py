@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from pipeline.cli.app import app as local_page
 from pipeline.cli.augment import augment
 from pipeline.cli.backbones import backbones
 from pipeline.cli.cache import app as cache_app
@@ -64,6 +65,7 @@ for command in (
     augment,
     finetune,
     backbones,
+    local_page,
 ):
     app.command()(command)
 app.add_typer(cache_app, name="cache")

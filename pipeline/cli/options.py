@@ -102,6 +102,14 @@ NameOption = Annotated[str | None, typer.Option(help="Name of the run's folder."
 RunsOption = Annotated[
     Path, typer.Option(help="Folder that runs are kept in.", callback=_on_this_machine)
 ]
+TrustOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TYPE",
+        help="A type that a head given as module:factory holds, and whose code may run; may "
+        "be repeated.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 AllColumnsOption = Annotated[

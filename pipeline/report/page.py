@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +14,7 @@ from pipeline.report import comparison, sections
 from pipeline.report.chart_files import write_charts
 from pipeline.report.first_screen import first_screen
 from pipeline.report.pictures import take_pictures
-from pipeline.report.rendering import asset, page_style, render
+from pipeline.report.rendering import asset, lay_out, page_style, render
 from pipeline.report.sections import About, Section
 from pipeline.runs.reading import PICTURES, read_run
 from pipeline.system.documents import to_json
@@ -121,18 +119,4 @@ def _lay_out(about: About, parts: Sequence[Section[About]], **header: Any) -> st
         context = part.show(about)
         if context is not None:
             shown.append((part.key, part.title, render(f"{part.key}.html.j2", **context)))
-    style, script = page_style(), asset("page.js")
-    return render(
-        "page.html.j2",
-        **header,
-        sections=shown,
-        style=style,
-        script=script,
-        style_hash=_hash(style),
-        script_hash=_hash(script),
-    )
-
-
-def _hash(text: str) -> str:
-    """Return the SHA-256 of a style or script in the form that content policies use."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+    return lay_out(shown, style=page_style(), script=asset("page.js"), **header)

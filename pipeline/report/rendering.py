@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,14 +21,52 @@ _LETTERS = "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e
 _RIGHT_TO_LEFT = re.compile(f"{_LETTERS}(?:[ _-]+{_LETTERS})*")
 
 
-def render(template: str, **context: Any) -> str:
-    """Fill in a template; all text is escaped."""
-    return _environment().get_template(template).render(context)
+def render(template: str, *, templates: Path = _TEMPLATES, **context: Any) -> str:
+    """Fill in a template of a folder, which may import the report's; all text is escaped."""
+    return _environment(templates).get_template(template).render(context)
 
 
-def asset(name: str) -> str:
+def lay_out(
+    sections: Sequence[tuple[str, str, str]],
+    *,
+    style: str,
+    script: str,
+    policy: str = "img-src data:",
+    **header: Any,
+) -> str:
+    """Put a page together, whose policy lets the browser do nothing but what it needs.
+
+    Parameters
+    ----------
+    sections : sequence of (key, heading, HTML)
+        The parts of the page.
+    style, script : str
+        The one style sheet and the one script that the browser may apply.
+    policy : str
+        What it may load.
+    header : texts
+        What stands above the sections.
+    """
+    return render(
+        "page.html.j2",
+        sections=sections,
+        style=style,
+        script=script,
+        style_hash=_hash(style),
+        script_hash=_hash(script),
+        policy=policy,
+        **header,
+    )
+
+
+def _hash(text: str) -> str:
+    """Return the SHA-256 of a style or script in the form that content policies use."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
+
+
+def asset(name: str, *, templates: Path = _TEMPLATES) -> str:
     """Read a style sheet or script."""
-    return (_TEMPLATES / name).read_text(encoding="utf-8")
+    return (templates / name).read_text(encoding="utf-8")
 
 
 def page_style() -> str:
@@ -46,9 +87,9 @@ def chart_style() -> str:
 
 
 @cache
-def _environment() -> Environment:
+def _environment(templates: Path) -> Environment:
     environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
+        loader=FileSystemLoader([templates, _TEMPLATES]),
         autoescape=True,
         finalize=_finish,
         undefined=StrictUndefined,

@@ -102,3 +102,15 @@ def test_twenty_of_a_hundred_thousand_take_fifty_milliseconds(tmp_path):
         assert len(gallery.nearest(rows, but=tmp_path)) == 20
         times.append(time.perf_counter() - started)
     assert min(times) < 0.05  # 15 to 20 ms on two idle cores
+
+
+def test_only_the_images_named_are_chosen_from(partly, extractor):
+    gallery = Gallery(partly, extractor=extractor)
+    rows = FeatureStore(extractor.cache, extractor.recipe).read([(gallery.dataset.digests[0], 0)])
+    among = np.array([1, 4, 9])
+    found = gallery.nearest(rows, 99, among=among)
+    everything = gallery.nearest(rows, 99)
+    assert [near.place for near in found] == [
+        near.place for near in everything if near.place in among
+    ]
+    assert gallery.nearest(rows, 99, among=among[:0]) == []

@@ -1,0 +1,94 @@
+"""What the page needs, found and loaded: a run's model, a data set and its rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.analysis.similarity import Gallery
+from pipeline.app.looking import Collection
+from pipeline.app.site import Site
+from pipeline.app.trying import Trial
+from pipeline.data.dataset import Dataset
+from pipeline.data.loading import list_partly_labelled
+from pipeline.errors import PipelineError
+from pipeline.evaluation.protocol import Protocol
+from pipeline.features.computing import LateBackbone
+from pipeline.features.extractor import Extractor, extract
+from pipeline.features.listener import Listener
+from pipeline.models.files import find_model
+from pipeline.models.model import Model
+from pipeline.runs.reading import RUN, read_run_document
+
+
+def open_site(
+    data: str | Path | Dataset | None = None,
+    *,
+    run: Path | None = None,
+    head: str | None = None,
+    trusted: Sequence[str] = (),
+    extractor: Extractor | None = None,
+    listener: Listener | None = None,
+) -> Site:
+    """Load what the page shows; missing rows are computed first.
+
+    Parameters
+    ----------
+    data : str, Path or Dataset, optional
+        The images to look at, with labels or not.
+    run : Path, optional
+        A run, or a model's own folder: pictures can be tried on it. The images are then looked at
+        by its features.
+    head : str, optional
+        Head of the run; the default is its best.
+    trusted : sequence of str
+        As for `Model.load`.
+    extractor : Extractor, optional
+        How images become rows where there is no run, and where rows are kept.
+    listener : Listener, optional
+        Told how far the work is.
+
+    Raises
+    ------
+    PipelineError
+        There is neither data nor run, or they cannot be used.
+    """
+    if data is None and run is None:
+        raise PipelineError(
+            "there is nothing to show.", fix="name DATA, or a run with --run, or both"
+        )
+    extractor = extractor or Extractor()
+    model = Model.load(find_model(run, head), trusted=trusted) if run is not None else None
+    if model:
+        forward = extractor.forward or LateBackbone(model.recipe, extractor.weights)
+        extractor = replace(extractor, recipe=model.recipe, forward=forward)
+    collection = None if data is None else _collect(data, run, model, extractor, listener)
+    trial = Trial(model, extractor, collection) if model else None
+    if trial:  # TensorFlow is loaded here: while it is, nothing can be printed
+        trial.warm_up()
+    name = collection.dataset.name if collection else str(run and run.name)
+    return Site(name, trial, collection, collection.dataset.remarks if collection else ())
+
+
+def _collect(
+    data: str | Path | Dataset,
+    run: Path | None,
+    model: Model | None,
+    extractor: Extractor,
+    listener: Listener | None,
+) -> Collection:
+    """Read the images, with the splits of a run, and compute the rows that are missing."""
+    protocol, seed = Protocol(), 0
+    if run is not None and (run / RUN).exists():
+        document = read_run_document(run)
+        protocol, seed = document.protocol, document.seed
+    if not isinstance(data, Dataset):
+        data = list_partly_labelled(data, seed=seed, cache=extractor.cache)
+    extraction = extract(data, extractor=extractor, listener=listener)
+    gallery = Gallery(extraction.dataset, extractor=extractor)
+    dataset = extraction.dataset if protocol.cv is None else extraction.dataset.all_in("test")
+    if model and model.trained_on not in ("", dataset.digest):
+        remark = "The model was trained on other images, labels or splits than these."
+        dataset = replace(dataset, remarks=(*dataset.remarks, remark))
+    return Collection(replace(extraction, dataset=dataset), gallery, model)

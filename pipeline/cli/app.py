@@ -1,0 +1,114 @@
+"""`pipeline app`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pipeline.cli.listening import TerminalListener
+from pipeline.cli.options import StageOne, TrustOption, with_stage_one
+from pipeline.cli.terminal import err, out, reporting_errors
+from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from socket import socket
+
+    from pipeline.app.guard import Guard
+    from pipeline.app.site import Site
+
+_TOKEN = "PIPELINE_APP_TOKEN"  # noqa: S105 -- the name of a variable
+
+
+@with_stage_one
+def app(
+    data: Annotated[
+        str | None, typer.Argument(metavar="[DATA]", help="Images to look at, as for features.")
+    ] = None,
+    *,
+    stage_one: StageOne,
+    run: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="runs/NAME, or a model's own folder, to try pictures on."),
+    ] = None,
+    head: Annotated[
+        str | None, typer.Option(help="Head of the run; the default is its best on validation.")
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen at; 0.0.0.0 lets other computers in.")
+    ] = "127.0.0.1",
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port to listen at.", show_default="8321, or any free"),
+    ] = None,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Open the page in a browser.")
+    ] = True,
+    trust: TrustOption = None,
+) -> None:
+    """Try pictures on a model and look at all images, on a page that this computer shows itself.
+
+    Programs send a picture as the body of POST /predict, with the header `Authorization: Bearer`
+    and the token that is shown, or that is in the variable PIPELINE_APP_TOKEN.
+
+    Example: pipeline app photos/ --run runs/photos
+    """
+    with reporting_errors():
+        from pipeline.app.opening import open_site
+        from pipeline.app.server import listen, serve
+
+        if run and (typed := stage_one.typed(cache=None, weights=None)):
+            raise PipelineError(
+                f"{' '.join(typed)} is given with --run.",
+                expected="one of them: a run's model has its own way to make features",
+                fix="leave it out",
+            )
+        listening = listen(host, port)
+        with TerminalListener(data or "") as listener:
+            site = open_site(
+                data,
+                run=run,
+                head=head,
+                trusted=trust or (),
+                extractor=stage_one.extractor(),
+                listener=listener,
+            )
+        guard, opened = _guarded(site, listening, host, browser=browser)
+        try:
+            serve(guard, listening, opened)
+        except KeyboardInterrupt:
+            err.print("Stopped.")
+
+
+def _guarded(
+    site: Site, listening: socket, host: str, *, browser: bool
+) -> tuple[Guard, Callable[[], None]]:
+    """Return the application, and what shows its address."""
+    from pipeline.app.guard import Secrets
+    from pipeline.app.server import address_of, open_browser
+
+    name, port = address_of(listening)
+    address = f"http://{name}:{port}"
+    own = os.environ.get(_TOKEN, "")
+
+    def announce(token: str) -> None:
+        err.print(f"for another browser: {address}/?token={token}", soft_wrap=True)
+
+    secrets = Secrets(announce=announce, **({"program": own} if own else {}))
+
+    def opened() -> None:
+        out.print(f"{address}/?token={secrets.token}", soft_wrap=True)
+        err.print("The address opens the page once. Ctrl-C ends the program.")
+        if site.trial and not own:
+            err.print(
+                f"for programs: curl -H 'Authorization: Bearer {secrets.program}' "
+                f"--data-binary @picture.jpg {address}/predict",
+                soft_wrap=True,
+            )
+        if browser:
+            open_browser(f"{address}/?token={secrets.token}")
+
+    return site.guarded(secrets, port, (host, name)), opened

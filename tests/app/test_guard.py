@@ -1,0 +1,223 @@
+"""The page's server answers its own page, and nobody else."""
+
+import pytest
+from asking import ask
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+
+from pipeline.app import guard
+from pipeline.app.guard import Guard, Secrets
+from pipeline.errors import PipelineError
+
+PORT = 8321
+
+
+class Place:
+    """A guarded application that notes what it was asked."""
+
+    def __init__(self, names=(), fails=None):
+        self.asked, self.announced, self.fails = [], [], fails
+        self.keys = Secrets(announce=self.announced.append)
+        self.guard = Guard(self.answer, self.keys, PORT, names)
+
+    async def answer(self, scope, receive, send):
+        request = Request(scope, receive)
+        body = await request.body()
+        self.asked.append((request.method, request.url.path, len(body)))
+        if self.fails:
+            raise self.fails
+        if request.url.path == "/":
+            answer = self.guard.page(request, "<p>the page")
+        else:
+            answer = PlainTextResponse("answered")
+        await answer(scope, receive, send)
+
+    def ask(self, path="/state", method="GET", signed_in=True, **more):
+        if signed_in:
+            more.setdefault("cookie", f"{self.guard.cookie}={self.keys.session}")
+        return ask(self.guard, path, method, **more)
+
+
+@pytest.fixture
+def place():
+    return Place()
+
+
+def test_the_printed_address_opens_the_page_once_and_then_a_cookie_does(place):
+    address = f"/?token={place.keys.token}"
+    opened = place.ask(address, signed_in=False)
+    assert (opened.status, opened.text) == (200, "<p>the page")
+    cookie = opened.headers["set-cookie"]
+    assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
+    again = place.ask(address, signed_in=False)
+    assert again.status == 403
+    assert "set-cookie" not in again.headers
+    assert "terminal" in again.text
+    assert place.announced == [place.keys.token]  # for another browser
+    assert place.ask("/state", cookie=cookie.partition(";")[0]).status == 200
+    assert place.ask(address).status == 200  # the same browser
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"cookie": "pipeline-8321="},
+        {"cookie": "pipeline-8321=wrong"},
+        {"cookie": "pipeline-8321=\xe9\xff"},
+        {"authorization": "Bearer "},
+        {"authorization": "Bearer wrong"},
+        {"authorization": "Basic d3Jvbmc6"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/"), ("GET", "/?token="), ("GET", "/state"), ("POST", "/predict"), ("GET", "/x")],
+)
+def test_without_its_secret_nothing_is_answered(place, method, path, headers):
+    assert place.ask(path, method, signed_in=False, **headers).status == 403
+    assert place.asked == []
+
+
+def test_a_token_is_taken_only_where_the_page_is_opened(place):
+    for method, path in [("POST", "/"), ("GET", "/state"), ("POST", "/predict")]:
+        answer = place.ask(f"{path}?token={place.keys.token}", method, signed_in=False)
+        assert answer.status == 403
+    assert place.announced == []
+
+
+def test_a_program_with_its_token_may_classify_and_do_nothing_else(place):
+    key = {"authorization": f"Bearer {place.keys.program}"}
+    assert place.ask("/predict", "POST", signed_in=False, **key).status == 200
+    for method, path in [("GET", "/"), ("GET", "/images"), ("POST", "/answer")]:
+        assert place.ask(path, method, signed_in=False, **key).status == 403
+
+
+@pytest.mark.parametrize("token", ["", "short", "é" * 30])
+def test_a_token_that_can_be_guessed_is_refused(token):
+    with pytest.raises(PipelineError, match="token for programs"):
+        Secrets(program=token)
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:8321", "localhost:8321", "LOCALHOST:8321", "[::1]:8321", "192.168.0.7:8321"]
+)
+def test_the_page_goes_by_localhost_and_by_addresses_in_numbers(place, host):
+    assert place.ask(host=host).status == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example:8321", "localhost.evil.example:8321", "127.0.0.1.evil.example:8321"),
+        *("localhost", "127.0.0.1", "127.0.0.1:80", "127.0.0.1:8322", "", ":8321", None),
+        *("localhost:8321@evil.example:8321", "x@localhost:8321", "localhost:8321/../", "[::1"),
+        *("localhost:8321 ", "localhost:99999999", "localhost:8321\xff", "[v1.x]:8321"),
+        ["localhost:8321", "evil.example:8321"],
+    ],
+    ids=repr,
+)
+def test_a_name_that_somebody_else_may_have_given_is_refused(place, host):
+    assert place.ask(host=host).status == 421
+    assert place.ask(f"/?token={place.keys.token}", signed_in=False, host=host).status == 421
+    assert place.asked == place.announced == []
+
+
+def test_a_name_that_was_given_to_the_server_is_its_name():
+    place = Place(names=("Line7",))
+    assert place.ask(host="line7:8321").status == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "http://evil.example"},
+        {"origin": "http://127.0.0.1:8322"},
+        {"origin": "https://127.0.0.1:8321"},
+        {"origin": "http://localhost:8321"},  # it was asked for as 127.0.0.1
+        {"origin": "null"},
+        {"sec_fetch_site": "cross-site"},
+        {"sec_fetch_site": "same-site"},  # another port of this computer
+        {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "iframe"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/predict"), ("GET", "/state"), ("GET", "/")]
+)
+def test_what_another_page_asks_for_is_refused_cookie_or_not(place, method, path, headers):
+    assert place.ask(path, method, **headers).status == 403
+    assert place.asked == []
+
+
+def test_a_link_to_the_page_may_be_followed_from_anywhere(place):
+    link = {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate"}
+    link["sec_fetch_dest"] = "document"
+    assert place.ask("/", **link).status == 200
+    assert place.ask("/state", **link).status == 403
+
+
+def test_what_the_page_asks_for_is_answered(place):
+    own = {"origin": "http://127.0.0.1:8321", "sec_fetch_site": "same-origin"}
+    assert place.ask("/predict", "POST", body=b"picture", **own).text == "answered"
+    assert place.asked == [("POST", "/predict", 7)]
+
+
+def test_every_answer_forbids_what_the_page_does_not_need(place):
+    for answer in (place.ask(), place.ask(signed_in=False), place.ask(host="evil.example")):
+        policy = answer.headers["content-security-policy"]
+        assert policy == "default-src 'none'; frame-ancestors 'none'"
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["cache-control"] == "no-store"
+        assert "server" not in answer.headers
+    assert place.ask("/").headers["content-security-policy"] == "frame-ancestors 'none'"
+
+
+@pytest.mark.parametrize("length", ["100000001", "-1", "1e3", "٣", "x"])
+def test_a_request_that_says_it_is_too_large_is_not_read(place, length):
+    answer = place.ask("/predict", "POST", content_length=length.encode().decode("latin-1"))
+    assert answer.status == 413
+    assert place.asked == []
+
+
+def test_a_request_that_becomes_too_large_is_not_read_to_its_end(place, monkeypatch):
+    monkeypatch.setattr(guard, "MOST_BYTES", 1000)
+    assert place.ask("/predict", "POST", chunks=[b"x" * 400] * 2).status == 200
+    assert place.ask("/predict", "POST", chunks=[b"x" * 400] * 3).status == 413
+
+
+def test_a_request_that_does_not_come_to_its_end_gives_its_place_up(place, monkeypatch):
+    import asyncio
+
+    monkeypatch.setattr(guard, "_SECONDS_FOR_A_PART", 0.01)
+
+    async def app(scope, receive, send):
+        async def never():
+            await asyncio.sleep(10)
+
+        await place.guard(scope, never, send)
+
+    cookie = f"{place.guard.cookie}={place.keys.session}"
+    assert ask(app, "/predict", "POST", cookie=cookie).status == 408
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (PipelineError("there is no\x1b such image.", fix="look"), 422, "there is no\\x1b such"),
+        (HTTPException(404, "no such thing"), 404, "no such thing"),
+        (ValueError("oh\x1b"), 500, "ValueError: oh\\x1b"),
+        (MemoryError(), 500, "MemoryError"),
+        (RecursionError("deep"), 500, "RecursionError"),
+    ],
+    ids=str,
+)
+def test_an_error_is_an_answer_and_the_next_request_is_answered(error, status, text):
+    place = Place(fails=error)
+    answer = place.ask("/predict", "POST")
+    assert answer.status == status
+    assert text in answer.json["error"]
+    place.fails = None
+    assert place.ask("/predict", "POST").status == 200
