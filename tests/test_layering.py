@@ -50,7 +50,7 @@ ONLY_IN = {
     "openvino": {"backbones/openvino_engine.py"},
     "dask": {"features/cluster.py"},
     "distributed": {"features/worker.py"},
-    "skops": {"models/files.py", "models/model.py"},
+    "skops": {"models/loading.py"},
     "msgspec": {"system/documents.py", "models/files.py", "runs/documents.py"},
     "jinja2": {"report/rendering.py"},
     "starlette": {"app/guard.py", "app/site.py", "app/server.py"},

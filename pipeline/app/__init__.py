@@ -1,1 +1,1 @@
-"""The same things on a page that this computer serves to itself."""
+"""What a person does with a model and a data set, on a page that this computer serves to itself."""

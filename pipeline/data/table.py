@@ -18,6 +18,7 @@ from pipeline.data.names import MISSING, UNCLEAR
 from pipeline.data.servers import check_server
 from pipeline.data.urls import Location, Url, locate, read, signatures_of
 from pipeline.errors import DataError, ImageError, PipelineError
+from pipeline.system.cells import from_cell
 
 _COLUMNS = ("path", "label", "split", "group")
 _ENCODING = "utf-8-sig"
@@ -232,7 +233,8 @@ def _entry(line: str, cells: dict[str, str], folder: Location, unlabelled: bool)
         except PipelineError as error:
             fault = f"{line}: {error.found}"
             raise DataError(fault, expected=error.expected, fix=error.fix) from error
-    return Entry(path, cells["label"], SPLIT_NAMES.get(split, ""), cells.get("group", ""))
+    label, group = from_cell(cells["label"]), from_cell(cells.get("group", ""))
+    return Entry(path, label, SPLIT_NAMES.get(split, ""), group)
 
 
 def _locate(path: str, folder: Location) -> Location:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -26,25 +25,12 @@ from pipeline.evaluation.threshold import Threshold, call
 from pipeline.features.extractor import Extractor
 from pipeline.features.listener import Listener
 from pipeline.features.views import Views
-from pipeline.heads.dense import DenseHead
-from pipeline.heads.estimators import Classifier
-from pipeline.models.checking import check_classifier, check_parts
-from pipeline.models.files import (
-    KERAS_FILE,
-    KINDS,
-    MANIFEST,
-    SKLEARN_FILE,
-    Manifest,
-    damaged,
-    load_dense,
-    load_sklearn,
-    load_tuned,
-    read_checked,
-    read_manifest,
-    write_manifest,
-)
-from pipeline.models.network import TunedClassifier
+from pipeline.models.files import MANIFEST, Manifest, damaged, read_manifest, write_manifest
 from pipeline.system.machine import free_memory
+
+if TYPE_CHECKING:
+    from pipeline.heads.estimators import Classifier
+    from pipeline.models.network import TunedClassifier
 
 _IMAGES_AT_ONCE = 64
 _PER_PIXEL = 1000  # bytes that a network takes for each pixel of a picture, or more than it
@@ -210,20 +196,10 @@ class Model:
         FileExistsError
             The folder is there already.
         """
-        folder.mkdir(parents=True)
-        parameters: dict[str, Any] = {}
-        if isinstance(self.estimator, TunedClassifier):
-            files = self.estimator.save(folder)
-            parameters = self.estimator.parameters
-        elif isinstance(self.estimator, DenseHead):
-            files = [folder / KERAS_FILE]
-            self.estimator.model_.save_weights(files[0])
-            parameters = self.estimator.get_params()
-        else:
-            import skops.io
+        from pipeline.models.loading import save_head  # scikit-learn comes with it
 
-            files = [folder / SKLEARN_FILE]
-            skops.io.dump(self.estimator, files[0])
+        folder.mkdir(parents=True)
+        files, parameters = save_head(self.estimator, folder)
         manifest = Manifest(
             head=self.head,
             classes=self.classes,
@@ -258,39 +234,19 @@ class Model:
             it holds types that are not to be trusted, or this installation makes other features
             than those it was trained on.
         """
+        from pipeline.models.loading import load_head  # scikit-learn comes with it
+
         manifest = read_manifest(folder)
         try:
             recipe = Recipe.from_fields(manifest.recipe)
         except ValueError as error:
             raise damaged(folder, f"{MANIFEST} is not a manifest: {error}") from error
-        files, parameters, classes = manifest.files, manifest.parameters, manifest.classes
-        kind = KINDS.get(tuple(files))
-        if kind is None:
-            named = " and ".join(files) or "no file"
-            raise damaged(folder, f"{MANIFEST} names {named}, which is not what a head consists of")
         _require_same_features(recipe, manifest.views, manifest.augmentation, folder)
-        contents = {file: read_checked(folder, file, digest) for file, digest in files.items()}
-        estimator: Classifier | TunedClassifier
-        try:
-            if kind == "sklearn":
-                estimator = load_sklearn(contents[SKLEARN_FILE], trusted, folder)
-                check_parts(estimator)
-            else:
-                load = load_dense if kind == "dense" else load_tuned
-                estimator = load(contents[KERAS_FILE], parameters, recipe, classes)
-            check_classifier(estimator, math.prod(recipe.shape), len(classes))
-        except ModelError:
-            raise
-        except Exception as error:  # skops, Keras and h5py raise many kinds
-            raise ModelError(
-                f"the model in {folder} cannot be loaded: {error}",
-                expected="a head that this program saved, with its own types only",
-                fix="do not use it unless you know who made it; train the model again",
-            ) from error
+        estimator = load_head(folder, manifest, recipe, trusted)
         return cls(
             recipe,
             manifest.head,
-            classes,
+            manifest.classes,
             estimator,
             manifest.views,
             manifest.augmentation,

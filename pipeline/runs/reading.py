@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.protocol import Protocol
+from pipeline.models.files import hint_at_run
 from pipeline.runs.documents import (
     ExamplesDocument,
     HeadRecord,
@@ -186,8 +187,6 @@ def read_run_document(folder: Path) -> RunDocument:
     try:
         content = read_regular(folder / RUN, _MOST_BYTES)
     except OSError as error:
-        from pipeline.models.files import hint_at_run  # not at the top: scikit-learn comes with it
-
         raise PipelineError(
             f"there is no run in {folder}: {RUN} cannot be read ({error.strerror}).",
             expected="a folder that `pipeline classify` or `pipeline finetune` wrote",

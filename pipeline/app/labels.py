@@ -1,0 +1,202 @@
+"""A file of labels: a CSV that `classify` takes, which several processes may write at once."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.data.entries import Entry
+from pipeline.data.table import list_csv
+from pipeline.data.urls import Location, Url, locate
+from pipeline.errors import DataError, PipelineError, in_one_line
+from pipeline.system.cells import to_cell
+from pipeline.system.files import clear_unfinished, file_errors, read_regular, write_file
+from pipeline.system.journal import Journal
+
+_COLUMNS = ("path", "label", "split", "group")
+
+
+class LabelsFile:
+    """The labels of images, those of their class folders and those that were given since.
+
+    `put` returns when a label is on disk: in a journal, and in the CSV file, which is written whole
+    or not at all. Whatever is killed at whatever moment, the labels of every `put` that returned
+    are there when the file is opened again. Of several labels for an image the last one holds,
+    whichever process gave it. Rows of images that are not in the data set stay.
+
+    Parameters
+    ----------
+    path : Path
+        The CSV file, which need not exist. It is written by the first `put`; its journal lies
+        beside it.
+    images : iterable of Entry
+        The data set's images, with the labels that they have without the file.
+
+    Attributes
+    ----------
+    unwritten : str
+        Why the CSV file could not be written, if it could not: labels are in the journal then.
+
+    Raises
+    ------
+    PipelineError
+        The file cannot be read, or is not such a file.
+    """
+
+    def __init__(self, path: Path, images: Iterable[Entry]) -> None:
+        self.path = path
+        self.unwritten = ""
+        self._folder = os.path.join(_key(path.parent), "")  # noqa: PTH118 -- with a slash at the end
+        self._journal = path.with_name(f".{path.name}.journal")
+        self._given = {_key(entry.path): entry for entry in images}
+        self._columns = [
+            name
+            for name in _COLUMNS
+            if name in ("path", "label") or any(getattr(e, name) for e in self._given.values())
+        ]
+        self._signature: tuple[int, ...] | None = None
+        self._entries: dict[str, Entry] = {}
+        self._lines: dict[str, bytes] = {}
+        self._take(self._given.values())
+        if path.exists() or self._journal.exists():
+            self.refresh()
+            clear_unfinished(path.parent)
+
+    def label(self, image: Location) -> str:
+        """Return an image's label, empty if it has none."""
+        entry = self._entries.get(_key(image))
+        return entry.label if entry else ""
+
+    def refresh(self) -> None:
+        """Take in what other processes wrote, and what a killed one left in the journal."""
+        with self._opened() as journal:
+            if journal.lines():
+                self._write(journal)
+
+    def put(self, image: Location, label: str) -> None:
+        """Give an image a label, or take it back with an empty one.
+
+        Raises
+        ------
+        PipelineError
+            It could not be kept, and nothing has changed.
+        """
+        text = self._text(image)
+        with self._opened() as journal:
+            with file_errors(f"keep the label of {image} in {self._journal}"):
+                journal.append(text, label)
+            self._apply(image, label)
+            self._write(journal)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Journal]:
+        """Let no other process write, and know all that others wrote."""
+        with ExitStack() as stack:
+            with file_errors(f"open {self._journal}"):
+                journal = stack.enter_context(Journal.opened(self._journal))
+                lines = journal.lines()
+            self._read()
+            for text, label in lines:
+                self._apply(locate(text, self.path.parent), label)
+            yield journal
+
+    def _read(self) -> None:
+        """Read the file, if it is not the one that was read or written last."""
+        with file_errors(f"read {self.path}"):
+            signature = _signature(self.path)
+            if signature == self._signature:
+                return
+            listed = [] if signature is None else self._listed()
+        self._entries.clear()
+        self._lines.clear()
+        self._take(self._given.values())
+        self._take(listed)
+        self._signature = signature
+
+    def _listed(self) -> list[Entry]:
+        text = read_regular(self.path, follow=True).decode("utf-8-sig", errors="replace")
+        header, _, rest = text.partition("\n")
+        names = {name.strip(' "').casefold() for name in re.split(r"[,;\t|]", header.strip())}
+        if not {"path", "label"} <= names <= set(_COLUMNS):
+            raise DataError(
+                f"{self.path} is no file of labels: it begins with {header[:80]!r}.",
+                expected="the columns path,label[,split][,group]; others would be lost",
+                fix="name another file for the labels",
+            )
+        return list_csv(self.path).entries if rest.strip() else []
+
+    def _take(self, entries: Iterable[Entry]) -> None:
+        for entry in entries:
+            if entry.label:
+                self._set(_key(entry.path), entry)
+
+    def _apply(self, image: Location, label: str) -> None:
+        key = _key(image)
+        entry = self._entries.get(key) or self._given.get(key) or Entry(image, "")
+        if label:
+            self._set(key, replace(entry, label=label))
+        else:
+            self._entries.pop(key, None)
+            self._lines.pop(key, None)
+
+    def _set(self, key: str, entry: Entry) -> None:
+        self._entries[key] = entry
+        with suppress(PipelineError):  # a class folder may hold a name that no CSV can
+            cells = (to_cell(getattr(entry, name)) for name in self._columns[1:])
+            self._lines[key] = _line([self._text(entry.path), *cells])
+
+    def _write(self, journal: Journal) -> None:
+        """Write the file whole; what cannot be written stays in the journal."""
+        try:
+            content = [_line(self._columns), *self._lines.values()]
+            write_file(self.path, b"".join(content), sync_folder=True)
+            self._signature = _signature(self.path)
+            journal.clear()
+            self.unwritten = ""
+        except OSError as error:
+            self.unwritten = in_one_line(error)
+
+    def _text(self, image: Location) -> str:
+        """Name an image as in the file: relative to it, where it lies below."""
+        if isinstance(image, Url):
+            return str(image)
+        text = _key(image)
+        if text.startswith(self._folder):
+            text = text[len(self._folder) :].replace(os.sep, "/")
+            text = f"./{text}" if to_cell(text) != text or "://" in text else text
+        try:
+            text.encode()
+            sound = text == text.strip() and "\0" not in text and "\r" not in text
+        except UnicodeEncodeError:
+            sound = False
+        if not sound:
+            raise PipelineError(
+                f"the name of {image} cannot be written into a CSV file.",
+                expected="a name in UTF-8 that does not end in a space",
+                fix="rename the file",
+            )
+        return text
+
+
+def _key(image: Location) -> str:
+    return str(image) if isinstance(image, Url) else os.path.abspath(image)  # noqa: PTH100
+
+
+def _signature(path: Path) -> tuple[int, ...] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _line(cells: Iterable[str]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue().encode()
