@@ -72,7 +72,7 @@ def test_the_readme_has_commands_and_python():
     assert {"make features     #", "make classify     #"} <= {
         line[:19] for line in shell_commands()
     }
-    assert len(blocks("python")) == 2
+    assert len(blocks("python")) == 3
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_command_of_the_readme_does_what_it_says(home, command):
         assert (home / "runs" / "demo" / "confusion-rbf-svm.svg").exists()
 
 
-@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("number", [0, 1, 2])
 def test_a_block_of_python_of_the_readme_runs(home, number):
     (home / "block.py").write_text(blocks("python")[number], encoding="utf-8")
     done = run(home, f"{sys.executable} block.py")

@@ -60,10 +60,9 @@ def predict(
         from pipeline.data.dataset import Quarantined, shorten
         from pipeline.data.listing import list_images
         from pipeline.features.extractor import Extractor
-        from pipeline.models.files import find_model
-        from pipeline.models.model import Model, Prediction
+        from pipeline.models.model import Prediction, load_model
 
-        loaded = Model.load(find_model(model, head), trusted=trust or ())
+        loaded = load_model(model, head=head, trusted=trust or ())
         images, skipped = list_images(image)
         if not images:
             reasons = shorten(f"{bad.path}: {bad.reason}" for bad in skipped)
@@ -78,7 +77,7 @@ def predict(
             others = (Prediction(bad.path, None, {}, bad.reason) for bad in skipped)
             found = loaded.predict(images, extractor=extractor, listener=listener)
             for item in itertools.chain(found, others):
-                if item.error:
+                if item.error and item.path:
                     unusable.append(Quarantined(item.path, item.error))
                 yield item
 

@@ -26,7 +26,7 @@ from pipeline.data.jpeg import check_exif
 from pipeline.data.levels import is_deep_colour, to_8_bits
 from pipeline.data.room import Room
 from pipeline.data.whole import load_whole
-from pipeline.errors import ImageError
+from pipeline.errors import ImageError, PipelineError
 
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 """What is read, by Pillow's names. Pillow's other decoders are never tried."""
@@ -141,6 +141,31 @@ def png(pixels: npt.NDArray[np.uint8]) -> bytes:
     """Write pixels of shape (height, width, 3), or with opacity (height, width, 4), as a PNG."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def as_file(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Write pixels as an image file's bytes, of which `decode` makes what it makes of a PNG's.
+
+    Parameters
+    ----------
+    pixels : ndarray of uint8, shape (height, width, 3) or (height, width)
+        RGB or grey, 0 to 255.
+
+    Raises
+    ------
+    PipelineError
+        They are something else.
+    """
+    is_picture = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] == 3)
+    if pixels.dtype != np.uint8 or not is_picture or not pixels.size:
+        raise PipelineError(
+            f"an array of {pixels.dtype} of shape {pixels.shape} is no picture.",
+            expected="uint8, 0 to 255, of shape (height, width, 3) in the order RGB, or of shape "
+            "(height, width) for grey",
+        )
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "BMP")  # 20 times as fast as PNG
     return file.getvalue()
 
 

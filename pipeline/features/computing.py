@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
@@ -56,6 +57,9 @@ class Workers(Protocol):
 Decoded = list[Pixels] | ImageError | bytes
 """An image's views, or why there are none, or its digest, if its rows are stored."""
 
+IN_MEMORY = Path("an image in memory")
+"""Stands for the path of an image that came as bytes."""
+
 PIXELS_PER_BATCH = 64 * 150 * 150
 """What the network sees at once: about 1 GB of activations in float32. More is not faster."""
 _IMAGES_PER_BATCH = 256  # of small ones: 1,400 at 32 x 32 are as fast, and take twice the memory
@@ -64,11 +68,21 @@ _BATCHES_AHEAD = 3
 
 @dataclass(frozen=True)
 class ImageViews:
-    """An image file, the digest that it is known to have, and the views of it to compute."""
+    """An image file, the digest that it is known to have, and the views of it to compute.
+
+    Where its `content` is at hand, no file is read.
+    """
 
     path: Location
     digest: bytes | None = None
     views: tuple[int, ...] = (0,)
+    content: bytes | None = None
+
+    def read(self) -> tuple[bytes, bytes]:
+        """Return what is in the file, and its SHA-256."""
+        if self.content is None:
+            return read_image(self.path, self.digest)
+        return self.content, hashlib.sha256(self.content).digest()
 
 
 def commit_rows(
@@ -106,7 +120,7 @@ def compute_rows(
 
     def pixels(request: ImageViews) -> Decoded:
         try:
-            content, digest = read_image(request.path, request.digest)
+            content, digest = request.read()
             if is_stored(digest):
                 return digest
             with decoding:

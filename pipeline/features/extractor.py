@@ -5,6 +5,7 @@ Every row that anything needs comes through `Extractor`; there is no second way 
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
@@ -281,7 +282,7 @@ class Extractor:
 
     def rows_of_files(
         self,
-        files: Sequence[Location],
+        files: Iterable[Location | bytes],
         views: Views = _THE_IMAGE_ITSELF,
         *,
         listener: Listener = _SILENT,
@@ -292,8 +293,8 @@ class Extractor:
 
         Parameters
         ----------
-        files : sequence of Path or Url
-            The files.
+        files : iterable of Path, Url or bytes
+            The files, or what is in them.
         views : Views
             Which views of each.
         listener : Listener, optional
@@ -302,23 +303,21 @@ class Extractor:
         Yields
         ------
         path : Path or Url
-            The next file, in order.
+            The next file, in order; `pipeline.features.computing.IN_MEMORY` for bytes.
         rows : ndarray of float32, shape (views.count, height, width, channels), or ImageError
             A row for each view, or why there are none.
         """
-        try:
-            stores = self._stores([views])
-        except StoreError:  # nothing is lost but time
-            stores, holders = {}, []
-        else:
-            name = views.augmentation.name
-            joints = [stores[name if view else "none"] for view in range(views.count)]
+        return self.lookup(views).rows(files, listener)
+
+    def lookup(self, views: Views = _THE_IMAGE_ITSELF, *, stored: bool = True) -> RowLookup:
+        """Open cache and network for many calls of `rows_of_files`; unless `stored`, no cache."""
+        holders: list[FeatureStore] = []
+        with contextlib.suppress(StoreError):  # nothing is lost but time
+            stores, name = self._stores([views]) if stored else {}, views.augmentation.name
+            joints = [stores[name if view else "none"] for view in range(views.count * stored)]
             holders = [joint.stores[0] for joint in joints]
-        lookup = RowLookup(views.augmented(self.recipe), self._forward([self.recipe]), holders)
-        yield from lookup.rows(files, views.count)
-        for store in (joint.stores[0] for joint in stores.values()):
-            if store.damaged:
-                listener.set_aside(store)
+        forward = self._forward([self.recipe])
+        return RowLookup(views.augmented(self.recipe), forward, holders, views.count)
 
     def _forward(self, recipes: Sequence[Recipe]) -> Forward:
         return self.forward or LateBackbone(recipes[0], self.weights, tuple(recipes[1:]))

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -19,18 +19,31 @@ import numpy.typing as npt
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import remake_recipe
 from pipeline.data.augmentation import Augmentation
+from pipeline.data.images import as_file
 from pipeline.data.urls import Location, locate
 from pipeline.errors import ImageError, ModelError, PipelineError, in_one_line
 from pipeline.evaluation.threshold import Threshold, call
+from pipeline.features.computing import IN_MEMORY
 from pipeline.features.extractor import Extractor
 from pipeline.features.listener import Listener
+from pipeline.features.lookup import RowLookup
 from pipeline.features.views import Views
-from pipeline.models.files import MANIFEST, Manifest, damaged, read_manifest, write_manifest
+from pipeline.models.files import (
+    MANIFEST,
+    Manifest,
+    damaged,
+    find_model,
+    read_manifest,
+    write_manifest,
+)
 from pipeline.system.machine import free_memory
 
 if TYPE_CHECKING:
     from pipeline.heads.estimators import Classifier
     from pipeline.models.network import TunedClassifier
+
+Image: TypeAlias = str | Path | bytes | npt.NDArray[np.uint8]
+"""An image file, what is in it, or its pixels."""
 
 _IMAGES_AT_ONCE = 64
 _PER_PIXEL = 1000  # bytes that a network takes for each pixel of a picture, or more than it
@@ -42,8 +55,8 @@ class Prediction:
 
     Attributes
     ----------
-    path : Path or Url
-        The image file.
+    path : Path, Url or None
+        The image file; None for what came as bytes or pixels.
     label : str or None
         What it is called: the likeliest class, or what the model's threshold says; None where the
         image could not be read.
@@ -53,7 +66,7 @@ class Prediction:
         Why the image could not be read.
     """
 
-    path: Location
+    path: Location | None
     label: str | None
     probabilities: dict[str, float]
     error: str | None = None
@@ -95,6 +108,9 @@ class Model:
     trained_on: str = ""
     threshold: Threshold | None = None
     positive: int | None = None
+    _opened: dict[object, RowLookup] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     @property
     def positive_class(self) -> str | None:
@@ -134,45 +150,75 @@ class Model:
             )
         return p
 
+    @overload
+    def predict(  # type: ignore[overload-overlap]  # str is a sequence of str
+        self, images: Image, *, extractor: Extractor | None = ..., listener: Listener | None = ...
+    ) -> Prediction: ...
+
+    @overload
     def predict(
         self,
-        paths: Sequence[str | Path],
+        images: Sequence[Image],
+        *,
+        extractor: Extractor | None = ...,
+        listener: Listener | None = ...,
+    ) -> Iterator[Prediction]: ...
+
+    def predict(
+        self,
+        images: Image | Sequence[Image],
         *,
         extractor: Extractor | None = None,
         listener: Listener | None = None,
-    ) -> Iterator[Prediction]:
-        """Classify image files; of those whose rows are in the cache, no network is run.
+    ) -> Prediction | Iterator[Prediction]:
+        """Classify images; for files whose rows are in the cache, no network is run.
+
+        The network is loaded when it is first needed, and stays loaded. So does the list of what is
+        in the cache. Several threads may call this at once; the network computes for one at a time.
 
         Parameters
         ----------
-        paths : sequence of str or Path
-            The files.
+        images : path, bytes or ndarray, or a sequence of these
+            Image files: where they are, or what is in them. Or pixels: uint8, 0 to 255, of shape
+            (height, width, 3) in the order RGB, or (height, width) for grey, of any size; what is
+            made of them is what is made of the same pixels in a PNG.
         extractor : Extractor, optional
             Where rows are looked up, and where the backbone's weights are; its recipe does not
             matter, as the model has its own.
         listener : Listener, optional
             Told how many images are done, and of damaged shards.
 
-        Yields
-        ------
-        Prediction
-            One for each file, in order.
+        Returns
+        -------
+        Prediction, or iterator of Prediction
+            For one image that; for several one for each, in order, some at a time.
         """
-        listener = listener or Listener()
-        files = [locate(path) for path in paths]
-        listener.rows_made(0, len(files))
-        extractor = replace(extractor or Extractor(), recipe=self.recipe)
-        views = Views(
-            count=self.views,
-            augmentation=Augmentation.from_name(self.augmentation),
-            everywhere=True,
-        )
-        outcomes = extractor.rows_of_files(files, views, listener=listener)
+        listener, extractor = listener or Listener(), extractor or Extractor()
+        if isinstance(images, str | Path | bytes) or _is_picture(images):
+            (prediction,) = self._predict([images], extractor, listener)  # type: ignore[list-item]
+            return prediction
+        return self._predict(images, extractor, listener)  # type: ignore[arg-type]
+
+    def _predict(
+        self, images: Sequence[Image], extractor: Extractor, listener: Listener
+    ) -> Iterator[Prediction]:
+        listener.rows_made(0, len(images))
+        outcomes = self._lookup(extractor).rows(map(_as_file, images), listener)
         done = 0
         while block := list(itertools.islice(outcomes, _IMAGES_AT_ONCE)):
             yield from self._predictions(block)
             done += len(block)
-            listener.rows_made(done, len(files))
+            listener.rows_made(done, len(images))
+
+    def _lookup(self, extractor: Extractor) -> RowLookup:
+        """Open cache and network, or take those that were opened before."""
+        key = (Path(extractor.cache), extractor.weights, extractor.forward)
+        if key not in self._opened:
+            augmentation = Augmentation.from_name(self.augmentation)
+            views = Views(count=self.views, augmentation=augmentation, everywhere=True)
+            lookup = replace(extractor, recipe=self.recipe).lookup(views)
+            return self._opened.setdefault(key, lookup)
+        return self._opened[key]
 
     def _predictions(
         self, outcomes: Sequence[tuple[Location, npt.NDArray[np.float32] | ImageError]]
@@ -180,7 +226,8 @@ class Model:
         """Apply the head to all rows at once: for some heads a call costs as much as its rows."""
         rows = [rows for _, rows in outcomes if not isinstance(rows, ImageError)]
         values = iter(self.probabilities(np.concatenate(rows)) if rows else ())
-        for path, outcome in outcomes:
+        for place, outcome in outcomes:
+            path = None if place is IN_MEMORY else place
             if isinstance(outcome, ImageError):
                 yield Prediction(path, None, {}, outcome.found)
                 continue
@@ -254,6 +301,44 @@ class Model:
             manifest.threshold,
             manifest.positive,
         )
+
+
+def _is_picture(images: object) -> bool:
+    """Tell one picture's pixels from several, and from an array of paths."""
+    return isinstance(images, np.ndarray) and images.ndim in (2, 3) and images.dtype != object
+
+
+def _as_file(image: Image) -> Location | bytes:
+    if isinstance(image, np.ndarray):
+        return as_file(image)
+    if isinstance(image, bytes):
+        return image
+    if isinstance(image, str | Path):
+        return locate(image)
+    raise PipelineError(
+        f"a {type(image).__name__} is no image.",
+        expected="the path of an image file, its bytes, or an array of pixels",
+    )
+
+
+def load_model(model: str | Path, *, head: str | None = None, trusted: Sequence[str] = ()) -> Model:
+    """Load a model, to predict with it again and again.
+
+    Parameters
+    ----------
+    model : str or Path
+        A run's folder, or a model's own.
+    head : str, optional
+        Head of the run; the default is its best on validation.
+    trusted : sequence of str
+        As for `Model.load`.
+
+    Raises
+    ------
+    ModelError
+        There is no model, or it cannot be loaded.
+    """
+    return Model.load(find_model(Path(model), head), trusted=trusted)
 
 
 def _require_same_features(recipe: Recipe, views: int, augmentation: str, folder: Path) -> None:

@@ -50,7 +50,7 @@ _MOST_SIDE = 8192
 _PIXELS_AT_ONCE = 16 * 150**2  # more are not faster, and take more memory
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Portable:
     """An exported model that is loaded; calls from several threads do not disturb each other.
 
