@@ -56,7 +56,7 @@ ONLY_IN = {
     "starlette": {"app/guard.py", "app/site.py", "app/server.py"},
     "uvicorn": {"app/server.py"},
     "typer": {"cli"},
-    "rich": {"cli"},
+    "rich": {"cli", "runs/table.py"},
 }
 """Which files, or wings, alone know a library."""
 

@@ -76,12 +76,13 @@ def find_class_problems(
     total = np.bincount(labels, minlength=len(classes))
     commonest = classes[int(total.argmax())]
     guessing = float(total.max() / total.sum())
-    notes = [] if (splits == "test").all() else list(_notes_on_training(counts))
-    notes += _notes_on_testing(counts)
+    nested = (splits == "test").all()
+    notes = [] if nested else list(_notes_on_training(counts))
+    notes += _notes_on_testing(counts, "" if nested else "test ")
     if guessing >= 1 / len(classes) + _IMBALANCE:
         notes.append(
-            f"{100 * guessing:.0f} % of the images are {commonest}: always guessing {commonest} "
-            f"has an accuracy of {guessing:.3f}, so look at the recall of each class."
+            f"{100 * guessing:.0f} % of the images are {commonest}, so the accuracy says little "
+            "about the others: look at the recall of each class."
         )
     return ClassProblems(counts, commonest, guessing, tuple(notes))
 
@@ -100,13 +101,13 @@ def _notes_on_training(counts: Sequence[ClassCount]) -> Iterator[str]:
     yield f"{who} often too few to learn a class from."
 
 
-def _notes_on_testing(counts: Sequence[ClassCount]) -> Iterator[str]:
+def _notes_on_testing(counts: Sequence[ClassCount], kind: str) -> Iterator[str]:
     few = [count for count in counts if 0 < count.test < _FEW_TO_TEST]
     if few:
         fewest = min(few, key=lambda count: count.test)
         low, high = wilson_interval(fewest.test // 2 / fewest.test, fewest.test)
         points = f"is uncertain by up to ±{50 * (high - low):.0f} points"
-        images = f"{fewest.test} test {'image' if fewest.test == 1 else 'images'}"
+        images = f"{fewest.test} {kind}{'image' if fewest.test == 1 else 'images'}"
         if len(few) == 1:
             yield f"The recall of {fewest.name} {points} ({images})."
         else:

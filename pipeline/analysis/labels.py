@@ -24,6 +24,9 @@ FOLDS = 5
 """Folds, and images of a class without which its labels are not checked."""
 
 
+_ONE_SIDED = 1.645  # the normal distribution's 95 % quantile
+
+
 class TooFewImagesError(PipelineError):
     """There are too few images, or classes, to train on some and test on others."""
 
@@ -64,11 +67,14 @@ class LabelProblems:
         Number of wrong labels, as estimated by confident learning.
     judged : int
         Number of labels that were checked; 0 if there are too few images.
+    by_chance : bool
+        Whether none was checked because the classifiers may be guessing.
     """
 
     suspects: tuple[SuspectLabel, ...]
     estimated: int
     judged: int
+    by_chance: bool = False
 
 
 def assign_folds(labels: Places, *, groups: Places | None = None, seed: int = 0) -> Places:
@@ -145,7 +151,7 @@ def find_label_problems(labels: Places, probabilities: npt.NDArray[np.float64]) 
     wrong labels. The ranking is by the normalised margin: on the demo, with 3 % of the labels
     flipped, it had more of them in the top 5 % than margins adjusted for each class's mean (0.56
     against 0.48, mean of three seeds with ``rbf-svm``). Classes of fewer than five images are
-    neither checked nor suggested.
+    neither checked nor suggested, and no label is checked by classifiers that may be guessing.
 
     These are the rules of the package cleanlab (``filter_by="confident_learning"``,
     ``normalized_margin``), whose release 2.9.0 gave the same results; it is not used because it
@@ -156,6 +162,8 @@ def find_label_problems(labels: Places, probabilities: npt.NDArray[np.float64]) 
     checked = np.flatnonzero(large[labels])
     given = labels[checked]
     p = np.where(large, probabilities[checked], -np.inf)
+    if len(given) and not _better_than_guessing(given, p):
+        return LabelProblems((), 0, 0, by_chance=True)
     own = p[np.arange(len(given)), given]
     others = p.copy()
     others[np.arange(len(given)), given] = -np.inf
@@ -174,6 +182,15 @@ def find_label_problems(labels: Places, probabilities: npt.NDArray[np.float64]) 
         for place in order[margin[order] < 0]
     )
     return LabelProblems(suspects, round(float(joint.sum() - np.trace(joint))), len(checked))
+
+
+def _better_than_guessing(given: Places, p: npt.NDArray[np.float64]) -> bool:
+    """Tell whether the mean recall of the classes is above chance, at a level of 5 %."""
+    classes, numbers = np.unique(given, return_counts=True)
+    right = p.argmax(axis=1) == given
+    recalls = np.array([right[given == label].mean() for label in classes])
+    error = np.sqrt((recalls * (1 - recalls) / numbers).sum()) / len(classes)
+    return bool(recalls.mean() - _ONE_SIDED * error > 1 / len(classes))
 
 
 def _confident_joint(

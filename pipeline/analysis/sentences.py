@@ -60,7 +60,12 @@ def describe_duplicates(duplicates: Duplicates, *, cross_validation: bool) -> It
 
 def describe_labels(labels: LabelProblems) -> Iterator[str]:
     """Say how many labels may be wrong."""
-    if not labels.judged:
+    if labels.by_chance:
+        yield (
+            "The labels cannot be checked: classifiers that were not trained on the image are not "
+            "clearly better than guessing."
+        )
+    elif not labels.judged:
         yield "There are too few images to check the labels."
     if likely := sum(suspect.likely for suspect in labels.suspects):
         look = "looks" if likely == 1 else "look"

@@ -63,10 +63,11 @@ def print_run(run: Run, *, every: bool = False) -> None:
     """Show how each head of a run did."""
     from pipeline.runs.run import figures_of, notes, row, title
 
-    table = figures_table(title(run), figures_of(run.best, every=every).headings)
+    named = run.protocol.positive is not None
+    table = figures_table(title(run), figures_of(run.best, every=every, named=named).headings)
     for result in run.results:
         best = result is run.best
-        cells = row(result, best=best, every=every)
+        cells = row(result, best=best, every=every, named=named)
         table.add_row(*map(shown, cells), style="bold" if best else "")
     if every:
         out.width = max(out.width, _WIDEST)

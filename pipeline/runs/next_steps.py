@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pipeline.evaluation.protocol import Protocol
 from pipeline.runs.documents import HeadRecord, ProblemsDocument, RunDocument
+from pipeline.runs.table import FEW
 
 _MISSED = 0.9  # a recall below this is offered to be raised
 _WIDE = 0.1  # an interval of the accuracy wider than this is offered to be narrowed
@@ -48,10 +49,10 @@ def _on_data(
     best = next(head for head in document.heads if head.name == document.best)
     protocol = document.protocol
     trained = best.history and not best.candidates  # fine-tuned: its command has other options
-    if rare := not protocol.threshold and _missed(document, best):
+    if name := not protocol.threshold and _missed(document, best):
         yield Step(
-            f"find more of the class {rare}, at the cost of false alarms",
-            _command("classify", data, *options, "--positive", rare, "--threshold", "recall=0.95"),
+            f"find more of the class {name}, at the cost of false alarms",
+            _command("classify", data, *options, "--positive", name, "--threshold", "recall=0.95"),
         )
     if not protocol.cv and not trained:
         again = _command("classify", data, *options, *_aim(protocol), "--cv", "5")
@@ -79,13 +80,10 @@ def _aim(protocol: Protocol) -> Iterator[str]:
 
 
 def _missed(document: RunDocument, best: HeadRecord) -> str:
-    """Name the rarer of two classes, if many of its images are missed."""
-    confusion, classes = best.test.confusion, document.dataset.classes
-    counts = [sum(row) for row in confusion]
-    if len(classes) != 2 or not min(counts):
-        return ""
-    rarer = counts.index(min(counts))
-    return classes[rarer] if confusion[rarer][rarer] / counts[rarer] < _MISSED else ""
+    """Name the positive one of two classes, if many of its images are missed."""
+    classes, recall = document.dataset.classes, best.test.recall(best.positive)
+    is_told = len(classes) == 2 and best.test.n >= FEW and recall.count
+    return classes[best.positive] if is_told and recall.value < _MISSED else ""
 
 
 def _command(*parts: str) -> str:

@@ -194,8 +194,9 @@ class Run:
         return self._table().as_html()
 
     def _table(self) -> TextTable:
-        rows = [row(result, best=result is self.best) for result in self.results]
-        headings = figures_of(self.best).headings
+        named = self.protocol.positive is not None
+        rows = [row(result, best=result is self.best, named=named) for result in self.results]
+        headings = figures_of(self.best, named=named).headings
         problems = self.problems.summary() if self.problems else ()
         below = (*notes(self), *self._skipped(), *problems, f"saved in {self.folder}")
         return TextTable(title(self), headings, rows, self.results.index(self.best), below)
@@ -232,18 +233,23 @@ def with_optional_parts(
     return run, None
 
 
-def figures_of(result: Result, *, every: bool = False) -> Figures:
-    """Return which figures a table of heads such as this one has."""
-    threshold = result.model.threshold
-    positive = threshold.positive if threshold else None
-    return Figures(result.model.classes, positive, every)
+def figures_of(result: Result, *, every: bool = False, named: bool = False) -> Figures:
+    """Return which figures a table of heads such as this one has.
+
+    The recall of the positive class alone is shown where it was `named`, or has a threshold.
+    """
+    model = result.model
+    positive = model.threshold.positive if model.threshold else model.positive if named else None
+    return Figures(model.classes, positive, every)
 
 
-def row(result: Result, *, best: bool = False, every: bool = False) -> list[str]:
+def row(
+    result: Result, *, best: bool = False, every: bool = False, named: bool = False
+) -> list[str]:
     """Write a head's figures; the best head gets a star."""
     network = result.parameters.get("backbone")
     name = result.head + (" *" if best else "") + (f" on {network}" if network else "")
-    return figures_of(result, every=every).row(name, result.test, result.seconds)
+    return figures_of(result, every=every, named=named).row(name, result.test, result.seconds)
 
 
 def title(run: Run) -> str:

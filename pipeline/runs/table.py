@@ -57,6 +57,8 @@ class Figures:
         short = [n if len(n) <= _LONGEST_CLASS else f"{n[: _LONGEST_CLASS - 1]}…" for n in names]
         recalls = [f"recall of\n{name}" for name in short] or ["lowest\nrecall"]
         more = [title for title, _ in _MORE] if self.every else []
+        if self.every and self.positive is not None:
+            more.insert(0, f"precision of\n{short[0]}")
         return ["classifier", "accuracy\n(95 % interval)", *recalls, "log loss", *more, "time"]
 
     def row(self, name: str, test: Metrics, seconds: float) -> list[str]:
@@ -67,6 +69,8 @@ class Figures:
             shares = map(test.recall, range(len(self.classes)))
             recalls = [_written(min(share.value for share in shares if share.count))]
         more = [_written(getattr(test, key)) for _, key in _MORE] if self.every else []
+        if self.every and self.positive is not None:
+            more.insert(0, _with_interval(test.precision(self.positive)))
         accuracy = f"{test.accuracy:.3f} ({test.accuracy_low:.3f}-{test.accuracy_high:.3f})"
         log_loss = f"{test.log_loss:.3f}"
         return [name, accuracy, *recalls, log_loss, *more, f"{seconds:.1f} s"]
@@ -108,13 +112,15 @@ class TextTable:
     notes: Sequence[str]
 
     def as_text(self) -> str:
-        """Write the table with spaces between its columns."""
+        """Write the table with spaces between its columns, aligned as a terminal shows them."""
+        from rich.cells import cell_len, set_cell_size  # not at the top: it is for prompts alone
+
         headings = [title.replace("\n", " ") for title in self.columns]
         lines = [[printable(cell) for cell in line] for line in (headings, *self.rows)]
-        widths = [max(map(len, column)) for column in zip(*lines)]
+        widths = [max(map(cell_len, column)) for column in zip(*lines)]
         text = [
             "  ".join(
-                cell.rjust(width) if place else cell.ljust(width)
+                f"{' ' * (width - cell_len(cell))}{cell}" if place else set_cell_size(cell, width)
                 for place, (cell, width) in enumerate(zip(line, widths))
             ).rstrip()
             for line in lines

@@ -14,8 +14,8 @@ def test_small_classes_and_imbalance_are_noted_with_what_they_mean():
         "The recall of dog is uncertain by up to ±33 points (5 test images).",
         "cow has no test images, so its recall is unknown.",
         (
-            "56 % of the images are cat: always guessing cat has an accuracy of 0.556, so look at "
-            "the recall of each class."
+            "56 % of the images are cat, so the accuracy says little about the others: look at the "
+            "recall of each class."
         ),
     )
 

@@ -11,6 +11,7 @@ from pipeline.analysis.labels import (
     find_label_problems,
     out_of_fold,
 )
+from pipeline.analysis.sentences import describe_labels
 from pipeline.heads.registry import get_head
 
 
@@ -44,11 +45,41 @@ def test_confident_learning_as_worked_out_by_hand():
 
 def test_a_class_with_too_few_images_is_neither_checked_nor_suggested():
     labels = np.array([0] * 6 + [1] * 6 + [2] * 2)
-    p = np.full((14, 3), 0.2)
+    p = np.full((14, 3), 0.1)
+    p[np.arange(14), [*[0] * 5, 1, *[1] * 5, 0, 2, 2]] = 0.3
     p[:, 2] = 0.6
     problems = find_label_problems(labels, p)
     assert problems.judged == 12
+    assert len(problems.suspects) == 2
     assert not any(2 in (suspect.given, suspect.suggested) for suspect in problems.suspects)
+
+
+@pytest.mark.parametrize(
+    ("counts", "right", "checked"),
+    [
+        ((8, 8), (2, 4), False),  # worse than a coin
+        ((8, 8), (6, 6), True),
+        ((8, 8), (5, 5), False),  # better by chance, it may be
+        ((300, 25), (300, 0), False),  # always the commoner class
+        ((300, 25), (290, 10), True),
+        ((100, 100), (60, 60), True),
+        ((40, 40, 40), (20, 20, 20), True),
+        ((40, 40, 40), (15, 14, 14), False),
+    ],
+)
+def test_classifiers_that_may_be_guessing_check_no_labels(counts, right, checked):
+    labels = np.repeat(np.arange(len(counts)), counts)
+    called = labels.copy()
+    for label, hits in enumerate(right):
+        called[np.flatnonzero(labels == label)[hits:]] = (label + 1) % len(counts)
+    p = np.full((len(labels), len(counts)), 0.1)
+    p[np.arange(len(labels)), called] = 0.9
+    problems = find_label_problems(labels, p)
+    assert problems.by_chance != checked
+    assert bool(problems.judged) == checked
+    [sentence] = describe_labels(problems)
+    assert ("wrong to classifiers" in sentence) == checked
+    assert ("not clearly better than guessing" in sentence) != checked
 
 
 def test_folds_have_each_class_evenly_and_whole_groups():

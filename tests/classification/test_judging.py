@@ -390,8 +390,8 @@ def test_a_run_of_a_cross_validation_says_so_and_its_page_can_be_made(place):
     assert len(record.predictions["logistic"].paths) == 120
     copies = measure_leakage([], run.dataset.splits, np.ones(120, bool))
     assert copies.total == 0  # so nothing is said of copies among what was learned from
-    assert first_screen(record)["where"] == (
-        "in 4-fold cross-validation, repeated 2 times (120 images)"
+    assert first_screen(record)["share"][1] == (
+        "correct in 4-fold cross-validation, repeated 2 times (120 images)"
     )
     chosen = how_chosen(record)
     assert "The saved models are fitted on all images." in chosen
@@ -425,13 +425,14 @@ def test_a_threshold_is_chosen_on_all_that_may_be_learned_from_and_kept_with_the
     predictions = read_run(run.folder).predictions["logistic"]
     assert np.array_equal(predictions.predicted, said[90:])
     rule = f"called blue when P(blue) ≥ {found.value:.3f}, chosen for recall 0.9 on "
-    came_of_it = f"of {sum(result.test.confusion[0])} blue found (recall "
+    of_how_many = f"of {sum(result.test.confusion[0])} blue found (recall "
+    assert of_how_many in str(run)
     assert f"logistic: {rule}" in str(run)
     record = read_run(run.folder)
     page = html.unescape((run.folder / "report.html").read_text())
     for text in (str(run), page):
         assert rule in text
-        assert came_of_it in text
+    assert f"of blue found ({result.test.confusion[0][0]} of " in page
     # With a threshold chosen for recall, the accuracy is not compared with guessing.
     poor = replace(record.best.test, accuracy_low=0.0)
     for threshold, is_compared in ((found, False), (None, True)):
@@ -524,6 +525,9 @@ def test_without_a_threshold_figures_are_of_the_rarer_class_and_it_may_be_named(
         assert record.predictions["logistic"].positive == positive
         page = html.unescape((run.folder / "report.html").read_text())
         assert f"Positive is the class {data.classes[positive]}." in page
+    assert "recall of blue  recall of red" in str(rarer)
+    assert "recall of red  log loss" in str(named)
+    assert "recall of blue  " not in str(named)
 
 
 def test_of_a_cross_validation_examples_are_mistakes_of_the_folds_thresholds(place_with_pictures):

@@ -21,6 +21,8 @@ def proposed(folder):
     ("skill", "counts", "protocol", "expected"),
     [
         (0.5, (40, 20, 60), {}, ["recall=0.95", "--cv 5", "predict"]),
+        (0.5, (40, 20, 60), {"positive": "blue"}, ["recall=0.95", "--cv 5", "predict"]),
+        (0.0, (40, 20, 16), {}, ["--cv 5", "problems", "predict"]),  # too few for an aim
         (0.5, (40, 20, 60), {"threshold": "f1"}, ["--cv 5", "problems", "predict"]),
         (3.0, (40, 20, 60), {"cv": 5}, ["problems", "predict"]),
         (3.0, (40, 20, 2000), {}, ["problems", "predict"]),
