@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,15 +32,38 @@ def load() -> Any:
 
     OpenVINO runs without that package; it has no other switch for one process.
     """
+    with _without_telemetry():
+        import openvino
+    return openvino
+
+
+@contextmanager
+def _without_telemetry() -> Iterator[None]:
     loaded = _TELEMETRY in sys.modules
     if not loaded:
         sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
-        import openvino
+        yield
     finally:
         if not loaded:
             del sys.modules[_TELEMETRY]
-    return openvino
+
+
+def write_graph(function: Any, file: Path, key: str, text: str) -> None:
+    """Write a function of TensorFlow's as an OpenVINO graph (.xml, and .bin beside it).
+
+    The text is kept under the key in the graph's ``rt_info``.
+    """
+    ov = load()
+    with _without_telemetry():
+        graph = ov.convert_model(function)
+    graph.set_rt_info(text, key)
+    ov.serialize(graph, file)
+
+
+def read_graph(file: Path) -> Any:
+    """Read what `write_graph` wrote."""
+    return load().Core().read_model(file)
 
 
 def compile_graph(graph: Any, precision: str) -> Run:

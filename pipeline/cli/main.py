@@ -20,6 +20,7 @@ from pipeline.cli.augment import augment
 from pipeline.cli.backbones import backbones
 from pipeline.cli.cache import app as cache_app
 from pipeline.cli.classify import classify
+from pipeline.cli.export import export
 from pipeline.cli.features import features, status
 from pipeline.cli.finetune import finetune
 from pipeline.cli.predict import predict
@@ -57,6 +58,7 @@ for command in (
     features,
     classify,
     predict,
+    export,
     problems,
     similar,
     report,

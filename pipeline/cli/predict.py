@@ -16,7 +16,7 @@ from rich import box
 from rich.table import Table
 
 from pipeline.cli.listening import TerminalListener
-from pipeline.cli.options import CacheOption, JsonOption, WeightsOption
+from pipeline.cli.options import CacheOption, JsonOption, TrustOption, WeightsOption
 from pipeline.cli.terminal import finish, out, reporting_errors, shown
 from pipeline.errors import PipelineError, printable
 from pipeline.system.cells import to_cell
@@ -41,14 +41,7 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
     cache: CacheOption = Path("cache"),
     weights: WeightsOption = None,
-    trust: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="TYPE",
-            help="A type that a head given as module:factory holds, and whose code may run; may "
-            "be repeated.",
-        ),
-    ] = None,
+    trust: TrustOption = None,
 ) -> None:
     """Classify new images with a trained model.
 

@@ -135,17 +135,20 @@ class Network:
     def whole(self) -> Any:
         """Return one Keras model that takes pictures as they are."""
         _, keras = tensorflow.load()
+        size = self.recipe.size
+        pixels = keras.Input((size, size, 3), name="pixels")
+        return keras.Model(pixels, self.outputs(pixels), name="whole")
+
+    def outputs(self, pixels: Any, weights: Path | None = None) -> Any:
+        """Apply the network to pictures as they are; `weights` has those of the frozen part."""
         if self._lacks_trunk:
             trunk = {id(variable) for variable in self.trunk.weights}
-            arrays = self.backbone.load_weights(digest=self.recipe.weights)
+            arrays = self.backbone.load_weights(weights, digest=self.recipe.weights)
             for variable, array in zip(self.base.weights, arrays):
                 if id(variable) in trunk:
                     variable.assign(array)
             self._lacks_trunk = False
-        size = self.recipe.size
-        pixels = keras.Input((size, size, 3), name="pixels")
-        scaled = self.backbone.preprocess(pixels, self.recipe.scaling)
-        return keras.Model(pixels, self.head(self.base(scaled)), name="whole")
+        return self.head(self.base(self.backbone.preprocess(pixels, self.recipe.scaling)))
 
 
 class TunedClassifier:

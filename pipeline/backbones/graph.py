@@ -1,0 +1,47 @@
+"""A recipe's network as one Keras graph that takes pictures as they are, for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.backbones.backbone import LAYERS
+from pipeline.backbones.recipe import Recipe
+from pipeline.backbones.registry import get_backbone
+from pipeline.system import tensorflow
+
+_SPLIT = 2**16 + 1.0  # times this, a float32 number loses all but the 8 bits of bfloat16
+
+
+@tensorflow.pinned()
+def rows_graph(recipe: Recipe, pixels: Any, weights: Path | None = None) -> Any:
+    """Return the flattened rows, float32 (n, values), of a Keras input of pixels.
+
+    It computes in float32, whatever the recipe's precision is.
+    """
+    _, keras = tensorflow.load()
+    backbone = get_backbone(recipe.backbone)
+    arrays = backbone.load_weights(weights, digest=recipe.weights)
+    network = backbone.build(recipe.size, "float32", arrays)
+    layers = backbone.taps if recipe.layer == LAYERS else (recipe.layer,)
+    cut = keras.Model(network.input, [backbone.output(network, layer) for layer in layers])
+    outputs = cut(backbone.preprocess(pixels, recipe.scaling), training=False)
+    if recipe.layer == LAYERS:
+        return _unit_layers([keras.ops.max(output, axis=(1, 2)) for output in outputs])
+    output = outputs[0] if isinstance(outputs, list) else outputs
+    return keras.layers.Flatten()(output)
+
+
+def _unit_layers(maxima: Sequence[Any]) -> Any:
+    """Do what `pipeline.backbones.running` does to the maxima of every layer (n, channels)."""
+    _, keras = tensorflow.load()
+    ops, share = keras.ops, len(maxima) ** -0.5
+    parts = []
+    for values in maxima:
+        roots = ops.sign(values) * ops.sqrt(ops.absolute(values))
+        length = ops.sqrt(ops.sum(roots * roots, axis=1, keepdims=True))
+        parts.append(roots * (share / ops.maximum(length, 1e-12)))
+    rows = ops.concatenate(parts, axis=1)
+    far = rows * _SPLIT
+    return far - (far - rows)

@@ -1,0 +1,43 @@
+"""`pipeline export`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.options import TrustOption, WeightsOption
+from pipeline.cli.terminal import out as console
+from pipeline.cli.terminal import reporting_errors, shown
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="runs/NAME, or a model's own folder.")],
+    *,
+    kind: Annotated[
+        str,
+        typer.Option("--format", help="onnx, openvino, litert, saved-model or keras."),
+    ] = "onnx",
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="The file to write; it must not exist.")
+    ],
+    head: Annotated[
+        str | None, typer.Option(help="Head of the run; the default is its best on validation.")
+    ] = None,
+    weights: WeightsOption = None,
+    trust: TrustOption = None,
+) -> None:
+    """Write a trained model as a file that answers without this program.
+
+    Example: pipeline export runs/photos --format onnx --out photos.onnx
+    """
+    with reporting_errors("Nothing is"):
+        from pipeline.runs.exporting import export_run
+
+        made = export_run(run, kind, out, head=head, weights=weights, trusted=trust or ())
+        console.print(
+            f"{made.title} of {shown(made.model.head)}: {shown(made.path)}", soft_wrap=True
+        )
+        for sentence in made.sentences():
+            console.print(shown(sentence), soft_wrap=True)

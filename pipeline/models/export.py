@@ -1,0 +1,227 @@
+"""A model as one file that other programs run: from pixels to probabilities.
+
+Whatever the format, the file comes from one Keras graph, and is kept only if its own runtime gives
+of real pictures what the model gives.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.backbones.graph import rows_graph
+from pipeline.backbones.running import load_backbone
+from pipeline.errors import ModelError, PipelineError
+from pipeline.models.formats import FORMATS, Format, Pixels
+from pipeline.models.graphs import Float, HeadGraph
+from pipeline.models.model import Model
+from pipeline.models.network import Network, TunedClassifier
+from pipeline.models.portable import FORMAT
+from pipeline.system import tensorflow
+from pipeline.system.folders import temporary_folder
+
+_GRAVE = 0.1  # share of the pictures whose class float32 may change of what bfloat16 gives
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How a file's answers compare with the model's, on some pictures.
+
+    Attributes
+    ----------
+    pictures : int
+        How many.
+    difference : float
+        The largest difference of a probability from the model's in float32.
+    own_difference : float
+        The same from what `predict` gives, in the precision that the model was trained in.
+    changed : int
+        How many pictures are called otherwise than by `predict`.
+    """
+
+    pictures: int
+    difference: float
+    own_difference: float
+    changed: int
+
+
+def get_format(name: str) -> Format:
+    """Return the format of a name."""
+    if name not in FORMATS:
+        raise PipelineError(
+            f"unknown format {name!r}.", expected=f"one of {', '.join(FORMATS)}, folder"
+        )
+    return FORMATS[name]
+
+
+def export_model(
+    model: Model,
+    kind: str,
+    out: Path,
+    pictures: Pixels,
+    *,
+    about: Mapping[str, Any],
+    weights: Path | None = None,
+) -> Parity:
+    """Write a model as a file of another format, whole or not at all.
+
+    Parameters
+    ----------
+    model : Model
+        What is exported.
+    kind : str
+        Name of a format in `pipeline.models.formats.FORMATS`.
+    out : Path
+        The file, or for ``"saved-model"`` the folder; it must not exist.
+    pictures : ndarray of uint8, shape (n, size, size, 3)
+        On which the file has to agree with the model.
+    about : mapping
+        More for its description, beside what the model itself knows.
+    weights : Path, optional
+        As in `pipeline.backbones.backbone.Backbone.load_weights`.
+
+    Raises
+    ------
+    ModelError
+        The model cannot be written in this format, or the file does not agree with the model.
+    """
+    target = get_format(kind)
+    check_target(out, target)
+    require_float(model, kind)
+    graph = whole_graph(model, target.precise, weights)
+    with temporary_folder(out.parent, ".export-") as folder:
+        file = folder / out.name
+        target.write(graph, file, describe(model, about))
+        p = np.asarray(target.load(file)(pictures), np.float64)
+        parity = compare(model, p, pictures, weights)
+        require_parity(model, parity, target)
+        # The last one is what is opened: it comes when the others are there.
+        for part in sorted(folder.iterdir(), key=lambda part: part.name == out.name):
+            part.rename(out.with_name(part.name))
+    return parity
+
+
+def check_target(out: Path, target: Format) -> None:
+    """Refuse a target that is there already, has another suffix, or has no folder to be in."""
+    if out.suffix != target.suffix and target.suffix:
+        raise PipelineError(
+            f"{out} is not the name of a file in the format {target.name}.",
+            expected=f"a name that ends in {target.suffix}",
+        )
+    for part in (out, *(out.with_suffix(own) for own in target.beside)):
+        check_absent(part)
+    if not out.absolute().parent.is_dir():
+        raise PipelineError(f"there is no folder {out.absolute().parent}.", fix="make it first")
+
+
+def check_absent(out: Path) -> None:
+    """Refuse a target that is there already."""
+    if os.path.lexists(out):
+        raise PipelineError(
+            f"{out} exists already; nothing is ever overwritten.",
+            fix="name another with --out, or delete it",
+        )
+
+
+def require_float(model: Model, kind: str) -> None:
+    """Refuse a model whose network computes in 8 bits, which no format but OpenVINO's keeps."""
+    if model.recipe.precision == "int8":
+        raise ModelError(
+            f"a model whose network computes in int8 cannot be exported to {kind}.",
+            expected="a model on features in float32 or bfloat16",
+            fix="train one: pipeline classify DATA --precision float32",
+        )
+
+
+@tensorflow.pinned()
+def whole_graph(model: Model, precise: Float = "float64", weights: Path | None = None) -> Any:
+    """Return a Keras model from pixels, uint8 (n, size, size, 3), to probabilities (n, k)."""
+    _, keras = tensorflow.load()
+    size = model.recipe.size
+    pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
+    builder = HeadGraph(precise)
+    if isinstance(model.estimator, TunedClassifier):
+        network = _in_float32(model.estimator).network
+        p = builder.of_outputs(network.outputs(pixels, weights))
+    else:
+        p = builder.probabilities(model.estimator, rows_graph(model.recipe, pixels, weights))
+    outputs = keras.layers.Activation("linear", dtype="float32", name="probabilities")(p)
+    return keras.Model(pixels, outputs, name="model")
+
+
+def _in_float32(tuned: TunedClassifier) -> TunedClassifier:
+    """Return the same network, computing in float32."""
+    network = tuned.network
+    if network.recipe.precision == "float32":
+        return tuned
+    recipe = replace(network.recipe, precision="float32")
+    count = len(tuned.classes_)
+    copied = Network(recipe, count, weights=None, **tuned.parameters)
+    copied.tail.set_weights(network.tail.get_weights())
+    return TunedClassifier(copied, count, tuned.parameters)
+
+
+def compare(
+    model: Model, p: npt.NDArray[np.float64], pictures: Pixels, weights: Path | None = None
+) -> Parity:
+    """Compare a file's probabilities with the model's, in float32 and as it predicts."""
+    exact = replace(model, recipe=replace(model.recipe, precision="float32"))
+    if isinstance(model.estimator, TunedClassifier):
+        exact = replace(exact, estimator=_in_float32(model.estimator))
+    reference = exact.probabilities(load_backbone(exact.recipe, weights)(pictures))
+    own = reference
+    if model.recipe.precision != "float32":
+        own = model.probabilities(load_backbone(model.recipe, weights)(pictures))
+    return Parity(
+        len(pictures),
+        float(np.abs(p - reference).max()),
+        float(np.abs(p - own).max()),
+        int((model.call(p) != model.call(own)).sum()),
+    )
+
+
+def require_parity(model: Model, parity: Parity, target: Format) -> None:
+    """Refuse a file that does not give what the model gives."""
+    if not parity.difference <= target.tolerance:  # NaN, too
+        raise ModelError(
+            f"the head {model.head} cannot be exported to {target.title}: the file's probabilities "
+            f"are up to {parity.difference:.2g} away from the model's on {parity.pictures} images.",
+            expected=f"at most {target.tolerance:g}; the file was not kept",
+            fix="use another --format or another --head",
+        )
+    if parity.changed > _GRAVE * parity.pictures:
+        raise ModelError(
+            f"the head {model.head} was trained on features in {model.recipe.precision}, and files "
+            f"compute in float32: {parity.changed} of {parity.pictures} images would be called "
+            "otherwise.",
+            expected="at most one in ten; the file was not kept",
+            fix="train it again: pipeline classify DATA --precision float32",
+        )
+
+
+def describe(model: Model, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Put together what a file says of itself; see `pipeline.models.portable`."""
+    recipe = model.recipe
+    return {
+        "format": FORMAT,
+        "head": model.head,
+        "classes": list(model.classes),
+        "positive": model.positive,
+        "threshold": asdict(model.threshold) if model.threshold else None,
+        "size": recipe.size,
+        "resize": recipe.resize,
+        "decoding": recipe.decoding,
+        "scaling": recipe.scaling,
+        "recipe": asdict(recipe),
+        "fingerprint": recipe.fingerprint,
+        "views": model.views,
+        "augmentation": model.augmentation,
+        "trained_on": model.trained_on,
+        **about,
+    }
