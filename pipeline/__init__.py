@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pipeline.finetuning.settings import Finetuning as Finetuning
     from pipeline.models.model import Model as Model
     from pipeline.models.model import Prediction as Prediction
-    from pipeline.models.model import load_model as load_model
+    from pipeline.models.opening import load_model as load_model
     from pipeline.runs.listener import RunListener as RunListener
     from pipeline.runs.run import Run as Run
 
@@ -56,7 +56,7 @@ _HOME = {
     "finetune": "finetuning.experiment",
     "get_augmentation": "data.augmentation",
     "load_dataset": "data.loading",
-    "load_model": "models.model",
+    "load_model": "models.opening",
     "make_recipe": "backbones.registry",
 }
 

@@ -83,7 +83,7 @@ def find_class_maps(model: Model, rows: Rows, classes: Classes) -> ClassMaps:
     return ClassMaps("occlusion", _by_occlusion(model.probabilities, rows, classes))
 
 
-def _by_weights(estimator: Classifier, rows: Rows, classes: Classes) -> Values | None:
+def _by_weights(estimator: Classifier | None, rows: Rows, classes: Classes) -> Values | None:
     """Split the score of a linear head by position; None if its weights are not one row a class."""
     if not isinstance(estimator, Pipeline):
         return None

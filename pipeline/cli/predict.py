@@ -17,7 +17,7 @@ from rich.table import Table
 
 from pipeline.cli.listening import TerminalListener
 from pipeline.cli.options import CacheOption, JsonOption, TrustOption, WeightsOption
-from pipeline.cli.terminal import finish, out, reporting_errors, shown
+from pipeline.cli.terminal import err, finish, out, reporting_errors, shown
 from pipeline.errors import PipelineError, printable
 from pipeline.system.cells import to_cell
 
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 def predict(
     model: Annotated[
-        Path, typer.Argument(metavar="MODEL", help="runs/NAME, or a model's own folder.")
+        Path,
+        typer.Argument(
+            metavar="MODEL", help="runs/NAME, a model's own folder, or an exported .onnx file."
+        ),
     ],
     image: Annotated[
         list[str],
@@ -53,9 +56,12 @@ def predict(
         from pipeline.data.dataset import Quarantined, shorten
         from pipeline.data.listing import list_images
         from pipeline.features.extractor import Extractor
-        from pipeline.models.model import Prediction, load_model
+        from pipeline.models.model import Prediction
+        from pipeline.models.opening import load_model
 
         loaded = load_model(model, head=head, trusted=trust or ())
+        if remark := loaded.remark:
+            err.print(shown(remark), soft_wrap=True)
         images, skipped = list_images(image)
         if not images:
             reasons = shorten(f"{bad.path}: {bad.reason}" for bad in skipped)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, overload
@@ -32,10 +32,10 @@ from pipeline.models.files import (
     MANIFEST,
     Manifest,
     damaged,
-    find_model,
     read_manifest,
     write_manifest,
 )
+from pipeline.models.portable import Portable
 from pipeline.system.machine import free_memory
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ Image: TypeAlias = str | Path | bytes | npt.NDArray[np.uint8]
 """An image file, what is in it, or its pixels."""
 
 _IMAGES_AT_ONCE = 64
+_AXES_OF_ROWS = 4  # view, height, width, channel
 _PER_PIXEL = 1000  # bytes that a network takes for each pixel of a picture, or more than it
 
 
@@ -84,8 +85,8 @@ class Model:
         Name of the head.
     classes : tuple of str
         Class names, in the order of the head's probabilities.
-    estimator : Classifier or TunedClassifier
-        The fitted head, on flattened rows.
+    estimator : Classifier, TunedClassifier or None
+        The fitted head, on flattened rows; None for a model that was exported.
     views : int
         Number of views of an image whose probabilities are averaged, view 0 included.
     augmentation : str
@@ -97,17 +98,24 @@ class Model:
         likeliest class.
     positive : int or None
         Of two classes, the one that its figures are of; None where that is not known.
+    portable : Portable or None
+        The same model as one graph, which then gives the probabilities of images whose rows are not
+        in the cache.
+    original : callable or None
+        Where `estimator` is None: loads the model that was exported, to apply it to rows.
     """
 
     recipe: Recipe
     head: str
     classes: tuple[str, ...]
-    estimator: Classifier | TunedClassifier
+    estimator: Classifier | TunedClassifier | None
     views: int = 1
     augmentation: str = "none"
     trained_on: str = ""
     threshold: Threshold | None = None
     positive: int | None = None
+    portable: Portable | None = field(default=None, repr=False, compare=False)
+    original: Callable[[], Model] | None = field(default=None, repr=False, compare=False)
     _opened: dict[object, RowLookup] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -117,6 +125,17 @@ class Model:
         """Name of the class whose probability is shown; None for that of the likeliest."""
         positive = self.threshold.positive if self.threshold else self.positive
         return None if positive is None or len(self.classes) != 2 else self.classes[positive]
+
+    @property
+    def remark(self) -> str:
+        """What to know where two ways lead from an image to its class; empty where one does."""
+        if self.portable is None or self.original is None or self.recipe.precision == "float32":
+            return ""
+        return (
+            f"images whose features are not in the cache are classified in float32, by the model's "
+            f"exported file; features are in {self.recipe.precision}, from which probabilities "
+            "differ a little"
+        )
 
     def call(self, p: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
         """Tell the class of each row, shape (n,), from probabilities of shape (n, k)."""
@@ -133,6 +152,8 @@ class Model:
         -------
         ndarray of float64, shape (n, len(classes))
         """
+        if self.estimator is None:
+            return self._whole().probabilities(rows)
         try:
             p = np.asarray(self.estimator.predict_proba(rows.reshape(len(rows), -1)), np.float64)
         except (PipelineError, MemoryError):
@@ -216,22 +237,41 @@ class Model:
         if key not in self._opened:
             augmentation = Augmentation.from_name(self.augmentation)
             views = Views(count=self.views, augmentation=augmentation, everywhere=True)
-            lookup = replace(extractor, recipe=self.recipe).lookup(views)
+            extractor = replace(extractor, recipe=self.recipe)
+            if self.portable and not extractor.forward:
+                extractor = replace(extractor, forward=self.portable.probabilities)
+            takes_rows = self.estimator is not None or self.original is not None
+            lookup = extractor.lookup(views, stored=takes_rows)
             return self._opened.setdefault(key, lookup)
         return self._opened[key]
+
+    def _whole(self) -> Model:
+        """Load the model that this one was exported from."""
+        if self.original is None:
+            raise ModelError(
+                "an exported model takes images; its network and its head cannot be parted.",
+                expected="a run, or a model's folder in one",
+            )
+        return self.original()
 
     def _predictions(
         self, outcomes: Sequence[tuple[Location, npt.NDArray[np.float32] | ImageError]]
     ) -> Iterator[Prediction]:
-        """Apply the head to all rows at once: for some heads a call costs as much as its rows."""
-        rows = [rows for _, rows in outcomes if not isinstance(rows, ImageError)]
+        """Apply the head to all rows at once: for some heads a call costs as much as its rows.
+
+        What has the shape of probabilities, (views, k), is from `portable`.
+        """
+        answers = [each for _, each in outcomes if not isinstance(each, ImageError)]
+        rows = [each for each in answers if each.ndim == _AXES_OF_ROWS]
         values = iter(self.probabilities(np.concatenate(rows)) if rows else ())
         for place, outcome in outcomes:
             path = None if place is IN_MEMORY else place
             if isinstance(outcome, ImageError):
                 yield Prediction(path, None, {}, outcome.found)
                 continue
-            mean = np.mean([next(values) for _ in outcome], axis=0)
+            is_row = outcome.ndim == _AXES_OF_ROWS
+            p = [next(values) for _ in outcome] if is_row else outcome
+            mean = np.asarray(p).mean(axis=0, dtype=np.float64)
             label = self.classes[int(self.call(mean[None])[0])]
             yield Prediction(path, label, dict(zip(self.classes, mean.tolist())))
 
@@ -245,6 +285,9 @@ class Model:
         """
         from pipeline.models.loading import save_head  # scikit-learn comes with it
 
+        if self.estimator is None:
+            self._whole().save(folder)
+            return
         folder.mkdir(parents=True)
         files, parameters = save_head(self.estimator, folder)
         manifest = Manifest(
@@ -288,7 +331,7 @@ class Model:
             recipe = Recipe.from_fields(manifest.recipe)
         except ValueError as error:
             raise damaged(folder, f"{MANIFEST} is not a manifest: {error}") from error
-        _require_same_features(recipe, manifest.views, manifest.augmentation, folder)
+        require_same_features(recipe, manifest.views, manifest.augmentation, folder)
         estimator = load_head(folder, manifest, recipe, trusted)
         return cls(
             recipe,
@@ -321,27 +364,7 @@ def _as_file(image: Image) -> Location | bytes:
     )
 
 
-def load_model(model: str | Path, *, head: str | None = None, trusted: Sequence[str] = ()) -> Model:
-    """Load a model, to predict with it again and again.
-
-    Parameters
-    ----------
-    model : str or Path
-        A run's folder, or a model's own.
-    head : str, optional
-        Head of the run; the default is its best on validation.
-    trusted : sequence of str
-        As for `Model.load`.
-
-    Raises
-    ------
-    ModelError
-        There is no model, or it cannot be loaded.
-    """
-    return Model.load(find_model(Path(model), head), trusted=trusted)
-
-
-def _require_same_features(recipe: Recipe, views: int, augmentation: str, folder: Path) -> None:
+def require_same_features(recipe: Recipe, views: int, augmentation: str, folder: Path) -> None:
     """Refuse a model whose features this installation would make in another way."""
     try:
         Views(count=views, augmentation=Augmentation.from_name(augmentation))

@@ -133,7 +133,7 @@ class Portable:
         digest = hashlib.sha256(content).digest()
         return views_of(picture, Augmentation.from_name(self.augmentation), digest, self.views)
 
-    def probabilities(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float64]:
+    def probabilities(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Run the graph.
 
         Parameters
@@ -142,7 +142,7 @@ class Portable:
 
         Returns
         -------
-        ndarray of float64, shape (n, len(classes))
+        ndarray of float32, shape (n, len(classes))
 
         Raises
         ------
@@ -151,7 +151,7 @@ class Portable:
         """
         few = max(1, _PIXELS_AT_ONCE // self.recipe["size"] ** 2)
         (name,) = (own.name for own in self.session.get_inputs())
-        parts = [np.empty((0, len(self.classes)))]
+        parts = [np.empty((0, len(self.classes)), np.float32)]
         for start in range(0, len(pixels), few):
             part = pixels[start : start + few]
             try:
@@ -161,7 +161,7 @@ class Portable:
             sums = p.sum(axis=-1) if p.shape == (len(part), len(self.classes)) else np.nan
             if not np.all(np.abs(sums - 1) < 1e-3) or p.min() < 0:
                 raise _unusable("it does not give probabilities of its classes")
-            parts.append(np.asarray(p, np.float64))
+            parts.append(p)
         return np.concatenate(parts)
 
     def predict(self, content: bytes) -> tuple[str, dict[str, float]]:
@@ -172,7 +172,7 @@ class Portable:
         ImageError
             It cannot be decoded.
         """
-        p = self.probabilities(self.pixels(content)).mean(axis=0)
+        p = self.probabilities(self.pixels(content)).mean(axis=0, dtype=np.float64)
         label = self.classes[int(call(p[None], self.threshold)[0])]
         return label, dict(zip(self.classes, p.tolist()))
 
