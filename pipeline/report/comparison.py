@@ -94,8 +94,14 @@ def _heads(records: Records) -> Mapping[str, Any]:
     chosen_on = _common((record.chosen_on for record in records), "where it was chosen")
     judged_on = _common((record.judged_on for record in records), "images judged")
     accuracies = [(_name(record), record.best, False) for record in records]
+    [positive, *others] = {
+        None if record.positive is None else (record.positive, record.classes[record.positive])
+        for record in records
+    }
     return {
-        "table": tables.heads_table(rows, ["run", "classifier"], "best in this run", chosen_on),
+        "table": tables.heads_table(
+            rows, ["run", "classifier"], "best in this run", chosen_on, None if others else positive
+        ),
         "judged_on": judged_on,
         "method": records[0].best.test.interval_method,
         "remarks": (),

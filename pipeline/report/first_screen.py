@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from statistics import median
 from typing import Any
 
 from pipeline.evaluation.aims import AimOutcome
@@ -23,8 +24,9 @@ def first_screen(record: Record) -> Mapping[str, Any]:
     best, test = record.best, record.best.test
     recalls = sorted(
         ((test.recall(place), name) for place, name in enumerate(record.classes)),
-        key=lambda recall: (recall[0].count > 0, recall[0].value),
+        key=lambda recall: (recall[0].count > 0, recall[0].value, -recall[0].count),
     )
+    known = [recall.value for recall, _ in recalls if recall.count]
     aim = best.aim(record.classes, record.protocol)
     least = aim is not None and aim.aim.least and aim.share.count
     return {
@@ -33,6 +35,7 @@ def first_screen(record: Record) -> Mapping[str, Any]:
         "chosen_among": len(record.heads) if record.chosen else 0,
         "recalls": recalls[:_RECALLS],
         "classes": len(record.classes),
+        "median": percent(median(known)),
         "warnings": [*_told(aim), *_warnings(record)],
         "confused": [
             (record.classes[truth], record.classes[called], count, sum(test.confusion[truth]))

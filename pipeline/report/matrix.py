@@ -13,7 +13,7 @@ from pipeline.report.charts import LONGEST_CLASS
 from pipeline.report.words import NO_BREAK, shortened, width
 
 _MATRIX = 264
-_LARGEST_CELL, _CELL_WITH_UNIT, _NUMBERED_CELL = 80, 44, 24
+_LARGEST_CELL, _SMALLEST_CELL, _CELL_WITH_UNIT, _NUMBERED_CELL = 80, 4, 44, 24
 _LABEL, _SLANTED_LABEL = 13, 19  # pixels from one to the next
 _SHADES = 10
 
@@ -63,7 +63,7 @@ def lay_out_matrix(
     """Lay out a confusion matrix; cells are shaded by their share of the row."""
     counts = np.asarray(confusion)
     k = len(counts)
-    cell = min(_LARGEST_CELL, _MATRIX / k)
+    cell = max(min(_LARGEST_CELL, _MATRIX / k), _SMALLEST_CELL)
     names = [shortened(name, LONGEST_CLASS) for name in classes]
     longest = max(map(width, names))
     slanted = longest > cell - 4

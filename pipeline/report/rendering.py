@@ -98,6 +98,7 @@ def _environment(templates: Path) -> Environment:
     )
     environment.filters["removeprefix"] = str.removeprefix
     environment.filters["verbatim"] = _verbatim
+    environment.filters["with_commands"] = _with_commands
     return environment
 
 
@@ -116,3 +117,14 @@ def _finish(value: object) -> object:
 def _verbatim(text: str) -> Markup:
     """Keep a path or command as it is, so that it can be copied."""
     return escape(printable(text))
+
+
+def _with_commands(sentence: str) -> Markup:
+    """Set the commands in a sentence, which stand between backticks, as such."""
+    parts = sentence.split("`")
+    if len(parts) % 2 == 0:  # a name may hold one
+        return escape(_finish(sentence))
+    return Markup().join(
+        Markup("<code>{}</code>").format(_verbatim(part)) if place % 2 else escape(_finish(part))
+        for place, part in enumerate(parts)
+    )

@@ -114,6 +114,13 @@ def test_thresholds_are_told_where_runs_and_heads_are_compared(tmp_path):
     assert len(told) == 1
     text = report(one.folder).section("heads").text
     assert text.count(rule.removesuffix(" Aim ")) == 1
+    assert f"recall of {name} precision of {name}" in (
+        compared(one.folder, other.folder).section("heads").text
+    )
+    for head in heads:  # figures of another class
+        head["test"]["positive"] = 0
+    change(other.folder, heads=heads)
+    assert "recall of" not in compared(one.folder, other.folder).section("heads").text
 
 
 def test_runs_that_chose_on_other_numbers_of_images_are_not_ranked(tmp_path):

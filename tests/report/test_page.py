@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import files_in
 from imitated import HISTORY, change, imitate, put_markup, sorted_by_validation
@@ -161,6 +162,30 @@ def test_of_many_classes_the_first_screen_shows_the_lowest_recalls(folder):
     first, *others = header.one("ul", class_="recalls").all("li")
     assert f"{100 * worst:.0f} %" in first.text
     assert len(others) == 7
+    test = run.best.test
+    middle = np.median([test.recall(place).value for place in range(120)])
+    assert f"Half of the classes have {100 * middle:.1f} % or more." in header.text
+    [matrix] = report(folder).section("confusion").all("figure", class_="wide")
+    drawn = matrix.one("svg")
+    assert float(drawn.attributes["width"]) > 4 * 120
+
+
+@pytest.mark.parametrize(
+    ("sentence", "commands"),
+    [
+        ("`pipeline problems DATA --run RUN` does.", ["pipeline problems DATA --run RUN"]),
+        ("It takes 5 %: `a <b>` or `c`.", ["a <b>", "c"]),
+        ("no command", []),
+        ("the class `x has one", []),
+    ],
+)
+def test_commands_in_a_sentence_are_set_as_such(folder, sentence, commands):
+    imitate(folder)
+    change(folder, remarks=[sentence])
+    section = report(folder).section("heads")
+    assert [code.text for code in section.all("code")] == commands
+    words = sentence.replace("`", "") if commands else sentence
+    assert words.replace(" ", "") in section.text.replace(" ", "")
 
 
 @pytest.mark.parametrize("tested", [1, 4, 19, 20])
