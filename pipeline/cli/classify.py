@@ -15,6 +15,7 @@ from pipeline.cli.options import (
     AugmentationOption,
     JsonOption,
     NameOption,
+    PositiveOption,
     RunsOption,
     SchedulerOption,
     SeedOption,
@@ -95,14 +96,6 @@ ThresholdOption = Annotated[
         help="For two classes, choose from which probability on an image is called positive: "
         "f1, youden, precision=0.95 or recall=0.95. Chosen in cross-validation on training and "
         "validation images, as the classifier is that serves the aim best.",
-    ),
-]
-PositiveOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="CLASS",
-        help="Of two classes, the one that precision, recall and the threshold are of.",
-        show_default="the rarer",
     ),
 ]
 StreamOption = Annotated[

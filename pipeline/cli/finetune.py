@@ -17,6 +17,7 @@ from pipeline.cli.options import (
     DataArgument,
     JsonOption,
     NameOption,
+    PositiveOption,
     RunsOption,
     SeedOption,
     StageOne,
@@ -145,6 +146,7 @@ def finetune(
     all_columns: AllColumnsOption = False,
     as_json: JsonOption = False,
     seed: SeedOption = 0,
+    positive: PositiveOption = None,
 ) -> None:
     """Train a dense head, and the last layers of the network jointly with it.
 
@@ -177,6 +179,7 @@ def finetune(
                 runs=runs,
                 name=name,
                 seed=seed,
+                positive=positive,
                 listener=listener,
             )
         except Interrupted as stop:  # the training was complete

@@ -112,6 +112,14 @@ TrustOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
+PositiveOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CLASS",
+        help="Of two classes, the one that precision, recall and the threshold are of.",
+        show_default="the rarer",
+    ),
+]
 AllColumnsOption = Annotated[
     bool, typer.Option("--all-columns", help="Show every figure in the table.")
 ]

@@ -66,7 +66,7 @@ def print_run(run: Run, *, every: bool = False) -> None:
     named = run.protocol.positive is not None
     table = figures_table(title(run), figures_of(run.best, every=every, named=named).headings)
     for result in run.results:
-        best = result is run.best
+        best = run.chose(result)
         cells = row(result, best=best, every=every, named=named)
         table.add_row(*map(shown, cells), style="bold" if best else "")
     if every:

@@ -57,6 +57,7 @@ def finetune(
     runs: str | Path = RUNS,
     name: str | None = None,
     seed: int = 0,
+    positive: str | None = None,
     listener: RunListener | None = None,
 ) -> Run:
     """Train a dense head, and the last layers of the backbone jointly with it.
@@ -79,6 +80,8 @@ def finetune(
         the model: the first phase is then done.
     extractor, runs, name, seed, listener
         As for `pipeline.classify`; `settings` decide where the network is cut.
+    positive : str, optional
+        Of two classes, the one that figures are of; the default is the rarer.
 
     Returns
     -------
@@ -106,6 +109,8 @@ def finetune(
     )
     run_folder(runs, name, dataset.name)  # a bad name is an error before the work
     dataset.require_all_splits()
+    protocol = Protocol(positive=positive)
+    protocol.positive_of(dataset.targets)  # an unknown class is an error before the work
     listener.listed(dataset)
     if head is not None:
         check_features(head, dataset.classes, extractor.recipe)
@@ -132,8 +137,9 @@ def finetune(
         seed=seed,
         listener=listener,
     )
-    result = _judged(course, course.follow(), views, described, started)
-    run = Run(Path(), source.dataset, source.recipe, (result,), remarks=tuple(remarks_on(result)))
+    result = _judged(course, course.follow(), views, described, protocol=protocol, started=started)
+    remarks = (*remarks_on(result), *protocol.remarks_on(source.dataset.targets))
+    run = Run(Path(), source.dataset, source.recipe, (result,), protocol=protocol, remarks=remarks)
     run, stopped = add_extras(run, course, extractor)
     run = write_run(run, runs, name, seed=seed, draw=partial(write_report, dataset=run.dataset))
     shutil.rmtree(folder, ignore_errors=True)
@@ -189,11 +195,17 @@ def _network(
 
 
 def _judged(
-    course: Course, outcome: Outcome, views: Views, described: dict[str, Any], started: float
+    course: Course,
+    outcome: Outcome,
+    views: Views,
+    described: dict[str, Any],
+    *,
+    protocol: Protocol,
+    started: float,
 ) -> Result:
     """Judge the trained network on all images."""
     dataset, network = course.source.dataset, course.network
-    positive = Protocol().positive_of(dataset.targets)
+    positive = protocol.positive_of(dataset.targets)
     probabilities = course.source.probabilities(network)
     averaged = views if views.everywhere else Views()
     model = Model(

@@ -81,11 +81,10 @@ def remarks_on(result: Result) -> Iterator[str]:
         return
     before = result.phases[-1] if result.phases else 0
     kept, frozen = losses[result.best_epoch - 1], losses[:before]
-    phase = " of fine-tuning" if before else ""
-    remark = f"Weights are those after epoch {result.best_epoch - before}{phase}: "
-    remark += f"log loss {kept:.3f} on validation"
+    phase = f", epoch {result.best_epoch - before} of fine-tuning" if before else ""
+    remark = f"The weights are those after epoch {result.best_epoch}{phase}"
     if before and min(frozen) < kept:
         best = int(np.argmin(frozen))
-        remark += f". It was lower, {frozen[best]:.3f}, on the frozen base after epoch {best + 1}"
-        remark += ", so fine-tuning did not help here"
+        remark += f". The log loss on validation was lower on the frozen base ({frozen[best]:.3f} "
+        remark += f"after epoch {best + 1}), so fine-tuning did not help here"
     yield f"{remark}."

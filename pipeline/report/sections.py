@@ -50,7 +50,8 @@ class Section(Generic[About]):
 
 def _heads(record: Record) -> Mapping[str, Any]:
     document, positive = record.document, record.positive
-    rows = [(head.name, head, head is record.chosen) for head in record.heads]
+    several = len(record.heads) > 1
+    rows = [(head.name, head, several and head is record.chosen) for head in record.heads]
     accuracies = {head.name: head.test.accuracy for head in record.heads}
     return {
         "table": tables.heads_table(

@@ -159,6 +159,10 @@ class Run:
         """The head that is best on validation: the test split has no say."""
         return self.ranked[0]
 
+    def chose(self, result: Result) -> bool:
+        """Tell whether a head is the best of several."""
+        return result is self.best and len(self.results) > 1
+
     @property
     def comparison(self) -> Comparison | None:
         """The best head compared with the runner-up on the same images, if there are two heads."""
@@ -195,7 +199,7 @@ class Run:
 
     def _table(self) -> TextTable:
         named = self.protocol.positive is not None
-        rows = [row(result, best=result is self.best, named=named) for result in self.results]
+        rows = [row(result, best=self.chose(result), named=named) for result in self.results]
         headings = figures_of(self.best, named=named).headings
         problems = self.problems.summary() if self.problems else ()
         below = (*notes(self), *self._skipped(), *problems, f"saved in {self.folder}")
@@ -271,7 +275,7 @@ def notes(run: Run) -> list[str]:
     if protocol.cv is not None:
         by = "in the inner folds"
     lines = [f"Always guessing the most common class: {max(map(sum, test.confusion)) / test.n:.3f}"]
-    if best.validation:
+    if run.chose(best) and best.validation:
         lines[0] = f"* best {by}. {lines[0]}"
     if comparison := run.comparison:
         lines.append(comparison.sentence)

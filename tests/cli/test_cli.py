@@ -587,7 +587,7 @@ def test_stopping_keeps_the_heads_that_are_done(photos, networks, tmp_path, stop
     assert done.returncode == code, done.stderr
     assert "Stopped. 1 of 3 heads were done and are kept." in done.stderr
     assert "Traceback" not in done.stderr
-    assert "logistic *" in done.stdout
+    assert "logistic " in done.stdout
     assert "Stopped before these were done: knn, linear-svm" in done.stdout
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["photos"]
     assert (tmp_path / "runs" / "photos" / "report.html").exists()
@@ -622,7 +622,7 @@ def test_a_head_that_cannot_be_fitted_shows_in_the_table_and_the_exit_code(photo
     unfit = f"{__name__}:Unfit"
     result = run("classify", photos, *SETTINGS, "--head", unfit, "--head", "logistic")
     assert result.exit_code == cli.SOME_FILES_UNUSABLE
-    assert "logistic *" in result.stdout
+    assert "logistic " in result.stdout
     assert f"{unfit} could not be fitted: ValueError: nothing fits" in result.stdout
     alone = run("classify", photos, *SETTINGS, "--head", unfit)
     assert alone.exit_code == 1

@@ -30,6 +30,7 @@ from pipeline.heads.dense import DenseHead
 from pipeline.models.model import Model
 from pipeline.models.network import Network
 from pipeline.runs.listener import RunListener
+from pipeline.runs.reading import read_run
 from pipeline.runs.run import Interrupted
 from pipeline.system import tensorflow
 
@@ -272,17 +273,29 @@ def test_a_run_says_which_weights_it_kept_and_when_fine_tuning_did_not_help(tune
     tune = functools.partial(tune, recipe=SMALL)
     good = tune()
     losses, best = good.best.history["val_loss"], good.best.best_epoch
-    [said] = good.remarks
-    assert said.startswith(f"Weights are those after epoch {best - 2} of fine-tuning: log loss ")
-    assert said.endswith(f" {losses[best - 1]:.3f} on validation.")
-    [bad] = tune(joint=Training(epochs=1, learning_rate=0.3, optimizer="adam")).remarks
+    said, positive = good.remarks
+    assert said == f"The weights are those after epoch {best}, epoch {best - 2} of fine-tuning."
+    assert positive == "The positive class is red; --positive names the other."
+    bad, _ = tune(joint=Training(epochs=1, learning_rate=0.3, optimizer="adam")).remarks
     frozen = min(losses[:2])
-    assert f"It was lower, {frozen:.3f}, on the frozen base after epoch" in bad
+    assert f"The log loss on validation was lower on the frozen base ({frozen:.3f} after " in bad
     assert bad.endswith("so fine-tuning did not help here.")
-    [alone] = tune(phase="frozen").remarks
-    assert alone.startswith("Weights are those after epoch ")
+    alone, _ = tune(phase="frozen").remarks
+    assert alone.startswith("The weights are those after epoch ")
     assert "of fine-tuning" not in alone
-    assert tune(final=True).remarks == ()  # nothing was held out to tell it by
+    assert tune(final=True).remarks == (positive,)  # nothing was held out to tell it by
+
+
+def test_the_positive_class_may_be_named(tune):
+    tune = functools.partial(tune, phase="frozen", recipe=SMALL)
+    default, named = tune(), tune(options={"positive": "blue"})
+    assert (default.best.test.positive, named.best.test.positive) == (1, 0)
+    assert named.best.model.positive_class == "blue"
+    assert "The positive class" not in str(named)
+    assert " *" not in str(named)  # there is no other to be better than
+    assert read_run(named.folder).positive == 0
+    with pytest.raises(PipelineError, match="there is no class 'green'"):
+        tune(options={"positive": "green"})
 
 
 def test_features_that_cannot_be_read_cost_neighbours_and_no_more(tune, tmp_path, monkeypatch):
