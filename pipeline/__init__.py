@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pipeline.analysis.similarity import Gallery as Gallery
+    from pipeline.app.labelling import Labelling as Labelling
     from pipeline.backbones.recipe import Recipe as Recipe
     from pipeline.backbones.registry import make_recipe as make_recipe
     from pipeline.classification.experiment import classify as classify
@@ -43,6 +44,7 @@ _HOME = {
     "FeatureStore": "features.store",
     "Finetuning": "finetuning.settings",
     "Gallery": "analysis.similarity",
+    "Labelling": "app.labelling",
     "Model": "models.model",
     "PipelineError": "errors",
     "Prediction": "models.model",

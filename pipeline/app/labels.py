@@ -19,6 +19,7 @@ from pipeline.system.cells import to_cell
 from pipeline.system.files import clear_unfinished, file_errors, read_regular, write_file
 from pipeline.system.journal import Journal
 
+_UNSOUND = re.compile("[\0\r]")
 _COLUMNS = ("path", "label", "split", "group")
 
 
@@ -42,6 +43,8 @@ class LabelsFile:
     ----------
     unwritten : str
         Why the CSV file could not be written, if it could not: labels are in the journal then.
+    rereads : int
+        How often labels that others wrote were taken in.
 
     Raises
     ------
@@ -52,9 +55,10 @@ class LabelsFile:
     def __init__(self, path: Path, images: Iterable[Entry]) -> None:
         self.path = path
         self.unwritten = ""
-        self._folder = os.path.join(_key(path.parent), "")  # noqa: PTH118 -- with a slash at the end
+        self.rereads = 0
+        self._folder = os.path.join(key_of(path.parent), "")  # noqa: PTH118 -- with a slash at the end
         self._journal = path.with_name(f".{path.name}.journal")
-        self._given = {_key(entry.path): entry for entry in images}
+        self._given = {key_of(entry.path): entry for entry in images}
         self._columns = [
             name
             for name in _COLUMNS
@@ -64,17 +68,23 @@ class LabelsFile:
         self._entries: dict[str, Entry] = {}
         self._lines: dict[str, bytes] = {}
         self._take(self._given.values())
-        if path.exists() or self._journal.exists():
-            self.refresh()
-            clear_unfinished(path.parent)
+        self.refresh()
+        clear_unfinished(path.parent)
 
     def label(self, image: Location) -> str:
         """Return an image's label, empty if it has none."""
-        entry = self._entries.get(_key(image))
+        entry = self._entries.get(key_of(image))
         return entry.label if entry else ""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """All labels, by `key_of` the image."""
+        return {key: entry.label for key, entry in self._entries.items()}
 
     def refresh(self) -> None:
         """Take in what other processes wrote, and what a killed one left in the journal."""
+        if not self.path.exists() and not self._journal.exists():
+            return
         with self._opened() as journal:
             if journal.lines():
                 self._write(journal)
@@ -87,10 +97,10 @@ class LabelsFile:
         PipelineError
             It could not be kept, and nothing has changed.
         """
-        text = self._text(image)
+        self._line(Entry(image, label))  # refuses what no CSV can hold
         with self._opened() as journal:
             with file_errors(f"keep the label of {image} in {self._journal}"):
-                journal.append(text, label)
+                journal.append(self._text(image), label)
             self._apply(image, label)
             self._write(journal)
 
@@ -118,6 +128,7 @@ class LabelsFile:
         self._take(self._given.values())
         self._take(listed)
         self._signature = signature
+        self.rereads += 1
 
     def _listed(self) -> list[Entry]:
         text = read_regular(self.path, follow=True).decode("utf-8-sig", errors="replace")
@@ -134,10 +145,10 @@ class LabelsFile:
     def _take(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             if entry.label:
-                self._set(_key(entry.path), entry)
+                self._set(key_of(entry.path), entry)
 
     def _apply(self, image: Location, label: str) -> None:
-        key = _key(image)
+        key = key_of(image)
         entry = self._entries.get(key) or self._given.get(key) or Entry(image, "")
         if label:
             self._set(key, replace(entry, label=label))
@@ -148,13 +159,12 @@ class LabelsFile:
     def _set(self, key: str, entry: Entry) -> None:
         self._entries[key] = entry
         with suppress(PipelineError):  # a class folder may hold a name that no CSV can
-            cells = (to_cell(getattr(entry, name)) for name in self._columns[1:])
-            self._lines[key] = _line([self._text(entry.path), *cells])
+            self._lines[key] = self._line(entry)
 
     def _write(self, journal: Journal) -> None:
         """Write the file whole; what cannot be written stays in the journal."""
         try:
-            content = [_line(self._columns), *self._lines.values()]
+            content = [_csv(self._columns), *self._lines.values()]
             write_file(self.path, b"".join(content), sync_folder=True)
             self._signature = _signature(self.path)
             journal.clear()
@@ -166,25 +176,32 @@ class LabelsFile:
         """Name an image as in the file: relative to it, where it lies below."""
         if isinstance(image, Url):
             return str(image)
-        text = _key(image)
+        text = key_of(image)
         if text.startswith(self._folder):
             text = text[len(self._folder) :].replace(os.sep, "/")
             text = f"./{text}" if to_cell(text) != text or "://" in text else text
+        return text
+
+    def _line(self, entry: Entry) -> bytes:
+        cells = [self._text(entry.path)]
+        cells += [to_cell(getattr(entry, name)) for name in self._columns[1:]]
         try:
-            text.encode()
-            sound = text == text.strip() and "\0" not in text and "\r" not in text
+            line = _csv(cells)
+            sound = not any(cell != cell.strip() or _UNSOUND.search(cell) for cell in cells)
         except UnicodeEncodeError:
             sound = False
         if not sound:
             raise PipelineError(
-                f"the name of {image} cannot be written into a CSV file.",
-                expected="a name in UTF-8 that does not end in a space",
-                fix="rename the file",
+                f"the name of {entry.path}, or its label {entry.label!r}, cannot be written into a "
+                "CSV file.",
+                expected="names in UTF-8 that do not end in a space",
+                fix="rename the file or its class",
             )
-        return text
+        return line
 
 
-def _key(image: Location) -> str:
+def key_of(image: Location) -> str:
+    """Name an image by its whole path, or its URL."""
     return str(image) if isinstance(image, Url) else os.path.abspath(image)  # noqa: PTH100
 
 
@@ -196,7 +213,7 @@ def _signature(path: Path) -> tuple[int, ...] | None:
     return status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def _line(cells: Iterable[str]) -> bytes:
+def _csv(cells: Iterable[str]) -> bytes:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue().encode()

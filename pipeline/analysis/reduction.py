@@ -1,0 +1,53 @@
+"""Rows in a few hundred values: their principal components, read block by block."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.analysis.neighbours import few_places, unit_rows
+from pipeline.backbones.backbone import LAYERS
+from pipeline.features.extractor import Extraction
+from pipeline.features.store import FeatureStore
+
+Reduced = npt.NDArray[np.float32]
+
+_COMPONENTS = 256
+_MOST_SAMPLED = 5000  # images
+_MOST_VALUES = 40_000_000  # of the sample: 160 MB
+
+
+def finest_store(extraction: Extraction) -> FeatureStore:
+    """Return the store of the maxima of every layer, where there are such, else the first.
+
+    On the demo, 77.4 % of the 20 nearest by every layer have an image's class, 75.2 % by the last
+    (EfficientNet-Lite0: 78.7 and 76.3).
+    """
+    stores = extraction.plan.stores["none"].stores
+    return next((each for each in stores if each.recipe.layer == LAYERS), extraction.store)
+
+
+def reduced_rows(extraction: Extraction, *, seed: int = 0) -> Reduced:
+    """Give the first 256 principal components of rows of length one, shape (n, 256) or less.
+
+    The components are those of 5,000 images at most, drawn by the seed; beside the result no more
+    than these and a block are in memory.
+    """
+    from sklearn.utils.extmath import randomized_svd
+
+    store = finest_store(extraction)
+    keys = [(digest, 0) for digest in extraction.dataset.digests]
+    first = unit_rows(few_places(store.read(keys[:1])))
+    count = min(_MOST_SAMPLED, _MOST_VALUES // first.shape[1], len(keys))
+    drawn = np.random.default_rng(seed).permutation(len(keys))[:count]
+    sample = np.empty((count, first.shape[1]), np.float32)
+    for rows, places in store.blocks([keys[place] for place in drawn]):
+        sample[places] = unit_rows(few_places(rows))
+    mean = sample.mean(axis=0)
+    sample -= mean
+    components = min(_COMPONENTS, *sample.shape)
+    _, _, axes = randomized_svd(sample, components, random_state=seed)
+    reduced = np.empty((len(keys), components), np.float32)
+    for rows, places in store.blocks(keys):
+        reduced[places] = (unit_rows(few_places(rows)) - mean) @ axes.T
+    return reduced

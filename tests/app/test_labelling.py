@@ -1,0 +1,228 @@
+"""A labelling session: what is asked, answered, taken back and kept."""
+
+import hashlib
+import re
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import paint, paint_classes
+
+from pipeline import Labelling, PipelineError, load_dataset
+from pipeline.app import labelling as session
+from pipeline.data.listing import list_entries
+
+
+@pytest.fixture
+def loose(tmp_path):
+    """Pictures of two colours in one folder, without labels."""
+    folder = tmp_path / "loose"
+    for number in range(30):
+        paint(folder / f"red-{number}.png", (180, 70, 70), number)
+        paint(folder / f"blue-{number}.png", (70, 70, 180), 100 + number)
+    return folder
+
+
+@pytest.fixture
+def label(extractor):
+    def open_here(data, **options):
+        return Labelling(data, extractor=extractor, **options)
+
+    return open_here
+
+
+def truth(path):
+    return re.match("[a-z]+", path.name)[0]
+
+
+def answer(labelling, count):
+    for _ in range(count):
+        [question] = labelling.next()
+        state = labelling.answer(question.path, truth(question.path))
+    return state
+
+
+def test_all_is_asked_once_and_classify_takes_what_was_answered(loose, label):
+    labelling = label(loose)
+    state = answer(labelling, 60)
+    assert labelling.next() == []
+    assert (state.labelled, state.unlabelled, state.answered) == (60, 0, 60)
+    assert state.counts == {"blue": 30, "red": 30}
+    dataset = load_dataset(labelling.file)
+    assert all(
+        dataset.targets.name(place) == truth(path) for place, path in enumerate(dataset.paths)
+    )
+    assert len(dataset) == 60
+
+
+def test_typical_images_of_all_clusters_come_first_then_unsure_ones(loose, label):
+    labelling = label(loose)
+    first = labelling.next(2)
+    assert {truth(question.path) for question in first} == {"red", "blue"}
+    assert {question.why for question in first} == {"typical"}
+    assert {question.suggested for question in first} == {""}
+    answer(labelling, 30)
+    [question] = labelling.next()
+    assert question.why == "unsure"
+    assert question.suggested in ("red", "blue")
+
+
+def test_no_image_is_moved_or_changed(loose, label):
+    before = {path: path.read_bytes() for path in loose.rglob("*")}
+    answer(label(loose), 5)
+    assert {path: path.read_bytes() for path in loose.rglob("*")} == before
+
+
+def test_an_answer_can_be_taken_back_and_its_image_is_asked_again(loose, label):
+    labelling = label(loose)
+    state = answer(labelling, 12)
+    [question] = labelling.next()
+    labelling.answer(question.place, "green")
+    assert labelling.undo().path == question.path
+    back = labelling.state()
+    assert (back.labelled, back.answered, back.accuracy) == (12, 12, state.accuracy)
+    assert back.history == state.history
+    assert question.path in [each.path for each in labelling.next(60)]
+    assert label(loose).state().labelled == 12
+    for _ in range(12):
+        labelling.undo()
+    assert labelling.undo() is None
+    assert labelling.state().labelled == 0
+
+
+def test_labels_of_class_folders_are_learned_and_kept_beside_the_answers(tmp_path, label):
+    folder = paint_classes(tmp_path / "photos", 20)
+    paint(folder / "red-1.png", (180, 70, 70), 1)
+    paint(folder / "blue-1.png", (70, 70, 180), 2)
+    labelling = label(folder)
+    assert labelling.state().labelled == 40
+    questions = {question.path.name: question for question in labelling.next(5)}
+    assert questions["red-1.png"].suggested == "red"
+    assert questions["blue-1.png"].why == "unsure"
+    labelling.answer(folder / "red-1.png", "red")
+    labelling.answer(folder / "red" / "000.png", "blue")
+    dataset = load_dataset(labelling.file)
+    assert dataset.targets.counts().tolist() == [21, 20]
+    labelling.undo()
+    assert load_dataset(labelling.file).targets.counts().tolist() == [20, 21]
+
+
+def test_it_goes_on_where_it_was(loose, label):
+    answer(label(loose), 7)
+    again = label(loose)
+    assert again.state().labelled == 7
+    assert again.classes == ["blue", "red"]
+    assert again.next()[0].why == "typical"
+
+
+def test_a_new_class_joins_at_the_end_so_that_keys_stay(loose, label):
+    labelling = label(loose)
+    for name in ("zebra", "ant", "zebra"):
+        labelling.answer(labelling.next()[0].place, name)
+    assert labelling.classes == ["zebra", "ant"]
+
+
+@pytest.mark.parametrize("name", ["", "  ", "NaN", "a\nb", "\x1b[31m", "null"])
+def test_a_name_that_no_class_can_have_is_refused_and_nothing_changes(loose, label, name):
+    labelling = label(loose)
+    with pytest.raises(PipelineError, match="cannot be the name of a class"):
+        labelling.answer(0, name)
+    assert labelling.state().labelled == 0
+
+
+@pytest.mark.parametrize("image", ["elsewhere.png", 60, -1])
+def test_an_image_that_is_not_in_the_data_set_is_refused(loose, label, image):
+    with pytest.raises(PipelineError, match="not one of the images"):
+        label(loose).answer(image, "red")
+
+
+def test_two_sessions_see_each_others_answers(loose, label):
+    first, second = label(loose), label(loose)
+    asked = first.next()[0]
+    first.answer(asked.place, "red")
+    assert asked.path not in [question.path for question in second.next(60)]
+    assert second.classes == ["red"]
+    state = second.answer(second.next()[0].place, "green")
+    assert state.counts == {"red": 1, "green": 1}
+    first.refresh()
+    assert first.state().counts == {"red": 1, "green": 1}
+
+
+def test_a_skipped_image_comes_last(loose, label):
+    labelling = label(loose)
+    first = labelling.next()[0]
+    labelling.skip(first.place)
+    assert labelling.next()[0].path != first.path
+    answer(labelling, 59)
+    assert [(question.path, question.why) for question in labelling.next(3)] == [
+        (first.path, "skipped")
+    ]
+
+
+def test_images_of_the_test_split_are_not_learned_from(tmp_path, label):
+    folder = paint_classes(tmp_path / "photos" / "train", 3).parent
+    for number in range(8):
+        paint(folder / "test" / "red" / f"{number}.png", (180, 70, 70), 5000 + number)
+        paint(folder / "test" / "blue" / f"{number}.png", (70, 70, 180), 6000 + number)
+    labelling = label(folder)
+    assert labelling.state().labelled == 22
+    assert np.count_nonzero(labelling._learner.labels >= 0) == 6
+    labelling.answer(folder / "train" / "red" / "000.png", "blue")
+    listed = list_entries(labelling.file).entries
+    assert [entry.split for entry in listed].count("test") == 16
+    assert [entry.split for entry in listed].count("train") == 6
+
+
+def noisy(pixels):
+    """Rows of which no two are alike, and whose first values tell the colour."""
+    rows = []
+    for image in pixels:
+        rng = np.random.default_rng(list(hashlib.sha256(image.tobytes()).digest()))
+        row = rng.exponential(size=(2, 2, 512)) * (rng.random((2, 2, 512)) < 0.1)
+        row[..., :3] += image.mean(axis=(0, 1)) / 20
+        rows.append(row)
+    return np.stack(rows).astype(np.float32)
+
+
+def test_labels_that_are_likely_wrong_are_asked_about_in_a_review(tmp_path, extractor):
+    folder = paint_classes(tmp_path / "photos", 30)
+    shutil.move(folder / "red" / "003.png", folder / "blue" / "wrong.png")
+    paint(folder / "loose.png", (180, 70, 70), 1)
+    labelling = Labelling(folder, extractor=replace(extractor, forward=noisy))
+    assert labelling.review() == 1
+    [question] = labelling.next(9)
+    assert (question.path.name, question.label) == ("wrong.png", "blue")
+    assert (question.suggested, question.why) == ("red", "suspicious")
+    labelling.answer(question.path, "red")
+    assert [each.path.name for each in labelling.next(9)] == ["loose.png"]
+    assert labelling.review() == 0
+
+
+def test_it_says_when_the_last_fifty_labels_changed_nothing(tmp_path, label, monkeypatch):
+    monkeypatch.setattr(session, "_WINDOW", 15)
+    folder = tmp_path / "loose"
+    for number in range(40):
+        paint(folder / f"red-{number}.png", (180, 70, 70), number)
+        paint(folder / f"blue-{number}.png", (70, 70, 180), 100 + number)
+    labelling = label(folder)
+    states = [answer(labelling, 1) for _ in range(40)]
+    assert not any(state.may_stop for state in states[:15])
+    assert states[-1].may_stop
+    assert states[-1].agreement == 1
+    assert states[-1].accuracy.value == 1
+    assert states[-1].history[-1] == (40, states[-1].accuracy)
+
+
+def test_the_accuracy_is_unknown_while_there_is_one_class(loose, label):
+    labelling = label(loose)
+    for _ in range(35):
+        state = labelling.answer(labelling.next()[0].place, "same")
+    assert state.accuracy is None
+    assert not state.may_stop
+
+
+def test_the_labels_lie_in_the_working_directory_unless_another_place_is_named(loose, label):
+    assert label(loose).file == Path("loose-labels.csv")
+    assert label(loose, labels=loose / "mine.csv").file == loose / "mine.csv"
