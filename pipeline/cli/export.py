@@ -17,10 +17,10 @@ def export(
     *,
     kind: Annotated[
         str,
-        typer.Option("--format", help="onnx, openvino, litert, saved-model or keras."),
+        typer.Option("--format", help="onnx, openvino, litert, saved-model, keras or folder."),
     ] = "onnx",
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="The file to write; it must not exist.")
+        Path, typer.Option("--out", metavar="FILE", help="What to write; it must not exist.")
     ],
     head: Annotated[
         str | None, typer.Option(help="Head of the run; the default is its best on validation.")
@@ -37,7 +37,7 @@ def export(
 
         made = export_run(run, kind, out, head=head, weights=weights, trusted=trust or ())
         console.print(
-            f"{made.title} of {shown(made.model.head)}: {shown(made.path)}", soft_wrap=True
+            f"{made.kind} of {shown(made.model.head)}: {shown(made.path)}", soft_wrap=True
         )
         for sentence in made.sentences():
             console.print(shown(sentence), soft_wrap=True)

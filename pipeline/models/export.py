@@ -6,6 +6,7 @@ of real pictures what the model gives.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +26,10 @@ from pipeline.models.network import Network, TunedClassifier
 from pipeline.models.portable import FORMAT
 from pipeline.system import tensorflow
 from pipeline.system.folders import temporary_folder
+from pipeline.system.packages import install_hint
+
+FOLDER = "folder"
+"""In place of a format's name: the ONNX file in a folder with all that runs it."""
 
 _GRAVE = 0.1  # share of the pictures whose class float32 may change of what bfloat16 gives
 
@@ -49,15 +54,6 @@ class Parity:
     difference: float
     own_difference: float
     changed: int
-
-
-def get_format(name: str) -> Format:
-    """Return the format of a name."""
-    if name not in FORMATS:
-        raise PipelineError(
-            f"unknown format {name!r}.", expected=f"one of {', '.join(FORMATS)}, folder"
-        )
-    return FORMATS[name]
 
 
 def export_model(
@@ -91,8 +87,7 @@ def export_model(
     ModelError
         The model cannot be written in this format, or the file does not agree with the model.
     """
-    target = get_format(kind)
-    check_target(out, target)
+    target = check_target(out, kind)
     require_float(model, kind)
     graph = whole_graph(model, target.precise, weights)
     with temporary_folder(out.parent, ".export-") as folder:
@@ -107,17 +102,31 @@ def export_model(
     return parity
 
 
-def check_target(out: Path, target: Format) -> None:
-    """Refuse a target that is there already, has another suffix, or has no folder to be in."""
-    if out.suffix != target.suffix and target.suffix:
+def check_target(out: Path, kind: str) -> Format:
+    """Return the format of a name; refuse a target that cannot be written.
+
+    That is one that is there already, has another suffix, or has no folder to be in.
+    """
+    target = FORMATS.get("saved-model" if kind == FOLDER else kind)
+    if target is None:
         raise PipelineError(
-            f"{out} is not the name of a file in the format {target.name}.",
+            f"unknown format {kind!r}.", expected=f"one of {', '.join(FORMATS)}, {FOLDER}"
+        )
+    for package in target.packages:
+        if importlib.util.find_spec(package) is None:
+            raise PipelineError(
+                f"the package {package} is not installed.", fix=install_hint("export")
+            )
+    if target.suffix and out.suffix != target.suffix:
+        raise PipelineError(
+            f"{out} is not the name of a file in the format {kind}.",
             expected=f"a name that ends in {target.suffix}",
         )
     for part in (out, *(out.with_suffix(own) for own in target.beside)):
         check_absent(part)
     if not out.absolute().parent.is_dir():
         raise PipelineError(f"there is no folder {out.absolute().parent}.", fix="make it first")
+    return target
 
 
 def check_absent(out: Path) -> None:

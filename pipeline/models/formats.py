@@ -41,6 +41,8 @@ class Format(ABC):
         Of a file's name; empty where it is a folder.
     beside : tuple of str
         Suffixes of other files that belong to it.
+    packages : tuple of str
+        What it takes beside what is installed with this project.
     tolerance : float
         How far probabilities may be from those of the model in float32.
     precise : str
@@ -51,6 +53,7 @@ class Format(ABC):
     title: str
     suffix: str
     beside: tuple[str, ...] = ()
+    packages: tuple[str, ...] = ()
     tolerance: float = 1e-4
     precise: Float = "float64"
 
@@ -67,6 +70,7 @@ class Onnx(Format):
     """ONNX, for ONNX Runtime and others; see `pipeline.models.portable`."""
 
     name, title, suffix = "onnx", "ONNX", ".onnx"
+    packages = ("tf2onnx", "onnxruntime")
 
     def write(self, graph: Any, file: Path, description: Description) -> None:  # noqa: D102
         _, keras = tensorflow.load()
@@ -105,6 +109,7 @@ class LiteRt(Format):
     """LiteRT, formerly TensorFlow Lite, for phones and small computers."""
 
     name, title, suffix = "litert", "LiteRT", ".tflite"
+    packages = ("ai_edge_litert",)
     tolerance, precise = 1e-3, "float32"
 
     def write(self, graph: Any, file: Path, description: Description) -> None:  # noqa: D102

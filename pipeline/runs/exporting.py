@@ -14,11 +14,13 @@ import numpy.typing as npt
 from pipeline.backbones.recipe import Recipe
 from pipeline.data.digests import read_image
 from pipeline.errors import PipelineError
-from pipeline.models.export import Parity, check_target, export_model, get_format
+from pipeline.models.export import FOLDER, Parity, check_target, export_model
 from pipeline.models.files import find_model, read_manifest
 from pipeline.models.model import Model
+from pipeline.runs.folder import MODEL, fill_folder
 from pipeline.runs.reading import Record, read_run
 from pipeline.system.documents import to_plain
+from pipeline.system.folders import temporary_folder
 
 _PICTURES = 32  # a file is checked on
 _FEW = 8  # where fewer of a run's images are left, drawn ones are added
@@ -32,8 +34,8 @@ class Exported:
     ----------
     path : Path
         The file or folder.
-    title : str
-        Of its format.
+    kind : str
+        Name of its format.
     model : Model
         What was exported.
     parity : Parity
@@ -43,7 +45,7 @@ class Exported:
     """
 
     path: Path
-    title: str
+    kind: str
     model: Model
     parity: Parity
     images: int
@@ -63,7 +65,7 @@ class Exported:
                 f"probabilities differ by at most {parity.own_difference:.1g}, and {called} called "
                 "otherwise"
             )
-        if model.views > 1:
+        if model.views > 1 and self.kind != FOLDER:
             lines.append(
                 f"the model averages {model.views} views of an image; the file gives the "
                 "probabilities of one picture, and says how views are drawn"
@@ -87,9 +89,10 @@ def export_run(
     run : Path
         A run's folder, or that of one of its models.
     kind : str
-        ``"onnx"``, ``"openvino"``, ``"litert"``, ``"saved-model"`` or ``"keras"``.
+        ``"onnx"``, ``"openvino"``, ``"litert"``, ``"saved-model"`` or ``"keras"``; or ``"folder"``:
+        the ONNX file with a program that runs it and needs no other part of this project.
     out : Path
-        The file to write, for ``"saved-model"`` the folder; it must not exist.
+        The file to write, for ``"saved-model"`` and ``"folder"`` the folder; it must not exist.
     head : str, optional
         A head of the run; the default is its best.
     weights : Path, optional
@@ -103,15 +106,23 @@ def export_run(
         There is no such run, the target exists, the format cannot hold the model, or the file does
         not give what the model gives.
     """
-    target = get_format(kind)
-    check_target(out, target)
+    check_target(out, kind)
     folder = find_model(run, head)
     model = Model.load(folder, trusted=trusted)
     record = _record(folder)
     pictures, count = _pictures(record, model.recipe)
     about = {"model": read_manifest(folder).digest, **_figures(record, model.head)}
-    parity = export_model(model, kind, out, pictures, about=about, weights=weights)
-    return Exported(out, target.title, model, parity, count)
+    if kind != FOLDER:
+        parity = export_model(model, kind, out, pictures, about=about, weights=weights)
+    else:
+        with temporary_folder(out.parent, ".export-") as new:
+            content = new / out.name
+            content.mkdir()
+            file = content / MODEL
+            parity = export_model(model, "onnx", file, pictures, about=about, weights=weights)
+            fill_folder(content, model, record)
+            content.rename(out)
+    return Exported(out, kind, model, parity, count)
 
 
 def _record(folder: Path) -> Record | None:

@@ -1,0 +1,219 @@
+"""Models of real runs as files and folders: the same answers where this project is not."""
+
+import dataclasses
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import classify, files_in, paint, paint_classes
+from PIL import Image
+from PIL.ExifTags import Base as Tag
+from typer.testing import CliRunner
+
+from pipeline.backbones.registry import make_recipe
+from pipeline.cli.main import app
+from pipeline.data.loading import load_dataset
+from pipeline.errors import ModelError, PipelineError
+from pipeline.features.extractor import Extractor
+from pipeline.models.files import find_model
+from pipeline.models.model import Model
+from pipeline.models.portable import Portable
+from pipeline.runs.exporting import export_run
+from pipeline.runs.model_card import write_card
+from pipeline.runs.reading import read_run
+
+RECIPE = make_recipe("efficientnet-lite0", size=64, precision="float32")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run on small photographs of two classes, with the real EfficientNet-Lite0."""
+    folder = tmp_path_factory.mktemp("exported")
+    data = load_dataset(paint_classes(folder / "photos", 30))
+    heads = ["logistic", "sklearn.naive_bayes:GaussianNB"]
+    kept = {"cache": folder / "cache", "runs": folder / "runs"}
+    return classify(data, heads, recipe=RECIPE, threshold="recall=0.9", **kept).folder
+
+
+@pytest.fixture(scope="module")
+def handed_on(run):
+    """The folder that is handed on, for all tests of it."""
+    folder = run.parent / "handed on"
+    return export_run(run, "folder", folder, head="logistic")
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Pictures of every kind that is decoded by a rule of its own."""
+    folder = tmp_path_factory.mktemp("pictures")
+    colour = Image.open(paint(folder / "plain.png", (180, 70, 70), 7, side=90))
+    colour.save(folder / "photo.jpg", quality=90)
+    colour.convert("CMYK").save(folder / "cmyk.jpg")
+    exif = Image.Exif()
+    exif[Tag.Orientation] = 6
+    colour.crop((0, 0, 90, 60)).save(folder / "turned.jpg", exif=exif)
+    alpha = colour.copy()
+    alpha.putalpha(colour.convert("L"))
+    alpha.save(folder / "alpha.png")
+    deep = np.linspace(0, 65535, 80 * 70).reshape(80, 70).astype(np.uint16)
+    Image.fromarray(deep).save(folder / "deep.tif")
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def elsewhere(handed_on, tmp_path_factory):
+    """A Python that has what the folder's requirements name, and nothing else."""
+    folder = tmp_path_factory.mktemp("venv")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
+    place = folder / ("Scripts" if sys.platform == "win32" else "bin")
+    install = [place / "pip", "install", "-q", "-r", handed_on.path / "requirements.txt"]
+    done = subprocess.run(install, check=False, capture_output=True, text=True, timeout=300)
+    if done.returncode:
+        pytest.skip(f"the package index cannot be reached: {done.stderr.strip()[-200:]}")
+    return place / "python"
+
+
+def run_python(python, *arguments):
+    command = [python, *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+
+
+def probabilities(model, files):
+    found = model.predict(files, extractor=Extractor(RECIPE))
+    return np.array([list(item.probabilities.values()) for item in found])
+
+
+def test_where_only_its_requirements_are_the_folder_gives_the_same_answers(
+    run, handed_on, pictures, elsewhere, tmp_path
+):
+    moved = shutil.copytree(handed_on.path, tmp_path / "at another place")
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8\xff no picture")
+    files = [*pictures, broken]
+    done = run_python(elsewhere, moved / "predict.py", *files, "--json")
+    assert done.returncode == 3, done.stderr
+    items = json.loads(done.stdout)
+    model = Model.load(find_model(run, "logistic"))
+    expected = list(model.predict(files, extractor=Extractor(RECIPE)))
+    assert [item["label"] for item in items] == [item.label for item in expected]
+    assert [item["error"] for item in items] == [item.error for item in expected]
+    for item, own in zip(items[:-1], expected):
+        for name, p in own.probabilities.items():
+            assert abs(item["probabilities"][name] - p) < 1e-4
+    plain = run_python(elsewhere, moved / "predict.py", pictures[0])
+    assert plain.returncode == 0
+    assert plain.stdout.split("\t")[1] == expected[0].label
+    installed = run_python(elsewhere, "-c", "import tensorflow")
+    assert "No module named 'tensorflow'" in installed.stderr
+
+
+def test_its_decoded_pixels_are_the_very_bytes_of_this_program(handed_on, pictures, elsewhere):
+    script = (
+        "import sys, hashlib; sys.path.insert(0, sys.argv[1]);"
+        "from pathlib import Path; from pipeline.models.portable import Portable;"
+        "model = Portable.load(Path(sys.argv[1], 'model.onnx'));"
+        "[print(hashlib.sha256(model.pixels(Path(own).read_bytes())).hexdigest())"
+        " for own in sys.argv[2:]]"
+    )
+    done = run_python(elsewhere, "-c", script, handed_on.path, *pictures)
+    expected = [
+        hashlib.sha256(RECIPE.decode(picture.read_bytes())).hexdigest() for picture in pictures
+    ]
+    assert done.stdout.split() == expected, done.stderr
+    assert len(set(expected)) == len(pictures) == 6
+
+
+def test_what_it_installs_takes_less_than_200_megabytes(handed_on, elsewhere):
+    everything = [*elsewhere.parent.parent.rglob("*"), *handed_on.path.rglob("*")]
+    files = [path for path in everything if path.is_file() and "/pip" not in path.as_posix()]
+    assert sum(path.stat().st_size for path in files) < 200e6
+
+
+def test_the_folder_has_nothing_but_what_it_needs(handed_on):
+    assert {name.split("/")[0] for name in files_in(handed_on.path)} == {
+        "README.md",
+        "labels.json",
+        "model.onnx",
+        "pipeline",
+        "predict.py",
+        "requirements.txt",
+    }
+    for name in files_in(handed_on.path / "pipeline"):
+        copied = handed_on.path / "pipeline" / name
+        original = Path(sys.modules["pipeline"].__file__).parent / name
+        assert copied.read_bytes() == original.read_bytes()
+    labels = json.loads((handed_on.path / "labels.json").read_text())
+    assert labels["classes"] == ["blue", "red"]
+    assert 0 < labels["threshold"] < 1
+
+
+def test_the_model_card_has_the_figures_of_the_run(run, handed_on):
+    card = (handed_on.path / "README.md").read_text()
+    test = next(head for head in read_run(run).heads if head.name == "logistic").test
+    assert f"| accuracy | {test.accuracy:.3f} | {test.accuracy_low:.3f} to" in card
+    assert "recall of blue" in card
+    assert "Do not use it for" in card
+    assert "python predict.py picture.jpg" in card
+    assert "chosen for recall" in card
+
+
+def test_names_of_classes_do_nothing_in_the_model_card(run):
+    record = read_run(run)
+    model = Model.load(find_model(run, "logistic"))
+    names = ("<img src=x>", "[a](http://b) | `c`")
+    card = write_card(dataclasses.replace(model, classes=names), record)
+    assert not re.search(r"(?<!\\)(<img|\[a\]\()", card)
+    assert r"\<img src=x\>, \[a\]" in card
+
+
+def test_an_onnx_file_is_checked_on_the_runs_images(run, tmp_path):
+    made = export_run(run, "onnx", tmp_path / "model.onnx", head="logistic")
+    assert made.images == 32
+    assert made.parity.difference < 1e-4
+    assert "checked in its own runtime on 32 images of the run" in made.sentences()[0]
+    portable = Portable.load(tmp_path / "model.onnx")
+    assert portable.threshold == made.model.threshold
+
+
+def test_pictures_are_drawn_where_the_images_are_gone(run, tmp_path):
+    moved = shutil.copytree(run / "models" / "logistic", tmp_path / "model")
+    made = export_run(moved, "keras", tmp_path / "model.keras")
+    assert (made.images, made.parity.pictures) == (0, 32)
+    assert "32 drawn pictures" in made.sentences()[0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "head", "found"),
+    [
+        ("onnx", "sklearn.naive_bayes:GaussianNB", "cannot be exported: it has a GaussianNB"),
+        ("folder", "none", "has no head 'none'"),
+        ("word", None, "unknown format 'word'"),
+    ],
+)
+def test_what_cannot_be_exported_is_one_error_and_leaves_nothing(run, tmp_path, kind, head, found):
+    options = ["--head", head] if head else []
+    out = tmp_path / "out" / "model.onnx"
+    out.parent.mkdir()
+    command = ["export", str(run), "--format", kind, "--out", str(out), *options]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 1
+    assert found in done.stderr
+    assert list(out.parent.iterdir()) == []
+
+
+def test_there_is_no_run(tmp_path):
+    with pytest.raises(ModelError, match="there is no folder"):
+        export_run(tmp_path / "none", "onnx", tmp_path / "m.onnx")
+
+
+def test_a_folder_that_is_there_is_left_alone(run, tmp_path):
+    (tmp_path / "there").mkdir()
+    with pytest.raises(PipelineError, match="exists already"):
+        export_run(run, "folder", tmp_path / "there")
+    assert list((tmp_path / "there").iterdir()) == []
