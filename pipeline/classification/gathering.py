@@ -105,16 +105,19 @@ def _extracted(data: str | Path | Dataset, order: Order) -> Rows:
     if not first.stream and all(views.count == 1 for views in order.views):
         protocol, remarks = protocol.suited(given, order.seed)
     dataset = protocol.check(given)
-    listener.listed(dataset)
     extractors = [_with_layers(extractor, order.pools) for extractor in order.extractors]
     reason = reason_to_stream(
         dataset,
         [recipe for extractor in extractors for recipe in extractor.recipes],
         heads=order.heads,
         views=order.views,
-        protocol=protocol,
+        protocol=order.protocol,
         wish=first.stream,
     )
+    if reason is not None:  # no cross-validation then, unless it was asked for
+        protocol, remarks = order.protocol, ()
+        dataset = protocol.check(given)
+    listener.listed(dataset)
     extractors = [each.settle(dataset, listener, hold=reason is None) for each in extractors]
     plans = [each.plan(dataset, order.views, hold=reason is None) for each in extractors]
     for extractor, plan in zip(extractors, plans):

@@ -116,6 +116,8 @@ class StreamedRows(Rows):
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Say why rows were read shard by shard."""
+        """Say why rows were read shard by shard, and what it means for thresholds."""
         by_shard = f"Classifiers were trained on rows read shard by shard: {self._reason}."
+        if self.setting.protocol.threshold:
+            by_shard += " So thresholds were chosen on the validation images alone."
         return (*self.setting.remarks, by_shard)

@@ -144,11 +144,10 @@ class Protocol:
     def remarks_on(self, targets: Targets) -> tuple[str, ...]:
         """Say which class is positive, where nobody named it."""
         counts = targets.counts()
-        if len(counts) != 2 or self.positive is not None:
+        if len(counts) != 2 or self.positive is not None or counts[0] == counts[1]:
             return ()
         name = targets.classes[self.positive_of(targets)]
-        why = "" if counts[0] == counts[1] else ", the rarer one"
-        return (f"The positive class is {name}{why}; --positive names the other.",)
+        return (f"The positive class is {name}, the rarer one; --positive names the other.",)
 
     def positive_of(self, targets: Targets) -> int:
         """Return the number of the positive class; 1 where there are more than two.

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import Hears, relabelled, run_json
+from pages import Page
 
 from pipeline import Views, get_augmentation
 from pipeline.analysis.classes import find_class_problems
@@ -70,7 +71,7 @@ def test_streamed_heads_are_judged_and_kept_as_any_head_is(place, monkeypatch):
     assert run.failed == {
         "knn": "it needs all rows in memory, and they are read shard by shard: as asked for"
     }
-    monkeypatch.setattr("pipeline.models.model._require_same_features", lambda *args: None)
+    monkeypatch.setattr("pipeline.models.model.require_same_features", lambda *args: None)
     for result in run.results:
         model = Model.load(run.folder / "models" / result.head)
         assert model.probabilities(rows) == pytest.approx(result.probabilities, abs=1e-6)
@@ -82,6 +83,20 @@ def test_streamed_heads_are_judged_and_kept_as_any_head_is(place, monkeypatch):
         assert result.test.accuracy > 0.6
     assert {name for name, *_ in epochs} == {"logistic", "linear-svm"}
     assert epochs[0] == ("logistic", 1, 40)
+
+
+def test_rows_that_do_not_fit_are_judged_by_splits_where_nobody_asked_for_folds(place, monkeypatch):
+    data = dataclasses.replace(place.data((60, 15, 15)), drawn=("train", "validation", "test"))
+    assert place.classify(data).protocol.cv == 5  # 15 test images are too few
+    monkeypatch.setattr("pipeline.classification.size.free_memory", lambda: 0)
+    run = place.classify(data, threshold="f1")
+    assert run.protocol.cv is None
+    assert run.best.test.n == 15
+    remarks = "".join(run.remarks)
+    assert "Cross-validated" not in remarks
+    assert "So thresholds were chosen on the validation images alone." in remarks
+    with pytest.raises(PipelineError, match="cannot be done with --cv"):
+        place.classify(data, cv=5)
 
 
 def test_figures_are_resampled_by_groups_where_there_are_any(place):
@@ -103,8 +118,10 @@ def test_the_page_says_that_rows_were_streamed_and_what_was_not_looked_for(place
     assert "did not look for" in skipped
     assert any("test images" in note for note in small)  # classes can be counted all the same
     assert run.problems is None
-    for text in (str(run), write_report(run.folder).read_text()):
-        assert all(remark in text for remark in (streamed, skipped, *small))
+    page = Page(write_report(run.folder)).section("heads").text
+    for remark in (streamed, skipped, *small):
+        assert remark in str(run)
+        assert remark.replace("`", "").replace(" ", "") in page.replace(" ", "")
     flat = rows.reshape(len(rows), -1)
     unit = flat / np.linalg.norm(flat, axis=1)[:, None]
     for at, near in zip(run.examples.places, run.examples.neighbours, strict=True):
