@@ -20,8 +20,14 @@ def export(
         typer.Option("--format", help="onnx, openvino, litert, saved-model, keras or folder."),
     ] = "onnx",
     out: Annotated[
-        Path, typer.Option("--out", metavar="FILE", help="What to write; it must not exist.")
-    ],
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="FILE",
+            help="What to write; it must not exist. Without it an ONNX file is kept beside the "
+            "model, and predict answers with it, without TensorFlow.",
+        ),
+    ] = None,
     head: Annotated[
         str | None, typer.Option(help="Head of the run; the default is its best on validation.")
     ] = None,
@@ -32,7 +38,7 @@ def export(
 
     Example: pipeline export runs/photos --format onnx --out photos.onnx
     """
-    with reporting_errors("Nothing is"):
+    with reporting_errors(kept="Nothing was written"):
         from pipeline.runs.exporting import export_run
 
         made = export_run(run, kind, out, head=head, weights=weights, trusted=trust or ())

@@ -47,9 +47,8 @@ def load_model(model: str | Path, *, head: str | None = None, trusted: Sequence[
     folder = find_model(path, head)
     if not (folder / KEPT).exists():
         return Model.load(folder, trusted=trusted)
-    manifest = read_manifest(folder)
     kept = _exported(folder / KEPT)
-    if kept.portable is None or kept.portable.model != manifest.digest:
+    if kept.portable is None or kept.portable.model != read_manifest(folder).digest:
         raise ModelError(
             f"{folder / KEPT} was not made from the model that it lies beside.",
             expected="what `pipeline export` made of it",

@@ -15,8 +15,9 @@ from pipeline.backbones.recipe import Recipe
 from pipeline.data.digests import read_image
 from pipeline.errors import PipelineError
 from pipeline.models.export import FOLDER, Parity, check_target, export_model
-from pipeline.models.files import find_model, read_manifest
+from pipeline.models.files import MANIFEST, find_model, read_manifest
 from pipeline.models.model import Model
+from pipeline.models.opening import KEPT
 from pipeline.runs.folder import MODEL, fill_folder
 from pipeline.runs.reading import Record, read_run
 from pipeline.system.documents import to_plain
@@ -65,7 +66,12 @@ class Exported:
                 f"probabilities differ by at most {parity.own_difference:.1g}, and {called} called "
                 "otherwise"
             )
-        if model.views > 1 and self.kind != FOLDER:
+        if self.path.name == KEPT and self.path.with_name(MANIFEST).exists():
+            lines.append(
+                "kept beside the model: from now on predict answers with it where an image's "
+                "features are not in the cache"
+            )
+        elif model.views > 1 and self.kind != FOLDER:
             lines.append(
                 f"the model averages {model.views} views of an image; the file gives the "
                 "probabilities of one picture, and says how views are drawn"
@@ -76,7 +82,7 @@ class Exported:
 def export_run(
     run: Path,
     kind: str,
-    out: Path,
+    out: Path | None = None,
     *,
     head: str | None = None,
     weights: Path | None = None,
@@ -93,6 +99,7 @@ def export_run(
         the ONNX file with a program that runs it and needs no other part of this project.
     out : Path
         The file to write, for ``"saved-model"`` and ``"folder"`` the folder; it must not exist.
+        Without it an ONNX file is kept beside the model, where `pipeline.load_model` finds it.
     head : str, optional
         A head of the run; the default is its best.
     weights : Path, optional
@@ -106,8 +113,11 @@ def export_run(
         There is no such run, the target exists, the format cannot hold the model, or the file does
         not give what the model gives.
     """
-    check_target(out, kind)
     folder = find_model(run, head)
+    if out is None and kind != "onnx":
+        raise PipelineError(f"no place was named for the {kind}.", fix="name one with --out")
+    out = out or folder / KEPT
+    check_target(out, kind)
     model = Model.load(folder, trusted=trusted)
     record = _record(folder)
     pictures, count = _pictures(record, model.recipe)

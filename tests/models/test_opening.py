@@ -13,14 +13,16 @@ from portables import CLASSES, SIDE, described
 
 import pipeline
 from pipeline.backbones.registry import make_recipe
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, PipelineError
 from pipeline.features import computing
 from pipeline.features.extractor import Extractor, extract
 from pipeline.heads.registry import HEADS
+from pipeline.models.export import Parity
 from pipeline.models.files import read_manifest
 from pipeline.models.model import Model
 from pipeline.models.opening import KEPT
 from pipeline.models.portable import Portable
+from pipeline.runs import exporting
 
 RECIPE = make_recipe(size=SIDE, precision="float32")
 FIELDS = dataclasses.asdict(RECIPE)
@@ -186,3 +188,22 @@ def test_stored_features_are_classified_without_tensorflow(tmp_path):
     _, imported = packages(folder, picture, "--cache", tmp_path / "cache", "--csv")
     assert "sklearn" in imported
     assert not {"tensorflow", "keras", "openvino", "onnxruntime"} & set(imported)
+
+
+def test_an_export_without_a_target_is_kept_beside_the_model(tmp_path, picture, monkeypatch):
+    folder = save(tmp_path / "model")
+
+    def write(model, kind, out, pictures, *, about, weights):
+        assert out == folder / KEPT
+        keep(folder, model=about["model"])
+        return Parity(len(pictures), 0.0, 0.0, 0)
+
+    monkeypatch.setattr(exporting, "export_model", write)
+    made = exporting.export_run(folder, "onnx")
+    assert "from now on predict answers with it" in made.sentences()[-1]
+    _, p = Portable.load(folder / KEPT).predict(picture.read_bytes())
+    assert pipeline.load_model(folder).predict(picture).probabilities == p
+    with pytest.raises(PipelineError, match="exists already"):
+        exporting.export_run(folder, "onnx")
+    with pytest.raises(PipelineError, match="no place was named"):
+        exporting.export_run(folder, "keras")
