@@ -37,7 +37,9 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-_PAGE_POLICY = "frame-ancestors 'none'"  # the page itself has the rest
+
+PAGE_POLICY = {"Content-Security-Policy": "frame-ancestors 'none'"}
+"""Header of the answer that is the page, which has a policy in itself."""
 
 _ASK_AGAIN = (
     "This address was used already, or belongs to a program that has been stopped.\n"
@@ -104,7 +106,7 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, keys: Secrets, port: int, names: tuple[str, ...] = ()) -> None:
-        self._app, self._keys, self._port = app, keys, port
+        self._app, self._secrets, self._port = app, keys, port
         self._names = {"localhost", *(name.lower() for name in names)}
         self._uploads = 0
 
@@ -113,7 +115,7 @@ class Guard:
         if scope["type"] != "http":
             raise RuntimeError("this server answers HTTP only")
         request = Request(scope, receive)
-        started = False
+        started = opens = False
 
         async def send_with_headers(message: Message) -> None:
             nonlocal started
@@ -125,9 +127,14 @@ class Guard:
                     for name, value in _HEADERS.items()
                     if name.lower().encode() not in names
                 ]
+                if opens:
+                    message["headers"].append((b"set-cookie", self._new_cookie))
             await send(message)
 
         answer = self._refusal(request)
+        if answer is None and not (self._has_session(request) or self._is_program(request)):
+            opens = self._opens(request)
+            answer = None if opens else _plain(403, _ASK_AGAIN)
         if answer is None and request.method == "POST" and self._uploads >= _MOST_UPLOADS:
             answer = _plain(503, "Too many pictures at once. Send fewer at a time.")
         if answer is None:
@@ -142,7 +149,7 @@ class Guard:
             await answer(scope, receive, send_with_headers)
 
     def _refusal(self, request: Request) -> Response | None:
-        """Return why a request is refused; None lets it through."""
+        """Return why a request is refused, whoever it is from."""
         host = request.headers.getlist("host")
         if len(host) != 1 or not self._is_ours(host[0]):
             return _plain(421, "This server does not go by that name.")
@@ -152,9 +159,7 @@ class Guard:
         length = request.headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > MOST_BYTES:
             return _plain(413, _TOO_LARGE)
-        if self._has_session(request) or self._is_program(request) or self._opens(request):
-            return None
-        return _plain(403, _ASK_AGAIN)
+        return None
 
     def _is_ours(self, host: str) -> bool:
         try:
@@ -171,33 +176,26 @@ class Guard:
         return True
 
     def _has_session(self, request: Request) -> bool:
-        return _same(request.cookies.get(self.cookie, ""), self._keys.session)
+        return _same(request.cookies.get(self.cookie, ""), self._secrets.session)
 
     def _is_program(self, request: Request) -> bool:
         kind, _, token = request.headers.get("authorization", "").partition(" ")
         asks_to_predict = request.url.path == "/predict"
-        return asks_to_predict and kind.lower() == "bearer" and _same(token, self._keys.program)
+        return asks_to_predict and kind.lower() == "bearer" and _same(token, self._secrets.program)
 
     def _opens(self, request: Request) -> bool:
         """Tell whether this opens the page by the printed address; the answer sets the cookie."""
         token = request.query_params.get("token", "")
-        if request.method != "GET" or request.url.path != "/" or not self._keys.spend(token):
-            return False
-        request.scope["set_cookie"] = True
-        return True
+        return request.method == "GET" and request.url.path == "/" and self._secrets.spend(token)
+
+    @property
+    def _new_cookie(self) -> bytes:
+        return f"{self.cookie}={self._secrets.session}; HttpOnly; Path=/; SameSite=strict".encode()
 
     @property
     def cookie(self) -> str:
         """Name of the cookie: browsers do not keep those of several ports apart."""
         return f"pipeline-{self._port}"
-
-    def page(self, request: Request, text: str) -> Response:
-        """Answer with the page."""
-        headers = {"Content-Security-Policy": _PAGE_POLICY}
-        answer = Response(text, media_type="text/html", headers=headers)
-        if request.scope.get("set_cookie"):
-            answer.set_cookie(self.cookie, self._keys.session, httponly=True, samesite="strict")
-        return answer
 
 
 def _from_page(request: Request) -> bool:

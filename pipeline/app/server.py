@@ -56,38 +56,38 @@ def address_of(listening: socket.socket) -> tuple[str, int]:
     return (f"[{host}]" if ":" in host else host), port
 
 
-def serve(app: ASGIApp, listening: socket.socket, opened: Callable[[], None]) -> None:
-    """Answer requests until Ctrl-C or SIGTERM; `opened` is called when that begins.
+class PageServer(uvicorn.Server):
+    """Answers requests, by `run(sockets=[...])`, until Ctrl-C or SIGTERM, or `should_exit`.
 
-    Raises
-    ------
-    KeyboardInterrupt
-        It was stopped.
+    Parameters
+    ----------
+    app : ASGI application
+        What answers them.
+    opened : callable
+        Called when that begins.
     """
-    config = uvicorn.Config(
-        app,
-        access_log=False,
-        http="h11",
-        lifespan="off",
-        log_config=None,
-        log_level="critical",
-        loop="asyncio",
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=_SECONDS_TO_END,
-        ws="none",
-    )
-    server = _Server(config)
-    server.opened = opened
-    server.run(sockets=[listening])
 
-
-class _Server(uvicorn.Server):
-    opened: Callable[[], None]
+    def __init__(self, app: ASGIApp, opened: Callable[[], None]) -> None:
+        config = uvicorn.Config(
+            app,
+            access_log=False,
+            http="h11",
+            lifespan="off",
+            log_config=None,
+            log_level="critical",
+            loop="asyncio",
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=_SECONDS_TO_END,
+            ws="none",
+        )
+        super().__init__(config)
+        self._opened = opened
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin."""
         await super().startup(sockets)
-        self.opened()
+        self._opened()
 
 
 def open_browser(address: str) -> bool:

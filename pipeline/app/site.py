@@ -11,10 +11,10 @@ from typing import Any
 import anyio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, Router
 
-from pipeline.app.guard import Guard, Secrets
+from pipeline.app.guard import PAGE_POLICY, Guard, Secrets
 from pipeline.app.looking import Collection
 from pipeline.app.trying import Trial
 from pipeline.data.images import DECODING_THREADS, thumbnail
@@ -51,7 +51,6 @@ class Site:
     notes: tuple[str, ...] = ()
     _working: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _decoding: anyio.CapacityLimiter | None = field(default=None, repr=False)
-    _guard: Guard | None = field(default=None, repr=False)
 
     def guarded(self, keys: Secrets, port: int, names: tuple[str, ...] = ()) -> Guard:
         """Return the application: all requests pass the guard first."""
@@ -69,9 +68,8 @@ class Site:
         self._guard = Guard(Router(routes, redirect_slashes=False), keys, port, names)
         return self._guard
 
-    async def _page(self, request: Request) -> Response:
-        assert self._guard is not None  # noqa: S101 -- for the type checker
-        return self._guard.page(request, self.html())
+    async def _page(self, request: Request) -> Response:  # noqa: ARG002 -- so are routes called
+        return HTMLResponse(self.html(), headers=PAGE_POLICY)
 
     def html(self) -> str:
         """Lay the page out."""
@@ -94,7 +92,7 @@ class Site:
             notice=" ".join(self.notes).removesuffix("."),
         )
 
-    async def _state(self, request: Request) -> Response:  # noqa: ARG002 -- so are routes called
+    async def _state(self, request: Request) -> Response:  # noqa: ARG002
         return JSONResponse({"alive": True})
 
     async def _predict(self, request: Request) -> Response:

@@ -58,7 +58,7 @@ def app(
     """
     with reporting_errors():
         from pipeline.app.opening import open_site
-        from pipeline.app.server import listen, serve
+        from pipeline.app.server import PageServer, listen
 
         if run and (typed := stage_one.typed(cache=None, weights=None)):
             raise PipelineError(
@@ -78,7 +78,7 @@ def app(
             )
         guard, opened = _guarded(site, listening, host, browser=browser)
         try:
-            serve(guard, listening, opened)
+            PageServer(guard, opened).run(sockets=[listening])
         except KeyboardInterrupt:
             err.print("Stopped.")
 

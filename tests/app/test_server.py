@@ -18,8 +18,8 @@ from pipeline.errors import PipelineError
 SCRIPT = """
 import sys
 from pipeline.app.guard import Guard, Secrets
-from pipeline.app.server import address_of, listen, serve
-from starlette.requests import Request
+from pipeline.app.server import PageServer, address_of, listen
+from starlette.responses import PlainTextResponse
 import anyio
 
 async def answer(scope, receive, send):
@@ -27,14 +27,14 @@ async def answer(scope, receive, send):
         await anyio.sleep(60)
     if scope["path"] == "/fails":
         raise OSError("no more room")
-    await guard.page(Request(scope), "the page")(scope, receive, send)
+    await PlainTextResponse("the page")(scope, receive, send)
 
 listening = listen(port=0)
 host, port = address_of(listening)
 guard = Guard(answer, secrets := Secrets(), port)
 try:
     address = f"http://{host}:{port}/?token={secrets.token}"
-    serve(guard, listening, lambda: print(address, flush=True))
+    PageServer(guard, lambda: print(address, flush=True)).run(sockets=[listening])
 except KeyboardInterrupt:
     print("stopped", flush=True)
 """

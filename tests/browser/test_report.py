@@ -1,7 +1,5 @@
 """A run's page in a real browser: nothing is asked for, all is seen, and it can be worked with."""
 
-import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,31 +9,9 @@ from imitated import HISTORY, imitate, put_markup
 from pipeline.data.dataset import Quarantined
 from pipeline.report.page import write_comparison, write_report
 
-REQUIRED = "BROWSER_REQUIRED" in os.environ  # `make test-browser` does not pass by skipping
 WIDTHS = (400, 1400)
 SCHEMES = ("light", "dark")
 HOSTILE = ("<script>alert(1)</script>", '" onload="alert(1)', "x" * 80 + "\udcff\n")
-
-if not REQUIRED:
-    pytest.importorskip("playwright", reason="playwright is not installed: make test-browser")
-from playwright.sync_api import sync_playwright  # noqa: E402
-
-
-def find_browser():
-    named = os.environ.get("BROWSER_PATH")
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    return named or next(filter(None, map(shutil.which, names)), None)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    executable = find_browser()
-    if executable is None:
-        (pytest.fail if REQUIRED else pytest.skip)("there is no Chromium: make test-browser")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=executable)
-        yield started
-        started.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,363 @@
+"""The page of `pipeline app` in a real browser, with a stand-in for the network."""
+
+import base64
+import csv
+import io
+import threading
+from contextlib import contextmanager
+
+import pytest
+from hostile import samples
+from served import Served, picture
+
+from pipeline.app.guard import Secrets
+from pipeline.app.server import PageServer, address_of, listen
+
+WIDTHS = (400, 1400)
+SCHEMES = ("light", "dark")
+ALL = "Try", "Look"
+
+
+@contextmanager
+def running(site):
+    """Serve a site; give the address that opens its page, and what stops it."""
+    secrets = Secrets()
+    listening = listen(port=0)
+    host, port = address_of(listening)
+    started = threading.Event()
+    server = PageServer(site.guarded(secrets, port), started.set)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+
+    def stop():
+        server.should_exit = True
+        thread.join(20)
+
+    thread.start()
+    started.wait(20)
+    try:
+        yield (lambda: f"http://{host}:{port}/?token={secrets.token}"), stop
+    finally:
+        stop()
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    return Served(tmp_path_factory.mktemp("served"))
+
+
+@pytest.fixture(scope="module")
+def address(served):
+    with running(served.site) as (opening, _):
+        yield opening
+
+
+@pytest.fixture
+def visit(browser, address):
+    """Open the page, and hold at the end that nothing was asked of any other server."""
+    contexts, complaints, requests = [], [], []
+
+    def open_page(part="try", width=1400, scheme="light", at=address, **settings):
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, **settings
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: complaints.append(dialog.message))
+        page.on("request", lambda request: requests.append(request.url))
+        url = at()
+        page.goto(f"{url}#{part}")
+        page.base = url.partition("/?")[0]
+        return page
+
+    open_page.complaints, open_page.elsewhere = complaints, False
+    yield open_page
+    assert complaints == []
+    base = address().partition("/?")[0]
+    strangers = [url for url in requests if not url.startswith((f"{base}/", "data:", "blob:"))]
+    assert strangers == [] or open_page.elsewhere
+    for context in contexts:
+        context.close()
+
+
+def pictures(count=1, name="new.png", colour=(180, 70, 70)):
+    return [
+        {"name": f"{at}-{name}", "mimeType": "image/png", "buffer": picture(colour, at)}
+        for at in range(count)
+    ]
+
+
+def transfer(page, kind, target="body", files=1):
+    """Drop or paste pictures, as the browser tells a page."""
+    data = [base64.b64encode(each["buffer"]).decode() for each in pictures(files)]
+    page.evaluate(
+        """([kind, target, data]) => {
+            const moved = new DataTransfer();
+            data.forEach((text, at) => {
+                const bytes = Uint8Array.from(atob(text), (char) => char.charCodeAt(0));
+                moved.items.add(new File([bytes], `${at}.png`, { type: "image/png" }));
+            });
+            const event = kind === "drop"
+                ? new DragEvent(kind, { dataTransfer: moved, bubbles: true, cancelable: true })
+                : new ClipboardEvent(kind, { clipboardData: moved, bubbles: true });
+            document.querySelector(target).dispatchEvent(event);
+        }""",
+        [kind, target, data],
+    )
+
+
+def test_the_address_opens_the_page_and_its_token_does_not_stay(visit, browser):
+    page = visit()
+    assert page.url == f"{page.base}/#try"
+    page.reload()
+    assert page.get_by_role("navigation").get_by_role("link").all_text_contents() == list(ALL)
+    stranger = browser.new_context().new_page()
+    assert stranger.goto(page.base).status == 403
+    assert "terminal" in stranger.text_content("body")
+    stranger.context.close()
+
+
+@pytest.mark.parametrize("way", ["choose", "drop", "drop beside the box", "paste"])
+def test_pictures_are_classified_however_they_come(visit, way):
+    page = visit("look" if way == "paste" else "try")
+    if way == "choose":
+        page.set_input_files("#files", pictures(3))
+    elif way == "paste":
+        transfer(page, "paste", files=3)
+    else:
+        transfer(page, "drop", "#drop" if way == "drop" else "h1", files=3)
+    page.get_by_text("3 of 3 pictures classified").wait_for()
+    cards = page.locator("#answers > li")
+    assert cards.locator("h3").all_text_contents() == ["red"] * 3
+    assert cards.first.locator(".similar img").count() == 6
+    shown = page.evaluate("[...document.querySelectorAll('#answers img')].map(i => i.naturalWidth)")
+    assert len(shown) == 21
+    assert all(shown)
+
+
+def test_what_is_no_picture_costs_only_itself_and_a_tiff_is_shown(visit):
+    page = visit()
+    files = pictures()
+    files.append({"name": "bad.png", "mimeType": "image/png", "buffer": b"no picture"})
+    files.append({"name": "a.tif", "mimeType": "image/tiff", "buffer": samples()["lzw.tif"]})
+    files.append({"name": "notes.txt", "mimeType": "text/plain", "buffer": b"notes"})
+    page.set_input_files("#files", files)
+    page.get_by_text("3 of 3 pictures classified; 1 file left out").wait_for()
+    bad = page.locator("#answers > li", has_text="bad.png")
+    assert "Not classified: not a known image format" in bad.text_content()
+    tiff = page.locator("#answers > li", has_text="a.tif").locator("img").first
+    page.wait_for_timeout(300)
+    assert tiff.evaluate("image => image.naturalWidth") > 0
+    assert [text for text in visit.complaints if "422" not in text] == []
+    visit.complaints.clear()  # Chromium tells of every answer that is an error
+
+
+def test_a_map_is_laid_over_the_picture_when_it_is_asked_for(visit):
+    page = visit()
+    page.set_input_files("#files", pictures())
+    button = page.get_by_role("button", name="heat map")
+    button.click()
+    overlay = page.locator("#answers img.map")
+    overlay.wait_for()
+    assert button.get_attribute("aria-pressed") == "true"
+    assert "orange speaks for red" in page.text_content("#answers")
+    button.click()
+    assert not overlay.is_visible()
+
+
+def test_the_camera_is_classified_at_least_five_times_a_second(visit):
+    page = visit()
+    button = page.get_by_role("button", name="use the camera")
+    button.click()
+    page.locator("#live-label").get_by_text("red").or_(
+        page.locator("#live-label").get_by_text("blue")
+    ).wait_for()
+    page.wait_for_timeout(1500)
+    assert float(page.text_content("#live-rate").split()[0]) >= 5
+    page.get_by_role("button", name="keep this picture").click()
+    page.get_by_text("1 of 1 picture classified").wait_for()
+    button.click()
+    assert not page.locator("#live").is_visible()
+    assert page.evaluate("video.srcObject.getTracks().every((t) => t.readyState === 'ended')")
+
+
+def spots(page):
+    """Where the images lie on the map, in pixels of the window."""
+    box = page.locator("#over").bounding_box()
+    points = page.evaluate("fetch('/images').then((answer) => answer.json())")["points"]
+    return [
+        (
+            box["x"] + 12 + (box["width"] - 24) * x,
+            box["y"] + 12 + (box["height"] - 24) * y,
+        )
+        for x, y in points
+    ]
+
+
+def look(visit, **settings):
+    page = visit("look", **settings)
+    page.locator("#legend button").first.wait_for()
+    return page
+
+
+def test_pointing_at_an_image_shows_it_and_similar_ones(visit, served):
+    page = look(visit)
+    x, y = spots(page)[3]
+    page.mouse.move(x, y)
+    about = page.locator("#about")
+    about.locator("img").wait_for()
+    name = about.locator(".path").text_content()
+    assert name in served.site.collection.columns()["names"]
+    assert about.locator("dt").all_text_contents() == ["class", "split"]
+    about.get_by_role("button", name="similar images").click()
+    about.locator(".similar li").first.wait_for()
+    assert about.locator(".similar li").count() == 20
+    about.locator(".similar button").first.click()
+    assert about.locator(".path").text_content() != name
+
+
+def test_what_is_drawn_around_is_selected_and_saved(visit):
+    page = look(visit)
+    places = spots(page)
+    left, right = min(x for x, _ in places) - 8, max(x for x, _ in places) + 8
+    top, bottom = min(y for _, y in places) - 8, max(y for _, y in places) + 8
+    page.mouse.move(left, top)
+    page.mouse.down()
+    for x, y in [(right, top), (right, bottom), (left, bottom), (left, top + 20)]:
+        page.mouse.move(x, y, steps=3)
+    page.mouse.up()
+    page.get_by_text("40 images selected").wait_for()
+    assert page.locator("#selection button").count() == 40
+    with page.expect_download() as download:
+        page.get_by_role("button", name="save as CSV").click()
+    rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
+    assert len({row["path"] for row in rows}) == 40
+    page.mouse.click(*places[0])
+    page.get_by_text("39 images selected").wait_for()
+    page.get_by_role("button", name="clear").click()
+    page.get_by_text("no image is selected").wait_for()
+
+
+def test_a_colour_of_the_legend_selects_its_images(visit):
+    page = look(visit)
+    page.get_by_role("button", name="blue (20)").click()
+    page.get_by_text("20 images selected").wait_for()
+    page.select_option("#colour", "predicted class")
+    page.get_by_text("working out").wait_for(state="detached")
+    assert page.locator("#legend button").all_text_contents() == ["blue (20)", "red (20)"]
+    page.select_option("#colour", "suspicious label")
+    page.get_by_role("button", name="label not checked (40)").wait_for()
+
+
+def test_the_map_needs_no_mouse(visit):
+    page = look(visit)
+    page.locator("#over").focus()
+    names = set()
+    for key in ("ArrowRight", "ArrowLeft", "ArrowDown", "ArrowUp") * 3:
+        page.keyboard.press(key)
+        names.add(page.locator("#about .path").text_content())
+    assert len(names) > 1
+    page.keyboard.press("Space")
+    page.get_by_text("1 image selected").wait_for()
+    page.keyboard.press("Enter")
+    page.locator("#about .similar li").first.wait_for()
+    page.keyboard.press("+")
+    page.keyboard.press("0")
+    page.keyboard.press("Space")
+    page.get_by_text("no image is selected").wait_for()
+
+
+def test_the_grid_shows_every_image(visit):
+    page = look(visit)
+    page.get_by_role("button", name="grid", exact=True).click()
+    images = page.locator("#grid img")
+    assert images.count() == 40
+    images.last.scroll_into_view_if_needed()
+    page.wait_for_timeout(500)
+    assert images.last.evaluate("image => image.naturalWidth") > 0
+    page.locator("#grid button").first.click()
+    page.get_by_text("1 image selected").wait_for()
+    assert page.locator("#grid [aria-pressed='true']").count() == 1
+
+
+def test_a_map_of_ten_thousand_images_stays_smooth(visit, served):
+    images = served.site.collection.columns()
+    count = 10_000
+    images["names"] = [f"{at}.png" for at in range(count)]
+    images["points"] = [[(at * 0.618) % 1, (at * 0.755) % 1] for at in range(count)]
+    for column in images["colours"].values():
+        column["of"] = (column["of"] * count)[:count]
+    page = visit("try")
+    page.route("**/images", lambda route: route.fulfill(json=images))
+    page.get_by_role("link", name="Look").click()
+    page.get_by_text("10,000 images").wait_for()
+    box = page.locator("#over").bounding_box()
+    page.evaluate(
+        "window.frames_seen = []; (function next(now) "
+        "{ frames_seen.push(now); requestAnimationFrame(next); })(performance.now())"
+    )
+    page.mouse.move(box["x"] + 50, box["y"] + 50)
+    page.mouse.down()
+    for turn in range(40):
+        page.mouse.move(box["x"] + 50 + 10 * turn, box["y"] + 60 + 5 * (turn % 7))
+    page.mouse.up()
+    for _ in range(10):
+        page.mouse.wheel(0, -100)
+    times = page.evaluate("frames_seen.slice(1).map((time, at) => time - frames_seen[at])")
+    assert sorted(times)[len(times) // 2] < 50, times
+    visit.complaints.clear()  # pictures that this map makes up are not there
+
+
+def test_a_page_whose_program_was_stopped_says_so(visit, served):
+    with running(served.site) as (opening, stop):
+        page = visit(at=opening)
+        visit.elsewhere = True
+        assert not page.get_by_role("alert").is_visible()
+        stop()
+        page.get_by_text("The program behind this page has stopped").wait_for(timeout=8000)
+    assert all("ERR_CONNECTION_REFUSED" in text for text in visit.complaints)
+    visit.complaints.clear()
+
+
+NAMELESS = """
+[...document.querySelectorAll(
+  "a, button, input, select, img, canvas[tabindex], video, section, ul")]
+  .filter((e) => e.checkVisibility())
+  .filter((e) => !(e.ariaLabel || e.getAttribute("aria-labelledby") || e.title || e.alt
+    || (e.labels && e.labels.length) || (e.tagName !== "UL" && e.textContent.trim())
+    || (e.tagName === "IMG" && e.alt === "") || (e.tagName === "UL" && e.closest("nav"))
+    || (e.tagName === "UL" && e.className === "shares")))
+  .map((e) => e.outerHTML.slice(0, 100))
+"""
+
+
+@pytest.mark.parametrize("part", ["try", "look"])
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_nothing_is_cut_off_and_everything_has_a_name(visit, part, width, scheme):
+    page = visit(part, width=width, scheme=scheme)
+    page.set_input_files("#files", pictures(2))
+    page.get_by_text("2 of 2").wait_for(state="attached")
+    if part == "look":
+        page.locator("#legend button").first.wait_for()
+        page.mouse.move(*spots(page)[0])
+        page.wait_for_timeout(300)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(NAMELESS) == []
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(255, 255, 255)") == (scheme == "light")
+
+
+def test_every_control_is_reached_by_the_tab_key(visit):
+    page = visit("look")
+    page.locator("#legend button").first.wait_for()
+    reached = []
+    for _ in range(14):
+        page.keyboard.press("Tab")
+        reached.append(
+            page.evaluate("document.activeElement.id || document.activeElement.textContent")
+        )
+    wanted = ["colour", "as-map", "as-grid", "larger", "smaller", "whole"]
+    assert reached[: len(wanted)] == wanted
+    assert {"blue (20)", "red (20)", "over", "Try", "Look"} <= set(reached)
