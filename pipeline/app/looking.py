@@ -71,12 +71,12 @@ class Collection:
                 "split": _column(self.dataset.splits.tolist()),
                 **({"group": _column(self.dataset.groups)} if self.dataset.groups else {}),
             },
-            "more": [*(["predicted class"] if self.model else []), "suspicious label", "copy"],
+            "more": [*(["predicted class"] if self._predicts else []), "suspicious label", "copy"],
         }
 
     def column(self, kind: str) -> dict[str, Any]:
         """Work out what takes a while: predicted classes, suspicious labels, copies."""
-        if kind == "predicted class" and self.model:
+        if kind == "predicted class" and self._predicts:
             return _column(self.predicted)
         if kind == "suspicious label":
             labels = self._problems.labels
@@ -96,6 +96,12 @@ class Collection:
                     )
             return _column(names)
         raise PipelineError(f"images have no {kind!r}.")
+
+    @property
+    def _predicts(self) -> bool:
+        """Whether there is a model that takes rows: an exported file takes pictures only."""
+        model = self.model
+        return model is not None and (model.estimator is not None or model.original is not None)
 
     @cached_property
     def points(self) -> npt.NDArray[np.float64]:

@@ -17,8 +17,8 @@ from pipeline.evaluation.protocol import Protocol
 from pipeline.features.computing import LateBackbone
 from pipeline.features.extractor import Extractor, extract
 from pipeline.features.listener import Listener
-from pipeline.models.files import find_model
 from pipeline.models.model import Model
+from pipeline.models.opening import load_model
 from pipeline.runs.reading import RUN, read_run_document
 
 
@@ -38,8 +38,8 @@ def open_site(
     data : str, Path or Dataset, optional
         The images to look at, with labels or not.
     run : Path, optional
-        A run, or a model's own folder: pictures can be tried on it. The images are then looked at
-        by its features.
+        A run, a model's own folder or an exported file: pictures can be tried on it. The images
+        are then looked at by its features.
     head : str, optional
         Head of the run; the default is its best.
     trusted : sequence of str
@@ -59,10 +59,11 @@ def open_site(
             "there is nothing to show.", fix="name DATA, or a run with --run, or both"
         )
     extractor = extractor or Extractor()
-    model = Model.load(find_model(run, head), trusted=trusted) if run is not None else None
+    model = load_model(run, head=head, trusted=trusted) if run is not None else None
     if model:
-        forward = extractor.forward or LateBackbone(model.recipe, extractor.weights)
-        extractor = replace(extractor, recipe=model.recipe, forward=forward)
+        extractor = replace(extractor, recipe=model.recipe)
+        if extractor.forward is None and model.portable is None:
+            extractor = replace(extractor, forward=LateBackbone(model.recipe, extractor.weights))
     collection = None if data is None else _collect(data, run, model, extractor, listener)
     trial = Trial(model, extractor, collection) if model else None
     if trial:  # TensorFlow is loaded here: while it is, nothing can be printed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
+import os
 import threading
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -15,16 +15,20 @@ import numpy.typing as npt
 from pipeline.analysis.class_maps import find_class_maps
 from pipeline.app.looking import Collection
 from pipeline.backbones.registry import get_backbone
-from pipeline.backbones.running import Forward
 from pipeline.data.augmentation import Augmentation
+from pipeline.data.images import png
 from pipeline.errors import ImageError, PipelineError
-from pipeline.features.computing import LateBackbone
 from pipeline.features.extractor import Extractor
+from pipeline.features.listener import Listener
+from pipeline.features.lookup import RowLookup
 from pipeline.features.views import Views
 from pipeline.models.model import Model
 from pipeline.report.thumbnails import overlay, strongest
 
 Rows = npt.NDArray[np.float32]
+
+
+_NOWHERE = Path(os.devnull) / "cache"  # reading a shard for one picture takes longer than computing
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,6 @@ class Trial:
     collection: Collection | None = None
     _one_at_a_time: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    @cached_property
-    def _forward(self) -> Forward:
-        return self.extractor.forward or LateBackbone(self.model.recipe, self.extractor.weights)
-
     def answer(self, content: bytes, similar: int = 0) -> dict[str, Any]:
         """Classify an image file, as `pipeline predict --json` does.
 
@@ -60,23 +60,18 @@ class Trial:
         similar : int
             How many of the most similar images to name, too.
         """
-        with self._one_at_a_time:
-            try:
-                rows = self._rows(content)
-            except ImageError as error:
-                return {"label": None, "probabilities": {}, "error": error.found}
-            mean = self.model.probabilities(rows).mean(axis=0)
-            label = self.model.classes[int(self.model.call(mean[None])[0])]
-            answer: dict[str, Any] = {
-                "label": label,
-                "probabilities": dict(zip(self.model.classes, mean.tolist())),
-                "error": None,
-            }
-            if self.model.threshold:
-                answer["threshold"] = asdict(self.model.threshold)
-            if similar and self.collection:
-                answer["similar"] = self.collection.similar_to(rows[0], similar)
-            return answer
+        found = self.model.predict(content, extractor=replace(self.extractor, cache=_NOWHERE))
+        answer: dict[str, Any] = {
+            "label": found.label,
+            "probabilities": found.probabilities,
+            "error": found.error,
+        }
+        if self.model.threshold:
+            answer["threshold"] = asdict(self.model.threshold)
+        if similar and self.collection and not found.error:
+            with self._one_at_a_time:
+                answer["similar"] = self.collection.similar_to(self._rows(content)[0], similar)
+        return answer
 
     def heat_map(self, content: bytes, label: str) -> dict[str, Any]:
         """Draw what in a picture counts for a class and against it, to be laid over the picture."""
@@ -84,7 +79,7 @@ class Trial:
             raise PipelineError(f"the model knows no class {label!r}.")
         with self._one_at_a_time:
             number = self.model.classes.index(label)
-            maps = find_class_maps(self.model, self._rows(content)[:1], np.array([number]))
+            maps = find_class_maps(self._whole, self._rows(content)[:1], np.array([number]))
         values = maps.values[0]
         if values.size == 1:
             raise PipelineError(
@@ -102,24 +97,28 @@ class Trial:
         return {"map": drawn, "where": strongest(values, centres) if drawn else ""}
 
     def warm_up(self) -> None:
-        """Load the network, so that the first picture does not wait for it."""
-        blank = np.zeros((1, self.model.recipe.size, self.model.recipe.size, 3), np.uint8)
-        self._forward(blank)
+        """Load what the first picture would otherwise wait for."""
+        blank = png(np.zeros((1, 1, 3), np.uint8))
+        self.answer(blank, similar=1)
+
+    @property
+    def _whole(self) -> Model:
+        """The model with its head, which an exported file does not give."""
+        if self.model.estimator is None and self.model.original is None:
+            raise PipelineError(
+                "an exported file has no maps.", fix="name the run that it was exported from"
+            )
+        return self.model.original() if self.model.original else self.model
+
+    @cached_property
+    def _lookup(self) -> RowLookup:
+        augmentation = Augmentation.from_name(self.model.augmentation)
+        views = Views(count=self.model.views, augmentation=augmentation, everywhere=True)
+        return replace(self.extractor, recipe=self.model.recipe).lookup(views, stored=False)
 
     def _rows(self, content: bytes) -> Rows:
-        """Compute the rows of an image file's views: by way of a file, as everywhere."""
-        views = Views(
-            count=self.model.views,
-            augmentation=Augmentation.from_name(self.model.augmentation),
-            everywhere=True,
-        )
-        with tempfile.TemporaryDirectory(prefix="pipeline-app-") as folder:
-            file, nowhere = Path(folder) / "picture", Path(folder) / "cache"
-            file.write_bytes(content)
-            extractor = replace(
-                self.extractor, recipe=self.model.recipe, cache=nowhere, forward=self._forward
-            )
-            [(_, rows)] = extractor.rows_of_files([file], views)
+        """Compute the rows of an image file's views."""
+        [(_, rows)] = self._lookup.rows([content], Listener())
         if isinstance(rows, ImageError):
             raise rows.bare()
         return rows

@@ -32,7 +32,10 @@ def app(
     stage_one: StageOne,
     run: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="runs/NAME, or a model's own folder, to try pictures on."),
+        typer.Option(
+            metavar="RUN",
+            help="runs/NAME, a model's own folder or an exported file, to try pictures on.",
+        ),
     ] = None,
     head: Annotated[
         str | None, typer.Option(help="Head of the run; the default is its best on validation.")
