@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.models.onnx_file import digest_of, with_description
+from pipeline.models.onnx_file import KEY, with_description
 
 SIDE = 32
 CLASSES = ("blue", "red")
@@ -43,7 +43,7 @@ def model(whole=None, **settings):
     return made.SerializeToString()
 
 
-def description(content, **changes):
+def description(**changes):
     """The description of such a model."""
     return {
         "format": 1,
@@ -56,7 +56,6 @@ def description(content, **changes):
         "trained_on": "",
         "recipe": {"size": SIDE, "resize": "bilinear", "decoding": "1"},
         "model": "",
-        "digest": digest_of(content),
         **changes,
     }
 
@@ -64,7 +63,17 @@ def description(content, **changes):
 def described(content=None, **changes):
     """The bytes of a model with its description."""
     content = model() if content is None else content
-    return with_description(content, json.dumps(description(content, **changes)))
+    whole = description(**changes)
+    if "digest" in changes:
+        return with_text(content, json.dumps(whole))
+    return with_description(content, whole)
+
+
+def with_text(content, text):
+    """Such bytes with any text in the place of the description."""
+    made = onnx.load_from_string(content)
+    made.metadata_props.add(key=KEY, value=text)
+    return made.SerializeToString()
 
 
 def array(*sides, raw=b"", **settings):

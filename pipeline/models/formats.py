@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from pipeline.backbones import openvino_engine
 from pipeline.models.graphs import Float
-from pipeline.models.onnx_file import KEY, digest_of, with_description
+from pipeline.models.onnx_file import KEY, with_description
 from pipeline.system import tensorflow
 
 Pixels = npt.NDArray[np.uint8]
@@ -79,8 +79,7 @@ class Onnx(Format):
         with _quiet():
             graph.export(str(file), format="onnx", **options)
         content = file.read_bytes()
-        text = json.dumps({**description, "digest": digest_of(content)})
-        file.write_bytes(with_description(content, text))
+        file.write_bytes(with_description(content, description))
 
     def load(self, file: Path) -> Run:  # noqa: D102
         from pipeline.models.portable import Portable

@@ -132,7 +132,7 @@ class Model:
         if self.portable is None or self.original is None or self.recipe.precision == "float32":
             return ""
         return (
-            f"images whose features are not in the cache are classified in float32, by the model's "
+            f"Images whose features are not in the cache are classified in float32, by the model's "
             f"exported file; features are in {self.recipe.precision}, from which probabilities "
             "differ a little"
         )

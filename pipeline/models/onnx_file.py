@@ -7,9 +7,10 @@ value is a number, or bytes, which may be a message again. Nothing here needs a 
 from __future__ import annotations
 
 import hashlib
+import json
 import math
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from pipeline.errors import ModelError
 
@@ -116,17 +117,24 @@ def _refused(reason: str) -> OnnxFileError:
     )
 
 
-def digest_of(content: bytes) -> str:
-    """Give the SHA-256 of all fields of a model but its metadata, in their order."""
+def digest_of(content: bytes, description: Mapping[str, Any]) -> str:
+    """Give the SHA-256 of a model and its description.
+
+    That is of all top-level fields but the metadata, in their order, and then of the description
+    without its entry ``"digest"``, in canonical JSON.
+    """
     digest = hashlib.sha256()
     for field in _Reader().fields(memoryview(content)):
         if field.number != _METADATA:
             digest.update(field.whole)
+    others = {name: value for name, value in description.items() if name != "digest"}
+    digest.update(json.dumps(others, sort_keys=True, separators=(",", ":")).encode())
     return digest.hexdigest()
 
 
-def with_description(content: bytes, text: str) -> bytes:
-    """Add a description to a model."""
+def with_description(content: bytes, description: Mapping[str, Any]) -> bytes:
+    """Add a description to a model, with the digest of both."""
+    text = json.dumps({**description, "digest": digest_of(content, description)})
     pair = b"".join(_bytes_field(number, part.encode()) for number, part in ((1, KEY), (2, text)))
     return content + _bytes_field(_METADATA, pair)
 

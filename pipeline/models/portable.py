@@ -13,7 +13,7 @@ The file's description, JSON under the key `pipeline.models.onnx_file.KEY` of it
 ``model``
     Digest of the manifest of the model that it was made from.
 ``digest``
-    `pipeline.models.onnx_file.digest_of` the file.
+    `pipeline.models.onnx_file.digest_of` the file and this description.
 
 What else is there is for people. The graph takes pixels, uint8 of shape (n, size, size, 3), and
 gives the probability of each class, float32 of shape (n, k).
@@ -198,7 +198,7 @@ def _document(content: bytes) -> dict[str, Any]:
             expected=f"format {FORMAT} or older, which is what this installation reads",
             fix="update cached-feature-pipeline, or export the model again",
         )
-    if digest != digest_of(content):
+    if digest != digest_of(content, document):
         raise ModelError(
             "the ONNX file was changed since it was exported.",
             expected="the bytes that its digest was made of",
