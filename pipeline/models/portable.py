@@ -104,8 +104,8 @@ class Portable:
         try:
             fields = _checked(_document(content), content)
             check_complete(content)
-            session = _session(content, threads)
-            _check_ends(session, fields["recipe"]["size"], len(fields["classes"]))
+            size, classes = fields["recipe"]["size"], len(fields["classes"])
+            session = _session(content, size, classes, threads)
         except ModelError as error:
             raise ModelError(
                 f"{file}: {error.found}", expected=error.expected, fix=error.fix
@@ -244,7 +244,8 @@ def _checked(document: Mapping[str, Any], content: bytes) -> dict[str, Any]:
     return fields
 
 
-def _session(content: bytes, threads: int | None) -> Any:
+def _session(content: bytes, size: int, classes: int, threads: int | None) -> Any:
+    """Let ONNX Runtime load a graph from pixels of a size to so many probabilities."""
     import onnxruntime
 
     _bound_memory()
@@ -253,11 +254,23 @@ def _session(content: bytes, threads: int | None) -> Any:
     options.intra_op_num_threads = threads or _cores()
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.use_env_allocators", "1")
+    providers = ["CPUExecutionProvider"]
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, options, providers, enable_fallback=0)
+        parts = (*session.get_inputs(), *session.get_outputs())
+        ends = [(own.type, own.shape, own.name) for own in parts]
     except Exception as error:  # ONNX Runtime has a class for each kind
         reason = in_one_line(error)[:300]
         raise _unusable(f"ONNX Runtime cannot load it: {reason}") from error
+    good = (
+        [kind for kind, *_ in ends] == ["tensor(uint8)", "tensor(float)"]
+        and ends[0][1][1:] == [size, size, 3]
+        and len(ends[1][1]) == 2
+        and (ends[1][1][1] == classes or not isinstance(ends[1][1][1], int))
+    )
+    if not good:
+        raise _unusable(f"it does not lead from {size} x {size} pixels to {classes} probabilities")
+    return session
 
 
 @cache
@@ -279,17 +292,3 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def _check_ends(session: Any, size: int, classes: int) -> None:
-    """Check what goes into the graph and what comes out."""
-    ends = [*session.get_inputs(), *session.get_outputs()]
-    shapes = [own.shape for own in ends]
-    good = (
-        [own.type for own in ends] == ["tensor(uint8)", "tensor(float)"]
-        and shapes[0][1:] == [size, size, 3]
-        and len(shapes[1]) == 2
-        and (shapes[1][1] == classes or not isinstance(shapes[1][1], int))
-    )
-    if not good:
-        raise _unusable(f"it does not lead from {size} x {size} pixels to {classes} probabilities")

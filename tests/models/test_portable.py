@@ -190,6 +190,7 @@ LONG = b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f"  # a graph of 2**63 bytes
             described(classes=["a", "b", "c"], positive=None),
             "does not lead from 32 x 32 pixels to 3",
         ),
+        (described(model().replace(b"pixels", b"pi\xffels")), "cannot load it"),
         (described(classes=["a", "a"]), "does not make sense"),
         (described(classes=["a"]), "does not make sense"),
         (described(classes=["a", 1]), "does not make sense"),
@@ -216,12 +217,15 @@ LONG = b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f"  # a graph of 2**63 bytes
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_file_that_is_not_ours_or_does_harm_is_refused_with_its_reason(load, content, piece):
+def test_a_file_that_is_not_ours_or_does_harm_is_refused_with_its_reason(
+    load, content, piece, capfd
+):
     with pytest.raises(ModelError) as refused:
         load(content)
     assert piece in refused.value.found
     assert "model.onnx" in refused.value.found
     assert refused.value.expected
+    assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("megabytes", [6_000, 4_000_000])
