@@ -222,14 +222,17 @@ def _checked(document: Mapping[str, Any], content: bytes) -> dict[str, Any]:
             "recipe": dict(recipe),
             "model": document["model"],
         }
+        if fields["threshold"]:
+            fields["threshold"].rule(classes)
         Decoding.from_name(recipe["decoding"])
         augmentation = Augmentation.from_name(document["augmentation"])
         texts = [*classes, document["head"], document["trained_on"], document["model"]]
         good = (
             all(isinstance(text, str) for text in texts)
             and 2 <= len(set(classes)) == len(classes) <= min(_MOST_CLASSES, len(content))
+            and type(document["positive"]) in (int, type(None))
             and document["positive"] in (None, 0, 1)
-            and (len(classes) == 2 or document["positive"] is threshold is None)
+            and (threshold is None or (len(classes) == 2 and type(threshold["positive"]) is int))
             and type(recipe["size"]) is int
             and 1 <= recipe["size"] <= _MOST_SIDE
             and recipe["resize"] in FILTERS
@@ -237,7 +240,7 @@ def _checked(document: Mapping[str, Any], content: bytes) -> dict[str, Any]:
             and 1 <= document["views"] < 2**16
             and (document["views"] == 1 or augmentation != PRESETS["none"])
         )
-    except (PipelineError, KeyError, TypeError, ValueError) as error:
+    except (PipelineError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise _unusable(f"its description does not make sense ({in_one_line(error)})") from error
     if not good:
         raise _unusable("its description does not make sense")

@@ -30,6 +30,7 @@ from pipeline.models.onnx_file import KEY, description_of
 from pipeline.models.portable import Portable
 
 LARGE = 2**21
+F1 = {"positive": 1, "value": 0.5, "aim": "f1"}
 
 
 @pytest.fixture
@@ -199,6 +200,26 @@ LONG = b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f"  # a graph of 2**63 bytes
         (described(threshold={"positive": 1, "value": 7.0, "aim": ""}), "does not make sense"),
         (described(threshold={"positive": 1, "value": "x", "aim": ""}), "does not make sense"),
         (described(threshold="high"), "does not make sense"),
+        *(
+            (
+                described(threshold=F1 | own),
+                "not make sense",
+            )
+            for own in [
+                {"aim": ["f1"]},
+                {"positive": 1.0},
+                {"value": None},
+                {"images": "many"},
+                {"images": 9, "positives": [1]},
+                {"colour": "red"},
+            ]
+        ),
+        (described(positive=1.0), "does not make sense"),
+        (described(positive="red"), "does not make sense"),
+        (
+            described(threshold=F1, classes=list("abc")),
+            "not make sense",
+        ),
         (described(views=2), "does not make sense"),
         (described(views=10**9, augmentation=PRESETS["mild"].name), "does not make sense"),
         (described(augmentation="nothing known"), "does not make sense"),
