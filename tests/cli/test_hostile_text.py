@@ -4,12 +4,14 @@ import csv
 import io
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from conftest import CountingBackbone, paint, paint_classes
 from imitated import change, imitate
 from pages import run_command
+from portables import SIDE, described
 
 from pipeline.backbones.registry import make_recipe
 from pipeline.errors import PipelineError, in_one_line, printable
@@ -85,6 +87,15 @@ def exported():
     return f"f{BAD}.h5"
 
 
+def onnx_file(**more):
+    """An exported model with bad names in its description."""
+    fields = {**asdict(make_recipe(size=SIDE, precision="float32")), **more}
+    classes = [f"red {BAD}", f"blue {BAD}"]
+    Path(f"m{BAD}.onnx").write_bytes(described(recipe=fields, classes=classes, threshold=F1))
+    return f"m{BAD}.onnx"
+
+
+F1 = {"positive": 1, "value": 0.5, "aim": f"f1 {BAD}"}
 COMMANDS = {
     "features": lambda: ("features", photos(), *SETTINGS),
     "features --strict": lambda: ("features", photos(), *SETTINGS, "--strict"),
@@ -111,6 +122,10 @@ COMMANDS = {
     "predict --json": lambda: ("predict", trained(), new(), "--json"),
     "predict of nothing": lambda: ("predict", trained(), f"none {BAD}"),
     "predict by nothing": lambda: ("predict", f"none {BAD}", "x.png"),
+    "predict by a file": lambda: ("predict", onnx_file(), new()),
+    "predict by a file --csv": lambda: ("predict", onnx_file(), new(), "--csv"),
+    "predict by a file --json": lambda: ("predict", onnx_file(), new(), "--json"),
+    "predict by a spoilt file": lambda: ("predict", onnx_file(**{BAD: BAD}), new()),
     "predict by a head": lambda: ("predict", trained(), "x.png", "--head", BAD),
     "problems": lambda: ("problems", photos(), *SETTINGS, "--no-learning-curve"),
     "problems --json": lambda: ("problems", photos(), *SETTINGS, "--no-learning-curve", "--json"),

@@ -1,6 +1,7 @@
 """Exported models: what they answer, and what is refused before anything is built from it."""
 
 import json
+import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -81,6 +82,13 @@ def test_pictures_are_run_a_few_at_a_time_and_by_several_threads(load):
         alone = [*threads.map(loaded.probabilities, np.array_split(pixels, 70))]
     assert np.allclose(np.concatenate(alone), together, atol=1e-6)
     assert loaded.probabilities(pixels[:0]).shape == (0, 2)
+
+
+def test_it_computes_in_the_cores_that_the_process_may_use_or_in_fewer(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(described())
+    for threads, expected in ((None, len(os.sched_getaffinity(0))), (1, 1)):
+        options = Portable.load(tmp_path / "model.onnx", threads=threads).session
+        assert options.get_session_options().intra_op_num_threads == expected
 
 
 def test_an_image_that_cannot_be_read_costs_only_itself(load, red):
