@@ -22,6 +22,7 @@ BENCHMARKS = (
     "finetuning",
     "heads",
     "networks",
+    "export",
     "problems",
     "accuracy",
     "scale",
@@ -48,7 +49,9 @@ def main() -> None:
     """Measure, and write each section anew; sections that were not asked for stay."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
-    parser.add_argument("--cliparts", help="networks: the pictures of Debian's openclipart-png")
+    parser.add_argument(
+        "--cliparts", help="networks, export: the pictures of Debian's openclipart-png"
+    )
     parser.add_argument("--cache", help="networks: a cache to reuse; else one is made anew")
     given = vars(parser.parse_args())
     sections = read_sections()

@@ -27,10 +27,23 @@ def rows_graph(recipe: Recipe, pixels: Any, weights: Path | None = None) -> Any:
     layers = backbone.taps if recipe.layer == LAYERS else (recipe.layer,)
     cut = keras.Model(network.input, [backbone.output(network, layer) for layer in layers])
     outputs = cut(backbone.preprocess(pixels, recipe.scaling), training=False)
+    outputs = outputs if isinstance(outputs, list) else [outputs]
     if recipe.layer == LAYERS:
-        return _unit_layers([keras.ops.max(output, axis=(1, 2)) for output in outputs])
-    output = outputs[0] if isinstance(outputs, list) else outputs
-    return keras.layers.Flatten()(output)
+        outputs = [keras.ops.max(output, axis=(1, 2)) for output in outputs]
+    return as_rows(recipe, outputs)
+
+
+def output_shapes(recipe: Recipe) -> list[tuple[int, ...]]:
+    """Return the shapes of what `as_rows` takes."""
+    if recipe.layer == LAYERS:
+        return [(channels,) for channels in get_backbone(recipe.backbone).tap_channels]
+    return [recipe.shape]
+
+
+def as_rows(recipe: Recipe, outputs: Sequence[Any]) -> Any:
+    """Return flattened rows of the outputs of layers: of one, or of all their maxima."""
+    _, keras = tensorflow.load()
+    return _unit_layers(outputs) if recipe.layer == LAYERS else keras.layers.Flatten()(outputs[0])
 
 
 def _unit_layers(maxima: Sequence[Any]) -> Any:

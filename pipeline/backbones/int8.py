@@ -81,7 +81,7 @@ def measure_peaks(chain: Chain, pixels: Pixels) -> list[float]:
     machines which differ in the last bits agree.
     """
     _require_int8()
-    run = compile_graph(_network(chain, None), "int8")
+    run = compile_graph(network_graph(chain, None), "int8")
     highest = np.max([outputs[1:] for outputs in run(pixels)], axis=0)
     return [_rounded_up(peak) for peak in highest.tolist()]
 
@@ -89,7 +89,7 @@ def measure_peaks(chain: Chain, pixels: Pixels) -> list[float]:
 def load_chain(chain: Chain, peaks: Sequence[float], *, maxima: bool) -> Run:
     """Compile a chain in 8 bits; its outputs are the rows and, if asked for, each step's maxima."""
     _require_int8()
-    return compile_graph(_network(chain, peaks, maxima=maxima), "int8")
+    return compile_graph(network_graph(chain, peaks, maxima=maxima), "int8")
 
 
 def _require_int8() -> None:
@@ -103,8 +103,8 @@ def _require_int8() -> None:
         )
 
 
-def _network(chain: Chain, peaks: Sequence[float] | None, *, maxima: bool = False) -> Any:
-    """Build the network: in 8 bits, or in float32 with the peaks as further outputs.
+def network_graph(chain: Chain, peaks: Sequence[float] | None, *, maxima: bool = False) -> Any:
+    """Build OpenVINO's graph: in 8 bits, or in float32 with the peaks as further outputs.
 
     With `maxima`, those of each channel after each step are further outputs.
     """

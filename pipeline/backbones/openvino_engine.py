@@ -49,15 +49,21 @@ def _without_telemetry() -> Iterator[None]:
             del sys.modules[_TELEMETRY]
 
 
-def write_graph(function: Any, file: Path, key: str, text: str) -> None:
+def write_graph(function: Any, file: Path, below: Any = None, **about: str) -> None:
     """Write a function of TensorFlow's as an OpenVINO graph (.xml, and .bin beside it).
 
-    The text is kept under the key in the graph's ``rt_info``.
+    Its inputs are the outputs of the graph `below`, if there is one. Texts about it are kept in the
+    graph's ``rt_info``.
     """
     ov = load()
     with _without_telemetry():
         graph = ov.convert_model(function)
-    graph.set_rt_info(text, key)
+    if below is not None:
+        for parameter, result in zip(graph.get_parameters(), below.get_results()):
+            parameter.output(0).replace(result.input_value(0))
+        graph = ov.Model(graph.get_results(), below.get_parameters())
+    for name, text in about.items():
+        graph.set_rt_info(text, name)
     ov.serialize(graph, file)
 
 
@@ -109,6 +115,11 @@ def with_maxima(graph: Any, wanted: Sequence[bool]) -> Any:
         for output, maximum in zip(outputs, wanted)
     ]
     return ov.Model(results, graph.get_parameters())
+
+
+def with_results(graph: Any, results: Sequence[Any]) -> Any:
+    """Return a graph with some of its outputs, in this order."""
+    return load().Model(list(results), graph.get_parameters())
 
 
 def joined(batches: list[list[Floats]]) -> list[Floats]:

@@ -167,6 +167,18 @@ def _load_in_8_bits(recipe: Recipe, wanted: _Wanted, weights: Path | None) -> Ou
     return outputs
 
 
+def graph_in_8_bits(recipe: Recipe, weights: Path | None) -> Any:
+    """Return the network as OpenVINO's graph of pixels to rows, or to the maxima of every layer."""
+    backbone = get_backbone(recipe.backbone)
+    peaks = int8.read_peaks(recipe.calibration, backbone.steps(recipe.layer))
+    maxima = recipe.layer == LAYERS
+    graph = int8.network_graph(_chain(recipe, weights), peaks, maxima=maxima)
+    rows, *of_steps = graph.get_results()
+    by_layer = dict(zip(backbone.layers, of_steps))
+    wanted = [by_layer[tap] for tap in backbone.taps] if maxima else [rows]
+    return openvino_engine.with_results(graph, wanted)
+
+
 def _chain(recipe: Recipe, weights: Path | None) -> int8.Chain:
     backbone = get_backbone(recipe.backbone)
     rule = RULES[recipe.scaling]

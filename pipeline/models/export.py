@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backbones.graph import rows_graph
-from pipeline.backbones.running import load_backbone
-from pipeline.errors import ModelError, PipelineError
-from pipeline.models.formats import FORMATS, Format, Pixels
+from pipeline.backbones.graph import as_rows, output_shapes, rows_graph
+from pipeline.backbones.running import graph_in_8_bits, load_backbone
+from pipeline.errors import ModelError, PipelineError, in_one_line
+from pipeline.models.formats import FORMATS, Format, OpenVino, Pixels
 from pipeline.models.graphs import Float, HeadGraph
 from pipeline.models.model import Model
 from pipeline.models.network import Network, TunedClassifier
@@ -56,6 +57,7 @@ class Parity:
     changed: int
 
 
+@tensorflow.pinned()
 def export_model(
     model: Model,
     kind: str,
@@ -88,11 +90,13 @@ def export_model(
         The model cannot be written in this format, or the file does not agree with the model.
     """
     target = check_target(out, kind)
-    require_float(model, kind)
-    graph = whole_graph(model, target.precise, weights)
-    with temporary_folder(out.parent, ".export-") as folder:
+    description = describe(model, about)
+    with temporary_folder(out.parent, ".export-") as folder, _told(target, model):
         file = folder / out.name
-        target.write(graph, file, describe(model, about))
+        if model.recipe.precision == "int8":
+            _write_int8(model, target, file, description, weights)
+        else:
+            target.write(whole_graph(model, target.precise, weights), file, description)
         p = np.asarray(target.load(file)(pictures), np.float64)
         parity = compare(model, p, pictures, weights)
         require_parity(model, parity, target)
@@ -138,14 +142,44 @@ def check_absent(out: Path) -> None:
         )
 
 
-def require_float(model: Model, kind: str) -> None:
-    """Refuse a model whose network computes in 8 bits, which no format but OpenVINO's keeps."""
-    if model.recipe.precision == "int8":
+@contextmanager
+def _told(target: Format, model: Model) -> Iterator[None]:
+    """Turn what a converter or a runtime raises into one error: each has its own classes."""
+    try:
+        yield
+    except (PipelineError, OSError, MemoryError, ImportError):
+        raise
+    except Exception as error:
         raise ModelError(
-            f"a model whose network computes in int8 cannot be exported to {kind}.",
-            expected="a model on features in float32 or bfloat16",
-            fix="train one: pipeline classify DATA --precision float32",
+            f"the head {model.head} cannot be exported to {target.title}: "
+            f"{in_one_line(error)[:300]}",
+            fix=f"use another --format ({', '.join(FORMATS)}) or another --head",
+        ) from error
+
+
+def _write_int8(
+    model: Model,
+    target: Format,
+    file: Path,
+    description: Mapping[str, Any],
+    weights: Path | None,
+) -> None:
+    """Write a model whose network computes in 8 bits: OpenVINO's graph of it, and the head."""
+    if not isinstance(target, OpenVino):
+        raise ModelError(
+            f"a model whose network computes in int8 cannot be exported to {target.title}.",
+            expected="--format openvino, or a model on features in float32 or bfloat16",
+            fix="train another: pipeline classify DATA --precision float32",
         )
+    _, keras = tensorflow.load()
+    builder = HeadGraph(target.precise)
+    inputs = [keras.Input(shape) for shape in output_shapes(model.recipe)]
+    if isinstance(model.estimator, TunedClassifier):
+        p = builder.of_outputs(model.estimator.network.tail(inputs[0], training=False))
+    else:
+        p = builder.probabilities(model.estimator, as_rows(model.recipe, inputs))
+    below = graph_in_8_bits(model.recipe, weights)
+    target.write_above(below, keras.Model(inputs, p), file, description)
 
 
 @tensorflow.pinned()
@@ -180,12 +214,14 @@ def compare(
     model: Model, p: npt.NDArray[np.float64], pictures: Pixels, weights: Path | None = None
 ) -> Parity:
     """Compare a file's probabilities with the model's, in float32 and as it predicts."""
-    exact = replace(model, recipe=replace(model.recipe, precision="float32"))
-    if isinstance(model.estimator, TunedClassifier):
-        exact = replace(exact, estimator=_in_float32(model.estimator))
+    exact = model
+    if model.recipe.precision == "bfloat16":
+        exact = replace(model, recipe=replace(model.recipe, precision="float32"))
+    if isinstance(exact.estimator, TunedClassifier) and exact is not model:
+        exact = replace(exact, estimator=_in_float32(exact.estimator))
     reference = exact.probabilities(load_backbone(exact.recipe, weights)(pictures))
     own = reference
-    if model.recipe.precision != "float32":
+    if exact is not model:
         own = model.probabilities(load_backbone(model.recipe, weights)(pictures))
     return Parity(
         len(pictures),

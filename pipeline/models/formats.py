@@ -94,10 +94,19 @@ class OpenVino(Format):
     tolerance, precise = 1e-3, "float32"  # it has no float64 on CPUs
 
     def write(self, graph: Any, file: Path, description: Description) -> None:  # noqa: D102
+        self.write_above(None, graph, file, description)
+
+    def write_above(self, below: Any, graph: Any, file: Path, description: Description) -> None:
+        """Write a Keras model whose inputs are the outputs of OpenVINO's graph `below`, if any."""
         tf, _ = tensorflow.load()
-        signature = tf.TensorSpec((None, *graph.input_shape[1:]), tf.uint8, "pixels")
-        run = tf.function(lambda pixels: graph(pixels, training=False), input_signature=[signature])
-        openvino_engine.write_graph(run.get_concrete_function(), file, KEY, json.dumps(description))
+        signature = [tf.TensorSpec(own.shape, own.dtype, own.name) for own in graph.inputs]
+
+        @tf.function(input_signature=signature)  # type: ignore[untyped-decorator]
+        def run(*inputs: Any) -> Any:
+            return graph(inputs[0] if len(inputs) == 1 else list(inputs), training=False)
+
+        texts = {KEY: json.dumps(description)}
+        openvino_engine.write_graph(run.get_concrete_function(), file, below, **texts)
 
     def load(self, file: Path) -> Run:  # noqa: D102
         run = openvino_engine.compile_graph(openvino_engine.read_graph(file), "float32")

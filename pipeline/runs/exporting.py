@@ -57,9 +57,10 @@ class Exported:
         on = f"{self.images} images of the run"
         if self.images < parity.pictures:
             on += f" and {parity.pictures - self.images} drawn pictures, as its images are not here"
+        exact = "int8" if model.recipe.precision == "int8" else "float32"
         first = f"checked in its own runtime on {on}: probabilities differ by at most "
-        lines = [f"{first}{parity.difference:.1g} from those of the model in float32"]
-        if model.recipe.precision != "float32":
+        lines = [f"{first}{parity.difference:.1g} from those of the model in {exact}"]
+        if model.recipe.precision == "bfloat16":
             called = "1 image is" if parity.changed == 1 else f"{parity.changed} images are"
             lines.append(
                 f"predict computes features in {model.recipe.precision}, the file in float32: "
