@@ -11,6 +11,9 @@ from pipeline.analysis.leakage import Leakage
 from pipeline.analysis.outliers import OutlierImage
 from pipeline.data.dataset import Dataset
 
+CREDIBLE = 0.2
+"""Share of labels that may be wrong; where more look so, classifiers are doubted instead."""
+
 NOT_LOOKED_FOR = "This run did not look for"
 """The beginning of the first sentence of `not_looked_for`, also in older runs."""
 
@@ -69,9 +72,12 @@ def describe_labels(labels: LabelProblems) -> Iterator[str]:
         yield "There are too few images to check the labels."
     if likely := sum(suspect.likely for suspect in labels.suspects):
         look = "looks" if likely == 1 else "look"
+        advice = "check the first few; the classifiers may be at fault"
+        if likely > CREDIBLE * labels.judged:
+            advice = "so many that the classifiers are probably at fault; check the first few"
         yield (
             f"{likely:,} of {labels.judged:,} labels {look} wrong to classifiers that were not "
-            "trained on the image: check the first few; the classifiers may be at fault."
+            f"trained on the image: {advice}."
         )
 
 

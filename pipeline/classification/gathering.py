@@ -94,29 +94,26 @@ def _imported(data: str | Path | Dataset, order: Order) -> Rows:
 
 def _extracted(data: str | Path | Dataset, order: Order) -> Rows:
     """List the images, compute the rows that are missing, and read them, or prepare to."""
-    protocol, listener, first = order.protocol, order.listener, order.extractors[0]
+    listener, first = order.listener, order.extractors[0]
     given = (
         data
         if isinstance(data, Dataset)
-        else load_dataset(data, seed=order.seed, shares=protocol.shares, cache=first.cache)
+        else load_dataset(data, seed=order.seed, shares=order.protocol.shares, cache=first.cache)
     )
     order.check_name(given.name)  # a bad name is an error before the work
-    remarks: tuple[str, ...] = ()
-    if not first.stream and all(views.count == 1 for views in order.views):
-        protocol, remarks = protocol.suited(given, order.seed)
-    dataset = protocol.check(given)
     extractors = [_with_layers(extractor, order.pools) for extractor in order.extractors]
     reason = reason_to_stream(
-        dataset,
+        given,
         [recipe for extractor in extractors for recipe in extractor.recipes],
         heads=order.heads,
         views=order.views,
         protocol=order.protocol,
         wish=first.stream,
     )
-    if reason is not None:  # no cross-validation then, unless it was asked for
-        protocol, remarks = order.protocol, ()
-        dataset = protocol.check(given)
+    protocol, remarks = order.protocol, tuple[str, ...]()
+    if reason is None and all(views.count == 1 for views in order.views):
+        protocol, remarks = protocol.suited(given, order.seed)  # its folds need rows in memory
+    dataset = protocol.check(given)
     listener.listed(dataset)
     extractors = [each.settle(dataset, listener, hold=reason is None) for each in extractors]
     plans = [each.plan(dataset, order.views, hold=reason is None) for each in extractors]

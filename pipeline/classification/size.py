@@ -30,7 +30,7 @@ def reason_to_stream(
     """Tell why heads are to be trained shard by shard; None where rows can be held in memory."""
     if wish is False:
         return None
-    reason = "as asked for" if wish else _too_large(dataset, recipes, views)
+    reason = "as asked for" if wish else _too_large(dataset, recipes, views, protocol)
     if reason is None:
         return None
     hindered = {
@@ -49,8 +49,11 @@ def reason_to_stream(
     return reason
 
 
-def _too_large(dataset: Dataset, recipes: Sequence[Recipe], views: Sequence[Views]) -> str | None:
-    images, learned = len(dataset), len(dataset.where("train"))
+def _too_large(
+    dataset: Dataset, recipes: Sequence[Recipe], views: Sequence[Views], protocol: Protocol
+) -> str | None:
+    images = len(dataset)
+    learned = images if protocol.cv is not None else len(dataset.where("train"))
     more = [(wanted.count - 1) * (images if wanted.everywhere else learned) for wanted in views]
     rows = sum(images + count for count in more if count) or images
     values = sum(math.prod(recipe.shape) for recipe in recipes)

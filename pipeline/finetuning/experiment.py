@@ -108,9 +108,8 @@ def finetune(
         data if isinstance(data, Dataset) else load_dataset(data, seed=seed, cache=extractor.cache)
     )
     run_folder(runs, name, dataset.name)  # a bad name is an error before the work
-    dataset.require_all_splits()
     protocol = Protocol(positive=positive)
-    protocol.positive_of(dataset.targets)  # an unknown class is an error before the work
+    protocol.check(dataset)
     listener.listed(dataset)
     if head is not None:
         check_features(head, dataset.classes, extractor.recipe)
@@ -126,9 +125,7 @@ def finetune(
     network = _network(source, settings, head, extractor.weights, seed)
     listener.built(network.layers())
     described = settings.described(views, source.recipe)
-    folder = _unfinished(
-        runs, [source.dataset.digest, source.recipe.fingerprint, described, seed], head
-    )
+    folder = _unfinished(runs, source, described, seed, head)
     course = Course(
         network=network,
         source=source,
@@ -240,8 +237,11 @@ def _judged(
     )
 
 
-def _unfinished(runs: Path, decisive: list[Any], head: Model | None) -> Path:
+def _unfinished(
+    runs: Path, source: InputSource, described: dict[str, Any], seed: int, head: Model | None
+) -> Path:
     """Make a folder named by all that decides a training's course, to go on from that alone."""
+    decisive = [source.dataset.digest, source.recipe.fingerprint, described, seed]
     digest = hashlib.sha256(json.dumps(decisive).encode())
     for array in dense_of(head).model_.get_weights() if head else ():
         digest.update(array.tobytes())

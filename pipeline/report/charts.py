@@ -49,6 +49,7 @@ class Line:
     figure: str = ""
     dots: Sequence[tuple[float, float]] = ()
     bars: Sequence[Bar] = ()
+    radius: float = 2.5
     thin: bool = False
 
 

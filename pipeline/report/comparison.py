@@ -136,7 +136,11 @@ def _curves(records: Records) -> Mapping[str, Any] | None:
     problems = [f"{record.name}: {record.problem}" for record in records if record.problem]
     return {
         "plots": figures.draw_curves(
-            subjects, records[0].classes, judged_on=judged_on, chosen_on=chosen_on
+            subjects,
+            records[0].classes,
+            judged_on=judged_on,
+            chosen_on=chosen_on,
+            nested=any(record.nested for record in records),
         ),
         "problem": "; ".join(problems),
         "uncalibrated": "",

@@ -20,6 +20,7 @@ from pipeline.runs.reading import Predictions, Record
 _SPELLED_OUT = 4  # with more classes, a confusion matrix is not put into words
 _PAIRS = 8
 _CURVES = 2
+_MARK = 4.5  # radius of a threshold's dot
 _LEAST_IN_BIN = 20  # images on average: with fewer, the intervals are wider than the bins
 
 
@@ -64,16 +65,25 @@ def draw_curves_of(record: Record) -> dict[str, Plot]:
         if record.predictions
     ]
     return draw_curves(
-        subjects, record.classes, judged_on=record.judged_on, chosen_on=record.chosen_on
+        subjects,
+        record.classes,
+        judged_on=record.judged_on,
+        chosen_on=record.chosen_on,
+        nested=record.nested,
     )
 
 
 def draw_curves(
-    subjects: Sequence[Subject], classes: Sequence[str], *, judged_on: str, chosen_on: str
+    subjects: Sequence[Subject],
+    classes: Sequence[str],
+    *,
+    judged_on: str,
+    chosen_on: str,
+    nested: bool,
 ) -> dict[str, Plot]:
     """Draw ROC, precision-recall and calibration curves; the first subject stands out.
 
-    The two texts are those of `Record`.
+    The last three are those of `Record`.
     """
     shown = list(subjects[: charts.STYLES])
     if not shown:
@@ -83,6 +93,8 @@ def draw_curves(
         about = "Mean over the classes, each against all others."
     if any(subject.threshold for subject in shown):
         about += " The dot is the threshold."
+        if nested:
+            about += " Each fold has its own, chosen without it, so the dot may lie off the curve."
     if len(shown) < len(subjects):
         about += f" The {len(shown)} best {chosen_on} are drawn."
     on = f"on {len(shown[0].predictions.truth):,} {judged_on}"
@@ -110,7 +122,9 @@ def _roc(subjects: Sequence[Subject], on: str, about: str) -> Plot | None:
         path = frame.path(curve.x, curve.y)
         area = number(subject.test.roc_auc)
         marks = frame.dots(*[[rate] for rate in subject.rates[:2]]) if subject.threshold else ()
-        lines.append(Line(subject.style, path, subject.label, area, dots=marks, thin=place > 0))
+        lines.append(
+            Line(subject.style, path, subject.label, area, dots=marks, radius=_MARK, thin=place > 0)
+        )
     return frame.plot(
         title="ROC curve",
         summary=f"ROC curves {on}. Area under the curve: {_listed(lines)}.",
@@ -132,7 +146,9 @@ def _precision_recall(subjects: Sequence[Subject], on: str, about: str) -> Plot 
         path = frame.path(curve.x, curve.y)
         marks = frame.dots(*[[rate] for rate in subject.rates[1:]]) if subject.threshold else ()
         text = f"{area:.3f}"
-        lines.append(Line(subject.style, path, subject.label, text, dots=marks, thin=place > 0))
+        lines.append(
+            Line(subject.style, path, subject.label, text, dots=marks, radius=_MARK, thin=place > 0)
+        )
     return frame.plot(
         title="Precision and recall",
         summary=f"Precision against recall {on}. Average precision: {_listed(lines)}; "

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from pipeline.analysis.sentences import CREDIBLE
 from pipeline.evaluation.protocol import Protocol
 from pipeline.runs.documents import HeadRecord, ProblemsDocument, RunDocument
 from pipeline.runs.table import FEW
@@ -62,6 +63,8 @@ def _on_data(
             yield Step("test on every image once, for a narrower interval", again)
     if problems is None or not problems.learning_curve:
         suspects = len(problems.likely_wrong) if problems else 0
+        if problems and suspects > CREDIBLE * problems.labels.judged:
+            suspects = 0
         why = "find out whether more images would help"
         if suspects:
             labels = "label" if suspects == 1 else f"{suspects:,} labels"

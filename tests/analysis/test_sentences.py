@@ -98,6 +98,11 @@ def test_labels_that_look_wrong_are_counted():
         "3 of 240 labels look wrong to classifiers that were not trained on the image: check the "
         "first few; the classifiers may be at fault."
     )
+    [sentence] = describe_labels(LabelProblems(tuple(suspects), 3, 14))
+    assert sentence == (
+        "3 of 14 labels look wrong to classifiers that were not trained on the image: so many that "
+        "the classifiers are probably at fault; check the first few."
+    )
     [sentence] = describe_labels(LabelProblems((), 0, 0))
     assert sentence == "There are too few images to check the labels."
 

@@ -66,3 +66,20 @@ def test_a_step_keeps_the_aim(tmp_path):
     )
     command = proposed(tmp_path / "run")[0].command
     assert "--positive blue --threshold recall=0.95 --balanced --cv 5" in command
+
+
+@pytest.mark.parametrize(("judged", "listed"), [(1000, True), (4, False)])
+def test_labels_that_may_be_wrong_are_offered_unless_the_classifiers_are_at_fault(
+    tmp_path, judged, listed
+):
+    imitate(tmp_path / "run", counts=(40, 20, 2000), skill=3.0, looked_into=True)
+    file = tmp_path / "run" / "problems.json"
+    found = json.loads(file.read_text())
+    found["learning_curve"] = None
+    found["labels"]["judged"] = judged
+    names = {"path": "a.png", "split": "test", "label": "red", "suggested": "blue"}
+    found["labels"]["suspects"] = [{**names, "score": -0.5, "likely": True}] * 3
+    file.write_text(json.dumps(found))
+    [why] = [step.why for step in proposed(tmp_path / "run") if "problems" in step.command]
+    assert ("list the 3 labels that may be wrong" in why) == listed
+    assert "whether more images would help" in why
