@@ -134,7 +134,7 @@ class Model:
         return (
             f"Images whose features are not in the cache are classified in float32, by the model's "
             f"exported file; features are in {self.recipe.precision}, from which probabilities "
-            "differ a little"
+            "differ by as much as `pipeline export` said"
         )
 
     def call(self, p: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -233,7 +233,7 @@ class Model:
 
     def _lookup(self, extractor: Extractor) -> RowLookup:
         """Open cache and network, or take those that were opened before."""
-        key = (Path(extractor.cache), extractor.weights, extractor.forward)
+        key = (Path(extractor.cache).absolute(), extractor.weights, extractor.forward)
         if key not in self._opened:
             augmentation = Augmentation.from_name(self.augmentation)
             views = Views(count=self.views, augmentation=augmentation, everywhere=True)
