@@ -24,6 +24,7 @@ BENCHMARKS = (
     "networks",
     "export",
     "problems",
+    "labelling",
     "accuracy",
     "scale",
     "million",
@@ -53,6 +54,10 @@ def main() -> None:
         "--cliparts", help="networks, export: the pictures of Debian's openclipart-png"
     )
     parser.add_argument("--cache", help="networks: a cache to reuse; else one is made anew")
+    parser.add_argument("--cliparts", help="networks: the pictures of Debian's openclipart-png")
+    parser.add_argument(
+        "--cache", help="networks, labelling: a cache to reuse; else one is made anew"
+    )
     given = vars(parser.parse_args())
     sections = read_sections()
     for name in given["names"] or [name for name in BENCHMARKS if name not in LONG]:

@@ -47,6 +47,7 @@ ONLY_IN = {
     "fsspec": {"data/servers.py"},
     "onnx": {"backbones/vgg16.py"},
     "onnxruntime": {"models/portable.py"},
+    "openTSNE": {"analysis/image_map.py"},
     "openvino": {"backbones/openvino_engine.py"},
     "dask": {"features/cluster.py"},
     "distributed": {"features/worker.py"},

@@ -27,8 +27,12 @@ def finest_store(extraction: Extraction) -> FeatureStore:
     return next((each for each in stores if each.recipe.layer == LAYERS), extraction.store)
 
 
-def reduced_rows(extraction: Extraction, *, seed: int = 0) -> Reduced:
+def reduced_rows(
+    extraction: Extraction, *, places: npt.NDArray[np.int64] | None = None, seed: int = 0
+) -> Reduced:
     """Give the first 256 principal components of rows of length one, shape (n, 256) or less.
+
+    They are those of the images at `places`, by default all.
 
     The components are those of 5,000 images at most, drawn by the seed; beside the result no more
     than these and a block are in memory.
@@ -36,18 +40,19 @@ def reduced_rows(extraction: Extraction, *, seed: int = 0) -> Reduced:
     from sklearn.utils.extmath import randomized_svd
 
     store = finest_store(extraction)
-    keys = [(digest, 0) for digest in extraction.dataset.digests]
+    digests = extraction.dataset.digests
+    keys = [(digests[place], 0) for place in (range(len(digests)) if places is None else places)]
     first = unit_rows(few_places(store.read(keys[:1])))
     count = min(_MOST_SAMPLED, _MOST_VALUES // first.shape[1], len(keys))
     drawn = np.random.default_rng(seed).permutation(len(keys))[:count]
     sample = np.empty((count, first.shape[1]), np.float32)
-    for rows, places in store.blocks([keys[place] for place in drawn]):
-        sample[places] = unit_rows(few_places(rows))
+    for rows, at in store.blocks([keys[place] for place in drawn]):
+        sample[at] = unit_rows(few_places(rows))
     mean = sample.mean(axis=0)
     sample -= mean
     components = min(_COMPONENTS, *sample.shape)
     _, _, axes = randomized_svd(sample, components, random_state=seed)
     reduced = np.empty((len(keys), components), np.float32)
-    for rows, places in store.blocks(keys):
-        reduced[places] = (unit_rows(few_places(rows)) - mean) @ axes.T
+    for rows, at in store.blocks(keys):
+        reduced[at] = (unit_rows(few_places(rows)) - mean) @ axes.T
     return reduced
