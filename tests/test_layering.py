@@ -54,7 +54,7 @@ ONLY_IN = {
     "skops": {"models/loading.py"},
     "msgspec": {"system/documents.py", "models/files.py", "runs/documents.py"},
     "jinja2": {"report/rendering.py"},
-    "starlette": {"app/guard.py", "app/site.py", "app/server.py"},
+    "starlette": {"app/guard.py", "app/label_routes.py", "app/site.py", "app/server.py"},
     "uvicorn": {"app/server.py"},
     "typer": {"cli"},
     "rich": {"cli", "runs/table.py"},

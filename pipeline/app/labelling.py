@@ -264,6 +264,7 @@ class Labelling:
             self._file.refresh()
             if self._file.rereads != before:
                 self._take_in()
+                self._moments[-1] = self._recent[-1] = self._moment()
 
     def _take_in(self) -> None:
         """Learn the labels in the file that are not learned."""

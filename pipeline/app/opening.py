@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.analysis.similarity import Gallery
+from pipeline.app.labelling import Labelling
 from pipeline.app.looking import Collection
 from pipeline.app.site import Site
 from pipeline.app.trying import Trial
@@ -28,6 +29,8 @@ def open_site(
     run: Path | None = None,
     head: str | None = None,
     trusted: Sequence[str] = (),
+    label: bool = False,
+    labels: Path | None = None,
     extractor: Extractor | None = None,
     listener: Listener | None = None,
 ) -> Site:
@@ -44,6 +47,10 @@ def open_site(
         Head of the run; the default is its best.
     trusted : sequence of str
         As for `Model.load`.
+    label : bool
+        Whether the images are labelled, too.
+    labels : Path, optional
+        The file that the labels are kept in, as for `Labelling`.
     extractor : Extractor, optional
         How images become rows where there is no run, and where rows are kept.
     listener : Listener, optional
@@ -64,12 +71,19 @@ def open_site(
         extractor = replace(extractor, recipe=model.recipe)
         if extractor.forward is None and model.portable is None:
             extractor = replace(extractor, forward=LateBackbone(model.recipe, extractor.weights))
+    labelling = None
+    if label:
+        if data is None or isinstance(data, Dataset):
+            raise PipelineError("there are no images to label.", fix="name DATA")
+        labelling = Labelling(data, labels=labels, extractor=extractor, listener=listener)
+        data = labelling.dataset
     collection = None if data is None else _collect(data, run, model, extractor, listener)
     trial = Trial(model, extractor, collection) if model else None
     if trial:  # TensorFlow is loaded here: while it is, nothing can be printed
         trial.warm_up()
     name = collection.dataset.name if collection else str(run and run.name)
-    return Site(name, trial, collection, collection.dataset.remarks if collection else ())
+    notes = collection.dataset.remarks if collection and not labelling else ()
+    return Site(name, trial, collection, notes, labelling)
 
 
 def _collect(

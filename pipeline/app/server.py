@@ -30,7 +30,7 @@ def listen(host: str = HOST, port: int | None = None) -> socket.socket:
             )[0]
             opened = socket.socket(family, kind, protocol)
             try:
-                if hasattr(socket, "SO_REUSEADDR") and port is not None:
+                if os.name == "posix":  # the port of a program that has just ended is free
                     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 opened.bind(address)
                 opened.listen(64)

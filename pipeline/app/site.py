@@ -15,6 +15,8 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, Router
 
 from pipeline.app.guard import PAGE_POLICY, Guard, Secrets
+from pipeline.app.label_routes import LabelPages
+from pipeline.app.labelling import Labelling
 from pipeline.app.looking import Collection
 from pipeline.app.trying import Trial
 from pipeline.data.images import DECODING_THREADS, thumbnail
@@ -43,12 +45,15 @@ class Site:
         The images to look at.
     notes : sequence of str
         What to know, in sentences.
+    labelling : Labelling, optional
+        Labels the images of the collection.
     """
 
     name: str
     trial: Trial | None = None
     collection: Collection | None = None
     notes: tuple[str, ...] = ()
+    labelling: Labelling | None = None
     _working: threading.Lock = field(default_factory=threading.Lock, repr=False)
     _decoding: anyio.CapacityLimiter | None = field(default=None, repr=False)
 
@@ -65,15 +70,20 @@ class Site:
             Route("/images/{number:int}/{kind}", self._image),
             Route("/selection", self._selection, methods=["POST"]),
         ]
-        self._guard = Guard(Router(routes, redirect_slashes=False), keys, port, names)
-        return self._guard
+        if self.labelling:
+            routes += LabelPages(self.labelling).routes()
+        return Guard(Router(routes, redirect_slashes=False), keys, port, names)
 
     async def _page(self, request: Request) -> Response:  # noqa: ARG002 -- so are routes called
         return HTMLResponse(self.html(), headers=PAGE_POLICY)
 
     def html(self) -> str:
         """Lay the page out."""
-        shown = [("try", "Try", self.trial), ("look", "Look", self.collection)]
+        shown = [
+            ("label", "Label", self.labelling),
+            ("try", "Try", self.trial),
+            ("look", "Look", self.collection),
+        ]
         sections = [
             (key, title, render(f"{key}.html.j2", templates=_TEMPLATES, site=self))
             for key, title, part in shown

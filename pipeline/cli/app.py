@@ -40,6 +40,17 @@ def app(
     head: Annotated[
         str | None, typer.Option(help="Head of the run; the default is its best on validation.")
     ] = None,
+    label: Annotated[
+        bool, typer.Option("--label", help="Label the images that have none, or correct labels.")
+    ] = False,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The CSV that labels are kept in.",
+            show_default="the data set's name-labels.csv",
+        ),
+    ] = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; 0.0.0.0 lets other computers in.")
     ] = "127.0.0.1",
@@ -52,7 +63,7 @@ def app(
     ] = True,
     trust: TrustOption = None,
 ) -> None:
-    """Try pictures on a model and look at all images, on a page that this computer shows itself.
+    """Try a model, look at all images, label them: on a page that this computer shows itself.
 
     Programs send a picture as the body of POST /predict, with the header `Authorization: Bearer`
     and the token that is shown, or that is in the variable PIPELINE_APP_TOKEN.
@@ -76,6 +87,8 @@ def app(
                 run=run,
                 head=head,
                 trusted=trust or (),
+                label=label or labels is not None,
+                labels=labels,
                 extractor=stage_one.extractor(),
                 listener=listener,
             )

@@ -8,9 +8,10 @@ from contextlib import contextmanager
 
 import pytest
 from hostile import samples
-from served import Served, picture
+from served import Served, paint, picture
 
 from pipeline.app.guard import Secrets
+from pipeline.app.opening import open_site
 from pipeline.app.server import PageServer, address_of, listen
 
 WIDTHS = (400, 1400)
@@ -361,3 +362,102 @@ def test_every_control_is_reached_by_the_tab_key(visit):
     wanted = ["colour", "as-map", "as-grid", "larger", "smaller", "whole"]
     assert reached[: len(wanted)] == wanted
     assert {"blue (20)", "red (20)", "over", "Try", "Look"} <= set(reached)
+
+
+# --- Labelling ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def labelled(tmp_path, extractor):
+    """A page that asks for labels of images whose names tell them."""
+    colours = {"red": (180, 70, 70), "blue": (70, 70, 180)}
+    for number in range(30):
+        name = ("red", "blue")[number % 2]
+        paint(tmp_path / "loose" / f"{number:02}-{name}.png", colours[name], number)
+    labels = tmp_path / "labels.csv"
+    site = open_site(tmp_path / "loose", label=True, labels=labels, extractor=extractor)
+    with running(site) as (opening, _):
+        yield opening, labels
+
+
+def kept(labels):
+    with labels.open() as file:
+        return {row["path"].rpartition("/")[2]: row["label"] for row in csv.DictReader(file)}
+
+
+def start_labelling(visit, opening):
+    visit.elsewhere = True
+    page = visit("label", at=opening)
+    page.locator("#question-name").get_by_text(".png").wait_for()
+    return page
+
+
+def asked_about(page):
+    return page.locator("#question-name").text_content()
+
+
+def test_keys_label_and_take_back(visit, labelled):
+    opening, labels = labelled
+    page = start_labelling(visit, opening)
+    for name in ("red", "blue"):
+        page.get_by_label("New class").fill(name)
+        page.keyboard.press("Enter")
+        page.get_by_role("group", name="Classes").get_by_text(name).wait_for()
+    assert page.locator("#classes button").all_text_contents() == ["1 red", "2 blue"]
+    answers = {}
+    for _ in range(12):
+        name = asked_about(page)
+        answers[name] = name.partition("-")[2].removesuffix(".png")
+        page.keyboard.press("1" if answers[name] == "red" else "2")
+        assert asked_about(page) != name  # at once
+        assert page.locator("#question").evaluate("image => image.complete")
+        page.wait_for_timeout(150)
+    page.get_by_text("14 images labelled").wait_for()
+    assert {name: kept(labels)[name] for name in answers} == answers
+    assert "Accuracy in cross-validation: " in page.text_content("#accuracy")
+    page.keyboard.press("z")
+    page.get_by_text("13 images labelled").wait_for()
+    assert asked_about(page) == name
+    assert not kept(labels).get(name)
+
+
+def test_two_windows_at_once_lose_nothing(visit, labelled):
+    opening, labels = labelled
+    first, second = (start_labelling(visit, opening) for _ in range(2))
+    first.get_by_label("New class").fill("red")
+    first.keyboard.press("Enter")
+    second.get_by_role("button", name="1 red").wait_for()
+    confirmed = 1
+    for turn in range(10):
+        page = (first, second)[turn % 2]
+        page.keyboard.press("1")
+        page.wait_for_timeout(100)
+        confirmed = len([label for label in kept(labels).values() if label])
+    page.wait_for_timeout(3000)
+    assert confirmed >= 6  # both may have answered for the same image
+    for page in (first, second):
+        page.get_by_text(f"{confirmed} images labelled").wait_for()
+    assert asked_about(first) not in {name for name, label in kept(labels).items() if label}
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_labelling_fits_and_everything_in_it_has_a_name(visit, labelled, width, scheme):
+    opening, _ = labelled
+    visit.elsewhere = True
+    page = visit("label", width=width, scheme=scheme, at=opening)
+    page.locator("#question-name").get_by_text(".png").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(NAMELESS) == []
+
+
+def test_an_answer_that_cannot_be_kept_comes_back(visit, labelled):
+    opening, _ = labelled
+    page = start_labelling(visit, opening)
+    name = asked_about(page)
+    page.route("**/label/answer", lambda route: route.fulfill(status=422, json={"error": "full"}))
+    page.get_by_label("New class").fill("red")
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").get_by_text("Not kept: full").wait_for()
+    assert asked_about(page) == name
+    visit.complaints.clear()

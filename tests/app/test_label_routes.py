@@ -1,0 +1,129 @@
+"""Labelling through the page's server: answers are kept, whoever gives them."""
+
+import csv
+import json
+
+import pytest
+from served import PORT, Served, paint
+
+from pipeline.app.guard import Secrets
+from pipeline.app.labelling import Labelling
+from pipeline.app.opening import open_site
+from pipeline.errors import PipelineError
+
+
+class Asked(Served):
+    """Images without labels, and a page that asks for them."""
+
+    def __init__(self, home, extractor, count=16):
+        self.home = home
+        self.photos = home / "loose"
+        colours = {"red": (180, 70, 70), "blue": (70, 70, 180)}
+        for number in range(count):
+            name = ("red", "blue")[number % 2]
+            paint(self.photos / f"{number:02}-{name}.png", colours[name], number)
+        self.labels = home / "labels.csv"
+        self.site = open_site(self.photos, label=True, labels=self.labels, extractor=extractor)
+        self.secrets = Secrets()
+        self.app = self.site.guarded(self.secrets, PORT)
+
+    def send(self, what, **body):
+        return self.post(f"/label/{what}", json.dumps(body).encode())
+
+    def kept(self):
+        if not self.labels.exists():
+            return {}
+        with self.labels.open() as file:
+            return {row["path"].rpartition("/")[2]: row["label"] for row in csv.DictReader(file)}
+
+
+@pytest.fixture
+def asked(tmp_path, extractor):
+    return Asked(tmp_path, extractor)
+
+
+def test_answers_are_in_the_file_when_they_are_confirmed(asked):
+    told = asked.ask("/label").json
+    assert told["labelled"] == 0
+    assert told["classes"] == []
+    for number in range(16):
+        question = told["questions"][0]
+        label = question["name"].partition("-")[2].removesuffix(".png")
+        told = asked.send("answer", number=question["number"], label=label).json
+        assert asked.kept()[question["name"]] == label
+        assert told["labelled"] == number + 1
+    assert told["questions"] == []
+    assert told["counts"] == {"blue": 8, "red": 8}
+    value, low, high = told["accuracy"]
+    assert low <= value <= high
+    assert told["history"][-1] == [16, value, low, high]
+    assert len(told["questions"]) < 7
+
+
+def test_an_answer_is_taken_back(asked):
+    first = asked.ask("/label").json["questions"][0]
+    asked.send("answer", number=first["number"], label="red")
+    told = asked.send("undo").json
+    assert told["again"] == first["number"]
+    assert told["labelled"] == 0
+    assert "red" not in asked.kept().values()
+    assert asked.send("undo").json["again"] is None
+
+
+def test_a_skipped_image_is_asked_about_at_the_end(asked):
+    first = asked.ask("/label").json["questions"][0]["number"]
+    told = asked.send("skip", number=first).json
+    assert told["questions"][0]["number"] != first
+    for _ in range(15):
+        number = told["questions"][0]["number"]
+        assert number != first
+        told = asked.send("answer", number=number, label="red").json
+    assert [(q["number"], q["why"]) for q in told["questions"]] == [(first, "skipped")]
+
+
+def test_what_others_answer_is_seen(asked, extractor):
+    other = Labelling(asked.photos, labels=asked.labels, extractor=extractor)
+    other.answer(3, "green")
+    told = asked.ask("/label").json
+    assert told["classes"] == ["green"]
+    assert told["labelled"] == 1
+    assert 3 not in [question["number"] for question in told["questions"]]
+
+
+def test_suspicious_labels_are_asked_about_and_left_again(asked, monkeypatch):
+    monkeypatch.setattr(asked.site.labelling, "_suspects", {5: "red"})
+    [question] = asked.ask("/label").json["questions"]
+    assert (question["number"], question["suggested"], question["why"]) == (5, "red", "suspicious")
+    told = asked.send("review", end=True).json
+    assert told["questions"][0]["why"] == "typical"
+    assert asked.send("review").json["suspicious"] == 0
+
+
+@pytest.mark.parametrize(
+    ("what", "body"),
+    [
+        *(("answer", text) for text in ("", "[]", "x", '{"number": 0}', '{"label": "red"}')),
+        ("answer", '{"number": "0", "label": "red"}'),
+        ("answer", '{"number": 0, "label": 1}'),
+        ("answer", '{"number": 99, "label": "red"}'),
+        ("answer", '{"number": -1, "label": "red"}'),
+        ("answer", '{"number": 0, "label": " "}'),
+        ("answer", '{"number": 0, "label": "a\\nb"}'),
+        *(("skip", text) for text in ("{}", '{"number": 16}', '{"number": true}')),
+        ("other", "{}"),
+    ],
+)
+def test_what_cannot_be_an_answer_is_refused_and_changes_nothing(asked, what, body):
+    answer = asked.post(f"/label/{what}", body.encode())
+    assert answer.status in (400, 422) or (what, answer.status) == ("other", 404)
+    assert answer.status == 404 or answer.json["error"]
+    assert asked.kept() == {}
+    assert asked.ask("/label").json["labelled"] == 0
+
+
+def test_without_labelling_there_are_no_such_pages(tmp_path):
+    served = Served(tmp_path)
+    assert served.ask("/label").status == 404
+    assert served.post("/label/answer", b"{}").status == 404
+    with pytest.raises(PipelineError, match="no images to label"):
+        open_site(run=served.run.folder, label=True)
