@@ -53,8 +53,6 @@ def main() -> None:
     parser.add_argument(
         "--cliparts", help="networks, export: the pictures of Debian's openclipart-png"
     )
-    parser.add_argument("--cache", help="networks: a cache to reuse; else one is made anew")
-    parser.add_argument("--cliparts", help="networks: the pictures of Debian's openclipart-png")
     parser.add_argument(
         "--cache", help="networks, labelling: a cache to reuse; else one is made anew"
     )
