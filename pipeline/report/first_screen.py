@@ -31,6 +31,9 @@ def first_screen(record: Record) -> Mapping[str, Any]:
     least = aim is not None and aim.aim.least and aim.share.count
     return {
         **(_figure_of_aim(aim, record) if aim and least else _accuracy(record)),
+        "basis": "Every image was tested by a classifier that was trained without it."
+        if record.nested
+        else "No classifier was trained on these images.",
         "best": best.name,
         "chosen_among": len(record.heads) if record.chosen else 0,
         "recalls": recalls[:_RECALLS],
@@ -97,7 +100,12 @@ def _told(aim: AimOutcome | None) -> Iterator[str]:
         cost += f"{aim.positive} are {aim.positive}"
         what = "the precision"
     figure = f"{percent(other.value)}, {what}; 95 % interval {low} to {high}"
-    yield " ".join([*aim.in_a_word, f"{cost} ({figure})."])
+    [verdict] = aim.in_a_word
+    wanted = f"{100 * aim.aim.least:g} %"
+    goal = f"{wanted} of {aim.positive} found"
+    if other is aim.recall:
+        goal = f"{wanted} of the images called {aim.positive} are so"
+    yield f"{verdict.removesuffix('.')} ({goal}). {cost} ({figure})."
     if aim.support:
         yield aim.support
 

@@ -117,16 +117,19 @@ def _training(record: Record) -> Mapping[str, Any] | None:
 
 def _data(record: Record) -> Mapping[str, Any]:
     dataset = record.document.dataset
+    images = dataset.images
+    if record.nested:  # all are tested on
+        images = {"images": images.get("test", {})}
     return {
         "name": dataset.name,
-        "splits": list(dataset.images),
+        "splits": list(images),
         "counts": [
-            (name, [counts.get(name, 0) for counts in dataset.images.values()])
+            (name, [counts.get(name, 0) for counts in images.values()])
             for name in record.classes[:_CLASSES]
         ],
         "folded": len(record.classes) > _FOLDED,
         "more_classes": max(0, len(record.classes) - _CLASSES),
-        "totals": [sum(counts.values()) for counts in dataset.images.values()],
+        "totals": [sum(counts.values()) for counts in images.values()],
         "skipped": dataset.quarantined[:_FILES],
         "skipped_total": len(dataset.quarantined),
     }

@@ -55,6 +55,9 @@ def _on_data(
             f"find more of the class {name}, at the cost of false alarms",
             _command("classify", data, *options, "--positive", name, "--threshold", "recall=0.95"),
         )
+    if what := _lacking(document, best):
+        again = _command("classify", data, *options, *_aim(protocol))
+        yield Step(f"add {what}, and run again", again)
     if not protocol.cv and not trained:
         again = _command("classify", data, *options, *_aim(protocol), "--cv", "5")
         if problems and problems.leakage.matters:
@@ -80,6 +83,16 @@ def _aim(protocol: Protocol) -> Iterator[str]:
         yield from ("--threshold", protocol.threshold)
     if protocol.balanced:
         yield "--balanced"
+
+
+def _lacking(document: RunDocument, best: HeadRecord) -> str:
+    """Name the images that are too few, where all were tested on already."""
+    outcome = best.aim(document.dataset.classes, document.protocol)
+    if not document.protocol.cv:
+        return ""
+    if outcome and not outcome.supported:
+        return f"images of {outcome.positive}, of which there are too few for this aim"
+    return "images, of which there are too few to judge by" if best.test.n < FEW else ""
 
 
 def _missed(document: RunDocument, best: HeadRecord) -> str:

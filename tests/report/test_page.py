@@ -125,7 +125,8 @@ def test_the_first_screen_says_how_good_on_what_and_by_which_classifier(folder):
     )
     assert (
         f"expect {100 * test.accuracy_low:.1f} % to {100 * test.accuracy_high:.1f} % (95 % "
-        "interval). Always guessing the most common class, blue, gives 50.0 %."
+        "interval). No classifier was trained on these images. Always guessing the most common "
+        "class, blue, gives 50.0 %."
     ) in header.text
     assert f"Classifier: {best.head}, the best of 2." in header.text
     assert "not clearly better" not in header.text
@@ -204,7 +205,7 @@ def test_the_aim_is_told_on_the_first_screen_and_marked_on_the_curves(folder):
     threshold = {"positive": 0, "value": 0.5, "aim": "recall=0.95", "reached": True}
     change(folder, heads=[{**head, "threshold": threshold}])
     found = report(folder)
-    assert "Aim missed on test: recall 0.95." in found.root.one("header").text
+    assert "Aim missed on test: recall 0.95 (95 % of blue found)." in found.root.one("header").text
     roc, precision, calibration = found.section("curves").all("figure")
     assert "Positive is the class blue. The dot is the threshold." in roc.text
     for figure in (roc, precision):
@@ -228,13 +229,13 @@ def test_the_aim_is_told_on_the_first_screen_and_marked_on_the_curves(folder):
             "recall=0.95",
             "{recall} of blue found ({hits} of 150) on 300 test images",
             "Calling as many images blue at random would find {called}.",
-            "so that {hits} of {calls} images called blue are blue ({precision}, the precision; ",
+            "(95 % of blue found). {alarms} false alarms among 150 red, so that {hits} of {calls} ",
         ),
         (
             "precision=0.95",
             "{precision} of the images called blue are blue ({hits} of {calls}) on 300 test images",
             "Of images called so at random, 50.0 % would be.",
-            "{hits} of 150 blue are found ({recall}, the recall; 95 % interval ",
+            "(95 % of the images called blue are so). {hits} of 150 blue are found ({recall}, ",
         ),
         (
             "f1",
@@ -314,14 +315,23 @@ def test_a_difference_that_chance_explains_is_called_noise(folder, second, words
 
 
 def test_a_cross_validated_page_speaks_neither_of_test_images_nor_of_validation(folder):
-    imitate(folder)
+    imitate(folder, looked_into=True)
     change(folder, protocol={"cv": 5})
     found = report(folder)
     text = found.root.text
     assert "Figures on the cross-validated images" in found.section("heads").text
     assert "log loss on inner folds" in text
     assert "correct in 5-fold cross-validation (60 images)" in text
+    problems = found.section("problems")
+    text = text.replace(problems.text, "")  # its sentences were written for splits
     assert "test images" not in text
+    assert "Every image was tested by a classifier that was trained without it." in text
+    counts = found.section("data").one("table")
+    assert [cell.text for cell in counts.one("thead").all("th")] == ["class", "images"]
+    assert rows_of(counts)[0] == ["blue", "30"]
+    for table in problems.all("table"):
+        assert not {"split", "splits"} & {cell.text for cell in table.one("thead").all("th")}
+    assert "in test" not in problems.text
     assert "on validation" not in text
     assert "on 60 cross-validated images" in str(found.source)
     assert "60 cross-validated images are too few for its bins" in text

@@ -23,6 +23,7 @@ def proposed(folder):
         (0.5, (40, 20, 60), {}, ["recall=0.95", "--cv 5", "predict"]),
         (0.5, (40, 20, 60), {"positive": "blue"}, ["recall=0.95", "--cv 5", "predict"]),
         (0.0, (40, 20, 16), {}, ["--cv 5", "problems", "predict"]),  # too few for an aim
+        (0.0, (40, 20, 16), {"cv": 5}, ["pipeline classify", "problems", "predict"]),
         (0.5, (40, 20, 60), {"threshold": "f1"}, ["--cv 5", "problems", "predict"]),
         (3.0, (40, 20, 60), {"cv": 5}, ["problems", "predict"]),
         (3.0, (40, 20, 2000), {}, ["problems", "predict"]),
@@ -83,3 +84,18 @@ def test_labels_that_may_be_wrong_are_offered_unless_the_classifiers_are_at_faul
     [why] = [step.why for step in proposed(tmp_path / "run") if "problems" in step.command]
     assert ("list the 3 labels that may be wrong" in why) == listed
     assert "whether more images would help" in why
+
+
+def test_images_of_the_class_that_an_aim_lacks_are_asked_for(tmp_path):
+    imitate(tmp_path / "run", skill=3.0)
+    protocol = {"cv": 5, "positive": "blue", "threshold": "recall=0.95"}
+    heads = json.loads((tmp_path / "run" / "run.json").read_text())["heads"]
+    threshold = {"positive": 0, "value": 0.5, "aim": "recall=0.95", "reached": True}
+    change(
+        tmp_path / "run",
+        protocol=protocol,
+        heads=[{**head, "threshold": threshold} for head in heads],
+    )
+    first, *_ = proposed(tmp_path / "run")
+    assert first.why.startswith("add images of blue, of which there are too few for this aim")
+    assert first.command.endswith("--positive blue --threshold recall=0.95")
