@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pipeline.models.model import Model as Model
     from pipeline.models.model import Prediction as Prediction
     from pipeline.models.opening import load_model as load_model
+    from pipeline.runs.exporting import export_run as export_run
     from pipeline.runs.listener import RunListener as RunListener
     from pipeline.runs.run import Run as Run
 
@@ -54,6 +55,7 @@ _HOME = {
     "RunListener": "runs.listener",
     "Views": "features.views",
     "classify": "classification.experiment",
+    "export_run": "runs.exporting",
     "extract": "features.extractor",
     "finetune": "finetuning.experiment",
     "get_augmentation": "data.augmentation",

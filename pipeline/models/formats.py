@@ -74,7 +74,8 @@ class Onnx(Format):
 
     def write(self, graph: Any, file: Path, description: Description) -> None:  # noqa: D102
         _, keras = tensorflow.load()
-        pixels = keras.InputSpec("uint8", graph.input_shape, name="pixels")
+        [source] = graph.inputs
+        pixels = keras.InputSpec(source.dtype, source.shape, name="pixels")
         options = {"input_signature": [pixels], "opset_version": _OPSET, "verbose": False}
         with _quiet():
             graph.export(str(file), format="onnx", **options)

@@ -93,12 +93,12 @@ def export_run(
 
     Parameters
     ----------
-    run : Path
+    run : str or Path
         A run's folder, or that of one of its models.
     kind : str
         ``"onnx"``, ``"openvino"``, ``"litert"``, ``"saved-model"`` or ``"keras"``; or ``"folder"``:
         the ONNX file with a program that runs it and needs no other part of this project.
-    out : Path
+    out : str or Path
         The file to write, for ``"saved-model"`` and ``"folder"`` the folder; it must not exist.
         Without it an ONNX file is kept beside the model, where `pipeline.load_model` finds it.
     head : str, optional

@@ -47,8 +47,7 @@ def test_the_maxima_of_every_layer_are_rows_as_in_the_cache(tmp_path, precision)
     assert (parity.own_difference > parity.difference) == (precision == "bfloat16")
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(("precision", "classes"), [("float32", 3), ("bfloat16", 2)])
 def test_a_fine_tuned_network_is_exported_with_what_it_learned(tmp_path, precision, classes):
     backbone = get_backbone("efficientnet-lite0")
     layer = backbone.below(backbone.default_cut)

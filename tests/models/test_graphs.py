@@ -32,7 +32,7 @@ def new_rows(k):
     return X, y, np.concatenate([unseen, X[:20], np.zeros((1, 96), np.float32)])
 
 
-@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("classes", [2, 4])
 @pytest.mark.parametrize("name", [*NAMES, *sorted(CUSTOM)])
 def test_a_graph_gives_the_probabilities_of_its_classifier(name, classes):
     X, y, new = new_rows(classes)

@@ -172,13 +172,34 @@ def test_names_of_classes_do_nothing_in_the_model_card(run):
     assert r"\<img src=x\>, \[a\]" in card
 
 
-def test_an_onnx_file_is_checked_on_the_runs_images(run, tmp_path):
-    made = export_run(run, "onnx", tmp_path / "model.onnx", head="logistic")
-    assert made.images == 32
-    assert made.parity.difference < 1e-4
-    assert "checked in its own runtime on 32 images of the run" in made.sentences()[0]
-    portable = Portable.load(tmp_path / "model.onnx")
-    assert portable.threshold == made.model.threshold
+def test_a_file_is_checked_on_the_runs_images(handed_on):
+    assert handed_on.images == 32
+    assert handed_on.parity.difference < 1e-4
+    assert "checked in its own runtime on 32 images of the run" in handed_on.sentences()[0]
+    portable = Portable.load(handed_on.path / "model.onnx")
+    assert portable.threshold == handed_on.model.threshold
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "said"),
+    [
+        ("onnx", {"precision": "float32"}, []),
+        ("onnx", {"precision": "bfloat16"}, ["bfloat16, the file in float32", "1 image is called"]),
+        ("onnx", {"views": 4}, ["averages 4 views", "the probabilities of one picture"]),
+        ("folder", {"views": 4}, []),
+    ],
+)
+def test_what_is_to_be_known_of_a_file_is_said(handed_on, kind, changes, said):
+    model = handed_on.model
+    if "precision" in changes:
+        model = dataclasses.replace(model, recipe=dataclasses.replace(model.recipe, **changes))
+    else:
+        model = dataclasses.replace(model, **changes)
+    parity = dataclasses.replace(handed_on.parity, changed=1)
+    made = dataclasses.replace(handed_on, kind=kind, model=model, parity=parity)
+    sentences = made.sentences()
+    assert len(sentences) == 1 + bool(said)
+    assert all(part in sentences[-1] for part in said)
 
 
 def test_pictures_are_drawn_where_the_images_are_gone(run, tmp_path):
