@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import shlex
+import sys
 import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -20,6 +22,8 @@ from pipeline.cli.options import CacheOption, JsonOption, TrustOption, WeightsOp
 from pipeline.cli.terminal import err, finish, out, reporting_errors, shown
 from pipeline.errors import PipelineError, printable
 from pipeline.system.cells import to_cell
+
+_FEW = 100  # images, of which classifying takes less time than importing TensorFlow
 
 if TYPE_CHECKING:
     from pipeline.models.model import Model, Prediction
@@ -83,6 +87,11 @@ def predict(
         show = _show_json if as_json else _show_csv if as_csv else _show_table
         with TerminalListener(unit="images", streams=as_json or as_csv) as listener:
             show(predictions(listener), loaded, listener)
+        if show is _show_table and "tensorflow" in sys.modules and len(images) <= _FEW:
+            head_option = ["--head", head] if head else []
+            command = shlex.join(["pipeline", "export", str(model), *head_option])
+            err.print("next: predict without loading TensorFlow, which took most of the time")
+            err.print(f"  {shown(command)}", soft_wrap=True)
     finish(unusable)
 
 

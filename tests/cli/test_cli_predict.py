@@ -183,3 +183,15 @@ def test_what_is_printed_into_a_file_does_not_go_to_the_bars_terminal(monkeypatc
         print("a line")
     assert file.getvalue() == "a line\n"
     assert "images" in screen.getvalue()
+
+
+@pytest.mark.parametrize("loaded", [True, False])
+def test_how_to_predict_without_tensorflow_is_said_where_it_was_loaded(
+    run, model, photos, monkeypatch, loaded
+):
+    monkeypatch.delitem(sys.modules, "tensorflow", raising=False)
+    if loaded:
+        monkeypatch.setitem(sys.modules, "tensorflow", None)
+    result = run(model, photos)
+    assert (f"pipeline export {model}" in result.stderr) == loaded
+    assert "export" not in result.stdout + run(model, photos, "--csv").stderr
