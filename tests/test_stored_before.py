@@ -15,9 +15,11 @@ from pipeline.features.exchange import import_features
 from pipeline.features.pruning import prune_cache
 from pipeline.features.status import status
 from pipeline.features.store import open_stores
+from pipeline.models.graphs import HeadGraph
 from pipeline.models.model import Model
 from pipeline.report.page import write_comparison, write_report
 from pipeline.runs.reading import read_run
+from pipeline.system import tensorflow
 
 STORED = Path(__file__).parent / "stored" / "version-0.1.0"
 EXPECTED = json.loads((STORED / "expected.json").read_text())
@@ -110,3 +112,16 @@ def test_an_exported_file_is_read(home):
     assert rows.shape == (42, 1, 1, 512)
     assert np.isfinite(rows).all()
     assert dataset.digest == load_dataset("photos").digest
+
+
+def test_graphs_of_its_heads_give_their_probabilities():
+    _, keras = tensorflow.load()
+    rows = np.random.default_rng(0).exponential(size=(20, 512)).astype(np.float32)
+    folders = sorted(STORED.glob("runs/*/models/*"))
+    assert len(folders) == 11
+    for folder in folders:
+        model = Model.load(folder)
+        inputs = keras.Input((512,))
+        graph = keras.Model(inputs, HeadGraph().probabilities(model.estimator, inputs))
+        expected = model.probabilities(rows.reshape(20, *model.recipe.shape))
+        assert np.abs(np.asarray(graph(rows)) - expected).max() < 1e-6, folder

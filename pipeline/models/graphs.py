@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import issparse
+from scipy.sparse import csr_array, issparse
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
@@ -81,7 +81,7 @@ class HeadGraph:
 
     @transform.register(FunctionTransformer)
     def _(self, part: FunctionTransformer, rows: Any) -> Any:
-        if part.func is sparse_rows or part.func is None:
+        if part.func in (sparse_rows, csr_array, None):  # csr_array: in models of version 0.1.0
             return rows
         if part.func is np.float64:
             return self.ops.cast(rows, self.precise)
