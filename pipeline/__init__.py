@@ -12,6 +12,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.analysis.image_map import map_images as map_images
     from pipeline.analysis.similarity import Gallery as Gallery
     from pipeline.app.labelling import Labelling as Labelling
     from pipeline.backbones.recipe import Recipe as Recipe
@@ -62,6 +63,7 @@ _HOME = {
     "load_dataset": "data.loading",
     "load_model": "models.opening",
     "make_recipe": "backbones.registry",
+    "map_images": "analysis.image_map",
 }
 
 __all__ = [*_HOME]  # noqa: PLE0604 -- all of them are texts

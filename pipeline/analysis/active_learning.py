@@ -121,7 +121,8 @@ class ActiveLearner:
     def held_out(self) -> tuple[Places, Places]:
         """Predict labelled images, each by a classifier that did not learn from its unit.
 
-        Exact: of a ridge regression, the residuals without some images follow from those with them.
+        Exact, but for the shares of the classes: of a ridge regression, the residuals without some
+        images follow from those with them.
         Of more than 2,000 labelled images, units that have so many in all are drawn.
 
         Returns

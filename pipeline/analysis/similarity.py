@@ -87,7 +87,7 @@ class Gallery:
         extractor = extractor or Extractor()
         if not isinstance(data, Dataset):
             data = list_partly_labelled(data, seed=seed, cache=extractor.cache)
-        extraction = extract(data, extractor=extractor, listener=listener)
+        extraction = extract(data, extractor=extractor, learnable=False, listener=listener)
         self.dataset = extraction.dataset
         self._extractor = replace(extractor, recipe=extraction.recipe)
         self._store = extraction.store

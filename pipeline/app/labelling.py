@@ -121,7 +121,7 @@ class Labelling:
         none = Shares(validation=0, test=0)
         listed = list_partly_labelled(data, seed=seed, shares=none, cache=extractor.cache)
         file = LabelsFile(labels or Path(f"{listed.name}-labels.csv"), entries)
-        self._extraction = extract(listed, extractor=extractor, listener=listener)
+        self._extraction = extract(listed, extractor=extractor, learnable=False, listener=listener)
         self.dataset = self._extraction.dataset
         self._file, self._seed = file, seed
         self._lock = threading.RLock()

@@ -100,7 +100,7 @@ def _collect(
         protocol, seed = document.protocol, document.seed
     if not isinstance(data, Dataset):
         data = list_partly_labelled(data, seed=seed, cache=extractor.cache)
-    extraction = extract(data, extractor=extractor, listener=listener)
+    extraction = extract(data, extractor=extractor, learnable=False, listener=listener)
     gallery = Gallery(extraction.dataset, extractor=extractor)
     dataset = extraction.dataset if protocol.cv is None else extraction.dataset.all_in("test")
     if model and model.trained_on not in ("", dataset.digest):

@@ -20,12 +20,7 @@ from pipeline.data.loading import load_dataset
 from pipeline.data.urls import Location
 from pipeline.errors import ImageError, StoreError
 from pipeline.features.calibration import calibrated_store, measured_calibration
-from pipeline.features.computing import (
-    LateBackbone,
-    Rows,
-    Workers,
-    commit_rows,
-)
+from pipeline.features.computing import LateBackbone, Rows, Workers, commit_rows
 from pipeline.features.filling import Filling, refuse
 from pipeline.features.folder import note_unreadable
 from pipeline.features.joint import JointStore
@@ -355,6 +350,7 @@ def extract(
     extractor: Extractor | None = None,
     seed: int = 0,
     hold: bool = False,
+    learnable: bool = True,
     listener: Listener | None = None,
 ) -> Extraction:
     """Compute the rows that the cache lacks, and keep them: stage one in one call.
@@ -371,6 +367,8 @@ def extract(
         Decides the splits, where `data` is not a `Dataset`.
     hold : bool
         Whether all rows are going to be read into memory, as for `Extractor.plan`.
+    learnable : bool
+        Whether to refuse images that no classifier can be trained on.
     listener : Listener, optional
         Told how far the work is.
 
@@ -393,6 +391,6 @@ def extract(
     plan = extractor.plan(dataset, wanted, hold=hold)
     listener.planned(plan)
     extraction = extractor.make(plan, listener)
-    if "" not in extraction.dataset.classes:  # or some images are not labelled yet
+    if learnable:
         extraction.dataset.check_learnable()
     return extraction

@@ -47,6 +47,14 @@ def test_they_are_those_of_sorting_all_similarities(partly, extractor):
         assert [near.distance for near in found] == pytest.approx(expected, abs=2e-5)
 
 
+def test_images_that_no_classifier_could_be_trained_on_are_searched_too(tmp_path, extractor):
+    folder = tmp_path / "photos"
+    for name in ("red", "blue"):
+        paint(folder / name / "only.png", (180, 70, 70), len(name))
+    [found] = Gallery(folder, extractor=extractor).most_like(folder / "red" / "only.png")
+    assert found.label == "blue"
+
+
 def test_only_rows_that_are_missing_are_computed(partly, extractor, backbone):
     Gallery(partly, extractor=extractor)
     assert backbone.images == 13  # a copy has the row of its original

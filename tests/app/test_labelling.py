@@ -69,6 +69,14 @@ def test_typical_images_of_all_clusters_come_first_then_unsure_ones(loose, label
     assert question.suggested in ("red", "blue")
 
 
+def test_class_folders_with_one_image_each_can_be_labelled(tmp_path, label):
+    for name in ("red", "blue"):
+        paint(tmp_path / "photos" / name / "only.png", (180, 70, 70), len(name))
+    labelling = label(tmp_path / "photos")
+    assert labelling.next() == []
+    assert labelling.answer(0, "red").counts == {"blue": 0, "red": 2}
+
+
 def test_no_image_is_moved_or_changed(loose, label):
     before = {path: path.read_bytes() for path in loose.rglob("*")}
     answer(label(loose), 5)
