@@ -53,6 +53,11 @@ class LabelsFile:
     """
 
     def __init__(self, path: Path, images: Iterable[Entry]) -> None:
+        if not path.parent.is_dir():
+            raise PipelineError(
+                f"there is no folder {path.parent} for the file of labels.",
+                fix="make it, or name another file",
+            )
         self.path = path
         self.unwritten = ""
         self.rereads = 0

@@ -109,6 +109,13 @@ def test_a_file_with_other_columns_is_refused_and_stays(tmp_path):
     assert (tmp_path / "labels.csv").read_text() == text
 
 
+@pytest.mark.parametrize("name", ["none/labels.csv", "folder"])
+def test_a_place_where_no_file_can_be_is_refused_before_the_first_label(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(PipelineError, match=r"none|folder"):
+        LabelsFile(tmp_path / name, [])
+
+
 NAMES = ["=1+1.png", "-x y.png", "a,b.png", 'a"b.png', "naïve 猫.png", "a\nb.png", "s3:--x.png"]
 
 
