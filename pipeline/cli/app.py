@@ -13,6 +13,7 @@ from pipeline.cli.listening import TerminalListener
 from pipeline.cli.options import StageOne, TrustOption, with_stage_one
 from pipeline.cli.terminal import err, out, reporting_errors
 from pipeline.errors import PipelineError
+from pipeline.system.packages import install_hint
 
 if TYPE_CHECKING:
     from socket import socket
@@ -71,15 +72,16 @@ def app(
     Example: pipeline app photos/ --run runs/photos
     """
     with reporting_errors():
-        from pipeline.app.opening import open_site
-        from pipeline.app.server import PageServer, listen
-
-        if run and (typed := stage_one.typed(cache=None, weights=None)):
+        try:
+            from pipeline.app.opening import open_site
+            from pipeline.app.server import PageServer, listen
+        except ModuleNotFoundError as error:
             raise PipelineError(
-                f"{' '.join(typed)} is given with --run.",
-                expected="one of them: a run's model has its own way to make features",
-                fix="leave it out",
-            )
+                f"the package {error.name} is not installed, which the page needs.",
+                fix=install_hint("app"),
+            ) from error
+
+        _check_options(stage_one, run)
         listening = listen(host, port)
         with TerminalListener(data or "") as listener:
             site = open_site(
@@ -97,6 +99,16 @@ def app(
             PageServer(guard, opened).run(sockets=[listening])
         except KeyboardInterrupt:
             err.print("Stopped.")
+
+
+def _check_options(stage_one: StageOne, run: Path | None) -> None:
+    """Refuse settings of features beside a run, whose model has its own."""
+    if run and (typed := stage_one.typed(cache=None, weights=None)):
+        raise PipelineError(
+            f"{' '.join(typed)} is given with --run.",
+            expected="one of them: a run's model has its own way to make features",
+            fix="leave it out",
+        )
 
 
 def _guarded(
