@@ -257,6 +257,12 @@ class Labelling:
                 unwritten=self._file.unwritten,
             )
 
+    def labels(self) -> list[str]:
+        """Give the label of each image so far, empty where it has none."""
+        with self._lock:
+            names = [*self.classes, ""]  # the last for `NONE`
+            return [names[label] for label in self._labels]
+
     def refresh(self) -> None:
         """Take in what others answered."""
         with self._lock:

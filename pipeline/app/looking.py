@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.decomposition import PCA
 
-from pipeline.analysis.neighbours import few_places
+from pipeline.analysis.image_map import map_images
 from pipeline.analysis.problems import Problems, find_problems
 from pipeline.analysis.similarity import Gallery, NearImage
 from pipeline.data.dataset import Dataset
@@ -31,6 +30,8 @@ from pipeline.system.cells import to_cell
 Rows = npt.NDArray[np.float32]
 
 NO_LABEL = "no label"
+LABEL_SO_FAR = "label so far"
+"""What images are coloured by while they are labelled."""
 
 
 @dataclass(frozen=True)
@@ -59,25 +60,25 @@ class Collection:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def columns(self) -> dict[str, Any]:
-        """List what is known of each image without further work: one entry of a list each."""
+    def columns(self, more: Sequence[str] = ()) -> dict[str, Any]:
+        """List what is known of each image, one entry of a list each, and what can be asked for."""
         paths = list(map(str, self.dataset.paths))
         folder = common_folder(paths)
+        predicted = ["predicted class"] if self._predicts else []
         return {
             "names": [printable(path.removeprefix(folder)) for path in paths],
-            "points": self.points.tolist(),
             "colours": {
-                "class": _column(map(self._label, range(len(self)))),
-                "split": _column(self.dataset.splits.tolist()),
-                **({"group": _column(self.dataset.groups)} if self.dataset.groups else {}),
+                "class": column_of(map(self._label, range(len(self)))),
+                "split": column_of(self.dataset.splits.tolist()),
+                **({"group": column_of(self.dataset.groups)} if self.dataset.groups else {}),
             },
-            "more": [*(["predicted class"] if self._predicts else []), "suspicious label", "copy"],
+            "more": [*more, *predicted, "suspicious label", "copy"],
         }
 
     def column(self, kind: str) -> dict[str, Any]:
         """Work out what takes a while: predicted classes, suspicious labels, copies."""
         if kind == "predicted class" and self._predicts:
-            return _column(self.predicted)
+            return column_of(self.predicted)
         if kind == "suspicious label":
             labels = self._problems.labels
             names = np.full(len(self), "label not checked", object)
@@ -86,7 +87,7 @@ class Collection:
             for suspect in labels.suspects:
                 if suspect.likely:
                     names[self._labelled[suspect.place]] = "label likely wrong"
-            return _column(names)
+            return column_of(names)
         if kind == "copy":
             names = np.full(len(self), "no copy", object)
             for pair in self._problems.duplicates.pairs:
@@ -94,7 +95,7 @@ class Collection:
                     names[self._labelled[place]] = (
                         "copy in another split" if pair.across else "copy"
                     )
-            return _column(names)
+            return column_of(names)
         raise PipelineError(f"images have no {kind!r}.")
 
     @property
@@ -103,15 +104,13 @@ class Collection:
         model = self.model
         return model is not None and (model.estimator is not None or model.original is not None)
 
-    @cached_property
-    def points(self) -> npt.NDArray[np.float64]:
-        """A place for each image, similar ones near each other: from 0 to 1, shape (n, 2)."""
-        rows = few_places(self.extraction.rows()).reshape(len(self), -1)
-        centred = rows - rows.mean(axis=0)
-        places = PCA(2, svd_solver="randomized", random_state=0).fit_transform(centred)
+    def points(self) -> list[list[float]]:
+        """Give each image a place near those of similar ones, both coordinates from 0 to 1."""
+        places = map_images(self.extraction)
         low, high = places.min(axis=0), places.max(axis=0)
         shares: npt.NDArray[np.float64] = (places - low) / np.maximum(high - low, 1e-12)
-        return shares.round(4)
+        points: list[list[float]] = shares.round(4).tolist()
+        return points
 
     @cached_property
     def predicted(self) -> list[str]:
@@ -207,7 +206,7 @@ def _from_anywhere(path: Location) -> Location:
     return path.absolute()
 
 
-def _column(names: Any) -> dict[str, Any]:
+def column_of(names: Iterable[str]) -> dict[str, Any]:
     """Give each image the number of its name, in a list of all names."""
     unique, numbers = np.unique(
         np.array([*map(str, names)], object).astype(str), return_inverse=True

@@ -17,7 +17,7 @@ from starlette.routing import Route, Router
 from pipeline.app.guard import PAGE_POLICY, Guard, Secrets
 from pipeline.app.label_routes import LabelPages
 from pipeline.app.labelling import Labelling
-from pipeline.app.looking import Collection
+from pipeline.app.looking import LABEL_SO_FAR, NO_LABEL, Collection, column_of
 from pipeline.app.trying import Trial
 from pipeline.data.images import DECODING_THREADS, thumbnail
 from pipeline.report.rendering import asset, lay_out, page_style, render
@@ -66,6 +66,7 @@ class Site:
             Route("/preview", self._preview, methods=["POST"]),
             Route("/map", self._map, methods=["POST"]),
             Route("/images", self._images),
+            Route("/points", self._points),
             Route("/column", self._column),
             Route("/images/{number:int}/{kind}", self._image),
             Route("/selection", self._selection, methods=["POST"]),
@@ -121,10 +122,18 @@ class Site:
         return JSONResponse(await anyio.to_thread.run_sync(trial.heat_map, content, label))
 
     async def _images(self, request: Request) -> Response:  # noqa: ARG002
-        return await self._worked_out(_needed(self.collection).columns)
+        collection = _needed(self.collection)
+        more = [LABEL_SO_FAR] if self.labelling else []
+        return await self._worked_out(lambda: collection.columns(more))
+
+    async def _points(self, request: Request) -> Response:  # noqa: ARG002
+        return await self._worked_out(_needed(self.collection).points)
 
     async def _column(self, request: Request) -> Response:
         kind, collection = request.query_params.get("kind", ""), _needed(self.collection)
+        if kind == LABEL_SO_FAR and self.labelling:
+            names = await anyio.to_thread.run_sync(self.labelling.labels)
+            return JSONResponse(column_of(name or NO_LABEL for name in names))
         return await self._worked_out(lambda: collection.column(kind))
 
     async def _image(self, request: Request) -> Response:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.listening import TerminalListener
-from pipeline.cli.options import StageOne, TrustOption, with_stage_one
+from pipeline.cli.options import HeadOption, StageOne, TrustOption, with_stage_one
 from pipeline.cli.terminal import err, out, reporting_errors
 from pipeline.errors import PipelineError
 from pipeline.system.packages import install_hint
@@ -38,9 +39,7 @@ def app(
             help="runs/NAME, a model's own folder or an exported file, to try pictures on.",
         ),
     ] = None,
-    head: Annotated[
-        str | None, typer.Option(help="Head of the run; the default is its best on validation.")
-    ] = None,
+    head: HeadOption = None,
     label: Annotated[
         bool, typer.Option("--label", help="Label the images that have none, or correct labels.")
     ] = False,
@@ -71,15 +70,9 @@ def app(
 
     Example: pipeline app photos/ --run runs/photos
     """
-    with reporting_errors():
-        try:
-            from pipeline.app.opening import open_site
-            from pipeline.app.server import PageServer, listen
-        except ModuleNotFoundError as error:
-            raise PipelineError(
-                f"the package {error.name} is not installed, which the page needs.",
-                fix=install_hint("app"),
-            ) from error
+    with reporting_errors(), _installed():
+        from pipeline.app.opening import open_site
+        from pipeline.app.server import PageServer, listen
 
         _check_options(stage_one, run)
         listening = listen(host, port)
@@ -99,6 +92,18 @@ def app(
             PageServer(guard, opened).run(sockets=[listening])
         except KeyboardInterrupt:
             err.print("Stopped.")
+
+
+@contextmanager
+def _installed() -> Iterator[None]:
+    """Say what to install where the page's own packages are missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise PipelineError(
+            f"the package {error.name} is not installed, which the page needs.",
+            fix=install_hint("app"),
+        ) from error
 
 
 def _check_options(stage_one: StageOne, run: Path | None) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.options import TrustOption, WeightsOption
+from pipeline.cli.options import HeadOption, TrustOption, WeightsOption
 from pipeline.cli.terminal import out as console
 from pipeline.cli.terminal import reporting_errors, shown
 
@@ -28,9 +28,7 @@ def export(
             "model, and predict answers with it, without TensorFlow.",
         ),
     ] = None,
-    head: Annotated[
-        str | None, typer.Option(help="Head of the run; the default is its best on validation.")
-    ] = None,
+    head: HeadOption = None,
     weights: WeightsOption = None,
     trust: TrustOption = None,
 ) -> None:

@@ -110,6 +110,9 @@ TrustOption = Annotated[
         "be repeated.",
     ),
 ]
+HeadOption = Annotated[
+    str | None, typer.Option(help="Head of the run; the default is its best on validation.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 PositiveOption = Annotated[

@@ -18,7 +18,7 @@ from rich import box
 from rich.table import Table
 
 from pipeline.cli.listening import TerminalListener
-from pipeline.cli.options import CacheOption, JsonOption, TrustOption, WeightsOption
+from pipeline.cli.options import CacheOption, HeadOption, JsonOption, TrustOption, WeightsOption
 from pipeline.cli.terminal import err, finish, out, reporting_errors, shown
 from pipeline.errors import PipelineError, printable
 from pipeline.system.cells import to_cell
@@ -41,9 +41,7 @@ def predict(
         typer.Argument(metavar="IMAGE...", help="Image files, folders of them, or their URLs."),
     ],
     *,
-    head: Annotated[
-        str | None, typer.Option(help="Head of the run; the default is its best on validation.")
-    ] = None,
+    head: HeadOption = None,
     as_json: JsonOption = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
     cache: CacheOption = Path("cache"),

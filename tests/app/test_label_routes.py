@@ -60,6 +60,15 @@ def test_answers_are_in_the_file_when_they_are_confirmed(asked):
     assert len(told["questions"]) < 7
 
 
+def test_labels_so_far_can_be_looked_at(asked):
+    asked.send("answer", number=3, label="red")
+    assert "label so far" in asked.ask("/images").json["more"]
+    column = asked.ask("/column?kind=label%20so%20far").json
+    assert column["names"] == ["no label", "red"]
+    assert [at for at, value in enumerate(column["of"]) if value] == [3]
+    assert asked.ask("/images/3/thumbnail").status == 200
+
+
 def test_an_answer_is_taken_back(asked):
     first = asked.ask("/label").json["questions"][0]
     asked.send("answer", number=first["number"], label="red")

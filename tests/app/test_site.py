@@ -98,8 +98,9 @@ def test_nothing_that_was_sent_is_kept(served, tmp_path, monkeypatch):
 
 def test_all_images_have_a_name_a_place_and_colours(served):
     images = served.ask("/images").json
-    assert len(images["names"]) == len(images["points"]) == 40
-    assert all(0 <= value <= 1 for point in images["points"] for value in point)
+    points = served.ask("/points").json
+    assert len(images["names"]) == len(points) == 40
+    assert all(0 <= value <= 1 for point in points for value in point)
     columns = images["colours"]
     for kind in images["more"]:
         columns[kind] = served.ask(f"/column?kind={kind.replace(' ', '%20')}").json

@@ -186,7 +186,7 @@ def test_the_camera_is_classified_at_least_five_times_a_second(visit):
 def spots(page):
     """Where the images lie on the map, in pixels of the window."""
     box = page.locator("#over").bounding_box()
-    points = page.evaluate("fetch('/images').then((answer) => answer.json())")["points"]
+    points = page.evaluate("fetch('/points').then((answer) => answer.json())")
     return [
         (
             box["x"] + 12 + (box["width"] - 24) * x,
@@ -198,7 +198,7 @@ def spots(page):
 
 def look(visit, **settings):
     page = visit("look", **settings)
-    page.locator("#legend button").first.wait_for()
+    page.get_by_text("40 images", exact=True).wait_for()
     return page
 
 
@@ -286,11 +286,12 @@ def test_a_map_of_ten_thousand_images_stays_smooth(visit, served):
     images = served.site.collection.columns()
     count = 10_000
     images["names"] = [f"{at}.png" for at in range(count)]
-    images["points"] = [[(at * 0.618) % 1, (at * 0.755) % 1] for at in range(count)]
+    points = [[(at * 0.618) % 1, (at * 0.755) % 1] for at in range(count)]
     for column in images["colours"].values():
         column["of"] = (column["of"] * count)[:count]
     page = visit("try")
     page.route("**/images", lambda route: route.fulfill(json=images))
+    page.route("**/points", lambda route: route.fulfill(json=points))
     page.get_by_role("link", name="Look").click()
     page.get_by_text("10,000 images").wait_for()
     box = page.locator("#over").bounding_box()
@@ -341,7 +342,7 @@ def test_nothing_is_cut_off_and_everything_has_a_name(visit, part, width, scheme
     page.set_input_files("#files", pictures(2))
     page.get_by_text("2 of 2").wait_for(state="attached")
     if part == "look":
-        page.locator("#legend button").first.wait_for()
+        page.get_by_text("40 images", exact=True).wait_for()
         page.mouse.move(*spots(page)[0])
         page.wait_for_timeout(300)
     assert page.evaluate("document.documentElement.scrollWidth") <= width

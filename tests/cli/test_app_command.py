@@ -56,7 +56,7 @@ def test_it_shows_an_address_and_ends_well(served, started):
     ("arguments", "message"),
     [
         ([], "there is nothing to show"),
-        (["--label"], "there are no images to label"),
+        (["--label"], "there is nothing to show"),
         (["nowhere"], "there is no folder or file nowhere"),
         (["--run", "nowhere"], "there is no folder nowhere"),
         (["--run", "runs/x", "--backbone", "vgg19"], "--backbone vgg19 is given with --run"),

@@ -7,7 +7,7 @@ const AT_ONCE = 200; // pictures that a list shows before more are asked for
 async function startLooking() {
   const points = byId("points"), over = byId("over"), looked = byId("looked");
   const selected = new Set();
-  let all, colours, view = { scale: 1, x: 0, y: 0 }, width = 1, height = 1, at = -1, lasso = [];
+  let all, spots, colours, view = { scale: 1, x: 0, y: 0 }, width = 1, height = 1, at = -1, lasso = [];
 
   const say = (text) => { looked.textContent = text; };
   say("loading the images …");
@@ -26,11 +26,11 @@ async function startLooking() {
   // --- Colours -----------------------------------------------------------------------------
 
   async function colourBy(kind) {
-    if (!columns[kind]) {
+    if (!columns[kind] || kind === "label so far") {
       say(`working out: ${kind} …`);
       try {
         columns[kind] = await askJson(`/column?kind=${encodeURIComponent(kind)}`);
-        say(count(all.names.length, "image"));
+        if (spots) say(count(all.names.length, "image"));
       } catch (error) {
         say(error.message);
         byId("colour").value = "class";
@@ -78,7 +78,7 @@ async function startLooking() {
   // --- Map ---------------------------------------------------------------------------------
 
   function place(number) {
-    const [x, y] = all.points[number], margin = 12;
+    const [x, y] = spots[number], margin = 12;
     return [
       margin + (width - 2 * margin) * ((x - view.x) * view.scale),
       margin + (height - 2 * margin) * ((y - view.y) * view.scale),
@@ -96,7 +96,7 @@ async function startLooking() {
 
   function draw() {
     ({ clientWidth: width, clientHeight: height } = byId("map"));
-    if (!width || !colours) return;
+    if (!width || !colours || !spots) return;
     const drawing = fit(points);
     const r = Math.max(1.5, Math.min(5, 250 / Math.sqrt(all.names.length))) * Math.min(2, Math.sqrt(view.scale));
     // In turns, so that no colour hides the others.
@@ -116,6 +116,7 @@ async function startLooking() {
   }
 
   function drawOver() {
+    if (!spots) return;
     const drawing = fit(over);
     drawing.strokeStyle = getComputedStyle(document.body).color;
     drawing.lineWidth = 1.5;
@@ -144,6 +145,7 @@ async function startLooking() {
   }
 
   function nearest(x, y, most) {
+    if (!spots) return -1;
     let best = -1, least = most * most;
     for (const number of numbers()) {
       const [px, py] = place(number);
@@ -176,9 +178,10 @@ async function startLooking() {
   }
 
   function keepInView(number) {
+    if (!spots) return;
     const [x, y] = place(number);
     if (x >= 0 && y >= 0 && x <= width && y <= height) return;
-    const [px, py] = all.points[number], half = 0.5 / view.scale;
+    const [px, py] = spots[number], half = 0.5 / view.scale;
     const shift = (from) => Math.min(1 - 2 * half, Math.max(0, from - half));
     view = { ...view, x: shift(px), y: shift(py) };
     draw();
@@ -205,6 +208,7 @@ async function startLooking() {
   over.addEventListener("pointerup", (event) => {
     const drawn = lasso;
     lasso = [];
+    if (!spots) return;
     if (drawn.length < 4) {
       const number = nearest(...inside(event), 16);
       if (number >= 0) toggle(number);
@@ -349,6 +353,15 @@ async function startLooking() {
   new ResizeObserver(draw).observe(byId("map"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   await colourBy("class");
+  say("laying the images out, which takes some seconds the first time …");
+  try {
+    spots = await askJson("/points");
+    say(count(all.names.length, "image"));
+    draw();
+  } catch (error) {
+    say(error.message);
+    showAs(true);
+  }
 }
 
 /** Whether a point lies within a line that was drawn around. */
