@@ -24,7 +24,7 @@ from pipeline.errors import PipelineError, in_one_line, printable
 MOST_BYTES = 100_000_000
 """Of a request: larger pictures than this are not sent."""
 
-_MOST_UPLOADS = 8  # at once, so that they take less than 1 GB
+_MOST_UPLOADS = 8  # at once, so that they take less than 2 GB
 _SECONDS_FOR_A_PART = 20.0  # of a request, which else would keep its place for ever
 _LEAST_TOKEN = 16  # characters of a token that the user chooses
 

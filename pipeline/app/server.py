@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import socket
 import sys
@@ -54,6 +55,11 @@ def address_of(listening: socket.socket) -> tuple[str, int]:
     if host in ("0.0.0.0", "::"):  # noqa: S104 -- told so
         host = socket.gethostname()
     return (f"[{host}]" if ":" in host else host), port
+
+
+def is_local(listening: socket.socket) -> bool:
+    """Tell whether only this computer can reach a socket."""
+    return ipaddress.ip_address(listening.getsockname()[0]).is_loopback
 
 
 class PageServer(uvicorn.Server):

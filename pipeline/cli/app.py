@@ -121,7 +121,7 @@ def _guarded(
 ) -> tuple[Guard, Callable[[], None]]:
     """Return the application, and what shows its address."""
     from pipeline.app.guard import Secrets
-    from pipeline.app.server import address_of, open_browser
+    from pipeline.app.server import address_of, is_local, open_browser
 
     name, port = address_of(listening)
     address = f"http://{name}:{port}"
@@ -135,6 +135,12 @@ def _guarded(
     def opened() -> None:
         out.print(f"{address}/?token={secrets.token}", soft_wrap=True)
         err.print("The address opens the page once. Ctrl-C ends the program.")
+        if not is_local(listening):
+            err.print(
+                "[yellow]Other computers can reach this address,[/] and what is sent is not "
+                "encrypted: use it in a network that you trust.",
+                soft_wrap=True,
+            )
         if site.trial and not own:
             err.print(
                 f"for programs: curl -H 'Authorization: Bearer {secrets.program}' "

@@ -12,7 +12,7 @@ import urllib.request
 import pytest
 
 from pipeline.app import server
-from pipeline.app.server import address_of, listen, open_browser
+from pipeline.app.server import address_of, is_local, listen, open_browser
 from pipeline.errors import PipelineError
 
 SCRIPT = """
@@ -124,8 +124,11 @@ def test_what_is_not_http_does_no_harm(running, sent):
     assert process.communicate(timeout=20)[1] == ""
 
 
-def test_it_listens_to_this_computer_only():
+def test_it_listens_to_this_computer_only_unless_told_otherwise():
+    with listen("0.0.0.0", 0) as everywhere:
+        assert not is_local(everywhere)
     with listen() as listening:
+        assert is_local(listening)
         host, port = address_of(listening)
         assert host == listening.getsockname()[0] == "127.0.0.1"
         assert port > 0
