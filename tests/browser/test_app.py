@@ -89,6 +89,16 @@ def pictures(count=1, name="new.png", colour=(180, 70, 70)):
     ]
 
 
+def when_loaded(page, selector):
+    """Wait until all pictures are there; give their number."""
+    for _ in range(100):
+        widths = page.locator(selector).evaluate_all("all => all.map((img) => img.naturalWidth)")
+        if widths and all(widths):
+            return len(widths)
+        page.wait_for_timeout(100)
+    raise AssertionError(widths)
+
+
 def transfer(page, kind, target="body", files=1):
     """Drop or paste pictures, as the browser tells a page."""
     data = [base64.b64encode(each["buffer"]).decode() for each in pictures(files)]
@@ -132,9 +142,7 @@ def test_pictures_are_classified_however_they_come(visit, way):
     cards = page.locator("#answers > li")
     assert cards.locator("h3").all_text_contents() == ["red"] * 3
     assert cards.first.locator(".similar img").count() == 6
-    shown = page.evaluate("[...document.querySelectorAll('#answers img')].map(i => i.naturalWidth)")
-    assert len(shown) == 21
-    assert all(shown)
+    assert when_loaded(page, "#answers img") == 21
 
 
 def test_what_is_no_picture_costs_only_itself_and_a_tiff_is_shown(visit):
@@ -148,8 +156,8 @@ def test_what_is_no_picture_costs_only_itself_and_a_tiff_is_shown(visit):
     bad = page.locator("#answers > li", has_text="bad.png")
     assert "Not classified: not a known image format" in bad.text_content()
     tiff = page.locator("#answers > li", has_text="a.tif").locator("img").first
-    page.wait_for_timeout(300)
-    assert tiff.evaluate("image => image.naturalWidth") > 0
+    assert tiff.is_visible()
+    when_loaded(page, "#answers > li:has-text('a.tif') img")
     assert [text for text in visit.complaints if "422" not in text] == []
     visit.complaints.clear()  # Chromium tells of every answer that is an error
 
@@ -275,8 +283,7 @@ def test_the_grid_shows_every_image(visit):
     images = page.locator("#grid img")
     assert images.count() == 40
     images.last.scroll_into_view_if_needed()
-    page.wait_for_timeout(500)
-    assert images.last.evaluate("image => image.naturalWidth") > 0
+    when_loaded(page, "#grid li:last-child img")
     page.locator("#grid button").first.click()
     page.get_by_text("1 image selected").wait_for()
     assert page.locator("#grid [aria-pressed='true']").count() == 1
