@@ -17,11 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.backbones.backbone import LAYERS
 from pipeline.backbones.graph import as_rows, output_shapes, rows_graph
 from pipeline.backbones.running import graph_in_8_bits, load_backbone
 from pipeline.errors import ModelError, PipelineError, in_one_line
 from pipeline.models.formats import FORMATS, Format, OpenVino, Pixels
-from pipeline.models.graphs import Float, HeadGraph
+from pipeline.models.graphs import HeadGraph
 from pipeline.models.model import Model
 from pipeline.models.network import Network, TunedClassifier
 from pipeline.models.portable import FORMAT
@@ -33,6 +34,9 @@ FOLDER = "folder"
 """In place of a format's name: the ONNX file in a folder with all that runs it."""
 
 _GRAVE = 0.1  # share of the pictures whose class float32 may change of what bfloat16 gives
+
+
+_STEP = 0.02  # a forest's probability where two of its 100 trees go the other way
 
 
 @dataclass(frozen=True)
@@ -49,12 +53,15 @@ class Parity:
         The same from what `predict` gives, in the precision that the model was trained in.
     changed : int
         How many pictures are called otherwise than by `predict`.
+    usual : float
+        As `difference`, without the tenth of the pictures that differ most.
     """
 
     pictures: int
     difference: float
     own_difference: float
     changed: int
+    usual: float = 0.0
 
 
 @tensorflow.pinned()
@@ -91,15 +98,24 @@ def export_model(
     """
     target = check_target(out, kind)
     description = describe(model, about)
+    builder = HeadGraph(target.precise)
     with temporary_folder(out.parent, ".export-") as folder, _told(target, model):
         file = folder / out.name
-        if model.recipe.precision == "int8":
-            _write_int8(model, target, file, description, weights)
+        if model.recipe.precision != "int8":
+            target.write(whole_graph(model, builder, weights), file, description)
+        elif isinstance(target, OpenVino):
+            below = graph_in_8_bits(model.recipe, weights)
+            target.write_above(below, head_graph(model, builder), file, description)
         else:
-            target.write(whole_graph(model, target.precise, weights), file, description)
+            raise ModelError(
+                "a model whose network computes in int8 cannot be exported to " + target.title,
+                expected="--format openvino, or a model on features in float32 or bfloat16",
+                fix="train another: pipeline classify DATA --precision float32",
+            )
         p = np.asarray(target.load(file)(pictures), np.float64)
         parity = compare(model, p, pictures, weights)
-        require_parity(model, parity, target)
+        steps = builder.has_steps or model.recipe.layer == LAYERS
+        require_parity(model, parity, target, steps=steps)
         # The last one is what is opened: it comes when the others are there.
         for part in sorted(folder.iterdir(), key=lambda part: part.name == out.name):
             part.rename(out.with_name(part.name))
@@ -157,38 +173,11 @@ def _told(target: Format, model: Model) -> Iterator[None]:
         ) from error
 
 
-def _write_int8(
-    model: Model,
-    target: Format,
-    file: Path,
-    description: Mapping[str, Any],
-    weights: Path | None,
-) -> None:
-    """Write a model whose network computes in 8 bits: OpenVINO's graph of it, and the head."""
-    if not isinstance(target, OpenVino):
-        raise ModelError(
-            f"a model whose network computes in int8 cannot be exported to {target.title}.",
-            expected="--format openvino, or a model on features in float32 or bfloat16",
-            fix="train another: pipeline classify DATA --precision float32",
-        )
-    _, keras = tensorflow.load()
-    builder = HeadGraph(target.precise)
-    inputs = [keras.Input(shape) for shape in output_shapes(model.recipe)]
-    if isinstance(model.estimator, TunedClassifier):
-        p = builder.of_outputs(model.estimator.network.tail(inputs[0], training=False))
-    else:
-        p = builder.probabilities(model.estimator, as_rows(model.recipe, inputs))
-    below = graph_in_8_bits(model.recipe, weights)
-    target.write_above(below, keras.Model(inputs, p), file, description)
-
-
-@tensorflow.pinned()
-def whole_graph(model: Model, precise: Float = "float64", weights: Path | None = None) -> Any:
+def whole_graph(model: Model, builder: HeadGraph, weights: Path | None = None) -> Any:
     """Return a Keras model from pixels, uint8 (n, size, size, 3), to probabilities (n, k)."""
     _, keras = tensorflow.load()
     size = model.recipe.size
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
-    builder = HeadGraph(precise)
     if isinstance(model.estimator, TunedClassifier):
         network = _in_float32(model.estimator).network
         p = builder.of_outputs(network.outputs(pixels, weights))
@@ -196,6 +185,17 @@ def whole_graph(model: Model, precise: Float = "float64", weights: Path | None =
         p = builder.probabilities(model.estimator, rows_graph(model.recipe, pixels, weights))
     outputs = keras.layers.Activation("linear", dtype="float32", name="probabilities")(p)
     return keras.Model(pixels, outputs, name="model")
+
+
+def head_graph(model: Model, builder: HeadGraph) -> Any:
+    """Return a Keras model from what the network gives to probabilities (n, k)."""
+    _, keras = tensorflow.load()
+    inputs = [keras.Input(shape) for shape in output_shapes(model.recipe)]
+    if isinstance(model.estimator, TunedClassifier):
+        p = builder.of_outputs(model.estimator.network.tail(inputs[0], training=False))
+    else:
+        p = builder.probabilities(model.estimator, as_rows(model.recipe, inputs))
+    return keras.Model(inputs, p)
 
 
 def _in_float32(tuned: TunedClassifier) -> TunedClassifier:
@@ -223,17 +223,26 @@ def compare(
     own = reference
     if exact is not model:
         own = model.probabilities(load_backbone(model.recipe, weights)(pictures))
+    apart = np.abs(p - reference).max(axis=1)
     return Parity(
         len(pictures),
-        float(np.abs(p - reference).max()),
+        float(apart.max()),
         float(np.abs(p - own).max()),
         int((model.call(p) != model.call(own)).sum()),
+        float(np.quantile(apart, 0.9)),
     )
 
 
-def require_parity(model: Model, parity: Parity, target: Format) -> None:
-    """Refuse a file that does not give what the model gives."""
-    if not parity.difference <= target.tolerance:  # NaN, too
+def require_parity(model: Model, parity: Parity, target: Format, *, steps: bool = False) -> None:
+    """Refuse a file that does not give what the model gives.
+
+    Where probabilities have steps, since the last bits of features decide them (in trees, of
+    neighbours, and where features are rounded), one picture in ten may be beyond the tolerance.
+    """
+    good = parity.difference <= target.tolerance
+    if steps:
+        good = parity.usual <= target.tolerance and parity.difference <= _STEP
+    if not good:  # NaN, too
         raise ModelError(
             f"the head {model.head} cannot be exported to {target.title}: the file's probabilities "
             f"are up to {parity.difference:.2g} away from the model's on {parity.pictures} images.",

@@ -35,10 +35,11 @@ from pipeline.system import tensorflow
 Float = Literal["float32", "float64"]
 Array = npt.NDArray[Any]
 
-_SAME = {"float64": 1e-10, "float32": 1e-5}
+_SAME = {"float64": 1e-6, "float32": 1e-5}
 """Smaller squared distances, as a share of squared lengths, are rounding of equal rows.
 
-Another library computes a training image's row again with other last bits (1e-6 of its values), so
+Another library computes a training image's row again with other last bits (1e-6 of its values; of
+the maxima of every layer, two or three of thousands are rounded to the other side, by 1/256), so
 that the distance to the row that was kept is not the 0 of `pipeline.heads.machines.SAME`.
 """
 
@@ -51,11 +52,18 @@ class HeadGraph:
     precise : str
         The number format where float32 would be too coarse: ``"float64"``, or ``"float32"`` for
         formats that have nothing else.
+
+    Attributes
+    ----------
+    has_steps : bool
+        Whether probabilities may jump where a value changes by its last bit: at a tree's
+        thresholds, and from one neighbour to the next. Known when the graph is built.
     """
 
     def __init__(self, precise: Float = "float64") -> None:
         _, keras = tensorflow.load()
         self.precise = precise
+        self.has_steps = False
         self.layers, self.ops = keras.layers, keras.ops
 
     @singledispatchmethod
@@ -276,6 +284,7 @@ class HeadGraph:
 
     def _votes(self, part: Votes, distances: Any) -> Any:
         """Return the shares of the classes among the nearest rows, weighted by 1 / distance."""
+        self.has_steps = True
         count = min(part.n_neighbors, distances.shape[1])
         nearest, numbers = self.ops.top_k(-distances, count)
         same = self.ops.cast(self.ops.equal(nearest, 0), self.precise)
@@ -291,6 +300,7 @@ class HeadGraph:
 
     def _trees(self, trees: Sequence[Any], rows: Any) -> Any:
         """Follow all trees at once, a level at a time; a leaf is followed by itself."""
+        self.has_steps = True
         starts = np.cumsum([0, *(own.tree_.node_count for own in trees)])
         nodes = [_nodes(own.tree_, start) for own, start in zip(trees, starts)]
         table = np.concatenate([inner for inner, _ in nodes])

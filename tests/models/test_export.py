@@ -1,3 +1,5 @@
+import contextlib
+import dataclasses
 import json
 import zipfile
 
@@ -11,7 +13,7 @@ from pipeline.errors import ModelError, PipelineError
 from pipeline.evaluation.threshold import Threshold
 from pipeline.heads.registry import get_head
 from pipeline.models import export
-from pipeline.models.export import export_model
+from pipeline.models.export import Parity, export_model, require_parity
 from pipeline.models.formats import FORMATS
 from pipeline.models.model import Model
 from pipeline.models.portable import Portable
@@ -146,3 +148,30 @@ def test_a_target_that_cannot_be_written_is_one_error(tmp_path, kind, name, foun
         "link.onnx",
         "there.onnx",
     ]
+
+
+@pytest.mark.parametrize(
+    ("difference", "usual", "steps", "kept"),
+    [
+        (9e-5, 9e-5, False, True),
+        (2e-4, 1e-6, False, False),
+        (2e-4, 1e-6, True, True),
+        (0.01, 1e-6, True, True),
+        (0.01, 2e-4, True, False),
+        (0.03, 1e-6, True, False),
+        (np.nan, np.nan, False, False),
+        (np.nan, np.nan, True, False),
+    ],
+)
+def test_single_pictures_may_differ_only_where_last_bits_decide(difference, usual, steps, kept):
+    parity = Parity(32, difference, difference, 0, usual)
+    refusal = contextlib.nullcontext() if kept else pytest.raises(ModelError, match="up to")
+    with refusal:
+        require_parity(fitted(), parity, FORMATS["onnx"], steps=steps)
+
+
+def test_a_file_that_calls_images_otherwise_than_a_model_in_bfloat16_is_not_kept():
+    model = dataclasses.replace(fitted(), recipe=make_recipe(size=64, precision="bfloat16"))
+    require_parity(model, Parity(32, 0.0, 0.2, 3), FORMATS["onnx"])
+    with pytest.raises(ModelError, match="4 of 32 images would be called otherwise"):
+        require_parity(model, Parity(32, 0.0, 0.2, 4), FORMATS["onnx"])
