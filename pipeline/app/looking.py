@@ -160,9 +160,9 @@ class Collection:
 
     @cached_property
     def _learned(self) -> npt.NDArray[np.int64]:
-        """Positions of the images to learn from, which in cross-validation are all."""
+        """Positions of the images to learn from, which in cross-validation are all with a label."""
         places = self.dataset.where("train", "validation")
-        return places if len(places) else np.arange(len(self))
+        return np.intersect1d(places if len(places) else np.arange(len(self)), self._labelled)
 
     def _described(self, similar: Sequence[NearImage]) -> list[dict[str, Any]]:
         return [

@@ -162,6 +162,8 @@ def test_images_without_a_label_are_shown_as_such(tmp_path):
     assert column["of"].count(1) == 5
     assert len(site.collection.column("suspicious label")["of"]) == 40
     assert site.collection.column("predicted class")["names"] == ["blue", "red"]
+    similar = site.trial.answer(picture((70, 70, 180)), similar=20)["similar"]
+    assert {other["label"] for other in similar} == {"blue", "red"}  # nobody learned from others
 
 
 def test_pictures_are_given_by_number_and_only_while_they_are_what_they_were(tmp_path):

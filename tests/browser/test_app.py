@@ -409,7 +409,7 @@ def test_keys_label_and_take_back(visit, labelled):
         page.get_by_label("New class").fill(name)
         page.keyboard.press("Enter")
         page.get_by_role("group", name="Classes").get_by_text(name).wait_for()
-    assert page.locator("#classes button").all_text_contents() == ["1 red", "2 blue"]
+    assert page.locator("#classes button").all_text_contents() == ["1 red 1", "2 blue 1"]
     answers = {}
     for _ in range(12):
         name = asked_about(page)
@@ -432,7 +432,7 @@ def test_two_windows_at_once_lose_nothing(visit, labelled):
     first, second = (start_labelling(visit, opening) for _ in range(2))
     first.get_by_label("New class").fill("red")
     first.keyboard.press("Enter")
-    second.get_by_role("button", name="1 red").wait_for()
+    second.get_by_role("button", name="1 red 1").wait_for()
     confirmed = 1
     for turn in range(10):
         page = (first, second)[turn % 2]

@@ -54,8 +54,8 @@ function startLabelling() {
     if (again !== undefined) show({ ...(waiting.find((q) => q.number === again) ?? { number: again, name: "taken back", label: "", suggested: "", why: "skipped" }) });
     else if (!now || done.has(now.number) || !told.questions.some((q) => q.number === now.number)) show(waiting[0]);
     waiting.forEach((question) => load(question.number));
-    const counts = Object.entries(told.counts).map(([name, n]) => `${name} ${n.toLocaleString("en")}`).join(", ");
-    byId("progress").textContent = `${count(told.labelled, "image")} labelled${counts ? ` (${counts})` : ""}, ${told.unlabelled.toLocaleString("en")} without a label. ${count(told.answered, "answer")} kept since the start.`;
+    byId("progress").textContent = `${count(told.labelled, "image")} labelled, ${told.unlabelled.toLocaleString("en")} without a label; ${count(told.answered, "answer")} kept since the start.`;
+    for (const button of byId("classes").children) button.lastChild.textContent = (told.counts[button.dataset.name] ?? 0).toLocaleString("en");
     const [share, low, high] = told.accuracy;
     byId("accuracy").textContent = share === undefined
       ? "The accuracy is shown from 10 labels of two classes on."
@@ -75,7 +75,7 @@ function startLabelling() {
     if (names.join("\n") === seen.classes.join("\n")) return;
     byId("classes").replaceChildren(...seen.classes.map((name, place) => {
       const key = place < 9 ? make("kbd", {}, String(place + 1)) : null;
-      const button = make("button", { type: "button", onclick: () => answer(name) }, key, ` ${name}`);
+      const button = make("button", { type: "button", onclick: () => answer(name) }, key, ` ${name} `, make("small"));
       if (key) button.setAttribute("aria-keyshortcuts", String(place + 1));
       button.dataset.name = name;
       return button;

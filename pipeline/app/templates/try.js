@@ -60,7 +60,7 @@ function startTrying() {
     try {
       picture.src = URL.createObjectURL(await (await ask("/preview", { method: "POST", body: file })).blob());
     } catch {
-      picture.alt = `${picture.alt}: no picture`;
+      picture.closest(".box").remove();
     }
   }
 
