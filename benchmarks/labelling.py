@@ -85,10 +85,17 @@ class Demo:
 
     def random(self, seed: int) -> Course:
         """Label at random, until nearly all have a label."""
-        rng = np.random.default_rng(seed)
-        return self.label(
-            seed, lambda _, left: rng.choice(left), len(self.split(seed)[0]) // STEP * STEP
-        )
+        train, test = self.split(seed)
+        order = np.random.default_rng(seed).permutation(train)
+        learner = ActiveLearner(self.rows, find_units(self.extraction.dataset), seed=seed)
+        course = {}
+        for start in range(0, len(order) - STEP + 1, STEP):
+            places = order[start : start + STEP]
+            learner.learn(places, self.labels[places])
+            if len(learner.classes) > 1:
+                right = learner.predicted()[test] == self.labels[test]
+                course[start + STEP] = float(right.mean())
+        return course
 
     def stopped(self, seed: int) -> tuple[Course, int | None]:
         """Label by Labelling itself, and tell when it says that one may stop."""
