@@ -141,7 +141,7 @@ class Site:
         collection = _needed(self.collection)
         if kind == "similar":
             count = _number(request, "count", 20)
-            return await self._worked_out(lambda: collection.similar(number, count))
+            return JSONResponse(await anyio.to_thread.run_sync(collection.similar, number, count))
         side = {"thumbnail": _THUMBNAIL, "picture": _PICTURE}.get(kind)
         if side is None:
             raise HTTPException(404, "there is no such page")

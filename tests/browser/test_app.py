@@ -289,6 +289,19 @@ def test_the_grid_shows_every_image(visit):
     assert page.locator("#grid [aria-pressed='true']").count() == 1
 
 
+def test_the_grid_is_there_while_the_map_is_made(visit):
+    page = visit("try")
+    held = []
+    page.route("**/points", lambda route: held.append(route))  # noqa: PLW0108
+    page.get_by_role("link", name="Look").click()
+    page.locator("#grid img").first.wait_for()
+    page.get_by_text("laying the images out").wait_for()
+    held[0].continue_()
+    page.get_by_text("40 images", exact=True).wait_for()
+    assert page.locator("#over").is_visible()
+    assert not page.locator("#grid").is_visible()
+
+
 def test_a_map_of_ten_thousand_images_stays_smooth(visit, served):
     images = served.site.collection.columns()
     count = 10_000

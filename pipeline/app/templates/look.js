@@ -350,17 +350,25 @@ async function startLooking() {
     if (grid) showGrid();
     else draw();
   }
-  byId("as-map").addEventListener("click", () => showAs(false));
-  byId("as-grid").addEventListener("click", () => showAs(true));
+  let chosen = false;
+  for (const [id, grid] of [["as-map", false], ["as-grid", true]]) {
+    byId(id).addEventListener("click", () => {
+      chosen = true;
+      showAs(grid);
+    });
+  }
 
   new ResizeObserver(draw).observe(byId("map"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   await colourBy("class");
   say("laying the images out, which takes some seconds the first time …");
+  const meanwhile = setTimeout(() => chosen || showAs(true), 500);
   try {
     spots = await askJson("/points");
     say(count(all.names.length, "image"));
-    draw();
+    clearTimeout(meanwhile);
+    if (chosen) draw();
+    else showAs(false);
   } catch (error) {
     say(error.message);
     showAs(true);
