@@ -119,10 +119,9 @@ class AimOutcome:
             return ""
         count = self.recall.count
         folds = "" if self.where == _NESTED else "; with --cv 5 all images are tested on"
-        if self.aim.name == "recall" and self.share.effective is not None:
-            few = f"the {count:,} here count as {self.share.effective:.0f} independent ones"
-        else:
-            few = f"there are {count:,}"
+        few = f"there are {count:,}"
+        if count >= self.needed and self.recall.effective is not None:
+            few += f", which come in groups or folds and tell as much as {self.recall.effective:.0f}"
         about = "a precision" if self.aim.name == "precision" else "a recall"
         return (
             f"These data cannot show {about} of {self.aim.least:g}: that takes {self.needed:,} or "

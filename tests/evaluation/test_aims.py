@@ -92,5 +92,11 @@ def test_where_each_fold_has_its_own_threshold_the_intervals_are_wider():
         (low, high), (wide_low, wide_high) = share(plain, 0).interval, share(wider, 0).interval
         assert wide_low < low < high < wide_high
     outcome = judge_aim(Threshold(0, 0.5, "recall=0.95"), wider, CLASSES, nested=True)
-    assert "the 25 here count as 11 independent ones" in outcome.support
+    assert "73 or more tested images of defect, and there are 25. Add" in outcome.support
     assert "--cv" not in outcome.support
+
+
+def test_enough_images_that_come_in_groups_are_said_to_tell_less_than_their_number():
+    many = metrics_of(95, 100, 30, 300).with_thresholds_of(5)
+    outcome = judge_aim(Threshold(0, 0.5, "recall=0.95"), many, CLASSES, nested=True)
+    assert "there are 100, which come in groups or folds and tell as much as 44" in outcome.support
