@@ -121,7 +121,9 @@ class AimOutcome:
         folds = "" if self.where == _NESTED else "; with --cv 5 all images are tested on"
         few = f"there are {count:,}"
         if count >= self.needed and self.recall.effective is not None:
-            few += f", which come in groups or folds and tell as much as {self.recall.effective:.0f}"
+            few += (
+                f", which come in groups or folds and tell as much as {self.recall.effective:.0f}"
+            )
         about = "a precision" if self.aim.name == "precision" else "a recall"
         return (
             f"These data cannot show {about} of {self.aim.least:g}: that takes {self.needed:,} or "
