@@ -8,7 +8,7 @@ from typing import Any
 
 from pipeline.evaluation.aims import AimOutcome
 from pipeline.report import figures
-from pipeline.report.mistakes import surest_mistakes
+from pipeline.report.mistakes import Seen, surest_mistakes
 from pipeline.report.verdict import guessing, judged_where
 from pipeline.report.words import percent
 from pipeline.runs.next_steps import next_steps
@@ -44,23 +44,41 @@ def first_screen(record: Record) -> Mapping[str, Any]:
             (record.classes[truth], record.classes[called], count, sum(test.confusion[truth]))
             for truth, called, count in figures.confused(best)[:1]
         ],
-        "mistakes": surest_mistakes(record)[:_MISTAKES],
+        "mistakes": _mistakes(record),
         "steps": next_steps(record.document, record.problems, run="RUN"),
     }
+
+
+def _mistakes(record: Record) -> list[Seen]:
+    """Choose from the surest mistakes; up to half are of the kind that is the most frequent."""
+    mistakes, classes = surest_mistakes(record), record.classes
+    often = [(classes[truth], classes[p]) for truth, p, _ in figures.confused(record.best)[:1]]
+    of_them = [seen for seen in mistakes if (seen.truth, seen.predicted) in often]
+    first = of_them[: _MISTAKES // 2]
+    return [*first, *(seen for seen in mistakes if seen not in first)][:_MISTAKES]
 
 
 def _accuracy(record: Record) -> Mapping[str, Any]:
     """Show the accuracy, large."""
     best, test, (share, commonest) = record.best, record.best.test, guessing(record.best)
-    name = record.classes[commonest]
+    sizes = [sum(row) for row in test.confusion]
+    most = f"the most common class, {record.classes[commonest]},"
+    always = "one class" if sizes.count(max(sizes)) > 1 else most
     return {
         "share": (percent(test.accuracy), f"correct {judged_where(best, record)}"),
         "interval": (percent(test.accuracy_low), percent(test.accuracy_high)),
-        "guess": f"Always guessing the most common class, {name}, gives {percent(share)}.",
+        "guess": f"Always guessing {always} gives {percent(share)}.",
         # A threshold gives accuracy up for something else, so it is not held against guessing.
-        "by_chance": not best.threshold and test.accuracy_low <= share,
+        "by_chance": "" if best.threshold else _by_chance(test.accuracy, test.accuracy_low, share),
         "accuracy": "",
     }
+
+
+def _by_chance(value: float, low: float, guess: float) -> str:
+    """Say that a share is not better than what guessing gives, if it is not."""
+    if low > guess:
+        return ""
+    return f"This is {'not clearly' if value > guess else 'no'} better than guessing."
 
 
 def _figure_of_aim(aim: AimOutcome, record: Record) -> Mapping[str, Any]:
@@ -69,16 +87,20 @@ def _figure_of_aim(aim: AimOutcome, record: Record) -> Mapping[str, Any]:
     count = f"{share.hits:,} of {share.count:,}"
     if aim.aim.name == "precision":
         what = f"of the images called {name} are {name} ({count})"
-        guess = f"Of images called so at random, {percent(aim.recall.count / n)} would be."
+        chance = aim.recall.count / n
+        guess = f"Of images called so at random, {percent(chance)} would be."
     else:
-        what = f"of {name} found ({count})"
-        called = percent(aim.precision.count / n)
-        guess = f"Calling as many images {name} at random would find {called}."
+        what = f"of {name} found ({count}), with {aim.false_alarms},"
+        chance = aim.precision.count / n
+        guess = (
+            f"Calling any {aim.precision.count:,} of the {n:,} images {name} would find "
+            f"{percent(chance)}."
+        )
     return {
         "share": (percent(share.value), f"{what} {judged_where(record.best, record)}"),
         "interval": tuple(map(percent, share.interval)),
         "guess": guess,
-        "by_chance": False,
+        "by_chance": _by_chance(share.value, share.interval[0], chance),
         "accuracy": percent(record.best.test.accuracy),
     }
 
@@ -96,8 +118,7 @@ def _told(aim: AimOutcome | None) -> Iterator[str]:
         cost = f"{other.hits:,} of {other.count:,} {aim.positive} are found"
         what = "the recall"
     else:
-        cost = f"{aim.false_alarms}, so that {other.hits:,} of {other.count:,} images called "
-        cost += f"{aim.positive} are {aim.positive}"
+        cost = f"Of {other.count:,} images called {aim.positive}, {other.hits:,} are"
         what = "the precision"
     figure = f"{percent(other.value)}, {what}; 95 % interval {low} to {high}"
     [verdict] = aim.in_a_word

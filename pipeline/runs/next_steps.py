@@ -31,13 +31,13 @@ def next_steps(
     data: str = "DATA",
     options: Sequence[str] = (),
 ) -> list[Step]:
-    """Propose up to three commands; the last one is to predict.
+    """Propose up to three commands; the last one is to predict, if that makes sense.
 
     `data` and `options` are the data set and the options of stage one, as the user typed them.
     """
     steps = list(_on_data(document, problems, run, data, tuple(options)))
-    predict = _command("predict", run, "NEW_PHOTOS")
-    return [*steps[:2], Step("classify new images", predict)]
+    predict = Step("classify new images", _command("predict", run, "NEW_PHOTOS"))
+    return [*steps[:2], predict] if _is_of_use(document) or not steps else steps[:2]
 
 
 def _on_data(
@@ -73,6 +73,15 @@ def _on_data(
             labels = "label" if suspects == 1 else f"{suspects:,} labels"
             why = f"list the {labels} that may be wrong, and {why}"
         yield Step(why, _command("problems", data, *options, "--run", run))
+
+
+def _is_of_use(document: RunDocument) -> bool:
+    """Tell whether the best head did not miss its aim, or else is clearly better than guessing."""
+    best = next(head for head in document.heads if head.name == document.best)
+    if outcome := best.aim(document.dataset.classes, document.protocol):
+        return outcome.verdict != "missed"
+    test, sizes = best.test, [sum(row) for row in best.test.confusion]
+    return test.n >= FEW and test.accuracy_low > max(sizes) / test.n
 
 
 def _aim(protocol: Protocol) -> Iterator[str]:

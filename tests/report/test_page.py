@@ -124,12 +124,12 @@ def test_the_first_screen_says_how_good_on_what_and_by_which_classifier(folder):
         f"{100 * test.accuracy:.1f} % correct on 100 test images"
     )
     assert (
-        f"expect {100 * test.accuracy_low:.1f} % to {100 * test.accuracy_high:.1f} % (95 % "
-        "interval). No classifier was trained on these images. Always guessing the most common "
-        "class, blue, gives 50.0 %."
+        f"expect {100 * test.accuracy_low:.1f} % to {100 * test.accuracy_high:.1f} % (the 95 % "
+        "interval, which holds 19 times in 20). No classifier was trained on these images. Always "
+        "guessing one class gives 50.0 %."
     ) in header.text
-    assert f"Classifier: {best.head}, the best of 2." in header.text
-    assert "not clearly better" not in header.text
+    assert f"Classifier: {best.head}, the best of 2 that were tried." in header.text
+    assert "better than guessing" not in header.text
     text = found.section("heads").text
     assert f"{best.head} has the lowest log loss on validation of 2 classifiers" in text
     assert f"The runner-up, {other.head}, has {100 * other.test.accuracy:.1f} %" in text
@@ -150,6 +150,9 @@ def test_the_first_screen_shows_the_recall_of_each_class_and_what_goes_wrong(fol
     assert f"{most[0]} of 30 {most[1]} are predicted as {most[2]}." in header.text
     strip = header.one("ul", class_="strip")
     assert len(list(strip.all("img"))) == 6
+    assert [f"is {most[1]} predicted {most[2]}" in item.text for item in strip.all("li")][:3] == (
+        [True] * 3
+    )
     steps = [code.text for code in header.all("code")]
     assert 2 <= len(steps) <= 3
     assert all(step.startswith("pipeline ") for step in steps)
@@ -227,9 +230,10 @@ def test_the_aim_is_told_on_the_first_screen_and_marked_on_the_curves(folder):
     [
         (
             "recall=0.95",
-            "{recall} of blue found ({hits} of 150) on 300 test images",
-            "Calling as many images blue at random would find {called}.",
-            "(95 % of blue found). {alarms} false alarms among 150 red, so that {hits} of {calls} ",
+            "{recall} of blue found ({hits} of 150), with {alarms} false alarms among 150 red, "
+            + "on 300 test images",
+            "Calling any {calls} of the 300 images blue would find {called}.",
+            "(95 % of blue found). Of {calls} images called blue, {hits} are ({precision}, ",
         ),
         (
             "precision=0.95",
@@ -240,7 +244,7 @@ def test_the_aim_is_told_on_the_first_screen_and_marked_on_the_curves(folder):
         (
             "f1",
             "{accuracy} correct on 300 test images",
-            "Always guessing the most common class, blue, gives 50.0 %.",
+            "Always guessing one class gives 50.0 %.",
             "{hits} of 150 blue found (recall ",
         ),
     ],
@@ -346,10 +350,23 @@ def test_a_page_of_a_search_says_that_heads_were_chosen_in_cross_validation(fold
     assert "on validation" not in text
 
 
-def test_an_accuracy_that_guessing_may_reach_is_said_to_be_so(folder):
+@pytest.mark.parametrize(
+    ("confusion", "said"),
+    [
+        ([[15, 15], [15, 15]], "This is no better than guessing."),
+        ([[18, 12], [12, 18]], "This is not clearly better than guessing."),
+        ([[40, 10], [5, 5]], "Always guessing the most common class, blue, gives 83.3 %."),
+    ],
+)
+def test_an_accuracy_that_guessing_may_reach_is_said_to_be_so(folder, confusion, said):
     imitate(folder, heads=("logistic",), skill=0.0)
+    [head] = json.loads((folder / "run.json").read_text())["heads"]
+    right = sum(row[place] for place, row in enumerate(confusion)) / 60
+    test = {**head["test"], "confusion": confusion, "accuracy": right, "accuracy_low": 0.4}
+    change(folder, heads=[{**head, "test": test}])
     found = report(folder)
-    assert "That is not clearly better than guessing." in found.root.one("header").text
+    assert said in found.root.one("header").text
+    assert "predict" not in [code.text.split()[1] for code in found.root.one("header").all("code")]
     assert "runner-up" not in found.root.text
 
 
