@@ -427,7 +427,8 @@ def test_classify_takes_the_protocols_options(photos, networks, tmp_path):
         assert head["test"]["n"] == 40
         assert head["parameters"]["pool"] in ("average", "max")
         assert head["threshold"]["aim"] == "f1"
-    again = run("classify", photos, *SETTINGS, "--head", "logistic", "--search", "--no-cv")
+    heads = ("--head", "logistic", "--head", "knn")
+    again = run("classify", photos, *SETTINGS, *heads, "--search", "--no-cv")
     assert again.exit_code == 0
     assert "* best by cross-validation on the training images." in again.stdout
 

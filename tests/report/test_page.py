@@ -230,8 +230,10 @@ def test_the_aim_is_told_on_the_first_screen_and_marked_on_the_curves(folder):
     [
         (
             "recall=0.95",
-            "{recall} of blue found ({hits} of 150), with {alarms} false alarms among 150 red, "
-            + "on 300 test images",
+            (
+                "{recall} of blue found ({hits} of 150), with {alarms} false alarms among 150 red, "
+                "on 300 test images"
+            ),
             "Calling any {calls} of the 300 images blue would find {called}.",
             "(95 % of blue found). Of {calls} images called blue, {hits} are ({precision}, ",
         ),
