@@ -153,8 +153,7 @@ class Guard:
         host = request.headers.getlist("host")
         if len(host) != 1 or not self._is_ours(host[0]):
             return _plain(421, "This server does not go by that name.")
-        origin = request.headers.get("origin", f"http://{host[0]}")
-        if origin != f"http://{host[0]}" or not _from_page(request):
+        if not _from_page(request, f"http://{host[0]}"):
             return _plain(403, "This request comes from another page.")
         length = request.headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > MOST_BYTES:
@@ -198,14 +197,18 @@ class Guard:
         return f"pipeline-{self._port}"
 
 
-def _from_page(request: Request) -> bool:
+def _from_page(request: Request, own: str) -> bool:
     """Tell whether a browser says that its request comes from the page, or from nobody.
 
     Another server on this computer is the same site to a browser, and would get the cookie sent.
-    Following a link to the page is fine.
+    Following a link to the page is fine. As the page keeps its address to itself, a browser may
+    give its origin as null.
     """
     header = request.headers.get
-    if header("sec-fetch-site", "none") in ("same-origin", "none"):
+    site = header("sec-fetch-site", "none")
+    if header("origin", own) not in (own, "null" if site == "same-origin" else own):
+        return False
+    if site in ("same-origin", "none"):
         return True
     follows_link = header("sec-fetch-mode") == "navigate" and header("sec-fetch-dest") == "document"
     return request.method == "GET" and request.url.path == "/" and follows_link

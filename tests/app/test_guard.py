@@ -138,6 +138,9 @@ def test_a_name_that_was_given_to_the_server_is_its_name():
         {"origin": "https://127.0.0.1:8321"},
         {"origin": "http://localhost:8321"},  # it was asked for as 127.0.0.1
         {"origin": "null"},
+        {"origin": "null", "sec_fetch_site": "none"},
+        {"origin": "null", "sec_fetch_site": "cross-site"},
+        {"origin": "http://evil.example", "sec_fetch_site": "same-origin"},
         {"sec_fetch_site": "cross-site"},
         {"sec_fetch_site": "same-site"},  # another port of this computer
         {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "iframe"},
@@ -162,7 +165,9 @@ def test_a_link_to_the_page_may_be_followed_from_anywhere(place):
 def test_what_the_page_asks_for_is_answered(place):
     own = {"origin": "http://127.0.0.1:8321", "sec_fetch_site": "same-origin"}
     assert place.ask("/predict", "POST", body=b"picture", **own).text == "answered"
-    assert place.asked == [("POST", "/predict", 7)]
+    hidden = {"origin": "null", "sec_fetch_site": "same-origin"}
+    assert place.ask("/predict", "POST", body=b"picture", **hidden).text == "answered"
+    assert place.asked == [("POST", "/predict", 7)] * 2
 
 
 def test_every_answer_forbids_what_the_page_does_not_need(place):
