@@ -17,6 +17,7 @@ from pipeline.app.opening import open_site
 from pipeline.app.trying import Trial
 from pipeline.data.dataset import SPLITS
 from pipeline.errors import PipelineError
+from pipeline.models.model import Model
 
 FULL = os.environ.get("TORTURE", "") not in ("", "0")
 
@@ -252,6 +253,12 @@ def test_the_page_may_load_nothing_from_elsewhere(served):
     assert "unsafe" not in policy
     assert "http" not in policy
     assert "http" not in page.replace("http-equiv", "")
+
+
+def test_what_is_to_be_known_of_the_model_stands_on_the_page(served, monkeypatch):
+    monkeypatch.setattr(Model, "remark", property(lambda self: "answers differ a little"))
+    page = open_site(run=served.run.folder, extractor=served.extractor).html()
+    assert '<p class="notice">Answers differ a little.</p>' in page
 
 
 def test_names_cannot_break_the_page(tmp_path):
