@@ -33,7 +33,8 @@ def temporary_folder(parent: Path, prefix: str) -> Iterator[Path]:
 
 
 def _clear(parent: Path, prefix: str) -> None:
-    left = [path for path in parent.glob(f"{prefix}*") if path.is_dir() and not path.is_symlink()]
+    named = parent.glob(prefix + "[0-9a-f]" * 32)  # others may be a user's
+    left = [path for path in named if path.is_dir() and not path.is_symlink()]
     before = stale_before(parent) if left else 0.0
     for folder in left:
         with contextlib.suppress(OSError):

@@ -83,20 +83,26 @@ def test_a_folder_that_a_killed_process_left_is_removed_by_the_next(tmp_path, ho
         assert not folder.exists()
 
 
-def test_only_old_folders_of_that_kind_are_removed(tmp_path):
-    for name in (".run-new", ".run-old", ".other-old", "run-old"):
+@pytest.mark.parametrize("prefix", [".run-", ".export-"])
+def test_only_old_folders_that_this_program_named_are_removed(tmp_path, prefix):
+    def named(text):
+        return f"{prefix}{text * 32}"
+
+    for name in (named("0"), named("a"), f".other-{'a' * 32}", f"{prefix}settings"):
         (tmp_path / name).mkdir()
-    (tmp_path / ".run-file").write_text("x")
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / ".run-link").symlink_to(tmp_path / "elsewhere")
+    for name in (f"{named('b')}0", named("g"), f"{prefix}{'c' * 31}", f"x{named('d')}"):
+        (tmp_path / name).mkdir()
+    (tmp_path / named("e")).write_text("a file")
+    (tmp_path / named("f")).symlink_to(tmp_path / f"{prefix}settings")
+    (tmp_path / f"{prefix}settings" / "mine").write_text("x")
+    before = names(tmp_path)
     for path in tmp_path.iterdir():
-        if path.name != ".run-new":
+        if path.name != named("0"):
             age(path)
-    with temporary_folder(tmp_path, ".run-"):
+    with temporary_folder(tmp_path, prefix):
         pass
-    assert names(tmp_path) == sorted(
-        [".other-old", ".run-file", ".run-link", ".run-new", "elsewhere", "run-old"]
-    )
+    assert names(tmp_path) == [name for name in before if name != named("a")]
+    assert (tmp_path / f"{prefix}settings" / "mine").exists()
 
 
 def test_where_folders_cannot_be_locked_none_is_lost_and_work_goes_on(tmp_path, monkeypatch):
@@ -104,8 +110,9 @@ def test_where_folders_cannot_be_locked_none_is_lost_and_work_goes_on(tmp_path, 
         raise OSError(9, "Bad file descriptor")
 
     monkeypatch.setattr("pipeline.system.files.fcntl.flock", no_locks)
-    (tmp_path / ".run-old").mkdir()
-    age(tmp_path / ".run-old")
+    old = f".run-{'0' * 32}"
+    (tmp_path / old).mkdir()
+    age(tmp_path / old)
     with temporary_folder(tmp_path, ".run-") as folder:
         assert folder.is_dir()
-    assert names(tmp_path) == [".run-old"]
+    assert names(tmp_path) == [old]
