@@ -27,6 +27,7 @@ from pipeline.models.model import Model
 from pipeline.models.network import Network, TunedClassifier
 from pipeline.models.portable import FORMAT
 from pipeline.system import tensorflow
+from pipeline.system.files import publish
 from pipeline.system.folders import temporary_folder
 from pipeline.system.packages import install_hint
 
@@ -116,10 +117,27 @@ def export_model(
         parity = compare(model, p, pictures, weights)
         steps = builder.has_steps or model.recipe.layer == LAYERS
         require_parity(model, parity, target, steps=steps)
-        # The last one is what is opened: it comes when the others are there.
-        for part in sorted(folder.iterdir(), key=lambda part: part.name == out.name):
-            part.rename(out.with_name(part.name))
+        keep(folder, out)
     return parity
+
+
+def keep(folder: Path, out: Path) -> None:
+    """Move all that is in a folder to its place, or nothing where a name is taken by now.
+
+    The target itself is what is opened: it comes when the others are there.
+    """
+    moved: list[Path] = []
+    try:
+        for part in sorted(folder.iterdir(), key=lambda part: part.name == out.name):
+            taken = out.with_name(part.name)
+            publish(part, taken)
+            moved.append(taken)
+    except BaseException as error:
+        for part in moved:
+            part.unlink()
+        if isinstance(error, FileExistsError):
+            raise _there(taken) from error
+        raise
 
 
 def check_target(out: Path, kind: str) -> Format:
@@ -152,10 +170,14 @@ def check_target(out: Path, kind: str) -> Format:
 def check_absent(out: Path) -> None:
     """Refuse a target that is there already."""
     if os.path.lexists(out):
-        raise PipelineError(
-            f"{out} exists already; nothing is ever overwritten.",
-            fix="name another with --out, or delete it",
-        )
+        raise _there(out)
+
+
+def _there(out: Path) -> PipelineError:
+    return PipelineError(
+        f"{out} exists already; nothing is ever overwritten.",
+        fix="name another with --out, or delete it",
+    )
 
 
 @contextmanager

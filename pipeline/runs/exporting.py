@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pipeline.backbones.recipe import Recipe
 from pipeline.data.digests import read_image
 from pipeline.errors import PipelineError
-from pipeline.models.export import FOLDER, Parity, check_target, export_model
+from pipeline.models.export import FOLDER, Parity, check_target, export_model, keep
 from pipeline.models.files import MANIFEST, find_model, read_manifest
 from pipeline.models.model import Model
 from pipeline.models.opening import KEPT
@@ -81,12 +81,12 @@ class Exported:
 
 
 def export_run(
-    run: Path,
+    run: str | Path,
     kind: str,
-    out: Path | None = None,
+    out: str | Path | None = None,
     *,
     head: str | None = None,
-    weights: Path | None = None,
+    weights: str | Path | None = None,
     trusted: Sequence[str] = (),
 ) -> Exported:
     """Write the model of a run as a file of another format, whole or not at all.
@@ -103,7 +103,7 @@ def export_run(
         Without it an ONNX file is kept beside the model, where `pipeline.load_model` finds it.
     head : str, optional
         A head of the run; the default is its best.
-    weights : Path, optional
+    weights : str or Path, optional
         As in `pipeline.backbones.backbone.Backbone.load_weights`.
     trusted : sequence of str
         As in `pipeline.models.model.Model.load`.
@@ -114,10 +114,11 @@ def export_run(
         There is no such run, the target exists, the format cannot hold the model, or the file does
         not give what the model gives.
     """
-    folder = find_model(run, head)
+    folder = find_model(Path(run), head)
     if out is None and kind != "onnx":
         raise PipelineError(f"no place was named for the {kind}.", fix="name one with --out")
-    out = out or folder / KEPT
+    out = folder / KEPT if out is None else Path(out)
+    weights = None if weights is None else Path(weights)
     check_target(out, kind)
     model = Model.load(folder, trusted=trusted)
     record = _record(folder)
@@ -132,7 +133,7 @@ def export_run(
             file = content / MODEL
             parity = export_model(model, "onnx", file, pictures, about=about, weights=weights)
             fill_folder(content, model, record)
-            content.rename(out)
+            keep(new, out)
     return Exported(out, kind, model, parity, count)
 
 

@@ -90,6 +90,23 @@ def _publish(temporary: Path, path: Path, *, replace: bool) -> None:
             temporary.unlink()
 
 
+def publish(made: Path, path: Path) -> None:
+    """Give a file or folder beside it a name that nothing has yet, once its content is on disk."""
+    for part in (*made.rglob("*"), made):
+        if part.is_dir():
+            _sync_folder(part)
+        else:
+            with part.open("r+b") as file:
+                os.fsync(file.fileno())
+    if not made.is_dir():
+        _publish(made, path, replace=False)
+    else:
+        if os.name == "posix":  # there, a folder replaces an empty one, and nothing else
+            path.mkdir()
+        made.rename(path)
+    _sync_folder(path.parent)
+
+
 def clear_unfinished(folder: Path, pattern: str = UNFINISHED) -> None:
     """Remove what killed writers left in a folder, once nobody can be using it.
 

@@ -151,6 +151,42 @@ def test_a_target_that_cannot_be_written_is_one_error(tmp_path, kind, name, foun
 
 
 @pytest.mark.parametrize(
+    ("kind", "appears", "shape"),
+    [
+        ("onnx", "m.onnx", "file"),
+        ("onnx", "m.onnx", "link"),
+        ("openvino", "m.xml", "file"),
+        ("openvino", "m.bin", "file"),
+        ("saved-model", "m", "folder"),
+        ("saved-model", "m", "file"),
+    ],
+)
+def test_what_takes_the_targets_name_during_the_work_stays(
+    tmp_path, monkeypatch, kind, appears, shape
+):
+    target, there = type(FORMATS[kind]), tmp_path / appears
+    write = target.write
+
+    def slow(self, graph, file, description):
+        write(self, graph, file, description)
+        if shape == "folder":
+            there.mkdir()
+        elif shape == "link":
+            there.symlink_to("nowhere")
+        else:
+            there.write_text("mine")
+
+    monkeypatch.setattr(target, "write", slow)
+    out = tmp_path / f"m{target.suffix}"
+    with pytest.raises(PipelineError, match=f"{appears} exists already; nothing is ever overw"):
+        export_model(fitted(), kind, out, pixels_of(4), about=ABOUT)
+    assert list(tmp_path.iterdir()) == [there]
+    assert there.is_dir() == (shape == "folder")
+    assert there.is_symlink() == (shape == "link")
+    assert shape != "file" or there.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
     ("difference", "usual", "steps", "kept"),
     [
         (9e-5, 9e-5, False, True),

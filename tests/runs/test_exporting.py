@@ -25,6 +25,7 @@ from pipeline.models.files import find_model
 from pipeline.models.model import Model
 from pipeline.models.portable import Portable
 from pipeline.runs.exporting import export_run
+from pipeline.runs.folder import fill_folder
 from pipeline.runs.model_card import write_card
 from pipeline.runs.reading import read_run
 
@@ -231,6 +232,25 @@ def test_what_cannot_be_exported_is_one_error_and_leaves_nothing(run, tmp_path, 
 def test_there_is_no_run(tmp_path):
     with pytest.raises(ModelError, match="there is no folder"):
         export_run(tmp_path / "none", "onnx", tmp_path / "m.onnx")
+
+
+def test_paths_may_be_written_as_text(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = export_run(str(run), "keras", "model.keras", head="logistic")
+    assert (tmp_path / "model.keras").is_file()
+    assert made.path == Path("model.keras")
+
+
+def test_a_folder_that_appears_during_the_work_stays(run, tmp_path, monkeypatch):
+    def fill(*arguments):
+        fill_folder(*arguments)
+        (tmp_path / "out").mkdir()
+
+    monkeypatch.setattr("pipeline.runs.exporting.fill_folder", fill)
+    with pytest.raises(PipelineError, match="out exists already"):
+        export_run(run, "folder", tmp_path / "out", head="logistic")
+    assert files_in(tmp_path) == []
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_a_folder_that_is_there_is_left_alone(run, tmp_path):

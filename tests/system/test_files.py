@@ -16,6 +16,7 @@ from pipeline.system.files import (
     make_folder,
     only_one,
     open_regular,
+    publish,
     read_regular,
     write_file,
 )
@@ -73,6 +74,32 @@ def test_the_first_of_several_writers_wins_where_nothing_is_to_be_replaced(tmp_p
         write_file(tmp_path / "link", "third", replace=False)
     assert file.read_bytes() == b"first"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "name"]
+
+
+@pytest.mark.parametrize("made", ["file", "folder"])
+@pytest.mark.parametrize("there", ["nothing", "file", "link", "empty folder", "folder"])
+def test_what_is_published_takes_no_name_that_anything_has(tmp_path, made, there):
+    new, target = tmp_path / "new", tmp_path / "target"
+    if made == "folder":
+        (new / "in").mkdir(parents=True)
+    ((new / "in" / "content") if made == "folder" else new).write_text("new")
+    if "folder" in there:
+        (target / "mine").mkdir(parents=True) if there == "folder" else target.mkdir()
+    elif there == "link":
+        target.symlink_to("nowhere")
+    elif there == "file":
+        target.write_text("old")
+    if there == "nothing":
+        publish(new, target)
+        content = target / "in" / "content" if made == "folder" else target
+        assert content.read_text() == "new"
+        assert not new.exists()
+        return
+    before = target.lstat()
+    with pytest.raises(FileExistsError):
+        publish(new, target)
+    after = target.lstat()
+    assert (after.st_mode, after.st_ino) == (before.st_mode, before.st_ino)
 
 
 def test_a_file_takes_the_place_of_a_link_and_not_of_what_it_leads_to(tmp_path):
