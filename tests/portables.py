@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.errors import ModelError
 from pipeline.models.onnx_file import KEY, with_description
 
 SIDE = 32
@@ -66,7 +67,11 @@ def described(content=None, **changes):
     whole = description(**changes)
     if "digest" in changes:
         return with_text(content, json.dumps(whole))
-    return with_description(content, whole)
+    try:
+        return with_description(content, whole)
+    except ModelError:  # no digest can be made of it
+        text = json.dumps({**whole, "digest": ""}).encode()
+        return content + field(14, field(1, KEY.encode()) + field(2, text))
 
 
 def with_text(content, text):
@@ -74,6 +79,28 @@ def with_text(content, text):
     made = onnx.load_from_string(content)
     made.metadata_props.add(key=KEY, value=text)
     return made.SerializeToString()
+
+
+def field(number, value, kind=2):
+    """A field of a message, whatever it is: its number, then its length and bytes, or a number."""
+    if kind == 2:
+        return varint(number << 3 | 2) + varint(len(value)) + value
+    return varint(number << 3 | kind) + (varint(value) if kind == 0 else value)
+
+
+def varint(number, length=1):
+    """A number as Protocol Buffers write it, if need be in more bytes than it takes."""
+    parts = []
+    while number > 127 or len(parts) < length - 1:
+        parts.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*parts, number])
+
+
+def retagged(content, tag):
+    """Such a model with another tag before its graph."""
+    before, _, after = content.partition(b"\x3a")
+    return before + tag + after
 
 
 def array(*sides, raw=b"", **settings):

@@ -20,15 +20,57 @@ KEY = "cached-feature-pipeline"
 _MOST_FIELDS = 2_000_000  # of all messages: our largest has some thousands
 _MOST_TEXT = 2**22  # bytes of a description
 _MOST_VALUES = 2**22  # of an array that is not stored as plain bytes
+_MOST_SIDES = 64
 
-# Numbers of fields in onnx.proto.
-_GRAPH, _OPSETS, _METADATA, _TRAINING, _FUNCTIONS = 7, 8, 14, 20, 25  # of a model
-_NODES, _ARRAYS, _INPUTS, _OUTPUTS, _SPARSE_ARRAYS = 1, 5, 11, 12, 15  # of a graph
-_ATTRIBUTES, _DOMAIN = 5, 7  # of a node
-_ARRAY, _SUBGRAPH, _OF_ARRAYS, _OF_GRAPHS, _SPARSE, _OF_SPARSE = 5, 6, 10, 11, 22, 23
-_SIDES, _TYPE, _RAW, _EXTERNAL, _LOCATION = 1, 2, 9, 13, 14  # of an array
-_DOMAINS = (b"", b"ai.onnx", b"ai.onnx.ml")
+_GRAPH, _METADATA = 7, 14  # of a model
+_OURS = (b"", b"ai.onnx")
+_DOMAINS = {"node": (7, _OURS), "opset": (1, (*_OURS, b"ai.onnx.ml"))}  # field, what it may be
+_SIDES, _TYPE, _RAW, _LOCATION = 1, 2, 9, 14  # of an array
 _BYTES = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 16: 2}
+
+
+class _No(NamedTuple):
+    """Why a field is refused."""
+
+    reason: str
+
+
+_TRAINING = _No("it has parts that are not needed to predict")
+_SPARSE, _BRANCHES = _No("it has sparse arrays"), _No("it has loops or branches")
+_FILES = _No("it takes numbers from another file")
+# fmt: off
+_PARTS: Mapping[str, Mapping[int, Any]] = {
+    "model": {
+        1: int, 2: bytes, 3: bytes, 4: bytes, 5: int, 6: bytes,
+        _GRAPH: "graph", 8: ["opset"], _METADATA: ["pair"], 20: _TRAINING, 25: _TRAINING,
+    },
+    "opset": {1: bytes, 2: int},
+    "pair": {1: bytes, 2: bytes},
+    "graph": {
+        1: ["node"], 2: bytes, 5: ["array"], 10: bytes, 15: _SPARSE,
+        11: ["value"], 12: ["value"], 13: ["value"],
+    },
+    "node": {1: [bytes], 2: [bytes], 3: bytes, 4: bytes, 5: ["attribute"], 6: bytes, 7: bytes},
+    "attribute": {
+        1: bytes, 2: float, 3: int, 4: bytes, 5: "array", 7: [float], 8: [int], 9: [bytes],
+        13: bytes, 20: int, 6: _BRANCHES, 11: _BRANCHES, 22: _SPARSE, 23: _SPARSE,
+    },
+    "array": {
+        _SIDES: [int], _TYPE: int, 4: [float], 5: [int], 7: [int], 8: bytes, _RAW: bytes,
+        10: [bytes], 11: [int], 12: bytes, 13: _FILES, _LOCATION: int,
+    },
+    "value": {1: bytes, 2: "type", 3: bytes},
+    "type": {1: "tensor", 6: bytes},
+    "tensor": {1: int, 2: "shape"},
+    "shape": {1: ["side"]},
+    "side": {1: int, 2: bytes, 3: bytes},
+}
+# fmt: on
+"""What a message may have: numbers of fields, as in onnx.proto, and what each holds.
+
+What may come more than once is in a list; numbers there may also stand together, as bytes. All else
+is refused: readers differ in what they make of a field that comes twice, or that they do not know.
+"""
 
 
 class OnnxFileError(ModelError):
@@ -42,15 +84,21 @@ class Field(NamedTuple):
     ----------
     number : int
         Which of the message's fields it is.
+    holds : type
+        ``int``, ``bytes`` or ``float``: how its value is stored.
     value : int or memoryview
-        Its number, or its bytes.
+        Its number, or its bytes, also those of a float.
     whole : memoryview
         All bytes of it, its number included.
     """
 
     number: int
+    holds: type
     value: int | memoryview
     whole: memoryview
+
+
+_HOLDS = {0: int, 2: bytes, 5: float}  # by the last three bits of a tag; no field of ONNX has more
 
 
 class _Reader:
@@ -69,27 +117,26 @@ class _Reader:
                 raise _damaged(f"it has over {_MOST_FIELDS:,} fields")
             start = at
             tag, at = _number(message, at)
-            kind = tag & 7
-            value: int | memoryview = 0
-            if kind == 0:
+            number, holds = tag >> 3, _HOLDS.get(tag & 7)
+            # Other readers take the lower 32 bits of a tag, and so another field.
+            if holds is None or not 0 < number < 2**29:
+                raise _damaged("it is no ONNX file")
+            value: int | memoryview
+            if holds is int:
                 value, at = _number(message, at)
-            elif kind in (1, 2, 5):
-                size = 8 if kind == 1 else 4
-                if kind == 2:
-                    size, at = _number(message, at)
+            else:
+                size, at = (4, at) if holds is float else _number(message, at)
                 value, at = message[at : at + size], at + size
                 if at > len(message):
                     raise _damaged("it was cut short")
-            if kind not in (0, 1, 2, 5) or not tag >> 3:
-                raise _damaged("it is no ONNX file")
-            yield Field(tag >> 3, value, message[start:at])
+            yield Field(number, holds, value, message[start:at])
 
     def only(self, message: int | memoryview, number: int) -> list[int | memoryview]:
         return [field.value for field in self.fields(message) if field.number == number]
 
 
 def _number(message: memoryview, at: int) -> tuple[int, int]:
-    """Read a number of up to 64 bits, 7 a byte; return it and where it ends."""
+    """Read a number of up to 64 bits, 7 a byte and no byte too many; return it and its end."""
     value = 0
     for place in range(10):
         if at + place >= len(message):
@@ -97,6 +144,8 @@ def _number(message: memoryview, at: int) -> tuple[int, int]:
         byte = message[at + place]
         value |= (byte & 127) << 7 * place
         if byte < 128:
+            if value >= 2**64 or (place and not byte):
+                break
             return value, at + place + 1
     raise _damaged("it is no ONNX file")
 
@@ -184,69 +233,55 @@ def check_complete(content: bytes) -> None:
     """Refuse a model that is not complete in itself, or holds more than its bytes are.
 
     That is one whose arrays lie in other files or are larger than what is stored of them, with
-    operations that are not ONNX's own, or with loops and branches, which no model of ours has.
+    operations that are not ONNX's own, with loops and branches, or with any other part that no
+    model of ours has.
 
     Raises
     ------
     OnnxFileError
         It does one of these.
     """
-    reader = _Reader()
-    for field in reader.fields(memoryview(content)):
-        if field.number in (_TRAINING, _FUNCTIONS):
-            raise _refused("it has parts that are not needed to predict")
-        if field.number == _OPSETS:
-            _check_domains(reader.only(field.value, 1))
-        if field.number == _GRAPH:
-            _check_graph(reader, field.value)
+    if _GRAPH not in _check(_Reader(), "model", memoryview(content)):
+        raise _refused("it has no graph")
 
 
-def _check_graph(reader: _Reader, graph: int | memoryview) -> None:
-    for field in reader.fields(graph):
-        if field.number == _ARRAYS:
-            _check_array(reader, field.value)
-        elif field.number == _SPARSE_ARRAYS:
-            raise _refused("it has sparse arrays")
-        elif field.number == _NODES:
-            for part in reader.fields(field.value):
-                if part.number == _DOMAIN:
-                    _check_domains([part.value])
-                elif part.number == _ATTRIBUTES:
-                    _check_attribute(reader, part.value)
-
-
-def _check_attribute(reader: _Reader, attribute: int | memoryview) -> None:
-    for field in reader.fields(attribute):
-        if field.number in (_ARRAY, _OF_ARRAYS):
-            _check_array(reader, field.value)
-        elif field.number in (_SUBGRAPH, _OF_GRAPHS):
-            raise _refused("it has loops or branches")
-        elif field.number in (_SPARSE, _OF_SPARSE):
-            raise _refused("it has sparse arrays")
-
-
-def _check_domains(domains: list[int | memoryview]) -> None:
-    if any(isinstance(domain, int) or bytes(domain) not in _DOMAINS for domain in domains):
+def _check(reader: _Reader, kind: str, message: int | memoryview) -> dict[int, list[Any]]:
+    """Check a message and all that is in it; return the values of its fields."""
+    found: dict[int, list[Any]] = {}
+    for field in reader.fields(message):
+        part: Any = _PARTS[kind].get(field.number)
+        if several := isinstance(part, list):
+            [part] = part
+        if isinstance(part, _No):
+            raise _refused(part.reason)
+        if part is None or (field.number in found and not several):
+            raise _refused(f"field {field.number} of a message ({kind}) is unknown or there twice")
+        if isinstance(part, str):
+            _check(reader, part, field.value)
+        elif field.holds not in (part, bytes if several else part):
+            raise _damaged("it is no ONNX file")
+        found.setdefault(field.number, []).append(field.value)
+    domain, known = _DOMAINS.get(kind, (0, ()))
+    if domain and bytes(*found.get(domain, [])) not in known:
         raise _refused("it has operations that are not ONNX's own")
+    if kind == "array":
+        _check_array(found)
+    return found
 
 
-def _check_array(reader: _Reader, array: int | memoryview) -> None:
-    sides: list[int] = []
-    stored, kind = None, 0
-    for field in reader.fields(array):
-        if field.number == _EXTERNAL or (field.number == _LOCATION and field.value != 0):
-            raise _refused("it takes numbers from another file")
-        if field.number == _SIDES:
-            sides += _numbers(field.value)
-        elif field.number == _TYPE and isinstance(field.value, int):
-            kind = field.value
-        elif field.number == _RAW and not isinstance(field.value, int):
-            stored = len(field.value)
+def _check_array(found: Mapping[int, list[Any]]) -> None:
+    if found.get(_LOCATION, [0]) != [0]:
+        raise _refused(_FILES.reason)
+    sides = [side for value in found.get(_SIDES, ()) for side in _numbers(value)]
+    if len(sides) > _MOST_SIDES:
+        raise _refused("it has an array of too many dimensions")
     count = math.prod(sides)
-    if any(side >= 2**40 for side in sides) or (stored is None and count > _MOST_VALUES):
+    [size] = (_BYTES.get(kind, 0) for kind in found.get(_TYPE, [0]))
+    stored = [len(raw) for raw in found.get(_RAW, ())]
+    if not size or max(sides, default=0) >= 2**40 or (not stored and count > _MOST_VALUES):
         raise _refused(f"it declares an array of {count:,} values that are not in it")
-    if stored is not None and stored != count * _BYTES.get(kind, 0):
-        raise _refused(f"an array of {count:,} values has {stored:,} bytes")
+    if stored not in ([], [count * size]):
+        raise _refused(f"an array of {count:,} values has {stored[0]:,} bytes")
 
 
 def _numbers(value: int | memoryview) -> list[int]:
@@ -255,7 +290,7 @@ def _numbers(value: int | memoryview) -> list[int]:
         return [value]
     numbers: list[int] = []
     at = 0
-    while at < len(value) and len(numbers) < 100:
+    while at < len(value) and len(numbers) <= _MOST_SIDES:
         number, at = _number(value, at)
         numbers.append(number)
     return numbers

@@ -257,6 +257,8 @@ def _session(content: bytes, size: int, classes: int, threads: int | None) -> An
     options.intra_op_num_threads = threads or _cores()
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.use_env_allocators", "1")
+    # else bytes that begin in a certain way are read as another format, which is not checked
+    options.add_session_config_entry("session.load_model_format", "ONNX")
     providers = ["CPUExecutionProvider"]
     try:
         session = onnxruntime.InferenceSession(content, options, providers, enable_fallback=0)

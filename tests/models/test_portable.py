@@ -18,8 +18,11 @@ from portables import (
     described,
     description,
     elsewhere,
+    field,
     graph,
     model,
+    retagged,
+    varint,
     with_text,
 )
 
@@ -106,6 +109,12 @@ def test_a_description_is_added_to_what_onnx_reads(load):
     assert content.startswith(model())
 
 
+def test_a_file_is_read_as_onnx_whatever_it_begins_with(load, red):
+    content = model(producer_name="ORTM is how ONNX Runtime's own format is told")
+    assert content[4:8] == b"ORTM"
+    assert load(described(content)).predict(red)[0] == "red"
+
+
 def test_any_byte_that_is_not_as_it_was_is_noticed(load):
     content = bytearray(described(threshold={"positive": 1, "value": 0.25, "aim": "f1"}))
     for place in range(len(content)):
@@ -131,6 +140,21 @@ P = INFO("p", TensorProto.FLOAT, ["n", 2])
 BRANCH = helper.make_graph(
     [helper.make_node("Identity", ["p"], ["q"])], "b", [], [INFO("q", TensorProto.FLOAT, None)]
 )
+
+
+def with_array(content):
+    """A model with an array in these bytes."""
+    plain = model()
+    before, _, rest = plain.partition(b"\x3a")
+    size = int.from_bytes(rest[:2], "little")
+    length = (size & 127) | (size >> 8) << 7
+    assert varint(length) == rest[:2]
+    inside = rest[2 : 2 + length] + field(5, content)
+    return described(before + field(7, inside) + rest[2 + length :])
+
+
+INNER = model(graph())[model(graph()).index(b"\x3a") :]
+BIG = field(1, varint(LARGE) + varint(LARGE))  # the sides of an array
 LONG = b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f"  # a graph of 2**63 bytes
 
 
@@ -151,7 +175,7 @@ LONG = b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f"  # a graph of 2**63 bytes
         (described() + LONG, "damaged: it was cut short"),
         (described() + b"\x0b", "damaged: it is no ONNX file"),
         (described() + b"\x38\x01", "was changed"),
-        (described(model() + b"\x38\x01"), "damaged: a number stands where"),
+        (described(field(7, 1, 0) + model()), "damaged: a number stands where"),
         (described(model(graph(arrays=[elsewhere("../../etc/passwd")]))), "from another file"),
         (described(model(graph(arrays=[elsewhere("weights.bin")]))), "from another file"),
         (described(model(graph([constant(elsewhere("/etc/passwd"))]))), "from another file"),
@@ -192,6 +216,42 @@ LONG = b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f"  # a graph of 2**63 bytes
             "not ONNX's own",
         ),
         (described(model() + b"\xa2\x01\x00"), "not needed to predict"),
+        # what other readers of Protocol Buffers take for something else than is checked
+        (described(retagged(model(), varint(2**32 + 0x3A))), "damaged: it is no ONNX file"),
+        (described(retagged(model(), varint(2**35 + 0x3A))), "damaged: it is no ONNX file"),
+        (described(retagged(model(), varint(0x3A, 5))), "damaged: it is no ONNX file"),
+        (described(retagged(model(), varint(0x3A, 10)[:9] + b"\x02")), "it is no ONNX file"),
+        (described(b"\x3b" + model() + b"\x3c"), "damaged: it is no ONNX file"),
+        (described(model() + INNER), "unknown or there twice"),
+        (described(retagged(model(), b"\x42")), "unknown or there twice"),
+        (described(field(1, 9, 0) + field(8, field(2, 18, 0))), "it has no graph"),
+        (described(model() + field(26, b"")), "unknown or there twice"),
+        (described(model() + field(28, b"")), "unknown or there twice"),
+        (described(model() + field(8, b"\x08\x01")), "damaged: it is no ONNX file"),
+        (with_array(BIG + field(2, 2**32 + 1, 0) + field(9, b"")), "not in it"),
+        (with_array(BIG + field(2, 8, 0) + field(9, b"")), "not in it"),
+        (with_array(BIG + field(2, 99, 0) + field(9, b"")), "not in it"),
+        (with_array(BIG + field(9, b"")), "not in it"),
+        (with_array(BIG + field(1, bytes(8), 1) + field(2, 1, 0) + field(9, b"")), "damaged"),
+        (with_array(BIG + field(1, bytes(4), 5) + field(2, 1, 0) + field(9, b"")), "damaged"),
+        (
+            with_array(field(1, b"\1" * 100 + varint(LARGE) * 2) + field(2, 1, 0) + field(9, b"")),
+            "too many dimensions",
+        ),
+        (with_array(field(1, b"\1" * 10**6) + field(2, 1, 0)), "too many dimensions"),
+        (with_array(field(1, 1, 0) + field(2, 1, 0) + field(2, 7, 0)), "there twice"),
+        (with_array(field(1, 1, 0) + field(2, 1, 0) + field(9, b"1234") * 2), "there twice"),
+        (with_array(field(1, 1, 0) + field(2, 8, 0) + field(6, b"text")), "unknown or there twice"),
+        (with_array(field(2, 1, 0) + field(14, 2**32 + 1, 0)), "from another file"),
+        (with_array(field(2, 1, 0) + field(14, b"\1")), "damaged"),
+        (with_array(field(2, 1, 0) + field(3, b"")), "unknown or there twice"),
+        *(
+            (
+                described(model(graph([helper.make_node("Run", ["p"], ["q"], domain=domain)]))),
+                "not ONNX's own",
+            )
+            for domain in ("ai.onnx.ml", "com.microsoft", "ai.onnx.training")
+        ),
         (described(model(graph([helper.make_node("Nonsense", ["p"], ["q"])]))), "cannot load it"),
         (described(model(graph(ends=([FLOAT], [P])))), "does not lead from 32 x 32 pixels to 2"),
         (described(model(graph(ends=([SMALL], [P])))), "does not lead from 32 x 32 pixels to 2"),
