@@ -259,9 +259,15 @@ def _session(content: bytes, size: int, classes: int, threads: int | None) -> An
     options.add_session_config_entry("session.use_env_allocators", "1")
     # else bytes that begin in a certain way are read as another format, which is not checked
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    providers = ["CPUExecutionProvider"]
+    settings = {
+        "providers": ["CPUExecutionProvider"],
+        "enable_fallback": 0,
+        # Memory of what it would compute while it loads is not bounded. Without, our files load
+        # as fast and give the same bits: EfficientNet-Lite0 in 6 ms, VGG16 in 66, on one core.
+        "disabled_optimizers": ["ConstantFolding", "ConstantFoldingDQ"],
+    }
     try:
-        session = onnxruntime.InferenceSession(content, options, providers, enable_fallback=0)
+        session = onnxruntime.InferenceSession(content, options, **settings)
         parts = (*session.get_inputs(), *session.get_outputs())
         ends = [(own.type, own.shape, own.name) for own in parts]
     except Exception as error:  # ONNX Runtime has a class for each kind

@@ -317,17 +317,47 @@ def test_a_file_that_is_not_ours_or_does_harm_is_refused_with_its_reason(
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("megabytes", [6_000, 4_000_000])
-def test_a_graph_that_wants_more_memory_than_a_network_takes_is_refused(load, megabytes):
+def wanting(megabytes, kind):
+    """A graph that takes so much memory, for what is known when it is loaded."""
     sides = shape(megabytes * 2**8, 2**10)
-    wants = [
-        helper.make_node("ConstantOfShape", ["sides"], ["big"]),
+    one = helper.make_tensor("one", TensorProto.FLOAT, [1, 1], [0.0])
+    inputs = ["one", "sides"] if kind == "Expand" else ["sides"]
+    nodes = [
+        helper.make_node(kind, inputs, ["big"]),
         helper.make_node("ReduceSum", ["big"], ["sum"], keepdims=0),
         helper.make_node("Add", ["p", "sum"], ["q"]),
     ]
-    loaded = load(described(model(graph(wants, arrays=[sides], output="q"))))
+    return described(model(graph(nodes, arrays=[sides, one], output="q")))
+
+
+@pytest.mark.parametrize("kind", ["ConstantOfShape", "Expand"])
+@pytest.mark.parametrize("megabytes", [6_000, 4_000_000])
+def test_a_graph_that_wants_more_memory_than_a_network_takes_is_refused(load, megabytes, kind):
+    loaded = load(wanting(megabytes, kind))
     with pytest.raises(ModelError, match="cannot be run"):
         loaded.probabilities(np.zeros((1, SIDE, SIDE, 3), np.uint8))
+
+
+LOADED = """
+import resource, sys
+from pathlib import Path
+from pipeline.models.portable import Portable
+
+for file in sys.argv[1:]:
+    Portable.load(Path(file))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is counted otherwise")
+def test_nothing_of_a_graph_is_computed_while_it_is_loaded(tmp_path):
+    files = tmp_path / "small.onnx", tmp_path / "large.onnx"
+    for file, megabytes in zip(files, (1, 600)):
+        file.write_bytes(wanting(megabytes, "Expand"))
+    command = [sys.executable, "-c", LOADED, *files]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    small, large = map(int, done.stdout.split())
+    assert large - small < 100_000  # KB
 
 
 def test_what_is_no_probability_is_refused(load):
