@@ -47,6 +47,7 @@ _MOST_BYTES = 2**31 - 1  # what Protocol Buffers can hold
 _MOST_MEMORY = 2**32  # bytes that a graph may take; at 1,000 pixels a large network takes 0.6 GB
 _MOST_CLASSES = 100_000
 _MOST_SIDE = 8192
+_MOST_PIXELS = 2**30 // 3  # of all views of an image, which are drawn together
 _PIXELS_AT_ONCE = 16 * 150**2  # more are not faster, and take more memory
 
 
@@ -237,7 +238,7 @@ def _checked(document: Mapping[str, Any], content: bytes) -> dict[str, Any]:
             and 1 <= recipe["size"] <= _MOST_SIDE
             and recipe["resize"] in FILTERS
             and type(document["views"]) is int
-            and 1 <= document["views"] < 2**16
+            and 1 <= document["views"] <= _MOST_PIXELS // recipe["size"] ** 2
             and (document["views"] == 1 or augmentation != PRESETS["none"])
         )
     except (PipelineError, AttributeError, LookupError, TypeError, ValueError) as error:

@@ -290,6 +290,17 @@ LONG = b"\x3a\xff\xff\xff\xff\xff\xff\xff\xff\x7f"  # a graph of 2**63 bytes
         ),
         (described(views=2), "does not make sense"),
         (described(views=10**9, augmentation=PRESETS["mild"].name), "does not make sense"),
+        *(
+            (
+                described(
+                    recipe={**description()["recipe"], "size": size},
+                    views=views,
+                    augmentation=PRESETS["mild"].name,
+                ),
+                "not make sense",
+            )
+            for size, views in [(8192, 65535), (1024, 400), (8192, 6), (32, 65536)]
+        ),
         (described(augmentation="nothing known"), "does not make sense"),
         (described(recipe={}), "does not make sense"),
         *(
