@@ -238,7 +238,8 @@ def _checked(document: Mapping[str, Any], content: bytes) -> dict[str, Any]:
             and 1 <= recipe["size"] <= _MOST_SIDE
             and recipe["resize"] in FILTERS
             and type(document["views"]) is int
-            and 1 <= document["views"] <= _MOST_PIXELS // recipe["size"] ** 2
+            and 1 <= document["views"] < 2**16
+            and document["views"] * recipe["size"] ** 2 <= _MOST_PIXELS
             and (document["views"] == 1 or augmentation != PRESETS["none"])
         )
     except (PipelineError, AttributeError, LookupError, TypeError, ValueError) as error:
