@@ -48,7 +48,7 @@ class Served:
 
     def ask(self, path, method="GET", **more):
         more.setdefault("cookie", f"{self.app.cookie}={self.secrets.session}")
-        return ask(self.app, path, method, **more)
+        return ask(self.app, f"{self.secrets.home[:-1]}{path}", method, **more)
 
     def post(self, path, body=b""):
         return self.ask(path, "POST", body=body)

@@ -61,13 +61,17 @@ class Secrets:
         What a program sends as ``Authorization: Bearer ...`` to have pictures classified; such a
         program can do nothing else.
     announce : callable
-        Called with the next token of an address each time one was used.
+        Called with the next `opening` each time one was used.
     """
 
     program: str = field(default_factory=_secret)
-    announce: Callable[[str], None] = lambda token: None
+    announce: Callable[[str], None] = lambda opening: None
     session: str = field(default_factory=_secret)
     token: str = field(default_factory=_secret)
+    home: str = field(default_factory=lambda: f"/{secrets.token_urlsafe(12)}/")
+    """Path that the page and all that it asks for lie below: no other server's, no earlier one's.
+    Browsers keep pictures, and send cookies, by name and path, whatever has come to listen there.
+    """
 
     def __post_init__(self) -> None:
         if len(self.program) < _LEAST_TOKEN or not self.program.isascii():
@@ -76,12 +80,17 @@ class Secrets:
                 expected=f"at least {_LEAST_TOKEN}, all of them ASCII",
             )
 
+    @property
+    def opening(self) -> str:
+        """Path and query of the address that opens the page once."""
+        return f"{self.home}?token={self.token}"
+
     def spend(self, token: str) -> bool:
         """Tell whether this is the token of the address, which is then replaced by another."""
         if not _same(token, self.token):
             return False
         self.token = _secret()
-        self.announce(self.token)
+        self.announce(self.opening)
         return True
 
 
@@ -114,6 +123,9 @@ class Guard:
         """Answer a request."""
         if scope["type"] != "http":
             raise RuntimeError("this server answers HTTP only")
+        home = self._secrets.home
+        if inside := scope["path"].startswith(home):
+            scope = {**scope, "path": scope["path"][len(home) - 1 :]}
         request = Request(scope, receive)
         started = opens = False
 
@@ -132,11 +144,10 @@ class Guard:
             await send(message)
 
         answer = self._refusal(request)
-        if answer is None and not (self._has_session(request) or self._is_program(request)):
-            opens = self._opens(request)
-            answer = None if opens else _plain(403, _ASK_AGAIN)
-        if answer is None and request.method == "POST" and self._uploads >= _MOST_UPLOADS:
-            answer = _plain(503, "Too many pictures at once. Send fewer at a time.")
+        if answer is None:
+            opens = inside and self._opens(request)
+            has_secret = self._has_session if inside else self._is_program
+            answer = None if opens or has_secret(request) else _plain(403, _ASK_AGAIN)
         if answer is None:
             self._uploads += request.method == "POST"
             try:
@@ -158,6 +169,8 @@ class Guard:
         length = request.headers.get("content-length", "0")
         if not length.isdecimal() or int(length) > MOST_BYTES:
             return _plain(413, _TOO_LARGE)
+        if request.method == "POST" and self._uploads >= _MOST_UPLOADS:
+            return _plain(503, "Too many pictures at once. Send fewer at a time.")
         return None
 
     def _is_ours(self, host: str) -> bool:
@@ -189,11 +202,12 @@ class Guard:
 
     @property
     def _new_cookie(self) -> bytes:
-        return f"{self.cookie}={self._secrets.session}; HttpOnly; Path=/; SameSite=strict".encode()
+        own = f"HttpOnly; Path={self._secrets.home}; SameSite=strict"
+        return f"{self.cookie}={self._secrets.session}; {own}".encode()
 
     @property
     def cookie(self) -> str:
-        """Name of the cookie: browsers do not keep those of several ports apart."""
+        """Name of the cookie."""
         return f"pipeline-{self._port}"
 
 

@@ -127,13 +127,13 @@ def _guarded(
     address = f"http://{name}:{port}"
     own = os.environ.get(_TOKEN, "")
 
-    def announce(token: str) -> None:
-        err.print(f"for another browser: {address}/?token={token}", soft_wrap=True)
+    def announce(opening: str) -> None:
+        err.print(f"for another browser: {address}{opening}", soft_wrap=True)
 
     secrets = Secrets(announce=announce, **({"program": own} if own else {}))
 
     def opened() -> None:
-        out.print(f"{address}/?token={secrets.token}", soft_wrap=True)
+        out.print(f"{address}{secrets.opening}", soft_wrap=True)
         err.print("The address opens the page once. Ctrl-C ends the program.")
         if not is_local(listening):
             err.print(
@@ -148,6 +148,6 @@ def _guarded(
                 soft_wrap=True,
             )
         if browser:
-            open_browser(f"{address}/?token={secrets.token}")
+            open_browser(f"{address}{secrets.opening}")
 
     return site.guarded(secrets, port, (host, name)), opened

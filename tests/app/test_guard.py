@@ -1,5 +1,7 @@
 """The page's server answers its own page, and nobody else."""
 
+import re
+
 import pytest
 from asking import ask
 from starlette.exceptions import HTTPException
@@ -33,10 +35,10 @@ class Place:
             answer = PlainTextResponse("answered")
         await answer(scope, receive, send)
 
-    def ask(self, path="/state", method="GET", signed_in=True, **more):
+    def ask(self, path="/state", method="GET", signed_in=True, root=False, **more):
         if signed_in:
             more.setdefault("cookie", f"{self.guard.cookie}={self.keys.session}")
-        return ask(self.guard, path, method, **more)
+        return ask(self.guard, path if root else self.keys.home[:-1] + path, method, **more)
 
 
 @pytest.fixture
@@ -46,15 +48,16 @@ def place():
 
 def test_the_printed_address_opens_the_page_once_and_then_a_cookie_does(place):
     address = f"/?token={place.keys.token}"
+    assert place.keys.opening == f"{place.keys.home}?token={place.keys.token}"
     opened = place.ask(address, signed_in=False)
     assert (opened.status, opened.text) == (200, "<p>the page")
     cookie = opened.headers["set-cookie"]
-    assert {"HttpOnly", "SameSite=strict", "Path=/"} <= set(cookie.split("; "))
+    assert {"HttpOnly", "SameSite=strict", f"Path={place.keys.home}"} <= set(cookie.split("; "))
     again = place.ask(address, signed_in=False)
     assert again.status == 403
     assert "set-cookie" not in again.headers
     assert "terminal" in again.text
-    assert place.announced == [place.keys.token]  # for another browser
+    assert place.announced == [place.keys.opening]  # for another browser
     assert place.ask("/state", cookie=cookie.partition(";")[0]).status == 200
     assert place.ask(address).status == 200  # the same browser
 
@@ -76,8 +79,9 @@ def test_the_printed_address_opens_the_page_once_and_then_a_cookie_does(place):
     ("method", "path"),
     [("GET", "/"), ("GET", "/?token="), ("GET", "/state"), ("POST", "/predict"), ("GET", "/x")],
 )
-def test_without_its_secret_nothing_is_answered(place, method, path, headers):
-    assert place.ask(path, method, signed_in=False, **headers).status == 403
+@pytest.mark.parametrize("root", [True, False])
+def test_without_its_secret_nothing_is_answered(place, method, path, headers, root):
+    assert place.ask(path, method, signed_in=False, root=root, **headers).status == 403
     assert place.asked == []
 
 
@@ -90,9 +94,29 @@ def test_a_token_is_taken_only_where_the_page_is_opened(place):
 
 def test_a_program_with_its_token_may_classify_and_do_nothing_else(place):
     key = {"authorization": f"Bearer {place.keys.program}"}
-    assert place.ask("/predict", "POST", signed_in=False, **key).status == 200
+    assert place.ask("/predict", "POST", signed_in=False, root=True, **key).status == 200
     for method, path in [("GET", "/"), ("GET", "/images"), ("POST", "/answer")]:
-        assert place.ask(path, method, signed_in=False, **key).status == 403
+        for root in (True, False):
+            assert place.ask(path, method, signed_in=False, root=root, **key).status == 403
+
+
+@pytest.mark.parametrize("path", ["/", "/?token={}", "/state", "/images/17/picture", "/predict"])
+def test_the_page_and_all_it_asks_for_lie_where_no_other_server_has_anything(place, path):
+    path = path.format(place.keys.token)
+    later = Place()  # the same port, after a restart
+    assert re.fullmatch("/[A-Za-z0-9_-]{16}/", place.keys.home)
+    for wrong in (path, later.keys.home[:-1] + path, f"/x{place.keys.home[:-1]}{path}"):
+        assert place.ask(wrong, root=True).status == 403
+        assert place.ask(wrong, root=True, signed_in=False).status == 403
+    assert place.asked == place.announced == []
+    assert place.ask(path).status == 200
+
+
+def test_an_address_is_spent_also_where_the_page_is_open(place):
+    address = f"/?token={place.keys.token}"
+    assert place.ask(address).status == 200
+    assert place.announced == [place.keys.opening]
+    assert place.ask(address, signed_in=False).status == 403
 
 
 @pytest.mark.parametrize("token", ["", "short", "é" * 30])
@@ -205,7 +229,7 @@ def test_a_request_that_does_not_come_to_its_end_gives_its_place_up(place, monke
         await place.guard(scope, never, send)
 
     cookie = f"{place.guard.cookie}={place.keys.session}"
-    assert ask(app, "/predict", "POST", cookie=cookie).status == 408
+    assert ask(app, f"{place.keys.home}predict", "POST", cookie=cookie).status == 408
 
 
 @pytest.mark.parametrize(

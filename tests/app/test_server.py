@@ -8,6 +8,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -33,7 +34,7 @@ listening = listen(port=0)
 host, port = address_of(listening)
 guard = Guard(answer, secrets := Secrets(), port)
 try:
-    address = f"http://{host}:{port}/?token={secrets.token}"
+    address = f"http://{host}:{port}{secrets.opening}"
     PageServer(guard, lambda: print(address, flush=True)).run(sockets=[listening])
 except KeyboardInterrupt:
     print("stopped", flush=True)
@@ -64,8 +65,10 @@ def test_a_stop_ends_it_cleanly_also_while_somebody_waits(running, number):
     page, headers = get(address)
     assert page == b"the page"
     base, cookie = address.partition("/?")[0], headers["Set-Cookie"].partition(";")[0]
-    waiting = socket.create_connection(("127.0.0.1", int(base.rpartition(":")[2])))
-    waiting.send(f"GET /slow HTTP/1.1\r\nHost: {base[7:]}\r\nCookie: {cookie}\r\n\r\n".encode())
+    at = urlsplit(base)
+    waiting = socket.create_connection((at.hostname, at.port))
+    asked = f"GET {at.path}/slow HTTP/1.1\r\nHost: {at.netloc}\r\nCookie: {cookie}\r\n\r\n"
+    waiting.send(asked.encode())
     time.sleep(0.2)
     began = time.monotonic()
     process.send_signal(number)
@@ -110,8 +113,8 @@ def test_an_answer_tells_nothing_of_the_server_and_an_error_prints_nothing(runni
 )
 def test_what_is_not_http_does_no_harm(running, sent):
     process, address = running
-    host, port = address.partition("/?")[0][7:].split(":")
-    with socket.create_connection((host, int(port))) as stranger:
+    at = urlsplit(address)
+    with socket.create_connection((at.hostname, at.port)) as stranger:
         try:
             stranger.sendall(sent)
             stranger.shutdown(socket.SHUT_WR)

@@ -1,10 +1,13 @@
 """The page of `pipeline app` in a real browser, with a stand-in for the network."""
 
 import base64
+import contextlib
 import csv
 import io
 import threading
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from urllib.parse import urlsplit
 
 import pytest
 from hostile import samples
@@ -20,10 +23,10 @@ ALL = "Try", "Look"
 
 
 @contextmanager
-def running(site):
+def running(site, port=0):
     """Serve a site; give the address that opens its page, and what stops it."""
     secrets = Secrets()
-    listening = listen(port=0)
+    listening = listen(port=port)
     host, port = address_of(listening)
     started = threading.Event()
     server = PageServer(site.guarded(secrets, port), started.set)
@@ -36,7 +39,7 @@ def running(site):
     thread.start()
     started.wait(20)
     try:
-        yield (lambda: f"http://{host}:{port}/?token={secrets.token}"), stop
+        yield (lambda: f"http://{host}:{port}{secrets.opening}"), stop
     finally:
         stop()
 
@@ -194,7 +197,7 @@ def test_the_camera_is_classified_at_least_five_times_a_second(visit):
 def spots(page):
     """Where the images lie on the map, in pixels of the window."""
     box = page.locator("#over").bounding_box()
-    points = page.evaluate("fetch('/points').then((answer) => answer.json())")
+    points = page.evaluate("fetch('points').then((answer) => answer.json())")
     return [
         (
             box["x"] + 12 + (box["width"] - 24) * x,
@@ -479,3 +482,59 @@ def test_an_answer_that_cannot_be_kept_comes_back(visit, labelled):
     page.get_by_role("alert").get_by_text("Not kept: full").wait_for()
     assert asked_about(page) == name
     visit.complaints.clear()
+
+
+def test_what_listens_there_later_gets_neither_pictures_nor_answers_of_an_earlier_page(
+    visit, tmp_path, extractor
+):
+    """As after Ctrl-C and a start with other images, at the same port."""
+
+    def site(name, side):
+        for number in range(4):
+            paint(tmp_path / name / f"{number}.png", (180, 70, 70), number, side=side)
+        labels = tmp_path / f"{name}.csv"
+        return labels, open_site(tmp_path / name, label=True, labels=labels, extractor=extractor)
+
+    (_, first), (labels, second) = site("first", 20), site("second", 30)
+    with running(first) as (opening, stop):
+        old = start_labelling(visit, opening)
+        when_loaded(old, "#question")
+        stop()
+    with running(second, port=urlsplit(old.url).port) as (opening, _):
+        new = old.context.new_page()
+        new.goto(opening())
+        when_loaded(new, "#question")
+        assert new.locator("#question").evaluate("image => image.naturalWidth") == 30
+        old.get_by_label("New class").fill("red")
+        old.keyboard.press("Enter")
+        old.get_by_role("alert").get_by_text("Not kept: This address").wait_for()
+        old.get_by_text("The program behind this page has stopped").wait_for()
+        assert not labels.exists() or kept(labels) == {}
+    visit.complaints.clear()
+
+
+def test_no_other_server_of_this_computer_gets_the_cookie(visit):
+    got = []
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self):
+            got.append(self.headers["Cookie"])
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    page = visit()
+    page.get_by_text("Drop pictures").wait_for()
+    with HTTPServer(("127.0.0.1", 0), Other) as other:
+        thread = threading.Thread(target=other.serve_forever)
+        thread.start()
+        stranger = page.context.new_page()
+        with contextlib.suppress(Exception):  # an answer without a page
+            stranger.goto(f"http://127.0.0.1:{other.server_port}/")
+        other.shutdown()
+        thread.join()
+    assert page.context.cookies()
+    assert got
+    assert not any(got)

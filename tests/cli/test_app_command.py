@@ -43,7 +43,7 @@ def test_it_shows_an_address_and_ends_well(served, started):
     cache = served.home / "cache"
     done = command(served.photos, "--run", served.run.folder, "--cache", cache)
     assert done.exit_code == 0, done.output
-    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/\?token=[\w-]{43}\n", done.stdout)
+    assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{16}/\?token=[\w-]{43}\n", done.stdout)
     assert "Authorization: Bearer" in done.stderr
     assert "Stopped." in done.stderr
     own = command("--run", served.run.folder, PIPELINE_APP_TOKEN="0123456789abcdef")

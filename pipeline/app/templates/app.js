@@ -38,7 +38,7 @@ const askJson = async (path, options) => (await ask(path, options)).json();
 const post = (path, body) => askJson(path, { method: "POST", body });
 
 const count = (number, name) => `${number.toLocaleString("en")} ${name}${number === 1 ? "" : "s"}`;
-const image = (number, kind = "thumbnail") => `/images/${number}/${kind}`;
+const image = (number, kind = "thumbnail") => `images/${number}/${kind}`;
 
 // The address that opened the page cannot be used again.
 if (location.search) history.replaceState(null, "", location.pathname + location.hash);
@@ -48,7 +48,7 @@ const whenAlive = [];
 setInterval(async () => {
   if (document.hidden) return;
   try {
-    const state = await askJson("/state");
+    const state = await askJson("state");
     for (const listener of whenAlive) listener(state);
   } catch { /* the page says so */ }
 }, 2000);

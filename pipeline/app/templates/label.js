@@ -87,7 +87,7 @@ function startLabelling() {
     failed.textContent = "";
     sending = sending.then(async () => {
       try {
-        const told = await post(`/label/${what}`, JSON.stringify(body));
+        const told = await post(`label/${what}`, JSON.stringify(body));
         done.delete(number);
         take(told, what === "undo" && told.again !== null ? told.again : undefined);
         return told;
@@ -173,7 +173,7 @@ function startLabelling() {
       draw("text", { x: 290, y: 88, "text-anchor": "end" }, `${last}`));
   }
 
-  const refresh = async () => take(await askJson("/label"));
+  const refresh = async () => take(await askJson("label"));
   refresh().catch((error) => { failed.textContent = error.message; });
   // Another window may have answered.
   whenAlive.push(() => {

@@ -14,7 +14,7 @@ async function startLooking() {
   const say = (text) => { looked.textContent = text; };
   say("loading the images …");
   try {
-    all = await askJson("/images");
+    all = await askJson("images");
   } catch (error) {
     say(error.message);
     return;
@@ -31,7 +31,7 @@ async function startLooking() {
     if (!columns[kind] || kind === "label so far") {
       say(`working out: ${kind} …`);
       try {
-        columns[kind] = await askJson(`/column?kind=${encodeURIComponent(kind)}`);
+        columns[kind] = await askJson(`column?kind=${encodeURIComponent(kind)}`);
         if (spots) say(count(all.names.length, "image"));
       } catch (error) {
         say(error.message);
@@ -303,7 +303,7 @@ async function startLooking() {
   byId("clear").addEventListener("click", () => select([], false));
   byId("save").addEventListener("click", async () => {
     try {
-      const answer = await ask("/selection", { method: "POST", body: JSON.stringify([...selected].sort((a, b) => a - b)) });
+      const answer = await ask("selection", { method: "POST", body: JSON.stringify([...selected].sort((a, b) => a - b)) });
       const link = make("a", { href: URL.createObjectURL(await answer.blob()), download: "selection.csv" });
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
@@ -364,7 +364,7 @@ async function startLooking() {
   say("laying the images out, which takes some seconds the first time …");
   const meanwhile = setTimeout(() => chosen || showAs(true), 500);
   try {
-    spots = await askJson("/points");
+    spots = await askJson("points");
     say(count(all.names.length, "image"));
     clearTimeout(meanwhile);
     if (chosen) draw();

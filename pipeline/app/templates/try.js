@@ -45,7 +45,7 @@ function startTrying() {
     picture.src = URL.createObjectURL(file);
     picture.addEventListener("load", () => URL.revokeObjectURL(picture.src));
     try {
-      const found = await post("/predict?similar=6", file);
+      const found = await post("predict?similar=6", file);
       if (found.error) throw new Error(found.error);
       const heading = make("h3", {}, found.label);
       card.append(heading, make("ul", { className: "shares" }, ...shares(found)), heatMap(frame, file, found.label));
@@ -58,7 +58,7 @@ function startTrying() {
   /** Browsers show no TIFF: the program can. */
   async function preview(picture, file) {
     try {
-      picture.src = URL.createObjectURL(await (await ask("/preview", { method: "POST", body: file })).blob());
+      picture.src = URL.createObjectURL(await (await ask("preview", { method: "POST", body: file })).blob());
     } catch {
       picture.closest(".box").remove();
     }
@@ -72,7 +72,7 @@ function startTrying() {
       if (!overlay) {
         button.disabled = true;
         try {
-          const drawn = await post(`/map?class=${encodeURIComponent(label)}`, file);
+          const drawn = await post(`map?class=${encodeURIComponent(label)}`, file);
           overlay = make("img", { className: "map", src: drawn.map, alt: "", hidden: true });
           frame.append(overlay);
           words.dataset.text = `orange speaks for ${label}, most of it ${drawn.where}; blue against`;
@@ -145,7 +145,7 @@ function startCamera(take) {
     while (running) {
       const started = performance.now();
       try {
-        const found = await post("/predict", await frame());
+        const found = await post("predict", await frame());
         byId("live-label").textContent = found.error ?? found.label;
         byId("live-shares").replaceChildren(...(found.error ? [] : shares(found)));
         const now = 1000 / (performance.now() - started);
