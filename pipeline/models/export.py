@@ -10,21 +10,26 @@ import importlib.util
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from pipeline.backbones.backbone import LAYERS
 from pipeline.backbones.graph import as_rows, output_shapes, rows_graph
-from pipeline.backbones.running import graph_in_8_bits, load_backbone
+from pipeline.backbones.running import graph_in_8_bits
 from pipeline.errors import ModelError, PipelineError, in_one_line
 from pipeline.models.formats import FORMATS, Format, OpenVino, Pixels
 from pipeline.models.graphs import HeadGraph
 from pipeline.models.model import Model
-from pipeline.models.network import Network, TunedClassifier
+from pipeline.models.network import TunedClassifier
+from pipeline.models.parity import (
+    Parity,
+    answers_of,
+    compare,
+    in_float32,
+    in_pieces,
+    require_parity,
+)
 from pipeline.models.portable import FORMAT
 from pipeline.system import tensorflow
 from pipeline.system.files import publish
@@ -33,36 +38,6 @@ from pipeline.system.packages import install_hint
 
 FOLDER = "folder"
 """In place of a format's name: the ONNX file in a folder with all that runs it."""
-
-_GRAVE = 0.1  # share of the pictures whose class float32 may change of what bfloat16 gives
-
-
-_STEP = 0.02  # a forest's probability where two of its 100 trees go the other way
-
-
-@dataclass(frozen=True)
-class Parity:
-    """How a file's answers compare with the model's, on some pictures.
-
-    Attributes
-    ----------
-    pictures : int
-        How many.
-    difference : float
-        The largest difference of a probability from the model's in float32.
-    own_difference : float
-        The same from what `predict` gives, in the precision that the model was trained in.
-    changed : int
-        How many pictures are called otherwise than by `predict`.
-    usual : float
-        As `difference`, without the tenth of the pictures that differ most.
-    """
-
-    pictures: int
-    difference: float
-    own_difference: float
-    changed: int
-    usual: float = 0.0
 
 
 @tensorflow.pinned()
@@ -98,7 +73,8 @@ def export_model(
         The model cannot be written in this format, or the file does not agree with the model.
     """
     target = check_target(out, kind)
-    description = describe(model, about)
+    expected = answers_of(model, pictures, weights)
+    description = describe(model, {**about, **expected.about(model)})
     builder = HeadGraph(target.precise)
     with temporary_folder(out.parent, ".export-") as folder, _told(target, model):
         file = folder / out.name
@@ -113,8 +89,7 @@ def export_model(
                 expected="--format openvino, or a model on features in float32 or bfloat16",
                 fix="train another: pipeline classify DATA --precision float32",
             )
-        p = np.asarray(target.load(file)(pictures), np.float64)
-        parity = compare(model, p, pictures, weights)
+        parity = compare(model, in_pieces(target.load(file), pictures), expected)
         steps = builder.has_steps or model.recipe.layer == LAYERS
         require_parity(model, parity, target, steps=steps)
         keep(folder, out)
@@ -201,7 +176,7 @@ def whole_graph(model: Model, builder: HeadGraph, weights: Path | None = None) -
     size = model.recipe.size
     pixels = keras.Input((size, size, 3), dtype="uint8", name="pixels")
     if isinstance(model.estimator, TunedClassifier):
-        network = _in_float32(model.estimator).network
+        network = in_float32(model.estimator).network
         p = builder.of_outputs(network.outputs(pixels, weights))
     else:
         p = builder.probabilities(model.estimator, rows_graph(model.recipe, pixels, weights))
@@ -218,67 +193,6 @@ def head_graph(model: Model, builder: HeadGraph) -> Any:
     else:
         p = builder.probabilities(model.estimator, as_rows(model.recipe, inputs))
     return keras.Model(inputs, p)
-
-
-def _in_float32(tuned: TunedClassifier) -> TunedClassifier:
-    """Return the same network, computing in float32."""
-    network = tuned.network
-    if network.recipe.precision == "float32":
-        return tuned
-    recipe = replace(network.recipe, precision="float32")
-    count = len(tuned.classes_)
-    copied = Network(recipe, count, weights=None, **tuned.parameters)
-    copied.tail.set_weights(network.tail.get_weights())
-    return TunedClassifier(copied, count, tuned.parameters)
-
-
-def compare(
-    model: Model, p: npt.NDArray[np.float64], pictures: Pixels, weights: Path | None = None
-) -> Parity:
-    """Compare a file's probabilities with the model's, in float32 and as it predicts."""
-    exact = model
-    if model.recipe.precision == "bfloat16":
-        exact = replace(model, recipe=replace(model.recipe, precision="float32"))
-    if isinstance(exact.estimator, TunedClassifier) and exact is not model:
-        exact = replace(exact, estimator=_in_float32(exact.estimator))
-    reference = exact.probabilities(load_backbone(exact.recipe, weights)(pictures))
-    own = reference
-    if exact is not model:
-        own = model.probabilities(load_backbone(model.recipe, weights)(pictures))
-    apart = np.abs(p - reference).max(axis=1)
-    return Parity(
-        len(pictures),
-        float(apart.max()),
-        float(np.abs(p - own).max()),
-        int((model.call(p) != model.call(own)).sum()),
-        float(np.quantile(apart, 0.9)),
-    )
-
-
-def require_parity(model: Model, parity: Parity, target: Format, *, steps: bool = False) -> None:
-    """Refuse a file that does not give what the model gives.
-
-    Where probabilities have steps, since the last bits of features decide them (in trees, of
-    neighbours, and where features are rounded), one picture in ten may be beyond the tolerance.
-    """
-    good = parity.difference <= target.tolerance
-    if steps:
-        good = parity.usual <= target.tolerance and parity.difference <= _STEP
-    if not good:  # NaN, too
-        raise ModelError(
-            f"the head {model.head} cannot be exported to {target.title}: the file's probabilities "
-            f"are up to {parity.difference:.2g} away from the model's on {parity.pictures} images.",
-            expected=f"at most {target.tolerance:g}; the file was not kept",
-            fix="use another --format or another --head",
-        )
-    if parity.changed > _GRAVE * parity.pictures:
-        raise ModelError(
-            f"the head {model.head} was trained on features in {model.recipe.precision}, and files "
-            f"compute in float32: {parity.changed} of {parity.pictures} images would be called "
-            "otherwise.",
-            expected="at most one in ten; the file was not kept",
-            fix="train it again: pipeline classify DATA --precision float32",
-        )
 
 
 def describe(model: Model, about: Mapping[str, Any]) -> dict[str, Any]:

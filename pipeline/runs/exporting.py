@@ -13,11 +13,13 @@ import numpy.typing as npt
 
 from pipeline.backbones.recipe import Recipe
 from pipeline.data.digests import read_image
-from pipeline.errors import PipelineError
-from pipeline.models.export import FOLDER, Parity, check_target, export_model, keep
+from pipeline.data.urls import Location, Url, locate
+from pipeline.errors import ImageError, PipelineError, in_one_line, printable
+from pipeline.models.export import FOLDER, check_target, export_model, keep
 from pipeline.models.files import MANIFEST, find_model, read_manifest
 from pipeline.models.model import Model
 from pipeline.models.opening import KEPT
+from pipeline.models.parity import Parity
 from pipeline.runs.folder import MODEL, fill_folder
 from pipeline.runs.reading import Record, read_run
 from pipeline.system.documents import to_plain
@@ -43,6 +45,8 @@ class Exported:
         How it compares with the model.
     images : int
         On how many of the run's own images; the other pictures were drawn.
+    reason : str
+        Why there are drawn ones, else empty.
     """
 
     path: Path
@@ -50,22 +54,27 @@ class Exported:
     model: Model
     parity: Parity
     images: int
+    reason: str = ""
 
     def sentences(self) -> list[str]:
         """Say what is to be known of it."""
         parity, model = self.parity, self.model
-        on = f"{self.images} images of the run"
-        if self.images < parity.pictures:
-            on += f" and {parity.pictures - self.images} drawn pictures, as its images are not here"
         exact = "int8" if model.recipe.precision == "int8" else "float32"
-        first = f"checked in its own runtime on {on}: probabilities differ by at most "
-        lines = [f"{first}{parity.difference:.1g} from those of the model in {exact}"]
+        first = (
+            f"checked in its own runtime on {self._pictures()}: probabilities differ by at most "
+        )
+        of_model = f"{parity.difference:.1g} from those of the model in {exact}"
+        lines = [f"{first}{of_model}, and {_called(parity.changed)}"]
+        if self.reason:
+            lines.append(
+                f"{self.reason}, so it was checked on drawn pictures, which say less than the "
+                "run's images do: compare some answers with those of predict"
+            )
         if model.recipe.precision == "bfloat16":
-            called = "1 image is" if parity.changed == 1 else f"{parity.changed} images are"
             lines.append(
                 f"predict computes features in {model.recipe.precision}, the file in float32: "
-                f"probabilities differ by at most {parity.own_difference:.1g}, and {called} called "
-                "otherwise"
+                f"probabilities differ by at most {parity.own_difference:.1g}, and "
+                f"{_called(parity.own_changed)}"
             )
         if self.path.name == KEPT and self.path.with_name(MANIFEST).exists():
             lines.append(
@@ -78,6 +87,16 @@ class Exported:
                 "probabilities of one picture, and says how views are drawn"
             )
         return lines
+
+    def _pictures(self) -> str:
+        drawn = self.parity.pictures - self.images
+        parts = [f"{self.images} images of the run"] if self.images else []
+        return " and ".join([*parts, *([f"{drawn} drawn pictures"] if drawn else [])])
+
+
+def _called(changed: int) -> str:
+    some = "1 image is" if changed == 1 else f"{changed} images are"
+    return f"{some if changed else 'no image is'} called otherwise"
 
 
 def export_run(
@@ -122,19 +141,20 @@ def export_run(
     check_target(out, kind)
     model = Model.load(folder, trusted=trusted)
     record = _record(folder)
-    pictures, count = _pictures(record, model.recipe)
+    pictures, count, reason = _pictures(record, model.recipe)
     about = {"model": read_manifest(folder).digest, **_figures(record, model.head)}
     if kind != FOLDER:
         parity = export_model(model, kind, out, pictures, about=about, weights=weights)
-    else:
-        with temporary_folder(out.parent, ".export-") as new:
-            content = new / out.name
-            content.mkdir()
-            file = content / MODEL
-            parity = export_model(model, "onnx", file, pictures, about=about, weights=weights)
-            fill_folder(content, model, record)
-            keep(new, out)
-    return Exported(out, kind, model, parity, count)
+        return Exported(out, kind, model, parity, count, reason)
+    with temporary_folder(out.parent, ".export-") as new:
+        content = new / out.name
+        content.mkdir()
+        file = content / MODEL
+        parity = export_model(model, "onnx", file, pictures, about=about, weights=weights)
+        made = Exported(out, kind, model, parity, count, reason)
+        fill_folder(content, model, record, made.sentences())
+        keep(new, out)
+    return made
 
 
 def _record(folder: Path) -> Record | None:
@@ -151,22 +171,44 @@ def _figures(record: Record | None, head: str) -> dict[str, Any]:
     return {"tested_on": record.judged_on, "test": to_plain(found[0].test)}
 
 
-def _pictures(record: Record | None, recipe: Recipe) -> tuple[npt.NDArray[np.uint8], int]:
-    """Decode some images of a run, the same on every call; count them, and add drawn pictures."""
+def _pictures(record: Record | None, recipe: Recipe) -> tuple[npt.NDArray[np.uint8], int, str]:
+    """Decode some images of a run, the same on every call; count them, and add drawn pictures.
+
+    Return also why there are drawn ones, else an empty text.
+    """
     predictions = next(iter(record.predictions.values()), None) if record else None
     paths = sorted(predictions.paths) if predictions else []
-    pictures = []
+    pictures, failures = [], []
     for path in random.Random(0).sample(paths, len(paths)):  # noqa: S311 -- not for secrets
+        location = locate(path)
         try:
-            pictures.append(recipe.decode(read_image(Path(path))[0]))
-        except PipelineError:
-            continue
-        if len(pictures) == _PICTURES:
+            pictures.append(recipe.decode(_read(location, record)))
+        except (PipelineError, OSError) as error:
+            failures.append(f"{printable(path)}: {in_one_line(error)}")
+        slow = isinstance(location, Url)  # a server may take long to say no
+        if len(pictures) == _PICTURES or (slow and len(failures) == _PICTURES):
             break
     count = len(pictures)
-    if count < _FEW:
-        pictures += _drawn(_PICTURES - count, recipe.size)
-    return np.stack(pictures), count
+    if count >= _FEW:
+        return np.stack(pictures), count, ""
+    if record is None:
+        reason = "the model does not lie in the folder of its run"
+    elif failures:
+        reason = f"images of the run could not be read from here ({failures[0]})"
+    else:
+        reason = record.problem or f"the run names {count} test images only"
+    return np.stack(pictures + _drawn(_PICTURES - count, recipe.size)), count, reason
+
+
+def _read(location: Location, record: Record | None) -> bytes:
+    """Read an image that a run names.
+
+    Where the run itself opened none, its paths came in a file of features, perhaps a stranger's:
+    no server is asked for them.
+    """
+    if isinstance(location, Url) and not (record and record.pictures.images):
+        raise ImageError("the run has read no picture from there itself")
+    return read_image(location)[0]
 
 
 def _drawn(count: int, side: int) -> list[npt.NDArray[np.uint8]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,8 +18,10 @@ _PROGRAM = "pipeline.models.standalone"
 _NEEDS = ("numpy", "onnxruntime", "pillow")
 
 
-def fill_folder(folder: Path, model: Model, record: Record | None) -> None:
-    """Put everything beside the model into a folder.
+def fill_folder(
+    folder: Path, model: Model, record: Record | None, sentences: Sequence[str]
+) -> None:
+    """Put everything beside the model's file into a folder.
 
     The modules of this project that the program needs are copied as they are: it decodes by the
     same code.
@@ -38,7 +40,7 @@ def fill_folder(folder: Path, model: Model, record: Record | None) -> None:
         "threshold": model.threshold.value if model.threshold else None,
     }
     (folder / "labels.json").write_text(to_json(labels), encoding="utf-8")
-    (folder / "README.md").write_text(write_card(model, record), encoding="utf-8")
+    (folder / "README.md").write_text(write_card(model, record, sentences), encoding="utf-8")
 
 
 def modules_of(name: str) -> dict[str, Path]:

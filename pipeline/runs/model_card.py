@@ -40,14 +40,18 @@ For pictures like those above, as an aid for people who can judge its answers. D
 When the camera or the product changes, test it again."""
 
 
-def write_card(model: Model, record: Record | None) -> str:
-    """Write the page; without a run there are no figures."""
+def write_card(model: Model, record: Record | None, sentences: Sequence[str]) -> str:
+    """Write the page; without a run there are no figures.
+
+    The sentences say how near the file is to the model, whose figures these are.
+    """
     parts = [_what(model, record), _USE, _LIMITS]
     head = next((own for own in record.heads if own.name == model.head), None) if record else None
     if record and head:
         parts[1:1] = _figures(model, record, head)
     else:
         parts[1:1] = ["The figures of its tests are not known: its run was not beside it."]
+    parts[-2:-2] = [_differs(sentences)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -107,6 +111,15 @@ def _figures(model: Model, record: Record, head: HeadRecord) -> Iterator[str]:
     remarks = [*record.document.remarks, *(record.problems.summary if record.problems else ())]
     if remarks:
         yield "\n".join(["To know of the data:", "", *(f"- {_safe(text)}" for text in remarks)])
+
+
+def _differs(sentences: Sequence[str]) -> str:
+    listed = "\n".join(f"- {_safe(text)}" for text in sentences)
+    return (
+        "## How near this file is to the classifier that was tested\n\n"
+        "Figures are of the classifier on the features of its run. This file computes the features "
+        f"itself:\n\n{listed}"
+    )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -12,10 +12,11 @@ from pipeline.backbones.registry import make_recipe
 from pipeline.errors import ModelError, PipelineError
 from pipeline.evaluation.threshold import Threshold
 from pipeline.heads.registry import get_head
-from pipeline.models import export
-from pipeline.models.export import Parity, export_model, require_parity
+from pipeline.models import export, parity
+from pipeline.models.export import export_model
 from pipeline.models.formats import FORMATS
 from pipeline.models.model import Model
+from pipeline.models.parity import Parity, require_parity
 from pipeline.models.portable import Portable
 from pipeline.system import tensorflow
 
@@ -46,7 +47,7 @@ def tiny_network(monkeypatch):
         return values
 
     monkeypatch.setattr(export, "rows_graph", graph)
-    monkeypatch.setattr(export, "load_backbone", lambda recipe, weights: CountingBackbone(recipe))
+    monkeypatch.setattr(parity, "load_backbone", lambda recipe, weights: CountingBackbone(recipe))
 
 
 def fitted(head="logistic", **settings):
@@ -59,9 +60,9 @@ def fitted(head="logistic", **settings):
 def test_a_file_of_each_format_gives_the_models_probabilities_in_its_own_runtime(tmp_path, kind):
     model, target = fitted("rbf-svm"), FORMATS[kind]
     out = tmp_path / f"model{target.suffix}"
-    parity = export_model(model, kind, out, pixels_of(8), about=ABOUT)
-    assert (parity.pictures, parity.changed) == (8, 0)
-    assert parity.difference <= target.tolerance
+    found = export_model(model, kind, out, pixels_of(8), about=ABOUT)
+    assert (found.pictures, found.changed, found.own_changed) == (8, 0, 0)
+    assert found.difference <= target.tolerance
     unseen = pixels_of(5, seed=1)
     p = target.load(out)(unseen)
     expected = model.probabilities(CountingBackbone(RECIPE)(unseen))
@@ -187,27 +188,81 @@ def test_what_takes_the_targets_name_during_the_work_stays(
 
 
 @pytest.mark.parametrize(
-    ("difference", "usual", "steps", "kept"),
+    ("difference", "usual", "changed", "steps", "kept"),
     [
-        (9e-5, 9e-5, False, True),
-        (2e-4, 1e-6, False, False),
-        (2e-4, 1e-6, True, True),
-        (0.01, 1e-6, True, True),
-        (0.01, 2e-4, True, False),
-        (0.03, 1e-6, True, False),
-        (np.nan, np.nan, False, False),
-        (np.nan, np.nan, True, False),
+        (9e-5, 9e-5, 0, False, True),
+        (9e-5, 9e-5, 1, False, False),
+        (9e-5, 9e-5, 1, True, True),
+        (9e-5, 9e-5, 3, True, True),
+        (9e-5, 9e-5, 4, True, False),
+        (2e-4, 1e-6, 0, False, False),
+        (2e-4, 1e-6, 0, True, True),
+        (0.01, 1e-6, 0, True, True),
+        (0.01, 2e-4, 0, True, False),
+        (0.03, 1e-6, 0, True, False),
+        (np.nan, np.nan, 0, False, False),
+        (np.nan, np.nan, 0, True, False),
     ],
 )
-def test_single_pictures_may_differ_only_where_last_bits_decide(difference, usual, steps, kept):
-    parity = Parity(32, difference, difference, 0, usual)
-    refusal = contextlib.nullcontext() if kept else pytest.raises(ModelError, match="up to")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8"])
+def test_single_pictures_may_differ_only_where_last_bits_decide(
+    difference, usual, changed, steps, kept, precision
+):
+    model = dataclasses.replace(fitted(), recipe=dataclasses.replace(RECIPE, precision=precision))
+    found = Parity(32, difference, difference, changed, changed, usual)
+    said = rf"up to .* on 32 images, and {changed} of them are called otherwise"
+    refusal = contextlib.nullcontext() if kept else pytest.raises(ModelError, match=said)
     with refusal:
-        require_parity(fitted(), parity, FORMATS["onnx"], steps=steps)
+        require_parity(model, found, FORMATS["onnx"], steps=steps)
 
 
 def test_a_file_that_calls_images_otherwise_than_a_model_in_bfloat16_is_not_kept():
     model = dataclasses.replace(fitted(), recipe=make_recipe(size=64, precision="bfloat16"))
-    require_parity(model, Parity(32, 0.0, 0.2, 3), FORMATS["onnx"])
+    require_parity(model, Parity(32, 0.0, 0.2, 0, 3, 0.0), FORMATS["onnx"])
     with pytest.raises(ModelError, match="4 of 32 images would be called otherwise"):
-        require_parity(model, Parity(32, 0.0, 0.2, 4), FORMATS["onnx"])
+        require_parity(model, Parity(32, 0.0, 0.2, 0, 4, 0.0), FORMATS["onnx"])
+
+
+class Coarse(CountingBackbone):
+    """In bfloat16, rows are rounded."""
+
+    def __init__(self, recipe):
+        super().__init__(recipe)
+        self.recipe = recipe
+
+    def __call__(self, pixels):
+        rows = super().__call__(pixels)
+        return np.round(rows / 8) * 8 if self.recipe.precision == "bfloat16" else rows
+
+
+def test_a_file_says_how_far_its_precision_takes_it_from_the_model(tmp_path, monkeypatch):
+    monkeypatch.setattr(parity, "load_backbone", lambda recipe, _: Coarse(recipe))
+    recipe = dataclasses.replace(RECIPE, precision="bfloat16")
+    model = dataclasses.replace(fitted(), recipe=recipe)
+    found = export_model(model, "keras", tmp_path / "m.keras", pixels_of(20), about=ABOUT)
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        said = json.loads(archive.read("cached-feature-pipeline.json"))
+    told = said["float32_instead_of_bfloat16"]
+    assert (told["pictures"], told["called_otherwise"]) == (20, found.own_changed)
+    assert abs(told["largest_difference"] - found.own_difference) < 1e-6
+    assert found.own_difference > found.difference
+
+
+def test_pictures_are_compared_a_few_at_a_time(tmp_path, monkeypatch):
+    backbones, given = [], []
+
+    def load_backbone(recipe, _):
+        backbones.append(CountingBackbone(recipe))
+        return backbones[-1]
+
+    load = type(FORMATS["keras"]).load
+
+    def counted(self, file):
+        run = load(self, file)
+        return lambda pixels: given.append(len(pixels)) or run(pixels)
+
+    monkeypatch.setattr(parity, "load_backbone", load_backbone)
+    monkeypatch.setattr(type(FORMATS["keras"]), "load", counted)
+    export_model(fitted(), "keras", tmp_path / "m.keras", pixels_of(20), about=ABOUT)
+    assert given == [8, 8, 4]
+    assert [list(own.batches) for own in backbones] == [[8, 8, 4]]

@@ -17,10 +17,10 @@ from pipeline.errors import ModelError, PipelineError
 from pipeline.features import computing
 from pipeline.features.extractor import Extractor, extract
 from pipeline.heads.registry import HEADS
-from pipeline.models.export import Parity
 from pipeline.models.files import read_manifest
 from pipeline.models.model import Model
 from pipeline.models.opening import KEPT
+from pipeline.models.parity import Parity
 from pipeline.models.portable import Portable
 from pipeline.runs import exporting
 
@@ -196,7 +196,7 @@ def test_an_export_without_a_target_is_kept_beside_the_model(tmp_path, picture, 
     def write(model, kind, out, pictures, *, about, weights):
         assert out == folder / KEPT
         keep(folder, model=about["model"])
-        return Parity(len(pictures), 0.0, 0.0, 0)
+        return Parity(len(pictures), 0.0, 0.0, 0, 0, 0.0)
 
     monkeypatch.setattr(exporting, "export_model", write)
     made = exporting.export_run(folder, "onnx")

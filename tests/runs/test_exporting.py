@@ -19,10 +19,12 @@ from typer.testing import CliRunner
 from pipeline.backbones.registry import make_recipe
 from pipeline.cli.main import app
 from pipeline.data.loading import load_dataset
+from pipeline.data.urls import Url
 from pipeline.errors import ModelError, PipelineError
 from pipeline.features.extractor import Extractor
 from pipeline.models.files import find_model
 from pipeline.models.model import Model
+from pipeline.models.parity import Parity
 from pipeline.models.portable import Portable
 from pipeline.runs.exporting import export_run
 from pipeline.runs.folder import fill_folder
@@ -162,13 +164,14 @@ def test_the_model_card_has_the_figures_of_the_run(run, handed_on):
     assert "Do not use it for" in card
     assert "python predict.py picture.jpg" in card
     assert "chosen for recall" in card
+    assert "checked in its own runtime on 32 images of the run" in card
 
 
 def test_names_of_classes_do_nothing_in_the_model_card(run):
     record = read_run(run)
     model = Model.load(find_model(run, "logistic"))
     names = ("<img src=x>", "[a](http://b) | `c`")
-    card = write_card(dataclasses.replace(model, classes=names), record)
+    card = write_card(dataclasses.replace(model, classes=names), record, names)
     assert not re.search(r"(?<!\\)(<img|\[a\]\()", card)
     assert r"\<img src=x\>, \[a\]" in card
 
@@ -185,7 +188,11 @@ def test_a_file_is_checked_on_the_runs_images(handed_on):
     ("kind", "changes", "said"),
     [
         ("onnx", {"precision": "float32"}, []),
-        ("onnx", {"precision": "bfloat16"}, ["bfloat16, the file in float32", "1 image is called"]),
+        (
+            "onnx",
+            {"precision": "bfloat16"},
+            ["bfloat16, the file in float32", "2 images are called otherwise"],
+        ),
         ("onnx", {"views": 4}, ["averages 4 views", "the probabilities of one picture"]),
         ("folder", {"views": 4}, []),
     ],
@@ -196,18 +203,93 @@ def test_what_is_to_be_known_of_a_file_is_said(handed_on, kind, changes, said):
         model = dataclasses.replace(model, recipe=dataclasses.replace(model.recipe, **changes))
     else:
         model = dataclasses.replace(model, **changes)
-    parity = dataclasses.replace(handed_on.parity, changed=1)
+    parity = dataclasses.replace(handed_on.parity, changed=1, own_changed=2)
     made = dataclasses.replace(handed_on, kind=kind, model=model, parity=parity)
     sentences = made.sentences()
     assert len(sentences) == 1 + bool(said)
     assert all(part in sentences[-1] for part in said)
+    assert sentences[0].endswith("of the model in float32, and 1 image is called otherwise")
+    card = write_card(model, None, sentences)
+    assert all(part in card for part in ("32 images of the run", *said))
 
 
 def test_pictures_are_drawn_where_the_images_are_gone(run, tmp_path):
     moved = shutil.copytree(run / "models" / "logistic", tmp_path / "model")
     made = export_run(moved, "keras", tmp_path / "model.keras")
     assert (made.images, made.parity.pictures) == (0, 32)
-    assert "32 drawn pictures" in made.sentences()[0]
+    assert "on 32 drawn pictures:" in made.sentences()[0]
+    assert "the model does not lie in the folder of its run" in made.sentences()[1]
+
+
+def renamed(run, folder, photos):
+    """Copy a run whose images are named otherwise."""
+    copied = shutil.copytree(run, folder)
+    table = copied / "predictions.csv"
+    table.write_text(table.read_text().replace(str(run.parent.parent / "photos"), photos))
+    return copied
+
+
+@pytest.fixture
+def no_work(monkeypatch):
+    """Export nothing, and note the pictures."""
+    seen = []
+
+    def write(model, kind, out, pictures, **_):
+        seen.append(pictures)
+        return Parity(len(pictures), 0.0, 0.0, 0, 0, 0.0)
+
+    monkeypatch.setattr("pipeline.runs.exporting.export_model", write)
+    return seen
+
+
+def test_images_behind_urls_are_read_as_such(run, tmp_path, no_work, monkeypatch):
+    asked = []
+
+    def read(location):
+        asked.append(location)
+        return Path(
+            location.replace("s3://holiday", str(run.parent.parent / "photos"))
+        ).read_bytes(), b""
+
+    monkeypatch.setattr("pipeline.runs.exporting.read_image", read)
+    copied = renamed(run, tmp_path / "run", "s3://holiday")
+    made = export_run(copied, "keras", tmp_path / "m.keras", head="logistic")
+    assert (made.images, made.reason) == (32, "")
+    assert all(isinstance(own, Url) and own.startswith("s3://holiday/") for own in asked)
+    (copied / "pictures.json").unlink()  # as where the paths came in a file of features
+    del asked[:]
+    made = export_run(copied, "keras", tmp_path / "m.keras", head="logistic")
+    assert (made.images, asked) == (0, [])
+    assert "the run has read no picture from there itself" in made.reason
+
+
+@pytest.mark.parametrize("kept", [0, 3, 8])
+def test_what_was_checked_on_drawn_pictures_says_so_and_why(
+    run, tmp_path, no_work, kept, monkeypatch
+):
+    copied = renamed(run, tmp_path / "run", "photos")
+    left = sorted(own for own in (run.parent.parent / "photos").rglob("*.*") if own.is_file())
+    names = (copied / "predictions.csv").read_text()
+    left = [own for own in left if str(own.relative_to(run.parent.parent)) in names][:kept]
+    for own in left:
+        target = tmp_path / own.relative_to(run.parent.parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(own, target)
+    monkeypatch.chdir(tmp_path)
+    made = export_run(copied, "keras", tmp_path / "m.keras", head="logistic")
+    first, *more = made.sentences()
+    card = write_card(made.model, read_run(copied), made.sentences())
+    assert made.images == kept
+    if kept == 8:
+        assert "on 8 images of the run:" in first
+        assert not more
+        assert len(no_work[-1]) == 8
+        return
+    assert f"{32 - kept} drawn pictures:" in first
+    assert ("3 images of the run and 29 drawn" in first) == (kept == 3)
+    assert "images of the run could not be read from here (photos/" in more[0]
+    for part in ("drawn pictures, which say less", f"{32 - kept} drawn pictures:"):
+        assert part in card
 
 
 @pytest.mark.parametrize(
