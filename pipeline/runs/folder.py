@@ -16,6 +16,7 @@ from pipeline.system.documents import to_json
 MODEL = "model.onnx"
 _PROGRAM = "pipeline.models.standalone"
 _NEEDS = ("numpy", "onnxruntime", "pillow")
+_NEEDED_FOR_VIEWS = ("scipy",)  # 140 MB, so only where a model averages views
 
 
 def fill_folder(
@@ -26,13 +27,14 @@ def fill_folder(
     The modules of this project that the program needs are copied as they are: it decodes by the
     same code.
     """
-    for name, source in modules_of(_PROGRAM).items():
-        if name != _PROGRAM:
-            target = folder / source.relative_to(_root().parent)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(source.read_bytes())
-    (folder / "predict.py").write_bytes(modules_of(_PROGRAM)[_PROGRAM].read_bytes())
-    pins = [f"{package}=={version(package)}\n" for package in _NEEDS]
+    modules = modules_of(_PROGRAM)
+    (folder / "predict.py").write_bytes(modules.pop(_PROGRAM).read_bytes())
+    for source in modules.values():
+        target = folder / source.relative_to(_root().parent)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(source.read_bytes())
+    needs = _NEEDS + (_NEEDED_FOR_VIEWS if model.views > 1 else ())
+    pins = [f"{package}=={version(package)}\n" for package in needs]
     (folder / "requirements.txt").write_text("".join(pins), encoding="utf-8")
     labels = {
         "classes": model.classes,

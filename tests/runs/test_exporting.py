@@ -18,10 +18,12 @@ from typer.testing import CliRunner
 
 from pipeline.backbones.registry import make_recipe
 from pipeline.cli.main import app
+from pipeline.data.augmentation import PRESETS
 from pipeline.data.loading import load_dataset
 from pipeline.data.urls import Url
 from pipeline.errors import ModelError, PipelineError
 from pipeline.features.extractor import Extractor
+from pipeline.models.export import export_model
 from pipeline.models.files import find_model
 from pipeline.models.model import Model
 from pipeline.models.parity import Parity
@@ -114,6 +116,66 @@ def test_where_only_its_requirements_are_the_folder_gives_the_same_answers(
     assert plain.stdout.split("\t")[1] == expected[0].label
     installed = run_python(elsewhere, "-c", "import tensorflow")
     assert "No module named 'tensorflow'" in installed.stderr
+
+
+AS_IF_INSTALLED = """
+import re, runpy, sys
+from importlib.metadata import packages_distributions, requires
+from pathlib import Path
+
+folder = Path(sys.argv[1])
+own = lambda requirement: re.match(r"[\\w-]+", requirement).group().lower().replace("_", "-")
+waiting = [own(line) for line in (folder / "requirements.txt").read_text().splitlines()]
+installed = set()
+while waiting:
+    name = waiting.pop()
+    if name not in installed:
+        installed.add(name)
+        waiting += [own(line) for line in requires(name) or () if "extra ==" not in line]
+refused = {
+    module
+    for module, names in packages_distributions().items()
+    if module != "pipeline" and not any(own(name) in installed for name in names)
+}
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in refused:
+            raise ModuleNotFoundError(f"No module named {name!r}")
+
+sys.meta_path.insert(0, Refuse())
+sys.path.insert(0, str(folder))
+sys.argv[:2] = [str(folder / "predict.py")]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def with_views(handed_on, tmp_path_factory):
+    """A folder that is handed on, of a model that averages views, and the model."""
+    mild = PRESETS["mild"].name
+    model = dataclasses.replace(handed_on.model, views=3, augmentation=mild)
+    folder = tmp_path_factory.mktemp("views")
+    drawn = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
+    export_model(model, "onnx", folder / "model.onnx", drawn, about={"model": ""})
+    fill_folder(folder, model, None)
+    return folder, model
+
+
+def test_a_model_that_averages_views_needs_no_more_than_its_requirements(with_views, pictures):
+    folder, model = with_views
+    script = ["-c", AS_IF_INSTALLED, folder, *pictures, "--json"]
+    done = run_python(sys.executable, *script)
+    assert done.returncode == 0, done.stderr
+    found = [list(item["probabilities"].values()) for item in json.loads(done.stdout)]
+    assert np.abs(np.array(found) - probabilities(model, pictures)).max() < 1e-4
+
+
+def test_what_views_need_is_installed_for_models_that_average_them_only(with_views, handed_on):
+    for folder, more in ((with_views[0], {"scipy"}), (handed_on.path, set())):
+        pins = (folder / "requirements.txt").read_text().split()
+        assert {pin.split("==")[0] for pin in pins} == {"numpy", "onnxruntime", "pillow"} | more
+        assert ("SciPy" in (folder / "README.md").read_text()) == bool(more)
 
 
 def test_its_decoded_pixels_are_the_very_bytes_of_this_program(handed_on, pictures, elsewhere):
