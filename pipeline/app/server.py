@@ -6,6 +6,7 @@ import ipaddress
 import os
 import socket
 import sys
+import threading
 import webbrowser
 from collections.abc import Callable
 from contextlib import suppress
@@ -89,11 +90,23 @@ class PageServer(uvicorn.Server):
         )
         super().__init__(config)
         self._opened = opened
+        self._others = threading.enumerate()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Begin."""
         await super().startup(sockets)
         self._opened()
+
+    def leave(self) -> None:
+        """End the process at once, after `run`, if threads still work for pages that are gone.
+
+        Python would wait for them, for a map some seconds. Files are written whole or not at all.
+        """
+        started = [thread for thread in threading.enumerate() if thread not in self._others]
+        if any(not thread.daemon for thread in started):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(0)
 
 
 def open_browser(address: str) -> bool:

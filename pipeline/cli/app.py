@@ -88,10 +88,12 @@ def app(
                 listener=listener,
             )
         guard, opened = _guarded(site, listening, host, browser=browser)
+        server = PageServer(guard, opened)
         try:
-            PageServer(guard, opened).run(sockets=[listening])
+            server.run(sockets=[listening])
         except KeyboardInterrupt:
             err.print("Stopped.")
+        server.leave()
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from pipeline.app.server import address_of, is_local, listen, open_browser
 from pipeline.errors import PipelineError
 
 SCRIPT = """
-import sys
+import time
 from pipeline.app.guard import Guard, Secrets
 from pipeline.app.server import PageServer, address_of, listen
 from starlette.responses import PlainTextResponse
@@ -25,7 +25,7 @@ import anyio
 
 async def answer(scope, receive, send):
     if scope["path"] == "/slow":
-        await anyio.sleep(60)
+        await anyio.to_thread.run_sync(time.sleep, 30)
     if scope["path"] == "/fails":
         raise OSError("no more room")
     await PlainTextResponse("the page")(scope, receive, send)
@@ -33,11 +33,13 @@ async def answer(scope, receive, send):
 listening = listen(port=0)
 host, port = address_of(listening)
 guard = Guard(answer, secrets := Secrets(), port)
+address = f"http://{host}:{port}{secrets.opening}"
+server = PageServer(guard, lambda: print(address, flush=True))
 try:
-    address = f"http://{host}:{port}{secrets.opening}"
-    PageServer(guard, lambda: print(address, flush=True)).run(sockets=[listening])
+    server.run(sockets=[listening])
 except KeyboardInterrupt:
-    print("stopped", flush=True)
+    print("stopped")
+server.leave()
 """
 
 
@@ -60,7 +62,7 @@ def get(address, cookie=""):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_ends_it_cleanly_also_while_somebody_waits(running, number):
+def test_a_stop_ends_it_cleanly_also_while_a_thread_works_for_somebody(running, number):
     process, address = running
     page, headers = get(address)
     assert page == b"the page"
