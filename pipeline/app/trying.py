@@ -22,7 +22,7 @@ from pipeline.features.extractor import Extractor
 from pipeline.features.listener import Listener
 from pipeline.features.lookup import RowLookup
 from pipeline.features.views import Views
-from pipeline.models.model import Model
+from pipeline.models.model import Model, Prediction
 from pipeline.report.thumbnails import overlay, strongest
 
 Rows = npt.NDArray[np.float32]
@@ -60,7 +60,7 @@ class Trial:
         similar : int
             How many of the most similar images to name, too.
         """
-        found = self.model.predict(content, extractor=replace(self.extractor, cache=_NOWHERE))
+        found, rows = self._classified(content)
         answer: dict[str, Any] = {
             "label": found.label,
             "probabilities": found.probabilities,
@@ -69,17 +69,26 @@ class Trial:
         if self.model.threshold:
             answer["threshold"] = asdict(self.model.threshold)
         if similar and self.collection and not found.error:
-            with self._one_at_a_time:
-                answer["similar"] = self.collection.similar_to(self._rows(content)[0], similar)
+            rows = self._rows(content) if rows is None else rows
+            answer["similar"] = self.collection.similar_to(rows[0], similar)
         return answer
+
+    def _classified(self, content: bytes) -> tuple[Prediction, Rows | None]:
+        """Classify a picture, and give its rows, which an exported file does not."""
+        if self.model.portable:
+            extractor = replace(self.extractor, cache=_NOWHERE)
+            return self.model.predict(content, extractor=extractor), None
+        [(place, rows)] = self._lookup.rows([content], Listener())
+        [found] = self.model.predictions([(place, rows)])
+        return found, None if isinstance(rows, ImageError) else rows
 
     def heat_map(self, content: bytes, label: str) -> dict[str, Any]:
         """Draw what in a picture counts for a class and against it, to be laid over the picture."""
         if label not in self.model.classes:
             raise PipelineError(f"the model knows no class {label!r}.")
+        row, number = self._rows(content)[:1], self.model.classes.index(label)
         with self._one_at_a_time:
-            number = self.model.classes.index(label)
-            maps = find_class_maps(self._whole, self._rows(content)[:1], np.array([number]))
+            maps = find_class_maps(self._whole, row, np.array([number]))
         values = maps.values[0]
         if values.size == 1:
             raise PipelineError(

@@ -227,7 +227,7 @@ class Model:
         outcomes = self._lookup(extractor).rows(map(_as_file, images), listener)
         done = 0
         while block := list(itertools.islice(outcomes, _IMAGES_AT_ONCE)):
-            yield from self._predictions(block)
+            yield from self.predictions(block)
             done += len(block)
             listener.rows_made(done, len(images))
 
@@ -254,11 +254,12 @@ class Model:
             )
         return self.original()
 
-    def _predictions(
+    def predictions(
         self, outcomes: Sequence[tuple[Location, npt.NDArray[np.float32] | ImageError]]
     ) -> Iterator[Prediction]:
-        """Apply the head to all rows at once: for some heads a call costs as much as its rows.
+        """Classify images by what a `RowLookup` gave of them: rows, or why there are none.
 
+        The head is applied to all rows at once: for some heads a call costs as much as its rows.
         What has the shape of probabilities, (views, k), is from `portable`.
         """
         answers = [each for _, each in outcomes if not isinstance(each, ImageError)]

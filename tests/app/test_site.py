@@ -55,11 +55,12 @@ def test_an_answer_names_the_most_similar_images_that_were_learned_from(served):
     assert distances == sorted(distances)
 
 
-def test_the_network_stays_loaded_and_sees_a_picture_twice_at_most(served):
+@pytest.mark.parametrize("path", ["/predict", "/predict?similar=6", "/map?class=red"])
+def test_the_network_stays_loaded_and_sees_a_picture_once(served, path):
     before = served.network.images
     for _ in range(3):
-        served.post("/predict?similar=6", picture(seed=9))
-    assert served.network.images == before + 6  # for the answer, and for similar ones
+        served.post(path, picture(seed=9))
+    assert served.network.images == before + 3
 
 
 def test_a_map_shows_what_counts_for_a_class(served):
