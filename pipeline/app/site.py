@@ -124,7 +124,7 @@ class Site:
     async def _images(self, request: Request) -> Response:  # noqa: ARG002
         collection = _needed(self.collection)
         more = [LABEL_SO_FAR] if self.labelling else []
-        return await self._worked_out(lambda: collection.columns(more))
+        return JSONResponse(await anyio.to_thread.run_sync(collection.columns, more))
 
     async def _points(self, request: Request) -> Response:  # noqa: ARG002
         return await self._worked_out(_needed(self.collection).points)

@@ -5,6 +5,8 @@ import html
 import io
 import json
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -114,6 +116,20 @@ def test_all_images_have_a_name_a_place_and_colours(served):
     assert columns["class"]["names"] == ["blue", "red"]
     assert set(columns["split"]["names"]) == set(SPLITS)
     assert columns["predicted class"] == columns["class"]
+
+
+def test_images_are_listed_while_their_map_is_made(served, monkeypatch):
+    begun, made = threading.Event(), threading.Event()
+    monkeypatch.setattr(looking, "map_images", lambda _: begun.set() or made.wait(20) or 1 / 0)
+    with ThreadPoolExecutor() as pool:
+        try:
+            pool.submit(served.ask, "/points")
+            assert begun.wait(10)
+            listed = pool.submit(served.ask, "/images").result(timeout=5)
+            assert not made.is_set()
+        finally:
+            made.set()
+    assert len(listed.json["names"]) == 40
 
 
 def test_copies_and_labels_likely_wrong_are_coloured_also_beside_images_without_a_label(

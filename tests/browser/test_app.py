@@ -262,6 +262,38 @@ def test_a_colour_of_the_legend_selects_its_images(visit):
     page.get_by_role("button", name="label not checked (40)").wait_for()
 
 
+def test_a_colour_that_arrives_late_is_not_drawn_under_the_name_of_another(visit):
+    page = look(visit)
+    held = []
+    page.route("**/column?kind=predicted%20class", lambda route: held.append(route))  # noqa: PLW0108
+    page.select_option("#colour", "predicted class")
+    page.get_by_text("working out").wait_for()
+    page.select_option("#colour", "split")
+    drawn = page.locator("#legend button").first.text_content()
+    assert drawn.startswith("test")
+    with page.expect_response("**/column?*"):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    assert page.locator("#legend button").first.text_content() == drawn
+    assert page.input_value("#colour") == "split"
+    page.get_by_text("40 images", exact=True).wait_for()
+
+
+def test_a_colour_that_fails_late_leaves_what_was_chosen_since(visit):
+    page = look(visit)
+    held = []
+    page.route("**/column?kind=copy", lambda route: held.append(route))  # noqa: PLW0108
+    page.select_option("#colour", "copy")
+    page.get_by_text("working out").wait_for()
+    page.select_option("#colour", "split")
+    with page.expect_response("**/column?*"):
+        held[0].fulfill(status=422, json={"error": "full"})
+    page.wait_for_timeout(300)
+    assert page.input_value("#colour") == "split"
+    page.wait_for_timeout(100)
+    visit.complaints.clear()
+
+
 def test_the_map_needs_no_mouse(visit):
     page = look(visit)
     page.locator("#over").focus()
@@ -290,6 +322,34 @@ def test_the_grid_shows_every_image(visit):
     page.locator("#grid button").first.click()
     page.get_by_text("1 image selected").wait_for()
     assert page.locator("#grid [aria-pressed='true']").count() == 1
+
+
+def test_two_presses_before_the_camera_is_allowed_open_it_once(visit):
+    page = visit("try")
+    page.evaluate(
+        """() => {
+            window.streams = [];
+            const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+            navigator.mediaDevices.getUserMedia = async (wanted) => {
+                await new Promise((resolve) => setTimeout(resolve, 300));
+                streams.push(await open(wanted));
+                return streams.at(-1);
+            };
+        }"""
+    )
+    camera = page.get_by_role("button", name="use the camera")
+    camera.click()
+    camera.click()
+    page.wait_for_timeout(1500)
+    if camera.get_attribute("aria-pressed") == "true":
+        camera.click()
+    on = "streams.flatMap((s) => s.getTracks()).filter((t) => t.readyState === 'live').length"
+    assert page.evaluate(on) == 0
+    camera.click()
+    page.locator("#live-label").get_by_text("e").wait_for()
+    assert page.evaluate(on) == 1
+    camera.click()
+    assert page.evaluate(on) == 0
 
 
 def test_the_grid_is_there_while_the_map_is_made(visit):

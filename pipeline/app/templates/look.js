@@ -35,9 +35,11 @@ async function startLooking() {
         if (spots) say(count(all.names.length, "image"));
       } catch (error) {
         say(error.message);
+        if (byId("colour").value !== kind) return undefined;
         byId("colour").value = "class";
         return colourBy("class");
       }
+      if (byId("colour").value !== kind) return undefined; // another was chosen meanwhile
     }
     colours = columns[kind];
     const sizes = new Array(colours.names.length).fill(0);

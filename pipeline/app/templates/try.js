@@ -130,7 +130,7 @@ async function filesIn(entry) {
 
 function startCamera(take) {
   const button = byId("camera"), video = byId("video"), canvas = document.createElement("canvas");
-  let stream, running = false;
+  let stream, opening = false, running = false;
 
   function frame() {
     const scale = Math.min(1, 640 / Math.max(video.videoWidth, video.videoHeight));
@@ -167,19 +167,23 @@ function startCamera(take) {
   }
 
   button.addEventListener("click", async () => {
+    if (opening) return undefined; // the browser still asks whether it may
     if (running) return stop();
     if (!navigator.mediaDevices) {
       byId("tried").textContent = "This browser gives the camera only to pages of localhost.";
       return undefined;
     }
+    opening = true;
     try {
       stream = await navigator.mediaDevices.getUserMedia({ video: { width: { ideal: 640 } } });
+      video.srcObject = stream;
+      await video.play();
     } catch (error) {
       byId("tried").textContent = `There is no camera to use: ${error.message}`;
-      return undefined;
+      return stop();
+    } finally {
+      opening = false;
     }
-    video.srcObject = stream;
-    await video.play();
     running = true;
     button.setAttribute("aria-pressed", "true");
     byId("live").hidden = false;
