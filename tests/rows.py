@@ -1,6 +1,11 @@
 """The heads by name, and rows that resemble features."""
 
 import numpy as np
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 
 NAMES = [
     "logistic",
@@ -34,3 +39,13 @@ def rows_in_views(n, k, views, d=128):
         np.tile(y, views),
         np.tile(np.arange(n), views),
     )
+
+
+def calibrated_svm():
+    """Make a linear SVM behind a scaler, calibrated together."""
+    return CalibratedClassifierCV(make_pipeline(StandardScaler(), LinearSVC()))
+
+
+def calibrated_logistic():
+    """Make a logistic regression behind a scaler, calibrated together."""
+    return CalibratedClassifierCV(make_pipeline(StandardScaler(), LogisticRegression()))

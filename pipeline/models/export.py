@@ -19,7 +19,7 @@ from pipeline.backbones.graph import as_rows, output_shapes, rows_graph
 from pipeline.backbones.running import graph_in_8_bits
 from pipeline.errors import ModelError, PipelineError, in_one_line
 from pipeline.models.formats import FORMATS, Format, OpenVino, Pixels
-from pipeline.models.graphs import HeadGraph
+from pipeline.models.graphs import HeadGraph, NotExportableError
 from pipeline.models.model import Model
 from pipeline.models.network import TunedClassifier
 from pipeline.models.parity import (
@@ -163,7 +163,7 @@ def _told(target: Format, model: Model) -> Iterator[None]:
     except (PipelineError, OSError, MemoryError, ImportError):
         raise
     except Exception as error:
-        raise ModelError(
+        raise NotExportableError(
             f"the head {model.head} cannot be exported to {target.title}: "
             f"{in_one_line(error)[:300]}",
             fix=f"use another --format ({', '.join(FORMATS)}) or another --head",

@@ -44,6 +44,10 @@ that the distance to the row that was kept is not the 0 of `pipeline.heads.machi
 """
 
 
+class NotExportableError(ModelError):
+    """A head that cannot be in a file of some format; another may."""
+
+
 class HeadGraph:
     """Builds the graph of one fitted classifier.
 
@@ -125,11 +129,11 @@ class HeadGraph:
 
     @probabilities.register(Pipeline)
     def _(self, part: Pipeline, rows: Any) -> Any:
-        *transformers, classifier = (step for _, step in part.steps)
-        for transformer in transformers:
-            if transformer not in (None, "passthrough"):
-                rows = self.transform(transformer, rows)
-        return self.probabilities(classifier, rows)
+        return self.probabilities(*self._last(part, rows))
+
+    @scores.register(Pipeline)
+    def _(self, part: Pipeline, rows: Any) -> Any:
+        return self.scores(*self._last(part, rows))
 
     @probabilities.register(Balanced)
     def _(self, part: Balanced, rows: Any) -> Any:
@@ -206,6 +210,14 @@ class HeadGraph:
 
     # --- their parts ----------------------------------------------------------------------
 
+    def _last(self, part: Pipeline, rows: Any) -> tuple[Any, Any]:
+        """Return a pipeline's classifier, and what its other steps make of rows."""
+        *transformers, classifier = (step for _, step in part.steps)
+        for transformer in transformers:
+            if transformer not in (None, "passthrough"):
+                rows = self.transform(transformer, rows)
+        return classifier, rows
+
     def _constant(self, values: Any) -> Array:
         return np.asarray(values, self.precise)
 
@@ -245,7 +257,7 @@ class HeadGraph:
         p = self.ops.sigmoid(-(scores * slope + offset))
         if len(part.classes) == 2:
             return self._both(p)
-        # Each is above 1e-300 in scikit-learn; where all round to 0, none is likelier.
+        # Where all round to 0, none is likelier, as in scikit-learn.
         p = p + np.finfo(self.precise).tiny
         return p / self.ops.sum(p, axis=1, keepdims=True)
 
@@ -332,8 +344,8 @@ def _nodes(tree: Any, start: int) -> tuple[Array, Array]:
     return np.stack(columns, axis=1).astype(np.float32), tree.value[:, 0, :]
 
 
-def _unknown(part: Any) -> ModelError:
-    return ModelError(
+def _unknown(part: Any) -> NotExportableError:
+    return NotExportableError(
         f"the head cannot be exported: it has a {type(part).__name__} in it.",
         expected="a head of this program, or, as module:factory, a logistic regression, another "
         "linear classifier, a forest of scikit-learn's, or its MLPClassifier",

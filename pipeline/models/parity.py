@@ -12,6 +12,7 @@ import numpy.typing as npt
 from pipeline.backbones.running import load_backbone
 from pipeline.errors import ModelError
 from pipeline.models.formats import Format, Pixels
+from pipeline.models.graphs import NotExportableError
 from pipeline.models.model import Model
 from pipeline.models.network import Network, TunedClassifier
 
@@ -128,7 +129,7 @@ def require_parity(model: Model, parity: Parity, target: Format, *, steps: bool 
     if steps:
         good = parity.usual <= target.tolerance and parity.difference <= _STEP
     if not good or parity.changed > most:  # NaN, too
-        raise ModelError(
+        raise NotExportableError(
             f"the head {model.head} cannot be exported to {target.title}: the file's probabilities "
             f"are up to {parity.difference:.2g} away from the model's on {parity.pictures} images, "
             f"and {parity.changed} of them are called otherwise.",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ import numpy.typing as npt
 from pipeline.backbones.recipe import Recipe
 from pipeline.data.digests import read_image
 from pipeline.data.urls import Location, Url, locate
-from pipeline.errors import ImageError, PipelineError, in_one_line, printable
+from pipeline.errors import ImageError, ModelError, PipelineError, in_one_line, printable
 from pipeline.models.export import FOLDER, check_target, export_model, keep
 from pipeline.models.files import MANIFEST, find_model, read_manifest
+from pipeline.models.graphs import NotExportableError
 from pipeline.models.model import Model
 from pipeline.models.opening import KEPT
 from pipeline.models.parity import Parity
@@ -141,8 +143,21 @@ def export_run(
     check_target(out, kind)
     model = Model.load(folder, trusted=trusted)
     record = _record(folder)
-    pictures, count, reason = _pictures(record, model.recipe)
     about = {"model": read_manifest(folder).digest, **_figures(record, model.head)}
+    with _naming_others(model, record):
+        return _export(model, kind, out, record, about=about, weights=weights)
+
+
+def _export(
+    model: Model,
+    kind: str,
+    out: Path,
+    record: Record | None,
+    *,
+    about: Mapping[str, Any],
+    weights: Path | None,
+) -> Exported:
+    pictures, count, reason = _pictures(record, model.recipe)
     if kind != FOLDER:
         parity = export_model(model, kind, out, pictures, about=about, weights=weights)
         return Exported(out, kind, model, parity, count, reason)
@@ -155,6 +170,18 @@ def export_run(
         fill_folder(content, model, record, made.sentences())
         keep(new, out)
     return made
+
+
+@contextmanager
+def _naming_others(model: Model, record: Record | None) -> Iterator[None]:
+    """Name the run's other heads where one cannot be exported; all of this program can be."""
+    try:
+        yield
+    except NotExportableError as error:
+        names = [own.name for own in record.heads] if record else []
+        others = [name for name in names if name != model.head and ":" not in name]
+        fix = f"{error.fix}: {', '.join(others)}" if others else error.fix
+        raise ModelError(error.found, expected=error.expected, fix=fix) from error
 
 
 def _record(folder: Path) -> Record | None:

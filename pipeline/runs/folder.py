@@ -12,6 +12,7 @@ from pipeline.models.model import Model
 from pipeline.runs.model_card import write_card
 from pipeline.runs.reading import Record
 from pipeline.system.documents import to_json
+from pipeline.system.packages import licence
 
 MODEL = "model.onnx"
 _PROGRAM = "pipeline.models.standalone"
@@ -36,6 +37,7 @@ def fill_folder(
     needs = _NEEDS + (_NEEDED_FOR_VIEWS if model.views > 1 else ())
     pins = [f"{package}=={version(package)}\n" for package in needs]
     (folder / "requirements.txt").write_text("".join(pins), encoding="utf-8")
+    (folder / "LICENSE").write_bytes(licence())
     labels = {
         "classes": model.classes,
         "positive": model.positive_class,

@@ -25,7 +25,7 @@ On Windows, `.venv\\Scripts\\python` is its Python. `predict.py` ends with 3 whe
 not be read. `labels.json` has the classes in the order of the probabilities. `model.onnx` takes
 pixels, uint8 of shape (n, size, size, 3), and says in its metadata how they are made; `pipeline/`
 has the code that makes them, so that they are the same as in training.
-That code is cached-feature-pipeline's, under the licence Apache-2.0."""
+That code is cached-feature-pipeline's, under the licence Apache-2.0 (`LICENSE`)."""
 
 _LIMITS = """## What it is for, and what it is not for
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from importlib import metadata
+from pathlib import Path
 
 from pipeline.errors import PipelineError
 
@@ -33,6 +35,15 @@ def too_little_memory(error: Exception) -> PipelineError:
         f"there is too little memory to start: {error}",
         expected="about 1 GB, and several of address space where that is limited (ulimit -v)",
     )
+
+
+def licence() -> bytes:
+    """Read this project's licence: that of the installed package, or of the checkout it is in."""
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        for file in metadata.files(_PROJECT) or ():
+            if file.name == "LICENSE":
+                return Path(str(file.locate())).read_bytes()
+    return (Path(__file__).parents[2] / "LICENSE").read_bytes()
 
 
 def install_hint(name: str) -> str:

@@ -8,6 +8,8 @@ from pipeline.models.graphs import HeadGraph
 from pipeline.system import tensorflow
 
 CUSTOM = {
+    "rows:calibrated_logistic",
+    "rows:calibrated_svm",
     "sklearn.linear_model:LogisticRegression",
     "sklearn.linear_model:RidgeClassifier",
     "sklearn.discriminant_analysis:LinearDiscriminantAnalysis",

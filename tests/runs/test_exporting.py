@@ -202,6 +202,7 @@ def test_what_it_installs_takes_less_than_200_megabytes(handed_on, elsewhere):
 
 def test_the_folder_has_nothing_but_what_it_needs(handed_on):
     assert {name.split("/")[0] for name in files_in(handed_on.path)} == {
+        "LICENSE",
         "README.md",
         "labels.json",
         "model.onnx",
@@ -370,6 +371,7 @@ def test_what_cannot_be_exported_is_one_error_and_leaves_nothing(run, tmp_path, 
     done = CliRunner().invoke(app, command)
     assert done.exit_code == 1
     assert found in done.stderr
+    assert ("name another head of the run with --head: logistic" in done.stderr) == (kind == "onnx")
     assert list(out.parent.iterdir()) == []
 
 
