@@ -179,21 +179,38 @@ class Collection:
     def _label(self, number: int) -> str:
         return self.dataset.targets.name(number) or NO_LABEL
 
-    def as_csv(self, numbers: Sequence[int]) -> str:
-        """Write images as a CSV that `pipeline classify` takes."""
+    def as_csv(
+        self, numbers: Sequence[int], labels: Sequence[str] | None = None
+    ) -> tuple[str, int]:
+        """Write images as a CSV that `pipeline classify` takes; tell how many were left out.
+
+        Parameters
+        ----------
+        numbers : sequence of int
+            The images. Those without a label are left out.
+        labels : sequence of str, optional
+            The label of each image of the collection so far, where it may have changed.
+        """
+        names = labels or [*map(self.dataset.targets.name, range(len(self)))]
+        written = [number for number in map(self._checked, numbers) if names[number]]
+        if not written:
+            raise PipelineError(
+                "none of these images has a label.", fix="label them: pipeline app DATA --label"
+            )
+        splits, groups = self.dataset.splits, self.dataset.groups
+        columns = {
+            "path": [str(_from_anywhere(self.dataset.paths[number])) for number in written],
+            "label": [names[number] for number in written],
+        }
+        if "train" in splits[written]:  # else classify draws splits
+            columns["split"] = splits[written].tolist()
+        if groups:
+            columns["group"] = [groups[number] for number in written]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        groups = self.dataset.groups
-        writer.writerow(["path", "label", "split", *(["group"] if groups else [])])
-        for number in map(self._checked, numbers):
-            values = [
-                str(_from_anywhere(self.dataset.paths[number])),
-                self.dataset.targets.name(number),
-                str(self.dataset.splits[number]),
-                *([groups[number]] if groups else []),
-            ]
-            writer.writerow(map(to_cell, values))
-        return text.getvalue()
+        writer.writerow(columns)
+        writer.writerows(map(to_cell, row) for row in zip(*columns.values(), strict=True))
+        return text.getvalue(), len(numbers) - len(written)
 
     def _checked(self, number: int) -> int:
         if not 0 <= number < len(self):

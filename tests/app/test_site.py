@@ -10,14 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
+from asking import ask
 from conftest import classify, paint_classes
 from hostile import hostile_images, samples
-from served import Served, picture
+from served import PORT, Served, paint, picture
 
 from pipeline.app import looking
+from pipeline.app.guard import Secrets
 from pipeline.app.opening import open_site
 from pipeline.app.trying import Trial
 from pipeline.data.dataset import SPLITS
+from pipeline.data.loading import list_dataset
+from pipeline.data.table import list_csv
 from pipeline.errors import PipelineError
 from pipeline.models.model import Model
 
@@ -233,6 +237,43 @@ def test_a_selection_is_a_csv_that_classify_takes(served):
         runs=served.home / "again",
     )
     assert run.dataset.digest == served.run.dataset.digest
+
+
+def test_a_selection_has_the_labels_of_now_and_none_without(served, tmp_path):
+    for number in range(6):
+        paint(tmp_path / "loose" / f"{number}.png", (180, 70, 70), number)
+    labels, extractor = tmp_path / "labels.csv", served.extractor
+    site = open_site(tmp_path / "loose", label=True, labels=labels, extractor=extractor)
+    app = site.guarded(secrets := Secrets(), PORT)
+    cookie = f"{app.cookie}={secrets.session}"
+
+    def saved(numbers=(0, 1, 2, 3, 4, 5)):
+        body = json.dumps(numbers).encode()
+        return ask(app, f"{secrets.home}selection", "POST", body, cookie=cookie)
+
+    assert "none of these images has a label" in saved().json["error"]
+    for number, label in [(2, "red"), (4, "=blue"), (2, "green"), (5, "red")]:
+        site.labelling.answer(number, label)
+    site.labelling.undo()
+    answer = saved()
+    assert answer.headers["left-out"] == "4"
+    file = tmp_path / "selection.csv"
+    file.write_bytes(answer.body)
+    listed = list_csv(file)
+    assert [(entry.path.name, entry.label) for entry in listed.entries] == [
+        *(("2.png", "green"), ("4.png", "=blue"))
+    ]
+
+
+def test_a_selection_without_images_to_train_on_leaves_the_splits_to_classify(served, tmp_path):
+    dataset = served.site.collection.dataset
+    tested = dataset.where("test").tolist()
+    answer = served.post("/selection", json.dumps(tested).encode())
+    assert answer.text.startswith("path,label\n")
+    assert answer.headers["left-out"] == "0"
+    file = tmp_path / "selection.csv"
+    file.write_bytes(answer.body)
+    list_dataset(file, cache=tmp_path / "cache").check_learnable()
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,7 @@ def test_what_is_drawn_around_is_selected_and_saved(visit):
     assert page.locator("#selection button").count() == 40
     with page.expect_download() as download:
         page.get_by_role("button", name="save as CSV").click()
+    page.get_by_text("saved", exact=True).wait_for()
     rows = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
     assert len({row["path"] for row in rows}) == 40
     page.mouse.click(*places[0])

@@ -309,6 +309,8 @@ async function startLooking() {
       const link = make("a", { href: URL.createObjectURL(await answer.blob()), download: "selection.csv" });
       link.click();
       setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+      const leftOut = Number(answer.headers.get("left-out"));
+      say(leftOut ? `saved; ${count(leftOut, "image")} without a label left out` : "saved");
     } catch (error) {
       say(error.message);
     }
