@@ -13,7 +13,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pipeline.app.labelling import Labelling
+from pipeline.app.labelling import Labelling, Question
+from pipeline.app.labels import ChangedError
 from pipeline.errors import PipelineError, printable
 from pipeline.evaluation.intervals import Share
 from pipeline.report.words import common_folder
@@ -22,6 +23,7 @@ from pipeline.system.documents import DamagedError, parse
 Work = Callable[[dict[str, Any]], dict[str, Any]]
 
 _AHEAD = 6  # pictures that the page loads ahead
+_DIGITS = 16  # of an image's digest
 _MOST_POINTS = 200  # of the curve
 
 
@@ -47,8 +49,10 @@ class LabelPages:
             ),
         ]
 
-    async def _seen(self, request: Request) -> Response:  # noqa: ARG002 -- so are routes called
-        return await anyio.to_thread.run_sync(self._shown, {})
+    async def _seen(self, request: Request) -> Response:
+        shown = request.query_params.get("shown", "")
+        number = int(shown) if shown.isascii() and shown.isdecimal() else -1
+        return await anyio.to_thread.run_sync(lambda: self._shown(self._now(number)))
 
     def _doing(self, work: Work) -> Callable[[Request], Awaitable[Response]]:
         async def done(request: Request) -> Response:
@@ -58,31 +62,65 @@ class LabelPages:
                 raise HTTPException(400, f"not JSON: {error}") from error
             if not isinstance(given, dict):
                 raise HTTPException(400, "not an object")
-            return await anyio.to_thread.run_sync(lambda: self._shown(work(given)))
+            try:
+                return await anyio.to_thread.run_sync(lambda: self._shown(work(given)))
+            except ChangedError as error:
+                raise HTTPException(409, error.found) from error
 
         return done
 
     def _shown(self, more: dict[str, Any]) -> Response:
-        return JSONResponse({**_describe(self.labelling, self._folder), **more})
+        questions = map(self._question, self.labelling.next(_AHEAD))
+        return JSONResponse({**_describe(self.labelling), "questions": [*questions], **more})
+
+    def _question(self, question: Question) -> dict[str, Any]:
+        return {
+            "number": question.place,
+            "digest": self._digest(question.place),
+            "name": printable(str(question.path).removeprefix(self._folder)),
+            "label": question.label,
+            "suggested": question.suggested,
+            "why": question.why,
+        }
+
+    def _digest(self, number: int) -> str:
+        return self.labelling.dataset.digests[number].hex()[:_DIGITS]
+
+    def _number(self, given: dict[str, Any]) -> int:
+        """Return the number of the image that was looked at; of others it is refused."""
+        number, digest = given.get("number"), _text(given, "digest")
+        if type(number) is not int:
+            raise PipelineError("the answer names no image.")
+        if not 0 <= number < len(self.labelling.dataset):
+            raise PipelineError(f"there is no image {number}.")
+        if digest != self._digest(number):
+            raise HTTPException(409, "The program shows other images now: load this page again.")
+        return number
 
     @cached_property
     def _folder(self) -> str:
         return common_folder([str(path) for path in self.labelling.dataset.paths])
 
+    def _now(self, number: int) -> dict[str, Any]:
+        """Tell which image has the number of the one that the page shows, and its label by now."""
+        self.labelling.refresh()
+        labels = self.labelling.labels()
+        if not 0 <= number < len(labels):
+            return {}
+        return {"shown": {"digest": self._digest(number), "label": labels[number]}}
+
     def _answer(self, given: dict[str, Any]) -> dict[str, Any]:
-        label = given.get("label")
-        if not isinstance(label, str):
-            raise PipelineError("the answer has no label.")
-        self.labelling.answer(_number(given), label)
+        number, label = self._number(given), _text(given, "label")
+        self.labelling.answer(number, label, was=_text(given, "was"))
         return {}
 
     def _skip(self, given: dict[str, Any]) -> dict[str, Any]:
-        self.labelling.skip(_number(given))
+        self.labelling.skip(self._number(given))
         return {}
 
-    def _undo(self, _: dict[str, Any]) -> dict[str, Any]:
-        question = self.labelling.undo()
-        return {"again": None if question is None else question.place}
+    def _undo(self, given: dict[str, Any]) -> dict[str, Any]:
+        question = self.labelling.undo(self._number(given), _text(given, "label"))
+        return {"again": question and self._question(question)}
 
     def _review(self, given: dict[str, Any]) -> dict[str, Any]:
         if given.get("end"):
@@ -91,15 +129,14 @@ class LabelPages:
         return {"suspicious": self.labelling.review()}
 
 
-def _number(given: dict[str, Any]) -> int:
-    number = given.get("number")
-    if type(number) is not int:
-        raise PipelineError("the answer names no image.")
-    return number
+def _text(given: dict[str, Any], name: str) -> str:
+    text = given.get(name)
+    if not isinstance(text, str):
+        raise PipelineError(f"the answer has no {name!r}.")
+    return text
 
 
-def _describe(labelling: Labelling, folder: str) -> dict[str, Any]:
-    questions = labelling.next(_AHEAD)
+def _describe(labelling: Labelling) -> dict[str, Any]:
     state = labelling.state()
     step = max(1, -(-len(state.history) // _MOST_POINTS))
     return {
@@ -114,16 +151,6 @@ def _describe(labelling: Labelling, folder: str) -> dict[str, Any]:
         "may_stop": state.may_stop,
         "unwritten": printable(state.unwritten),
         "file": printable(labelling.file),
-        "questions": [
-            {
-                "number": question.place,
-                "name": printable(str(question.path).removeprefix(folder)),
-                "label": question.label,
-                "suggested": question.suggested,
-                "why": question.why,
-            }
-            for question in questions
-        ],
     }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import numpy.typing as npt
 from pipeline.analysis.active_learning import NONE, ActiveLearner
 from pipeline.analysis.problems import find_problems
 from pipeline.analysis.reduction import reduced_rows
-from pipeline.app.labels import LabelsFile, key_of
+from pipeline.app.labels import ChangedError, LabelsFile, key_of
 from pipeline.app.progress import LabellingState, Moment, agreement_of, is_steady
 from pipeline.data.listing import list_entries
 from pipeline.data.loading import list_partly_labelled
@@ -49,9 +48,9 @@ class Question:
         The label that it has, empty if it has none.
     suggested : str
         The class that it probably has, empty while that is not known.
-    why : {"typical", "unsure", "suspicious", "skipped"}
-        It is typical of many images; the classifier is least sure of it; its label may be wrong; or
-        it was skipped before.
+    why : {"typical", "unsure", "suspicious", "skipped", "undone"}
+        It is typical of many images; the classifier is least sure of it; its label may be wrong; it
+        was skipped before; or its answer was taken back.
     """
 
     place: int
@@ -59,6 +58,16 @@ class Question:
     label: str
     suggested: str
     why: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Answer:
+    """An answer, and what it takes to take it back."""
+
+    place: int
+    label: str
+    before: str
+    suspected: str | None  # the class that a suspicious label probably should be
 
 
 class Labelling:
@@ -139,9 +148,8 @@ class Labelling:
         )
         self._suspects: dict[int, str] = {}
         self._skipped: dict[int, None] = {}
-        self._answers: list[tuple[int, str]] = []
+        self._answers: list[_Answer] = []
         self._moments = [self._moment()]
-        self._recent = deque([self._moments[0]], _WINDOW + 1)
 
     @property
     def file(self) -> Path:
@@ -161,7 +169,9 @@ class Labelling:
             suspects = [(place, "suspicious") for place in self._suspects]
             return [self._question(*each) for each in (suspects or self._open(count))[:count]]
 
-    def answer(self, image: str | Path | int, label: str) -> LabellingState:
+    def answer(
+        self, image: str | Path | int, label: str, *, was: str | None = None
+    ) -> LabellingState:
         """Give an image its label; it is on disk when this returns.
 
         Parameters
@@ -170,6 +180,9 @@ class Labelling:
             The image, by its file or its position.
         label : str
             A class, which may be new.
+        was : str, optional
+            The label that it had when it was looked at, empty if none. The answer is refused if
+            somebody gave it another one meanwhile.
 
         Raises
         ------
@@ -179,12 +192,12 @@ class Labelling:
         """
         with self._lock:
             place, label = self._find(image), self._checked(label)
-            before = self._file.label(self.dataset.paths[place])
-            self._file.put(self.dataset.paths[place], label)
-            self._answers.append((place, before))
-            self._suspects.pop(place, None)
+            before = self._put(place, label, was)
+            suspected = self._suspects.pop(place, None)
+            self._answers.append(_Answer(place, label, before, suspected))
             self._skipped.pop(place, None)
             self._changed(place, label)
+            self._keep_moment(1 if before else 0)
             return self.state()
 
     def skip(self, image: str | Path | int) -> None:
@@ -194,18 +207,42 @@ class Labelling:
             self._suspects.pop(place, None)
             self._skipped[place] = None
 
-    def undo(self) -> Question | None:
-        """Take the last answer back, and give its image; None if there is none left."""
+    def undo(
+        self, image: str | Path | int | None = None, label: str | None = None
+    ) -> Question | None:
+        """Take the last answer back, and give its image; None if there is none left.
+
+        Parameters
+        ----------
+        image : str, Path or int, optional
+            Take back the last answer for this image.
+        label : str, optional
+            Only if this is what was answered.
+
+        Raises
+        ------
+        PipelineError
+            The image has another label by now, or no answer of it is left; nothing has changed.
+        """
         with self._lock:
-            if not self._answers:
+            if image is None and not self._answers:
                 return None
-            place, before = self._answers[-1]
-            self._file.put(self.dataset.paths[place], before)
-            self._answers.pop()
-            self._changed(place, before)
-            del self._moments[-3:-1]  # the answer, and what was before it
-            self._recent = deque(self._moments[-_WINDOW - 1 :], _WINDOW + 1)
-            return self._question(place, "typical" if not before else "suspicious")
+            place = self._answers[-1].place if image is None else self._find(image)
+            answers = [each for each in self._answers if each.place == place]
+            if not answers or (label and self._checked(label) != answers[-1].label):
+                raise ChangedError.of(self.dataset.paths[place], self.labels()[place])
+            last = answers[-1]
+            try:
+                self._put(place, last.before, last.label)
+            except ChangedError:
+                self._answers.remove(last)
+                raise
+            self._answers.remove(last)
+            if last.suspected is not None:
+                self._suspects = {place: last.suspected, **self._suspects}
+            self._changed(place, last.before)
+            self._keep_moment(1 if last.before else 2)
+            return self._question(place, "undone" if last.suspected is None else "suspicious")
 
     def review(self) -> int:
         """Ask next about the labels that are likely wrong, and tell how many these are.
@@ -214,22 +251,30 @@ class Labelling:
         """
         with self._lock:
             self.refresh()
-            places = np.flatnonzero(self._labels != NONE)
-            used, labels = np.unique(self._labels[places], return_inverse=True)
-            if len(used) < 2:
-                return 0
-            order = sorted(range(len(used)), key=lambda at: self.classes[used[at]])
-            names = tuple(self.classes[used[at]] for at in order)
-            labelled = replace(
-                self.dataset.take(places),
-                targets=Targets(np.argsort(order)[labels], names),
-            ).all_in("train")
-            rows = self._extraction.rows(places=[*map(int, places)])
-            suspects = find_problems(labelled, rows, repeats=0, seed=self._seed).labels.suspects
+            before = self._labels.copy()
+        places = np.flatnonzero(before != NONE)
+        used, labels = np.unique(before[places], return_inverse=True)
+        if len(used) < 2:
+            return 0
+        order = sorted(range(len(used)), key=lambda at: self.classes[used[at]])
+        names = tuple(self.classes[used[at]] for at in order)
+        labelled = replace(
+            self.dataset.take(places),
+            targets=Targets(np.argsort(order)[labels], names),
+        ).all_in("train")
+        rows = self._extraction.rows(places=[*map(int, places)])
+        # Meanwhile, labels are given.
+        suspects = find_problems(labelled, rows, repeats=0, seed=self._seed).labels.suspects
+        likely = {
+            int(places[suspect.place]): names[suspect.suggested]
+            for suspect in suspects
+            if suspect.likely
+        }
+        with self._lock:
             self._suspects = {
-                int(places[suspect.place]): names[suspect.suggested]
-                for suspect in suspects
-                if suspect.likely
+                place: name
+                for place, name in likely.items()
+                if self._labels[place] == before[place]
             }
             return len(self._suspects)
 
@@ -241,9 +286,9 @@ class Labelling:
     def state(self) -> LabellingState:
         """Tell how far the labelling is."""
         with self._lock:
-            now = self._moments[-1]
-            agreement = agreement_of(self._recent[0], now, self._labels == NONE)
-            full = len(self._recent) > _WINDOW
+            before, now = self._moments[-_WINDOW - 1 :][0], self._moments[-1]
+            full = len(self._moments) > _WINDOW and before.predicted is not None
+            agreement = agreement_of(before, now, self._labels == NONE) if full else None
             counts = np.bincount(self._labels[self._labels != NONE], minlength=len(self.classes))
             return LabellingState(
                 counts=dict(zip(self.classes, counts.tolist())),
@@ -252,8 +297,8 @@ class Labelling:
                 answered=len(self._answers),
                 accuracy=now.accuracy,
                 history=tuple((m.labelled, m.accuracy) for m in self._moments if m.accuracy),
-                agreement=agreement if full else None,
-                may_stop=full and agreement >= _AGREEMENT and is_steady(self._recent[0], now),
+                agreement=agreement,
+                may_stop=(agreement or 0) >= _AGREEMENT and is_steady(before, now),
                 unwritten=self._file.unwritten,
             )
 
@@ -266,11 +311,18 @@ class Labelling:
     def refresh(self) -> None:
         """Take in what others answered."""
         with self._lock:
-            before = self._file.rereads
             self._file.refresh()
-            if self._file.rereads != before:
+            if self._file.rereads != self._seen:
                 self._take_in()
-                self._moments[-1] = self._recent[-1] = self._moment()
+                self._keep_moment(1)
+
+    def _put(self, place: int, label: str, was: str | None) -> str:
+        """Keep a label, and give the one that it replaces."""
+        try:
+            return self._file.put(self.dataset.paths[place], label, was)
+        except ChangedError:
+            self.refresh()
+            raise
 
     def _take_in(self) -> None:
         """Learn the labels in the file that are not learned."""
@@ -296,8 +348,13 @@ class Labelling:
         labels = self._labels.copy()
         labels[place] = self.classes.index(label) if label else NONE
         self._learn(np.array([place]), labels)
-        self._moments.append(self._moment())
-        self._recent.append(self._moments[-1])
+
+    def _keep_moment(self, replaced: int) -> None:
+        """Add what the classifier says now, in place of some that were last."""
+        moments = self._moments
+        moments[len(moments) - replaced :] = [self._moment()]
+        if len(moments) > _WINDOW + 1:
+            moments[-_WINDOW - 2] = replace(moments[-_WINDOW - 2], predicted=None)
 
     def _moment(self) -> Moment:
         labelled = int(np.count_nonzero(self._labels != NONE))

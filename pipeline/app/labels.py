@@ -23,6 +23,16 @@ _UNSOUND = re.compile("[\0\r]")
 _COLUMNS = ("path", "label", "split", "group")
 
 
+class ChangedError(PipelineError):
+    """An image has another label by now than whoever gives it one has seen."""
+
+    @classmethod
+    def of(cls, image: Location, label: str) -> ChangedError:
+        """Say which label the image has."""
+        now = f"was labelled {label} in another window meanwhile" if label else "has no label now"
+        return cls(f"{image.name} {now}.")
+
+
 class LabelsFile:
     """The labels of images, those of their class folders and those that were given since.
 
@@ -94,20 +104,26 @@ class LabelsFile:
             if journal.lines():
                 self._write(journal)
 
-    def put(self, image: Location, label: str) -> None:
-        """Give an image a label, or take it back with an empty one.
+    def put(self, image: Location, label: str, was: str | None = None) -> str:
+        """Give an image a label, or take it back with an empty one; return the one that it had.
 
         Raises
         ------
+        ChangedError
+            It had neither the label `was`, if that is given, nor `label`.
         PipelineError
             It could not be kept, and nothing has changed.
         """
         self._line(Entry(image, label))  # refuses what no CSV can hold
         with self._opened() as journal:
+            before = self.label(image)
+            if was is not None and before not in (was, label):
+                raise ChangedError.of(image, before)
             with file_errors(f"keep the label of {image} in {self._journal}"):
                 journal.append(self._text(image), label)
             self._apply(image, label)
             self._write(journal)
+        return before
 
     @contextmanager
     def _opened(self) -> Iterator[Journal]:
@@ -118,7 +134,10 @@ class LabelsFile:
                 lines = journal.lines()
             self._read()
             for text, label in lines:
-                self._apply(locate(text, self.path.parent), label)
+                image = locate(text, self.path.parent)
+                if self.label(image) != label:
+                    self._apply(image, label)
+                    self.rereads += 1
             yield journal
 
     def _read(self) -> None:

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+from urllib.parse import quote
 
 import pytest
 from served import PORT, Served, paint
@@ -28,6 +30,10 @@ class Asked(Served):
         self.app = self.site.guarded(self.secrets, PORT)
 
     def send(self, what, **body):
+        """Send as the page does: with the image's digest, and the label that was seen."""
+        if "number" in body:
+            digest = self.site.labelling.dataset.digests[body["number"]].hex()[:16]
+            body = {"digest": digest, **({"was": ""} if what == "answer" else {}), **body}
         return self.post(f"/label/{what}", json.dumps(body).encode())
 
     def kept(self):
@@ -72,11 +78,72 @@ def test_labels_so_far_can_be_looked_at(asked):
 def test_an_answer_is_taken_back(asked):
     first = asked.ask("/label").json["questions"][0]
     asked.send("answer", number=first["number"], label="red")
-    told = asked.send("undo").json
-    assert told["again"] == first["number"]
+    told = asked.send("undo", number=first["number"], label="red").json
+    assert told["again"] == {**first, "why": "undone"}
     assert told["labelled"] == 0
     assert "red" not in asked.kept().values()
-    assert asked.send("undo").json["again"] is None
+    again = asked.send("undo", number=first["number"], label="red")
+    assert (again.status, again.json["error"]) == (409, f"{first['name']} has no label now.")
+
+
+def test_a_picture_of_other_images_is_not_labelled(asked):
+    question = asked.ask("/label").json["questions"][0]
+    assert re.fullmatch("[0-9a-f]{16}", question["digest"])
+    other = asked.site.labelling.dataset.digests[question["number"] - 1].hex()[:16]
+    for what, more in (("answer", {"label": "red"}), ("skip", {}), ("undo", {"label": "red"})):
+        refused = asked.send(what, number=question["number"], **more, digest=other)
+        assert refused.status == 409
+        assert "other images" in refused.json["error"]
+    assert asked.kept() == {}
+    assert asked.ask("/label").json["questions"][0] == question
+
+
+def test_an_answer_to_an_image_that_was_labelled_meanwhile_is_refused(asked):
+    question = asked.ask("/label").json["questions"][0]  # both windows see it
+    number, name = question["number"], question["name"]
+    assert asked.send("answer", number=number, label="red").status == 200
+    refused = asked.send("answer", number=number, label="blue")
+    assert refused.status == 409
+    assert refused.json["error"] == f"{name} was labelled red in another window meanwhile."
+    assert asked.kept()[name] == "red"
+    assert asked.ask("/label").json["answered"] == 1
+    assert asked.send("answer", number=number, label="red").status == 200  # both agree
+    assert asked.send("answer", number=number, label="blue", was="red").status == 200
+
+
+def test_an_answer_to_an_image_that_another_program_labelled_meanwhile_is_refused(asked, extractor):
+    other = Labelling(asked.photos, labels=asked.labels, extractor=extractor)
+    other.answer(3, "green")
+    assert asked.send("answer", number=3, label="blue").status == 409
+    assert set(asked.kept().values()) == {"green"}
+    told = asked.ask("/label").json
+    assert (told["labelled"], told["answered"]) == (1, 0)
+
+
+def test_nobody_takes_back_the_answer_of_another(asked, extractor):
+    asked.send("answer", number=3, label="red")  # one window
+    asked.send("answer", number=5, label="red")  # another
+    told = asked.send("undo", number=3, label="red").json
+    assert told["again"]["number"] == 3
+    assert set(asked.kept().values()) == {"red"}
+    other = Labelling(asked.photos, labels=asked.labels, extractor=extractor)
+    other.answer(5, "green")
+    refused = asked.send("undo", number=5, label="red")
+    assert refused.status == 409
+    assert "was labelled green in another window meanwhile" in refused.json["error"]
+    assert set(asked.kept().values()) == {"green"}
+    assert asked.send("undo", number=4, label="red").status == 409
+    assert asked.send("undo", number=4).status == 422
+
+
+def test_the_page_is_told_what_became_of_the_picture_that_it_shows(asked):
+    question = asked.ask("/label").json["questions"][0]
+    shown = f"/label?shown={question['number']}"
+    assert asked.ask(shown).json["shown"] == {"digest": question["digest"], "label": ""}
+    asked.send("answer", number=question["number"], label="red")
+    assert asked.ask(shown).json["shown"] == {"digest": question["digest"], "label": "red"}
+    for wrong in ("99", "-1", "x", "٣"):
+        assert "shown" not in asked.ask(f"/label?shown={quote(wrong)}").json
 
 
 def test_a_skipped_image_is_asked_about_at_the_end(asked):
@@ -100,9 +167,13 @@ def test_what_others_answer_is_seen(asked, extractor):
 
 
 def test_suspicious_labels_are_asked_about_and_left_again(asked, monkeypatch):
+    asked.send("answer", number=5, label="blue")
     monkeypatch.setattr(asked.site.labelling, "_suspects", {5: "red"})
     [question] = asked.ask("/label").json["questions"]
     assert (question["number"], question["suggested"], question["why"]) == (5, "red", "suspicious")
+    asked.send("answer", number=5, label="red", was="blue")
+    told = asked.send("undo", number=5, label="red").json
+    assert told["again"] == question == told["questions"][0]
     told = asked.send("review", end=True).json
     assert told["questions"][0]["why"] == "typical"
     assert asked.send("review").json["suspicious"] == 0
@@ -111,18 +182,23 @@ def test_suspicious_labels_are_asked_about_and_left_again(asked, monkeypatch):
 @pytest.mark.parametrize(
     ("what", "body"),
     [
-        *(("answer", text) for text in ("", "[]", "x", '{"number": 0}', '{"label": "red"}')),
-        ("answer", '{"number": "0", "label": "red"}'),
-        ("answer", '{"number": 0, "label": 1}'),
-        ("answer", '{"number": 99, "label": "red"}'),
-        ("answer", '{"number": -1, "label": "red"}'),
-        ("answer", '{"number": 0, "label": " "}'),
-        ("answer", '{"number": 0, "label": "a\\nb"}'),
-        *(("skip", text) for text in ("{}", '{"number": 16}', '{"number": true}')),
+        *(("answer", text) for text in ("", "[]", "x", "{NUMBER 0}", '{"label": "red"}')),
+        ("answer", '{NUMBER "0", "label": "red", "was": ""}'),
+        ("answer", '{"number": 0, "label": "red", "was": ""}'),
+        ("answer", '{NUMBER 0, "label": "red"}'),
+        ("answer", '{NUMBER 0, "label": 1, "was": ""}'),
+        ("answer", '{NUMBER 0, "label": "red", "was": 1}'),
+        ("answer", '{NUMBER 99, "label": "red", "was": ""}'),
+        ("answer", '{NUMBER -1, "label": "red", "was": ""}'),
+        ("answer", '{NUMBER 0, "label": " ", "was": ""}'),
+        ("answer", '{NUMBER 0, "label": "a\\nb", "was": ""}'),
+        *(("skip", text) for text in ("{}", "{NUMBER 16}", "{NUMBER true}")),
         ("other", "{}"),
     ],
 )
 def test_what_cannot_be_an_answer_is_refused_and_changes_nothing(asked, what, body):
+    digest = asked.site.labelling.dataset.digests[0].hex()[:16]
+    body = body.replace("NUMBER", f'"digest": "{digest}", "number":')
     answer = asked.post(f"/label/{what}", body.encode())
     assert answer.status in (400, 422) or (what, answer.status) == ("other", 404)
     assert answer.status == 404 or answer.json["error"]

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import shutil
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,6 +159,30 @@ def test_two_sessions_see_each_others_answers(loose, label):
     assert first.state().counts == {"red": 1, "green": 1}
 
 
+def test_only_ones_own_last_answer_is_taken_back(loose, label):
+    first, second = label(loose), label(loose)
+    first.answer(0, "red")
+    second.answer(0, "green")
+    with pytest.raises(PipelineError, match="was labelled green in another window meanwhile"):
+        first.undo()
+    assert label(loose).labels()[0] == "green"
+    assert first.labels()[0] == "green"
+    assert first.undo() is None
+    assert second.undo().label == "red"
+
+
+def test_an_answer_tells_which_label_it_is_to_replace(loose, label):
+    labelling = label(loose)
+    labelling.answer(0, "red", was="")
+    with pytest.raises(PipelineError, match="was labelled red in another window meanwhile"):
+        labelling.answer(0, "green", was="")
+    assert labelling.state().counts == {"red": 1}
+    labelling.undo()
+    with pytest.raises(PipelineError, match="has no label now"):
+        labelling.answer(0, "green", was="red")
+    assert labelling.labels()[0] == ""
+
+
 def test_a_skipped_image_comes_last(loose, label):
     labelling = label(loose)
     first = labelling.next()[0]
@@ -205,7 +230,49 @@ def test_labels_that_are_likely_wrong_are_asked_about_in_a_review(tmp_path, extr
     assert (question.suggested, question.why) == ("red", "suspicious")
     labelling.answer(question.path, "red")
     assert [each.path.name for each in labelling.next(9)] == ["loose.png"]
+    assert labelling.undo() == question
+    assert labelling.next(9) == [question]
+    labelling.answer(question.path, "red")
     assert labelling.review() == 0
+
+
+def test_labels_are_given_while_suspicious_ones_are_looked_for(loose, label, monkeypatch):
+    labelling, find_problems = label(loose), session.find_problems
+    answer(labelling, 30)
+
+    def slow(*given, **options):
+        thread = threading.Thread(target=answer, args=(labelling, 1))
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
+        return find_problems(*given, **options)
+
+    monkeypatch.setattr(session, "find_problems", slow)
+    labelling.review()
+    assert labelling.state().labelled == 31
+
+
+def test_answers_to_images_that_have_a_label_do_not_say_that_it_is_enough(
+    loose, label, monkeypatch
+):
+    monkeypatch.setattr(session, "_WINDOW", 15)
+    labelling = label(loose)
+    answer(labelling, 12)
+    for _ in range(40):
+        state = labelling.answer(0, labelling.labels()[0] or "red")
+    assert state.agreement is None
+    assert not state.may_stop
+    assert len(state.history) <= 13
+
+
+def test_what_was_predicted_long_ago_is_not_kept(loose, label, monkeypatch):
+    monkeypatch.setattr(session, "_WINDOW", 5)
+    labelling = label(loose)
+    answer(labelling, 40)
+    kept = [moment for moment in labelling._moments if moment.predicted is not None]
+    assert len(kept) == 6
+    history = labelling.state().history
+    assert [number for number, _ in history][-5:] == [36, 37, 38, 39, 40]
 
 
 def test_it_says_when_the_last_fifty_labels_changed_nothing(tmp_path, label, monkeypatch):

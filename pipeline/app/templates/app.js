@@ -32,7 +32,7 @@ async function ask(path, options = {}) {
     const { error, fix } = JSON.parse(text);
     reason = fix ? `${error} (${fix})` : error;
   } catch { /* it is plain text */ }
-  throw new Error(reason);
+  throw Object.assign(new Error(reason), { status: answer.status });
 }
 const askJson = async (path, options) => (await ask(path, options)).json();
 const post = (path, body) => askJson(path, { method: "POST", body });
