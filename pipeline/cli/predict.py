@@ -7,9 +7,9 @@ import io
 import itertools
 import shlex
 import sys
-import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,25 +94,14 @@ def predict(
 
 
 def _show_json(items: Iterable[Prediction], model: Model, _: TerminalListener) -> None:
-    """Print an array, item by item; it is whole also where the work is stopped."""
-    from pipeline.system.documents import to_json
+    from pipeline.models.standalone import as_answer, print_array
 
-    threshold = {"threshold": asdict(model.threshold)} if model.threshold else {}
-    before = "["
-    try:
-        for item in items:
-            document = {
-                "path": str(item.path),
-                "label": item.label,
-                "probabilities": item.probabilities,
-                **threshold,
-                "error": item.error,
-            }
-            typer.echo(f"{before}\n{textwrap.indent(to_json(document), '  ')[:-1]}", nl=False)
-            before = ","
-    finally:
-        if before == ",":
-            typer.echo("\n]")
+    threshold = asdict(model.threshold) if model.threshold else None
+    answers = (
+        as_answer(item.path, item.label, item.probabilities, threshold, item.error)
+        for item in items
+    )
+    print_array(answers, partial(typer.echo, nl=False))
 
 
 def _show_csv(items: Iterable[Prediction], model: Model, _: TerminalListener) -> None:

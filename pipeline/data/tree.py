@@ -10,24 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.data.dataset import Quarantined
+from pipeline.data.ignored import is_ignored
 from pipeline.data.images import EXTENSIONS
 from pipeline.data.urls import Location, Url, list_tree
 from pipeline.system.files import start_of_file
 
 Parts = tuple[str, ...]
 """The names of the folders from the root down to one; none for the root itself."""
-
-# What operating systems and storage put beside the user's files, by the lists in GitHub's
-# gitignore templates for macOS, Windows, Linux, Synology and QNAP. Hidden names need no entry.
-_SYSTEM_NAMES = frozenset(
-    {
-        *("__macosx", "icon\r", "network trash folder", "temporary items"),
-        *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin"),
-        *("system volume information", "found.000", "msocache"),
-        *("lost+found", "@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot"),
-        *("@tmp", "__pycache__"),
-    }
-)
 
 # Formats that begin like a TIFF, and whose first picture may be a preview.
 _BUILT_ON_TIFF = frozenset(
@@ -74,7 +63,7 @@ def _folder(root: Path, *, confined: bool) -> Tree:
                 items = sorted(
                     (item.name, item.is_dir(follow_symlinks=False), item.is_symlink())
                     for item in found
-                    if not _is_ignored(item.name)
+                    if not is_ignored(item.name)
                 )
         except OSError:
             if not parts:
@@ -103,13 +92,9 @@ def _bucket(root: Url) -> Tree:
     tree = Tree(signatures=list_tree(root))
     for url in tree.signatures:
         *parts, name = url[len(root) + 1 :].split("/")
-        if not any(map(_is_ignored, (*parts, name))):
+        if not any(map(is_ignored, (*parts, name))):
             tree.files.setdefault(tuple(parts), []).append(url)
     return tree
-
-
-def _is_ignored(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _SYSTEM_NAMES
 
 
 def _is_inside(path: Path, root: Path) -> bool:

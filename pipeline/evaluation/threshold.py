@@ -144,6 +144,14 @@ def call(p: npt.NDArray[np.float64], threshold: Threshold | None = None) -> npt.
     return most_probable
 
 
+def positive_class(
+    classes: Sequence[str], threshold: Threshold | None, positive: int | None
+) -> str | None:
+    """Name the class whose probability is shown; None for that of the likeliest."""
+    positive = threshold.positive if threshold else positive
+    return None if positive is None or len(classes) != 2 else classes[positive]
+
+
 def choose_threshold(
     truth: npt.NDArray[np.int64], p: npt.NDArray[np.float64], aim: Aim, positive: int = 1
 ) -> Threshold:

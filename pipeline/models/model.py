@@ -22,7 +22,7 @@ from pipeline.data.augmentation import Augmentation
 from pipeline.data.images import as_file
 from pipeline.data.urls import Location, locate
 from pipeline.errors import ImageError, ModelError, PipelineError, in_one_line
-from pipeline.evaluation.threshold import Threshold, call
+from pipeline.evaluation.threshold import Threshold, call, positive_class
 from pipeline.features.computing import IN_MEMORY
 from pipeline.features.extractor import Extractor
 from pipeline.features.listener import Listener
@@ -123,8 +123,7 @@ class Model:
     @property
     def positive_class(self) -> str | None:
         """Name of the class whose probability is shown; None for that of the likeliest."""
-        positive = self.threshold.positive if self.threshold else self.positive
-        return None if positive is None or len(self.classes) != 2 else self.classes[positive]
+        return positive_class(self.classes, self.threshold, self.positive)
 
     @property
     def remark(self) -> str:

@@ -38,7 +38,7 @@ from pipeline.data.decoding import Decoding
 from pipeline.data.images import FILTERS, decode
 from pipeline.data.views import views_of
 from pipeline.errors import ModelError, PipelineError, in_one_line
-from pipeline.evaluation.threshold import Threshold, call
+from pipeline.evaluation.threshold import Threshold, call, positive_class
 from pipeline.models.onnx_file import check_complete, description_of, digest_of
 from pipeline.system.files import read_regular
 
@@ -112,6 +112,11 @@ class Portable:
                 f"{file}: {error.found}", expected=error.expected, fix=error.fix
             ) from (error.__cause__)
         return cls(**fields, session=session)
+
+    @property
+    def positive_class(self) -> str | None:
+        """As of `pipeline.models.model.Model`."""
+        return positive_class(self.classes, self.threshold, self.positive)
 
     def pixels(self, content: bytes) -> npt.NDArray[np.uint8]:
         """Decode an image file, and draw the views of it that the model is to see.
@@ -265,7 +270,7 @@ def _session(content: bytes, size: int, classes: int, threads: int | None) -> An
         "providers": ["CPUExecutionProvider"],
         "enable_fallback": 0,
         # Memory of what it would compute while it loads is not bounded. Without, our files load
-        # as fast and give the same bits: EfficientNet-Lite0 in 6 ms, VGG16 in 66, on one core.
+        # as fast and give the same bits: a small network in 6 ms, a large one in 66, on one core.
         "disabled_optimizers": ["ConstantFolding", "ConstantFoldingDQ"],
     }
     try:

@@ -19,12 +19,13 @@ It needs Python 3.11 or newer:
     python -m venv .venv
     .venv/bin/pip install -r requirements.txt
     .venv/bin/python predict.py picture.jpg another.png
-    .venv/bin/python predict.py picture.jpg --json
+    .venv/bin/python predict.py folder/of/pictures --json
 
-On Windows, `.venv\\Scripts\\python` is its Python. `predict.py` ends with 3 where a file could
-not be read. `labels.json` has the classes in the order of the probabilities. `model.onnx` takes
-pixels, uint8 of shape (n, size, size, 3), and says in its metadata how they are made; `pipeline/`
-has the code that makes them, so that they are the same as in training.
+On Windows, `.venv\\Scripts\\python` is its Python. `predict.py` prints each answer as it comes,
+and ends with 3 where a file could not be read. `labels.json` has the classes in the order of the
+probabilities. `model.onnx` takes pixels, uint8 of shape (n, size, size, 3), and says in its
+metadata how they are made; `pipeline/` has the code that makes them, so that they are the same as
+in training.
 That code is cached-feature-pipeline's, under the licence Apache-2.0 (`LICENSE`)."""
 
 _LIMITS = """## What it is for, and what it is not for

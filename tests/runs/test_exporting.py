@@ -158,7 +158,7 @@ def with_views(handed_on, tmp_path_factory):
     folder = tmp_path_factory.mktemp("views")
     drawn = np.random.default_rng(0).integers(0, 255, (2, 64, 64, 3), np.uint8)
     export_model(model, "onnx", folder / "model.onnx", drawn, about={"model": ""})
-    fill_folder(folder, model, None)
+    fill_folder(folder, model, None, ["it was checked"])
     return folder, model
 
 
