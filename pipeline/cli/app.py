@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,7 +19,7 @@ from pipeline.system.packages import install_hint
 if TYPE_CHECKING:
     from socket import socket
 
-    from pipeline.app.guard import Guard
+    from pipeline.app.server import PageServer
     from pipeline.app.site import Site
 
 _TOKEN = "PIPELINE_APP_TOKEN"  # noqa: S105 -- the name of a variable
@@ -72,7 +72,7 @@ def app(
     """
     with reporting_errors(), _installed():
         from pipeline.app.opening import open_site
-        from pipeline.app.server import PageServer, listen
+        from pipeline.app.server import listen
 
         _check_options(stage_one, run)
         listening = listen(host, port)
@@ -87,8 +87,7 @@ def app(
                 extractor=stage_one.extractor(),
                 listener=listener,
             )
-        guard, opened = _guarded(site, listening, host, browser=browser)
-        server = PageServer(guard, opened)
+        server = _server(site, listening, host, browser=browser)
         try:
             server.run(sockets=[listening])
         except KeyboardInterrupt:
@@ -118,12 +117,10 @@ def _check_options(stage_one: StageOne, run: Path | None) -> None:
         )
 
 
-def _guarded(
-    site: Site, listening: socket, host: str, *, browser: bool
-) -> tuple[Guard, Callable[[], None]]:
-    """Return the application, and what shows its address."""
+def _server(site: Site, listening: socket, host: str, *, browser: bool) -> PageServer:
+    """Return what serves the page, and shows its address."""
     from pipeline.app.guard import Secrets
-    from pipeline.app.server import address_of, is_local, open_browser
+    from pipeline.app.server import PageServer, address_of, is_local, open_browser
 
     name, port = address_of(listening)
     address = f"http://{name}:{port}"
@@ -152,4 +149,4 @@ def _guarded(
         if browser:
             open_browser(f"{address}{secrets.opening}")
 
-    return site.guarded(secrets, port, (host, name)), opened
+    return PageServer(site.guarded(secrets, port, (host, name)), opened)
