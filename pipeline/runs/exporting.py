@@ -231,11 +231,15 @@ def _read(location: Location, record: Record | None) -> bytes:
     """Read an image that a run names.
 
     Where the run itself opened none, its paths came in a file of features, perhaps a stranger's:
-    no server is asked for them.
+    no server is asked for them. Where the run has an image's digest, no other bytes are taken.
     """
     if isinstance(location, Url) and not (record and record.pictures.images):
         raise ImageError("the run has read no picture from there itself")
-    return read_image(location)[0]
+    content, digest = read_image(location)
+    known = record.pictures.images.get(str(location)) if record else None
+    if known and known.sha256 != digest.hex():
+        raise ImageError("changed since the run")
+    return content
 
 
 def _drawn(count: int, side: int) -> list[npt.NDArray[np.uint8]]:

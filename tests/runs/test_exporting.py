@@ -28,10 +28,12 @@ from pipeline.models.files import find_model
 from pipeline.models.model import Model
 from pipeline.models.parity import Parity
 from pipeline.models.portable import Portable
+from pipeline.runs.documents import KeptPicture, PicturesDocument
 from pipeline.runs.exporting import export_run
 from pipeline.runs.folder import fill_folder
 from pipeline.runs.model_card import write_card
 from pipeline.runs.reading import read_run
+from pipeline.system.documents import to_json
 
 RECIPE = make_recipe("efficientnet-lite0", size=64, precision="float32")
 
@@ -169,6 +171,17 @@ def test_a_model_that_averages_views_needs_no_more_than_its_requirements(with_vi
     assert done.returncode == 0, done.stderr
     found = [list(item["probabilities"].values()) for item in json.loads(done.stdout)]
     assert np.abs(np.array(found) - probabilities(model, pictures)).max() < 1e-4
+
+
+def test_an_image_that_is_not_that_of_the_run_is_not_used(run, tmp_path):
+    moved = shutil.copytree(run, tmp_path / "run")
+    paths = next(iter(read_run(run).predictions.values())).paths
+    other = KeptPicture(sha256="0" * 64, jpeg=b"\xff\xd8\xff")
+    document = PicturesDocument(images=dict.fromkeys(paths, other))
+    (moved / "pictures.json").write_text(to_json(document))
+    made = export_run(moved, "keras", tmp_path / "model.keras", head="logistic")
+    assert (made.images, made.parity.pictures) == (0, 32)
+    assert any("changed since the run" in text for text in made.sentences())
 
 
 def test_what_views_need_is_installed_for_models_that_average_them_only(with_views, handed_on):
