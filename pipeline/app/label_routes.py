@@ -13,8 +13,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from pipeline.app.labelling import Labelling, Question
+from pipeline.app.labelling import Labelling
 from pipeline.app.labels import ChangedError
+from pipeline.app.questions import Question
 from pipeline.errors import PipelineError, printable
 from pipeline.evaluation.intervals import Share
 from pipeline.report.words import common_folder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +14,13 @@ from pipeline.analysis.problems import find_problems
 from pipeline.analysis.reduction import reduced_rows
 from pipeline.app.labels import ChangedError, LabelsFile, key_of
 from pipeline.app.progress import LabellingState, Moment, agreement_of, is_steady
+from pipeline.app.questions import Answer, Question
 from pipeline.data.listing import list_entries
 from pipeline.data.loading import list_partly_labelled
 from pipeline.data.names import MISSING, UNCLEAR, nfc
 from pipeline.data.splits import Shares
 from pipeline.data.targets import Targets
-from pipeline.data.urls import Location, locate
+from pipeline.data.urls import locate
 from pipeline.errors import PipelineError, printable
 from pipeline.evaluation.groups import find_units
 from pipeline.evaluation.intervals import Share
@@ -32,42 +33,6 @@ _AGREEMENT = 0.99
 _FEWEST_TO_JUDGE = 10
 
 Places = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Question:
-    """An image to be labelled.
-
-    Attributes
-    ----------
-    place : int
-        Its position in the data set.
-    path : Path or Url
-        Its file.
-    label : str
-        The label that it has, empty if it has none.
-    suggested : str
-        The class that it probably has, empty while that is not known.
-    why : {"typical", "unsure", "suspicious", "skipped", "undone"}
-        It is typical of many images; the classifier is least sure of it; its label may be wrong; it
-        was skipped before; or its answer was taken back.
-    """
-
-    place: int
-    path: Location
-    label: str
-    suggested: str
-    why: str
-
-
-@dataclass(frozen=True, eq=False)
-class _Answer:
-    """An answer, and what it takes to take it back."""
-
-    place: int
-    label: str
-    before: str
-    suspected: str | None  # the class that a suspicious label probably should be
 
 
 class Labelling:
@@ -102,6 +67,8 @@ class Labelling:
         The images.
     classes : list of str
         Names of the classes, in the order of their keys: a new one joins at the end.
+    remarks : tuple of str
+        What to know of the file of labels, in sentences.
 
     Raises
     ------
@@ -130,6 +97,18 @@ class Labelling:
         none = Shares(validation=0, test=0)
         listed = list_partly_labelled(data, seed=seed, shares=none, cache=extractor.cache)
         file = LabelsFile(labels or Path(f"{listed.name}-labels.csv"), entries)
+        if labels is None and file.foreign and not file.own:
+            raise PipelineError(
+                f"{file.path} has labels of {file.foreign:,} other images, of those here none.",
+                fix="name another file with labels (--labels), or this one, if all are to be in it",
+            )
+        self.remarks: tuple[str, ...] = ()
+        if file.foreign:
+            remark = (
+                f"{file.foreign:,} of the {file.own + file.foreign:,} labels in {file.path} are of "
+                f"images that are not in {listed.name}: they stay there."
+            )
+            self.remarks = (remark,)
         self._extraction = extract(listed, extractor=extractor, learnable=False, listener=listener)
         self.dataset = self._extraction.dataset
         self._file, self._seed = file, seed
@@ -148,7 +127,7 @@ class Labelling:
         )
         self._suspects: dict[int, str] = {}
         self._skipped: dict[int, None] = {}
-        self._answers: list[_Answer] = []
+        self._answers: list[Answer] = []
         self._moments = [self._moment()]
 
     @property
@@ -194,7 +173,7 @@ class Labelling:
             place, label = self._find(image), self._checked(label)
             before = self._put(place, label, was)
             suspected = self._suspects.pop(place, None)
-            self._answers.append(_Answer(place, label, before, suspected))
+            self._answers.append(Answer(place, label, before, suspected))
             self._skipped.pop(place, None)
             self._changed(place, label)
             self._keep_moment(1 if before else 0)

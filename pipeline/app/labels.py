@@ -7,12 +7,12 @@ import io
 import os
 import re
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.data.entries import Entry
-from pipeline.data.table import list_csv
+from pipeline.data.table import has_line_break, is_missing, list_csv
 from pipeline.data.urls import Location, Url, locate
 from pipeline.errors import DataError, PipelineError, in_one_line
 from pipeline.system.cells import to_cell
@@ -55,6 +55,8 @@ class LabelsFile:
         Why the CSV file could not be written, if it could not: labels are in the journal then.
     rereads : int
         How often labels that others wrote were taken in.
+    own, foreign : int
+        How many labels the file had of images of the data set, and of others, when it was read.
 
     Raises
     ------
@@ -71,6 +73,7 @@ class LabelsFile:
         self.path = path
         self.unwritten = ""
         self.rereads = 0
+        self.own = self.foreign = 0
         self._folder = os.path.join(key_of(path.parent), "")  # noqa: PTH118 -- with a slash at the end
         self._journal = path.with_name(f".{path.name}.journal")
         self._given = {key_of(entry.path): entry for entry in images}
@@ -151,6 +154,8 @@ class LabelsFile:
         self._lines.clear()
         self._take(self._given.values())
         self._take(listed)
+        self.own = sum(key_of(entry.path) in self._given for entry in listed)
+        self.foreign = len(listed) - self.own
         self._signature = signature
         self.rereads += 1
 
@@ -181,9 +186,8 @@ class LabelsFile:
             self._lines.pop(key, None)
 
     def _set(self, key: str, entry: Entry) -> None:
+        self._lines[key] = self._line(entry)
         self._entries[key] = entry
-        with suppress(PipelineError):  # a class folder may hold a name that no CSV can
-            self._lines[key] = self._line(entry)
 
     def _write(self, journal: Journal) -> None:
         """Write the file whole; what cannot be written stays in the journal."""
@@ -207,18 +211,25 @@ class LabelsFile:
         return text
 
     def _line(self, entry: Entry) -> bytes:
+        """Write what can be read again, and refuse the rest."""
         cells = [self._text(entry.path)]
         cells += [to_cell(getattr(entry, name)) for name in self._columns[1:]]
         try:
             line = _csv(cells)
-            sound = not any(cell != cell.strip() or _UNSOUND.search(cell) for cell in cells)
+            sound = not any(
+                cell != cell.strip()
+                or _UNSOUND.search(cell)
+                or (name != "path" and (is_missing(name, cell) or has_line_break(cell)))
+                for name, cell in zip(self._columns, cells)
+            )
         except UnicodeEncodeError:
             sound = False
         if not sound:
             raise PipelineError(
                 f"the name of {entry.path}, or its label {entry.label!r}, cannot be written into a "
                 "CSV file.",
-                expected="names in UTF-8 that do not end in a space",
+                expected="names in UTF-8 without spaces around them; classes on one line, and "
+                "not named like a missing value",
                 fix="rename the file or its class",
             )
         return line

@@ -83,6 +83,7 @@ def open_site(
         trial.warm_up()
     name = collection.dataset.name if collection else str(run and run.name)
     notes = collection.dataset.remarks if collection and not labelling else ()
+    notes = labelling.remarks if labelling else notes
     if model and (remark := model.remark):
         notes = (*notes, f"{remark[0].upper()}{remark[1:]}.")
     return Site(name, trial, collection, notes, labelling)

@@ -213,10 +213,10 @@ def _entry(line: str, cells: dict[str, str], folder: Location, unlabelled: bool)
             raise DataError(f"{line}: the {name} is empty.")
     for name in ("label", "split", "group"):
         value = cells.get(name, "")
-        if value in (MISSING - UNCLEAR if name == "label" else MISSING):
+        if is_missing(name, value):
             fix = "delete the line, or spell the class out" if name == "label" else "leave it empty"
             raise DataError(f"{line}: the {name} is {value}, a missing value.", fix=fix)
-        if len(value.splitlines()) > 1:
+        if has_line_break(value):
             raise DataError(
                 f"{line}: the {name} has a line break in it.", fix="look for a quote left open"
             )
@@ -235,6 +235,16 @@ def _entry(line: str, cells: dict[str, str], folder: Location, unlabelled: bool)
             raise DataError(fault, expected=error.expected, fix=error.fix) from error
     label, group = from_cell(cells["label"]), from_cell(cells.get("group", ""))
     return Entry(path, label, SPLIT_NAMES.get(split, ""), group)
+
+
+def is_missing(name: str, value: str) -> bool:
+    """Tell whether a cell of the column `name` stands for a missing value."""
+    return value in (MISSING - UNCLEAR if name == "label" else MISSING)
+
+
+def has_line_break(value: str) -> bool:
+    """Tell whether a cell has several lines, as only a path may."""
+    return len(value.splitlines()) > 1
 
 
 def _locate(path: str, folder: Location) -> Location:

@@ -301,3 +301,20 @@ def test_the_accuracy_is_unknown_while_there_is_one_class(loose, label):
 def test_the_labels_lie_in_the_working_directory_unless_another_place_is_named(loose, label):
     assert label(loose).file == Path("loose-labels.csv")
     assert label(loose, labels=loose / "mine.csv").file == loose / "mine.csv"
+
+
+def test_the_labels_of_another_folder_of_the_same_name_are_not_taken_for_its_own(loose, label):
+    answer(label(loose), 3)
+    other = loose.parent / "elsewhere" / "loose"
+    shutil.copytree(loose, other)
+    with pytest.raises(PipelineError, match="has labels of 3 other images"):
+        label(other)
+    assert len(list_entries("loose-labels.csv").entries) == 3
+    labelling = label(other, labels=Path("loose-labels.csv"))  # it is meant
+    [remark] = labelling.remarks
+    assert remark.startswith("3 of the 3 labels in loose-labels.csv are of images that are not in")
+    answer(labelling, 1)
+    assert len(list_entries("loose-labels.csv").entries) == 4
+    [remark] = label(other).remarks
+    assert remark.startswith("3 of the 4 labels")
+    assert label(loose).remarks == (remark.replace("3 of", "1 of"),)

@@ -131,15 +131,47 @@ def test_any_name_comes_back_and_no_cell_is_a_formula(tmp_path, name, label):
     assert ",=" not in line
 
 
-@pytest.mark.parametrize("name", [os.fsdecode(b"\xff.png"), "a.png ", "a\r.png"], ids=ascii)
+UNWRITABLE = [os.fsdecode(b"\xff.png"), "a.png ", "a\r.png"]
+
+
+@pytest.mark.parametrize("name", UNWRITABLE, ids=ascii)
 def test_a_name_that_no_csv_can_hold_is_one_error_and_no_obstacle_to_others(tmp_path, name):
-    images = [Entry(tmp_path / "cats" / name, "cats"), Entry(tmp_path / "b.png", "")]
-    file = LabelsFile(tmp_path / "labels.csv", images)
+    file = LabelsFile(tmp_path / "labels.csv", [Entry(tmp_path / name, ""), *entries(tmp_path)])
     with pytest.raises(PipelineError, match="cannot be written into a CSV"):
-        file.put(tmp_path / "cats" / name, "dogs")
-    assert file.label(tmp_path / "cats" / name) == "cats"
-    file.put(tmp_path / "b.png", "dogs")
-    assert listed(tmp_path) == {"b.png": "dogs"}
+        file.put(tmp_path / name, "dogs")
+    assert file.label(tmp_path / name) == ""
+    file.put(tmp_path / "1.png", "dogs")
+    assert listed(tmp_path).items() >= {"1.png": "dogs", "cats/a.png": "cats"}.items()
+
+
+@pytest.mark.parametrize(
+    ("label", "name"),
+    [
+        *(("cats", name) for name in UNWRITABLE),
+        *((label, "a.png") for label in ("cats ", " cats", "null", "NaN", "-nan", "N/A", "\\N")),
+        *(
+            (label, "a.png")
+            for label in ("a\nb", "a\x0bb", "a\u2028b", os.fsdecode(b"\xff"), "a\0")
+        ),
+    ],
+    ids=ascii,
+)
+def test_labels_that_could_not_be_read_again_are_refused_at_the_start(tmp_path, label, name):
+    images = [Entry(tmp_path / "cats" / name, label), Entry(tmp_path / "b.png", "")]
+    with pytest.raises(PipelineError, match="cannot be written into a CSV"):
+        LabelsFile(tmp_path / "labels.csv", images)
+    assert not (tmp_path / "labels.csv").exists()
+    with pytest.raises(PipelineError, match="cannot be written into a CSV"):
+        LabelsFile(tmp_path / "labels.csv", images[1:]).put(tmp_path / "b.png" / name, label)
+    assert not (tmp_path / "labels.csv").exists()
+
+
+@pytest.mark.parametrize("label", ["NA", "None", "0", "nan-free", "a b", "="])
+def test_every_other_label_is_read_again(tmp_path, label):
+    images = [Entry(tmp_path / "a.png", label), Entry(tmp_path / "b.png", "")]
+    LabelsFile(tmp_path / "labels.csv", images).put(tmp_path / "b.png", "dogs")
+    assert listed(tmp_path) == {"a.png": label, "b.png": "dogs"}
+    assert LabelsFile(tmp_path / "labels.csv", images).label(tmp_path / "a.png") == label
 
 
 def test_a_label_is_kept_where_the_file_cannot_be_written_and_written_later(tmp_path, monkeypatch):
