@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.options import HeadOption, TrustOption, WeightsOption
+from pipeline.cli.terminal import MORE_MEMORY, reporting_errors, shown
 from pipeline.cli.terminal import out as console
-from pipeline.cli.terminal import reporting_errors, shown
 
 
 def export(
@@ -36,7 +36,7 @@ def export(
 
     Example: pipeline export runs/photos --format onnx --out photos.onnx
     """
-    with reporting_errors(kept="Nothing was written"):
+    with reporting_errors("Nothing was written", spare=MORE_MEMORY):
         from pipeline.runs.exporting import export_run
 
         made = export_run(run, kind, out, head=head, weights=weights, trusted=trust or ())

@@ -19,7 +19,7 @@ from rich.table import Table
 
 from pipeline.cli.listening import TerminalListener
 from pipeline.cli.options import CacheOption, HeadOption, JsonOption, TrustOption, WeightsOption
-from pipeline.cli.terminal import err, finish, out, reporting_errors, shown
+from pipeline.cli.terminal import MORE_MEMORY, err, finish, out, reporting_errors, shown
 from pipeline.errors import PipelineError, printable
 from pipeline.system.cells import to_cell
 
@@ -54,7 +54,7 @@ def predict(
     """
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv")
-    with reporting_errors(kept="The predictions so far are printed"):
+    with reporting_errors("The predictions so far are printed", spare=MORE_MEMORY):
         from pipeline.data.dataset import Quarantined, shorten
         from pipeline.data.listing import list_images
         from pipeline.features.extractor import Extractor
@@ -85,7 +85,9 @@ def predict(
         show = _show_json if as_json else _show_csv if as_csv else _show_table
         with TerminalListener(unit="images", streams=as_json or as_csv) as listener:
             show(predictions(listener), loaded, listener)
-        if show is _show_table and "tensorflow" in sys.modules and len(images) <= _FEW:
+        can_be_kept = loaded.recipe.precision != "int8"  # ONNX has no such networks
+        slow = "tensorflow" in sys.modules and len(images) <= _FEW
+        if show is _show_table and slow and can_be_kept:
             head_option = ["--head", head] if head else []
             command = shlex.join(["pipeline", "export", str(model), *head_option])
             err.print("next: predict without loading TensorFlow, which took most of the time")

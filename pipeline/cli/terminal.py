@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 SOME_FILES_UNUSABLE = 3
 
 GOES_ON = "kept: the same command goes on from there"
+MORE_MEMORY = "close other programs, or use a machine with more memory"
 LINE_EVERY_SECONDS = 10.0
 _SHOWN_FILES = 20
 
@@ -103,9 +104,15 @@ def _stop_again(lost: sys.UnraisableHookArgs) -> None:
 
 
 @contextmanager
-def reporting_errors(kept: str = f"Features made so far are {GOES_ON}") -> Iterator[None]:
+def reporting_errors(
+    kept: str = f"Features made so far are {GOES_ON}",
+    *,
+    spare: str = "ask for fewer --views, or for classify --stream, or leave out rbf-svm, which "
+    "needs most",
+) -> Iterator[None]:
     """Turn errors that the user can act on into one message and an exit code, without a traceback.
 
+    A stop and too little memory leave what is `kept`; `spare` says how to do with less memory.
     SIGTERM, which batch systems and containers send, stops the work as Ctrl-C does, and keeps what
     was computed, too.
     """
@@ -131,9 +138,7 @@ def reporting_errors(kept: str = f"Features made so far are {GOES_ON}") -> Itera
         if isinstance(error, RuntimeError) and "start new thread" not in str(error):
             raise
         err.print(
-            "[red]Error:[/] there is too little memory. What was computed so far is kept.\n"
-            "To do: ask for fewer --views, or for classify --stream, or leave out rbf-svm, which "
-            "needs most",
+            f"[red]Error:[/] there is too little memory. {kept}.\nTo do: {spare}",
             soft_wrap=True,
         )
         raise typer.Exit(1) from None

@@ -1,6 +1,7 @@
 """`pipeline predict`: answers as they come, in little memory, kept where it is stopped."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -21,7 +22,7 @@ from pipeline.cli.listening import TerminalListener
 from pipeline.cli.main import app
 from pipeline.features import computing
 from pipeline.heads.registry import HEADS
-from pipeline.models.model import Model
+from pipeline.models.model import Model, Prediction
 
 TESTS = str(Path(__file__).parent.parent)
 
@@ -76,7 +77,7 @@ from conftest import CountingBackbone
 import pipeline.cli.main
 from pipeline.features import computing
 from pipeline.heads.registry import HEADS
-from pipeline.models.model import Model
+from pipeline.models.model import Model, Prediction
 
 stop = getattr(signal, sys.argv.pop())
 computing.PIXELS_PER_BATCH = 64 * 64 ** 2
@@ -195,3 +196,18 @@ def test_how_to_predict_without_tensorflow_is_said_where_it_was_loaded(
     result = run(model, photos)
     assert (f"pipeline export {model}" in result.stderr) == loaded
     assert "export" not in result.stdout + run(model, photos, "--csv").stderr
+
+
+def test_a_model_in_8_bits_is_not_proposed_for_a_file_that_it_cannot_be(
+    run, model, photos, monkeypatch
+):
+    loaded = Model.load(model)
+    recipe = dataclasses.replace(loaded.recipe, precision="int8")
+    coarse = dataclasses.replace(loaded, recipe=recipe)
+    monkeypatch.setattr("pipeline.models.opening.load_model", lambda *_, **__: coarse)
+    monkeypatch.setattr(Model, "predict", lambda *_, **__: answers)
+    answers = [Prediction(photos, "red", {"blue": 0.1, "red": 0.9})]
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    result = run(model, photos)
+    assert (result.exit_code, "red" in result.stdout) == (0, True)
+    assert "export" not in result.stderr

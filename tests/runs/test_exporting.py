@@ -388,6 +388,18 @@ def test_what_cannot_be_exported_is_one_error_and_leaves_nothing(run, tmp_path, 
     assert list(out.parent.iterdir()) == []
 
 
+def test_too_little_memory_is_one_error_with_advice_that_fits(run, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("pipeline.runs.exporting.export_model", full)
+    done = CliRunner().invoke(app, ["export", str(run), "--out", str(tmp_path / "model.onnx")])
+    assert done.exit_code == 1
+    assert "there is too little memory. Nothing was written." in done.stderr
+    assert "more memory" in done.stderr
+    assert "--views" not in done.stderr
+
+
 def test_there_is_no_run(tmp_path):
     with pytest.raises(ModelError, match="there is no folder"):
         export_run(tmp_path / "none", "onnx", tmp_path / "m.onnx")
