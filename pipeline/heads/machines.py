@@ -130,3 +130,8 @@ class DualDiscriminant(_Dual):
         back = roots * cho_solve(factor, centred(mean_products))  # sums to 0 over each class
         self.dual_ = (to_mean - back) / (ridge * (1 - self.shrinkage))
         self.intercept_ = np.log(priors) - 0.5 * np.einsum("nc,nc->c", mean_products, self.dual_)
+        if len(priors) > 2:
+            # What a row adds to the scores of all classes tells none of them, and is larger than
+            # what does. It cancels in a comparison, but not where each score is calibrated alone.
+            self.dual_ -= self.dual_.mean(axis=1, keepdims=True)
+            self.intercept_ -= self.intercept_.mean()

@@ -124,6 +124,16 @@ def test_lda_equals_scikit_learns_own(k, balanced):
         )
 
 
+def test_what_all_classes_scores_share_does_not_blur_ldas_calibration():
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(4), (200, 60, 40, 100))
+    common = (5 + 10 * rng.random((400, 1))) * rng.normal(size=300)
+    X = rng.normal(size=(400, 300)) + common + 0.6 * rng.normal(size=(4, 300))[y]
+    odd = np.arange(400) % 2 == 1
+    ours = DiscriminantAnalysis().fit(X[odd], y[odd])
+    assert (ours.predict(X[~odd]) == y[~odd]).mean() > 0.9
+
+
 def test_lda_and_ridge_keep_weights_and_no_rows():
     X, y = unit_rows(60, 3)
     for kind in (Ridge, DiscriminantAnalysis):
