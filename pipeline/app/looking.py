@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -46,11 +46,14 @@ class Collection:
         The same images, to look for similar ones.
     model : Model, optional
         Predicts classes from these rows.
+    labels : callable, optional
+        Gives the label of each image by now, where images are labelled meanwhile.
     """
 
     extraction: Extraction
     gallery: Gallery
     model: Model | None = None
+    labels: Callable[[], Sequence[str]] | None = None
 
     @property
     def dataset(self) -> Dataset:
@@ -68,7 +71,7 @@ class Collection:
         return {
             "names": [printable(path.removeprefix(folder)) for path in paths],
             "colours": {
-                "class": column_of(map(self._label, range(len(self)))),
+                "class": column_of(name or NO_LABEL for name in self._names()),
                 "split": column_of(self.dataset.splits.tolist()),
                 **({"group": column_of(self.dataset.groups)} if self.dataset.groups else {}),
             },
@@ -165,33 +168,32 @@ class Collection:
         return np.intersect1d(places if len(places) else np.arange(len(self)), self._labelled)
 
     def _described(self, similar: Sequence[NearImage]) -> list[dict[str, Any]]:
+        names = self._names()
         return [
             {
                 "number": near.place,
                 "path": printable(near.path),
-                "label": self._label(near.place),
+                "label": names[near.place] or NO_LABEL,
                 "split": str(self.dataset.splits[near.place]),
                 "distance": round(near.distance, 4),
             }
             for near in similar
         ]
 
-    def _label(self, number: int) -> str:
-        return self.dataset.targets.name(number) or NO_LABEL
+    def _names(self) -> Sequence[str]:
+        """Give the label of each image by now, empty where it has none."""
+        return self.labels() if self.labels else self._given
 
-    def as_csv(
-        self, numbers: Sequence[int], labels: Sequence[str] | None = None
-    ) -> tuple[str, int]:
+    @cached_property
+    def _given(self) -> list[str]:
+        return [*map(self.dataset.targets.name, range(len(self)))]
+
+    def as_csv(self, numbers: Sequence[int]) -> tuple[str, int]:
         """Write images as a CSV that `pipeline classify` takes; tell how many were left out.
 
-        Parameters
-        ----------
-        numbers : sequence of int
-            The images. Those without a label are left out.
-        labels : sequence of str, optional
-            The label of each image of the collection so far, where it may have changed.
+        Those without a label are left out.
         """
-        names = labels or [*map(self.dataset.targets.name, range(len(self)))]
+        names = self._names()
         written = [number for number in map(self._checked, numbers) if names[number]]
         if not written:
             raise PipelineError(

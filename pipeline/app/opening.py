@@ -78,6 +78,10 @@ def open_site(
         labelling = Labelling(data, labels=labels, extractor=extractor, listener=listener)
         data = labelling.dataset
     collection = None if data is None else _collect(data, run, model, extractor, listener)
+    if labelling and collection:
+        if collection.dataset.digests != labelling.dataset.digests:
+            raise PipelineError("the images changed while they were read.", fix="start again")
+        collection = replace(collection, labels=labelling.labels)
     trial = Trial(model, extractor, collection) if model else None
     if trial:  # TensorFlow is loaded here: while it is, nothing can be printed
         trial.warm_up()

@@ -160,9 +160,8 @@ class Site:
             raise HTTPException(400, f"not a list of numbers: {error}") from error
         if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
             raise HTTPException(400, "not a list of numbers")
-        as_csv = _needed(self.collection).as_csv
-        labels = await anyio.to_thread.run_sync(self.labelling.labels) if self.labelling else None
-        text, left_out = await anyio.to_thread.run_sync(as_csv, numbers, labels)
+        collection = _needed(self.collection)
+        text, left_out = await anyio.to_thread.run_sync(collection.as_csv, numbers)
         content = text.encode(errors="surrogateescape")
         headers = {"Left-Out": str(left_out)}
         return Response(content, media_type="text/csv; charset=utf-8", headers=headers)

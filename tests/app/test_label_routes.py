@@ -5,13 +5,16 @@ import json
 import re
 from urllib.parse import quote
 
+import numpy as np
 import pytest
 from served import PORT, Served, paint
 
+from pipeline.app import opening
 from pipeline.app.guard import Secrets
 from pipeline.app.labelling import Labelling
 from pipeline.app.opening import open_site
 from pipeline.errors import PipelineError
+from pipeline.features.extractor import extract
 
 
 class Asked(Served):
@@ -73,6 +76,26 @@ def test_labels_so_far_can_be_looked_at(asked):
     assert column["names"] == ["no label", "red"]
     assert [at for at, value in enumerate(column["of"]) if value] == [3]
     assert asked.ask("/images/3/thumbnail").status == 200
+
+
+def test_what_is_looked_at_has_the_labels_of_now(asked):
+    asked.send("answer", number=3, label="red")
+    column = asked.ask("/images").json["colours"]["class"]
+    assert column["names"] == ["no label", "red"]
+    assert [at for at, value in enumerate(column["of"]) if value] == [3]
+    similar = asked.ask("/images/0/similar?count=15").json
+    assert {near["number"]: near["label"] for near in similar} == {
+        number: "red" if number == 3 else "no label" for number in range(1, 16)
+    }
+
+
+def test_the_page_has_no_other_numbers_than_the_labels(asked, extractor, monkeypatch):
+    def without_the_first(dataset, **options):
+        return extract(dataset.take(np.arange(1, len(dataset))), **options)
+
+    monkeypatch.setattr(opening, "extract", without_the_first)
+    with pytest.raises(PipelineError, match="changed while they were read"):
+        open_site(asked.photos, label=True, labels=asked.labels, extractor=extractor)
 
 
 def test_an_answer_is_taken_back(asked):
