@@ -32,7 +32,7 @@ test-browser: $(VENV)/.for-browser  ## Test the pages in a real browser (install
 torture: $(VENV)/.for-development  ## Kill, starve and damage the cache for some minutes (docs/promises.md)
 	@TORTURE=1 $(BIN)/pytest tests/test_torture.py tests/features/test_cluster.py \
 		tests/cli/test_cli_finetune.py tests/models/test_strange_models.py \
-		tests/runs/test_reading.py tests/cli/test_cache_commands.py tests/app/test_labels.py tests/app/test_site.py -rP $(ARGS)
+		tests/runs/test_reading.py tests/cli/test_cache_commands.py tests/app/test_labels_file.py tests/app/test_site.py -rP $(ARGS)
 	@TORTURE_NETWORK=efficientnet-lite0 $(BIN)/pytest tests/test_torture.py -rP $(ARGS)
 
 bench: $(VENV)/.for-development  ## Measure again, an hour (one of it: make bench ARGS=demo; for hours: ARGS=accuracy)
