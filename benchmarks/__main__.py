@@ -23,6 +23,7 @@ BENCHMARKS = (
     "heads",
     "networks",
     "export",
+    "first_answer",
     "problems",
     "labelling",
     "accuracy",
