@@ -26,6 +26,7 @@ BENCHMARKS = (
     "first_answer",
     "problems",
     "labelling",
+    "page",
     "accuracy",
     "scale",
     "million",
