@@ -2,7 +2,14 @@
 
 import csv
 import json
+import os
+import random
 import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
@@ -12,7 +19,9 @@ from served import PORT, Served, paint
 from pipeline.app import opening
 from pipeline.app.guard import Secrets
 from pipeline.app.labelling import Labelling
+from pipeline.app.labels import LabelsFile
 from pipeline.app.opening import open_site
+from pipeline.data.entries import Entry
 from pipeline.errors import PipelineError
 from pipeline.features.extractor import extract
 
@@ -235,3 +244,51 @@ def test_without_labelling_there_are_no_such_pages(tmp_path):
     assert served.post("/label/answer", b"{}").status == 404
     with pytest.raises(PipelineError, match="no images to label"):
         open_site(run=served.run.folder, label=True)
+
+
+ANSWERING = """
+import itertools, sys
+from pathlib import Path
+sys.path[:0] = sys.argv[2:]
+from conftest import CountingBackbone
+from test_label_routes import Asked
+from pipeline.backbones.registry import make_recipe
+from pipeline.features.extractor import Extractor
+
+home, recipe = Path(sys.argv[1]), make_recipe(size=64, precision="float32")
+asked = Asked(home, Extractor(recipe, cache=home / "cache", forward=CountingBackbone(recipe)))
+names = [path.name for path in asked.site.labelling.dataset.paths]
+for turn in itertools.count():
+    number, label = turn % len(names), ("red", "blue", "green")[turn % 3]
+    was = asked.ask(f"/label?shown={number}").json["shown"]["label"]
+    print(names[number], label, end=" ", flush=True)
+    assert asked.send("answer", number=number, label=label, was=was).status == 200
+    print("confirmed", flush=True)
+"""
+
+
+def test_killed_at_a_random_moment_the_page_loses_no_answer_that_it_confirmed(tmp_path):
+    seed = random.randrange(10**6)
+    print(f"seed {seed}")
+    rng, wanted, log = random.Random(seed), {}, tmp_path / "log"
+    tests = Path(__file__).parent
+    for _ in range(2):
+        with log.open("w") as stdout:
+            command = [sys.executable, "-c", ANSWERING, tmp_path, tests, tests.parent]
+            environment = {**os.environ, "PYTHONPATH": str(tests.parents[1])}
+            server = subprocess.Popen(command, stdout=stdout, env=environment)
+        while not log.stat().st_size and server.poll() is None:
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0.2, 0.7))
+        server.kill()
+        assert server.wait(timeout=60) == -signal.SIGKILL
+        answers = [line.split() for line in log.read_text().splitlines()]
+        for name, label, *_ in answers[:-1]:
+            wanted[name] = {label}
+        name, label, *confirmed = answers[-1]
+        wanted[name] = {label} if confirmed else {label, *wanted.get(name, [""])}
+        images = [Entry(path, "") for path in (tmp_path / "loose").iterdir()]
+        file = LabelsFile(tmp_path / "labels.csv", images)
+        assert all(file.label(tmp_path / "loose" / name) in wanted[name] for name in wanted)
+        wanted = {name: {file.label(tmp_path / "loose" / name)} for name in wanted}
+    assert len(answers) > 1

@@ -1,5 +1,6 @@
 """A file of labels loses none that was confirmed, whoever is killed and whoever else writes."""
 
+import math
 import os
 import random
 import signal
@@ -218,7 +219,7 @@ def test_a_damaged_line_is_not_taken_for_a_label(tmp_path, flipped):
 
 
 LABELLER = """
-import random, sys
+import random, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_labels import IMAGES, opened
@@ -228,9 +229,9 @@ rng, file = random.Random(seed), opened(folder)
 for number in range(10**6):
     image = rng.randrange(IMAGES)
     label = f"{seed}-{number}"
-    print("try", image, label, flush=True)
+    print(image, label, time.monotonic(), end=" ", flush=True)
     file.put(folder / f"{image}.png", label)
-    print("kept", image, label, flush=True)
+    print(time.monotonic(), flush=True)
 """
 
 
@@ -249,20 +250,22 @@ def run_and_kill(folder, rng, seeds):
         threading.Timer(rng.uniform(0, 0.2), worker.send_signal, [signal.SIGKILL]).start()
     for worker in workers:
         worker.wait(timeout=60)
-    return [log.read_text().split("\n")[:-1] for log in logs]
+    return [log.read_text().split("\n") for log in logs]
 
 
-def possible_labels(log):
-    """Tell of each image which labels hold after one labeller, and whether one was confirmed."""
-    possible, confirmed = {}, set()
-    for line in log:
-        kind, image, label = line.split()
-        if kind == "kept":
-            possible[image] = {label}
-            confirmed.add(image)
-        else:
-            possible.setdefault(image, set()).add(label)
-    return possible, confirmed
+def possible_labels(logs, image, before):
+    """Tell which labels an image may have: none that was given before another was confirmed."""
+    lines = [line.split() for log in logs for line in log]
+    given = [  # label, when it was sent, when it was confirmed
+        (before, 0.0, 0.0),
+        *(
+            (label, float(sent), float(*confirmed or [math.inf]))
+            for name, label, sent, *confirmed in filter(None, lines)
+            if name == image
+        ),
+    ]
+    last = max(sent for _, sent, confirmed in given if confirmed < math.inf)
+    return {label for label, _, confirmed in given if confirmed >= last}
 
 
 def test_killed_at_random_moments_two_labellers_lose_no_label_that_was_confirmed(tmp_path):
@@ -273,13 +276,10 @@ def test_killed_at_random_moments_two_labellers_lose_no_label_that_was_confirmed
     for number in range(100 if FULL else 4):
         before = {image: opened(tmp_path).label(tmp_path / f"{image}.png") for image in images}
         logs = run_and_kill(tmp_path, rng, (2 * number, 2 * number + 1))
-        outcomes = [possible_labels(log) for log in logs]
-        kept += sum(line.startswith("kept") for log in logs for line in log)
+        kept += sum(len(line.split()) > 3 for log in logs for line in log)
         after = opened(tmp_path)
         for image in images:
-            allowed = set().union(*(possible.get(image, ()) for possible, _ in outcomes))
-            if not any(image in confirmed for _, confirmed in outcomes):
-                allowed.add(before[image])
-            assert after.label(tmp_path / f"{image}.png") in allowed, image
+            possible = possible_labels(logs, image, before[image])
+            assert after.label(tmp_path / f"{image}.png") in possible, image
         assert len(listed(tmp_path)) >= 2  # it is whole
     assert kept > 0
