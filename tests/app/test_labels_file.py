@@ -222,7 +222,7 @@ LABELLER = """
 import random, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_labels import IMAGES, opened
+from test_labels_file import IMAGES, opened
 
 folder, seed = Path(sys.argv[1]), int(sys.argv[3])
 rng, file = random.Random(seed), opened(folder)
@@ -245,6 +245,7 @@ def run_and_kill(folder, rng, seeds):
             environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
             workers.append(subprocess.Popen(command, stdout=stdout, env=environment))
     while not all(log.stat().st_size for log in logs):
+        assert not any(worker.poll() for worker in workers)
         time.sleep(0.01)
     for worker in workers:
         threading.Timer(rng.uniform(0, 0.2), worker.send_signal, [signal.SIGKILL]).start()
