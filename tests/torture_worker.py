@@ -244,9 +244,9 @@ def command(job) -> None:
 
     list_entries = loading.list_entries
 
-    def begin(source):
+    def begin(*arguments, **options):
         print("started", flush=True)
-        return list_entries(source)
+        return list_entries(*arguments, **options)
 
     loading.list_entries = begin
     sys.argv = ["pipeline", *job["arguments"], "--no-layers"]  # of which the stand-in has none
