@@ -28,3 +28,34 @@ def browser():
         started = playwright.chromium.launch(executable_path=executable, args=FAKE_CAMERA)
         yield started
         started.close()
+
+
+class Watched:
+    """Pages, with what they complained of and asked for."""
+
+    def __init__(self, browser):
+        self._browser, self._contexts = browser, []
+        self.complaints, self.requests = [], []
+
+    def page(self, width, scheme, **settings):
+        context = self._browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, **settings
+        )
+        self._contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        page.on("request", lambda request: self.requests.append(request.url))
+        return page
+
+    def close(self):
+        for context in self._contexts:
+            context.close()
+
+
+@pytest.fixture
+def watched(browser):
+    pages = Watched(browser)
+    yield pages
+    pages.close()

@@ -56,33 +56,23 @@ def address(served):
 
 
 @pytest.fixture
-def visit(browser, address):
+def visit(watched, address):
     """Open the page, and hold at the end that nothing was asked of any other server."""
-    contexts, complaints, requests, bases = [], [], [], []
+    bases = []
 
     def open_page(part="try", width=1400, scheme="light", at=address, **settings):
-        context = browser.new_context(
-            viewport={"width": width, "height": 900}, color_scheme=scheme, **settings
-        )
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", lambda dialog: complaints.append(dialog.message))
-        page.on("request", lambda request: requests.append(request.url))
+        page = watched.page(width, scheme, **settings)
         url = at()
         page.goto(f"{url}#{part}")
         page.base = url.partition("/?")[0]
         bases.append(page.base)
         return page
 
-    open_page.complaints = complaints
+    open_page.complaints = watched.complaints
     yield open_page
-    assert complaints == []
+    assert watched.complaints == []
     ours = ("data:", "blob:", *(f"{base}/" for base in bases))
-    assert [url for url in requests if not url.startswith(ours)] == []
-    for context in contexts:
-        context.close()
+    assert [url for url in watched.requests if not url.startswith(ours)] == []
 
 
 def pictures(count=1, name="new.png", colour=(180, 70, 70)):
