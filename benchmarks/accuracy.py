@@ -43,6 +43,7 @@ TUNED = (
 )
 FALLING = TUNED.replace("--learning-rate 4e-5", "--learning-rate 8e-5 --schedule cosine")
 EQUAL = "--epochs 8 --patience 8"
+LITE0 = FALLING.replace("8e-5", "3e-4") + " --backbone efficientnet-lite0 --views 4 --tta --final"
 ONE_VIEW = TUNED.replace(" --augmentation mild", "")
 SETTINGS = (
     Setting(
@@ -62,6 +63,11 @@ SETTINGS = (
     Setting(
         "with the constant rate, at 300 pixels, 4 views, 8 epochs",
         f"{TUNED} --size 300 --views 4 --tta --epochs 8 --final",
+    ),
+    Setting(
+        "EfficientNet-Lite0 at 224 pixels, 4 views, 10 epochs, rate from 3e-4",
+        f"{LITE0} --epochs 10",
+        seeds=8,
     ),
     Setting("fine-tuned end to end, 8 epochs", f"{TUNED} --from images {EQUAL}", seeds=1),
     Setting("fine-tuned from the cache, 8 views, 8 epochs", f"{TUNED} --views 8 {EQUAL}"),
