@@ -1,7 +1,5 @@
 """A classifier that learns label by label is the one that would learn all at once."""
 
-import time
-
 import numpy as np
 import pytest
 
@@ -85,18 +83,3 @@ def test_the_same_seed_gives_the_same_order():
         learner.learn(typical, labels[typical])
         orders.append([*typical, *learner.unsure(np.setdiff1d(np.arange(300), typical), 20)])
     assert orders[0] == orders[1]
-
-
-@pytest.mark.parametrize(("count", "seconds"), [(10_000, 0.2), (100_000, 1.0)])
-def test_an_answer_is_learned_in_time(count, seconds):
-    rows, labels = blobs(count, dimensions=64)
-    learner = learner_of(rows)
-    learner.learn(np.arange(1000), labels[:1000])
-    taken = []
-    for place in range(1000, 1005):
-        started = time.process_time()
-        learner.learn(np.array([place]), labels[[place]])
-        learner.unsure(np.arange(2000, count), 2)
-        learner.held_out()
-        taken.append(time.process_time() - started)
-    assert min(taken) < seconds

@@ -1,6 +1,5 @@
 """All images as points: alike ones side by side, the same for the same images, made once."""
 
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -98,12 +97,3 @@ def test_without_its_package_there_is_one_error_that_says_what_to_install(extrac
     monkeypatch.setitem(__import__("sys").modules, "openTSNE", None)
     with pytest.raises(PipelineError, match=r"needs the package openTSNE\.\nTo do: pip install"):
         map_images(extraction)
-
-
-def test_ten_thousand_images_take_fifteen_seconds_at_most():
-    rng = np.random.default_rng(0)
-    centres = rng.normal(size=(20, 50)) * 2
-    rows = (centres[rng.integers(0, 20, 10_000)] + rng.normal(size=(10_000, 50))).astype(np.float32)
-    started = time.process_time()
-    image_map._lay_out(rows, 0)
-    assert time.process_time() - started < 15
