@@ -15,18 +15,27 @@ from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
+from scipy.linalg import LinAlgError
 from scipy.sparse import issparse
 from sklearn.pipeline import Pipeline
 from threadpoolctl import threadpool_limits
 
 from pipeline.classification.arrays import Floats, Labels, Places, RowMatrix
 from pipeline.errors import PipelineError
-from pipeline.heads.products import GramClassifier, fits_at_a_time, inner_products
+from pipeline.heads.products import (
+    GramClassifier,
+    fits_at_a_time,
+    inner_products,
+    triangular_rows,
+)
 from pipeline.heads.registry import Head
 
 Spread = Callable[..., AbstractContextManager[Sequence[Any]]]
 """Brings what many fits share to where joblib runs them while the context lasts, and gives what to
 pass to each fit in its place: `pipeline.features.cluster.Cluster.spread`."""
+
+
+_MOST_TRIANGULAR = 5000  # rows: 0.5 GB with their products
 
 
 class Fold(NamedTuple):
@@ -61,17 +70,24 @@ class PreparedRows:
         self.rows = rows
         self._transformed: dict[str, Any] = {}
         self._products: dict[str, Floats] = {}
+        self._triangular: dict[str, Any] = {}
         # The last estimator fitted to products, and its probabilities for all rows: to compute
         # these again, from the rows, would take as long as the fit.
         self._last: tuple[Any, Floats] | None = None
 
-    def material(self, estimator: Any) -> Material:
-        """Return what an estimator's classifier is fitted to; a network takes rows unchanged."""
+    def material(self, estimator: Any, *, triangular: bool = False) -> Material:
+        """Return what an estimator's classifier is fitted to; a network takes rows unchanged.
+
+        It may be fitted to `triangular` rows, which have the same inner products, where rows are
+        dense and there are few.
+        """
         if not isinstance(estimator, Pipeline):
             return Material(self.rows, self.rows.shape[1], are_products=False)
         rows = self._transform(estimator[:-1])
         if isinstance(estimator[-1], GramClassifier):
-            return Material(self._multiply(estimator[:-1]), rows.shape[1], are_products=True)
+            return Material(self._multiply(rows), rows.shape[1], are_products=True)
+        if triangular and not issparse(rows) and len(rows) <= min(rows.shape[1], _MOST_TRIANGULAR):
+            rows = self._make_triangular(rows)
         return Material(rows, rows.shape[1], are_products=False)
 
     def fit(self, estimator: Any, places: Places, labels: Labels) -> None:
@@ -107,12 +123,22 @@ class PreparedRows:
             self._transformed[key] = steps.transform(self.rows)
         return self._transformed[key]
 
-    def _multiply(self, steps: Pipeline) -> Floats:
-        """Return the inner products (n, n) of the rows after these steps."""
-        key = joblib.hash(steps)
+    def _multiply(self, rows: RowMatrix) -> Floats:
+        """Return the inner products (n, n) of rows."""
+        key = joblib.hash(rows)
         if key not in self._products:
-            self._products[key] = inner_products(self._transform(steps))
+            self._products[key] = inner_products(rows)
         return self._products[key]
+
+    def _make_triangular(self, rows: RowMatrix) -> Any:
+        """Return short rows with the same inner products; the rows, where there is no memory."""
+        key = joblib.hash(rows)
+        if key not in self._triangular:
+            try:
+                self._triangular[key] = triangular_rows(self._multiply(rows))
+            except (PipelineError, LinAlgError):
+                self._triangular[key] = rows
+        return self._triangular[key]
 
 
 @dataclass(frozen=True)
@@ -161,10 +187,14 @@ def judge_folds(
 ) -> list[list[Floats]]:
     """Fit each candidate of a head to each fold; return its probabilities for the rows to judge.
 
-    To 1e-6 the same as ``head.build(seed, **parameters).fit(rows[fitted], labels[fitted])`` and
+    To 1e-6, for `linear-svm` to what its solver tolerates, the same as
+    ``head.build(seed, **parameters).fit(rows[fitted], labels[fitted])`` and
     ``predict_proba(rows[judged])``, one after the other.
     """
-    materials = [data.rows.material(head.candidate(seed, parameters)) for parameters in head.grid]
+    materials = [
+        data.rows.material(head.candidate(seed, parameters), triangular=head.triangular)
+        for parameters in head.grid
+    ]
     if any(material.are_products for material in materials):
         jobs = fits_at_a_time(len(data.labels), jobs)
 

@@ -8,7 +8,8 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse import issparse
+from scipy.linalg import cholesky
+from scipy.sparse import csr_array, issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.utils.class_weight import compute_sample_weight
@@ -22,6 +23,7 @@ from pipeline.heads.machines import Matrix
 from pipeline.system.machine import free_memory
 
 _COLUMNS = 1024  # a float64 copy of so many columns at a time: 21 MB for 2,624 rows
+_APART = 1e-10  # of squared lengths, that rounding cannot make equal rows impossible ones
 _MATRICES_PER_FIT = 3  # as large as the products: a kernel, a fold's slice, a factorisation
 
 
@@ -42,6 +44,18 @@ def inner_products(rows: NDArray[Any]) -> Matrix:
         part = rows[:, start : start + _COLUMNS].astype(np.float64)
         products += part @ part.T
     return products
+
+
+def triangular_rows(products: Matrix) -> csr_array:
+    """Return rows (n, n) with these inner products (n, n), half of their values zeros.
+
+    They are the rows themselves, rotated; a linear classifier with a squared penalty learns the
+    same. liblinear, which looks at each value that is not zero, is 5 times as fast on them where
+    2,000 rows have 4,000 values each. Raises LinAlgError if these are no inner products.
+    """
+    system = products.copy()
+    system[np.diag_indices_from(system)] += _APART * products.diagonal().mean()
+    return csr_array(cholesky(system, lower=True, overwrite_a=True, check_finite=False))
 
 
 def fits_at_a_time(count: int, jobs: int) -> int:

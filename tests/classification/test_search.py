@@ -15,6 +15,7 @@ from sklearn.svm import LinearSVC
 from pipeline.classification import search
 from pipeline.classification.search import Fold, PreparedRows
 from pipeline.errors import PipelineError
+from pipeline.heads import products
 from pipeline.heads.estimators import CalibrationFolds
 from pipeline.heads.products import GramClassifier
 from pipeline.heads.registry import get_head
@@ -32,6 +33,14 @@ def one_by_one(head, rows, labels, folds, groups=None, **options):
     return p
 
 
+def dense_rows(count, classes):
+    """Rows without zeros, some of them equal."""
+    rows, labels = rows_like_features(count, classes)
+    rows = rows + np.random.default_rng(0).random(rows.shape, np.float32)
+    rows[1::7] = rows[0]
+    return rows, labels
+
+
 @pytest.mark.parametrize("k", [2, 3])
 @pytest.mark.parametrize("name", SKLEARN)
 def test_predictions_equal_those_of_fitting_each_candidate_to_each_fold(name, k):
@@ -41,6 +50,29 @@ def test_predictions_equal_those_of_fitting_each_candidate_to_each_fold(name, k)
     ours = out_of_fold(head, rows, labels, folds)
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
     assert np.ptp(ours[:, :, 0], axis=1).min() > 0.05  # and not the same for all rows
+
+
+@pytest.mark.parametrize("k", [2, 3])
+@pytest.mark.parametrize("balanced", [False, True])
+def test_predictions_on_dense_rows_equal_those_of_the_rows_themselves(k, balanced, monkeypatch):
+    rows, labels = dense_rows(90, k)
+    made = []
+    real = search.triangular_rows
+    monkeypatch.setattr(search, "triangular_rows", lambda x: made.append(real(x)) or made[-1])
+    folds, head = folds_of(labels), get_head("linear-svm")
+    theirs = one_by_one(head, rows, labels, folds, balanced=balanced)
+    ours = out_of_fold(head, rows, labels, folds, balanced=balanced)
+    assert [each.shape for each in made] == [(90, 90)]
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4)
+    assert np.ptp(ours[:, :, 0], axis=1).min() > 0.05
+
+
+def test_dense_rows_of_which_there_is_no_room_for_products_are_learned_as_they_are(monkeypatch):
+    rows, labels = dense_rows(60, 2)
+    folds, head = folds_of(labels), get_head("linear-svm")
+    theirs = one_by_one(head, rows, labels, folds)
+    monkeypatch.setattr(products, "free_memory", lambda: 1000)
+    np.testing.assert_allclose(out_of_fold(head, rows, labels, folds), theirs, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", SKLEARN)
