@@ -17,7 +17,7 @@ from pipeline.classification.search import Spread
 from pipeline.classification.variants import ViewedRows
 from pipeline.data.dataset import Dataset
 from pipeline.evaluation.folds import deal_folds, search_folds
-from pipeline.evaluation.groups import find_units, join_groups
+from pipeline.evaluation.groups import find_units, join_groups, resampled_by
 from pipeline.evaluation.protocol import Protocol
 
 _MOST_COPIES = 10  # of one image; where more are alike, they show the same kind of thing
@@ -70,7 +70,7 @@ class Setting:
 
     def resampled_by(self, places: Places) -> Places | None:
         """Return the groups that figures are resampled by, where the user gave any."""
-        return self.units[places] if self.dataset.groups else None
+        return resampled_by(self.dataset, self.units, places)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,11 @@ def find_units(dataset: Dataset) -> Places:
     return join_groups(files, *([number_groups(dataset.groups)] if dataset.groups else []))
 
 
+def resampled_by(dataset: Dataset, units: Places, places: Places) -> Places | None:
+    """Return the groups that figures of some images are resampled by, where the user gave any."""
+    return units[places] if dataset.groups else None
+
+
 def connect(edges: Places, count: int) -> Places:
     """Give each of `count` nodes the number of its component; edges have the shape (2, m)."""
     from scipy.sparse import coo_array

@@ -22,7 +22,8 @@ from pipeline.backbones.registry import get_backbone
 from pipeline.data.dataset import Dataset
 from pipeline.data.loading import load_dataset
 from pipeline.errors import PipelineError
-from pipeline.evaluation.metrics import evaluate
+from pipeline.evaluation.groups import find_units, resampled_by
+from pipeline.evaluation.metrics import Metrics, evaluate
 from pipeline.evaluation.protocol import Protocol
 from pipeline.features.extractor import Extractor
 from pipeline.features.filling import refuse
@@ -215,20 +216,23 @@ def _judged(
         trained_on=dataset.digest,
         positive=positive if len(dataset.classes) == 2 else None,
     )
-    validation, test = (
-        evaluate(
+    units = find_units(dataset)
+
+    def metrics_on(split: str) -> Metrics:
+        places = dataset.where(split)
+        return evaluate(
             dataset.targets.labels[places],
             probabilities[places],
+            groups=resampled_by(dataset, units, places),
             positive=positive,
         )
-        for places in (dataset.where("validation"), dataset.where("test"))
-    )
+
     return Result(
         model,
         {**described, "frozen_weights": outcome.frozen_digest},
         (),
-        None if course.settings.final else validation,
-        test,
+        None if course.settings.final else metrics_on("validation"),
+        metrics_on("test"),
         time.perf_counter() - started,
         probabilities,
         outcome.curves,

@@ -19,6 +19,8 @@ from pipeline.data.augmentation import PRESETS
 from pipeline.data.loading import load_dataset
 from pipeline.data.splits import Shares
 from pipeline.errors import DataError, ModelError, PipelineError, StoreError
+from pipeline.evaluation.groups import find_units
+from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.protocol import Protocol
 from pipeline.features.extractor import Extractor
 from pipeline.features.views import Views
@@ -148,6 +150,32 @@ def test_the_final_training_has_the_validation_images_too_and_is_judged_on_test_
     assert result.best_epoch == 4
     ordinary = tune(**settings).results[0]
     assert result.history["loss"] != ordinary.history["loss"]
+
+
+@pytest.mark.parametrize("final", [False, True])
+def test_figures_on_grouped_images_are_resampled_by_group(tune, folder, final, monkeypatch):
+    dataset = load_dataset(folder / "two")
+    groups = tuple(f"{split} {place // 3}" for place, split in enumerate(dataset.splits))
+    dataset = dataclasses.replace(dataset, groups=groups)
+    judged = []
+    monkeypatch.setattr(
+        experiment,
+        "evaluate",
+        lambda truth, *of, **by: judged.append(len(truth)) or evaluate(truth, *of, **by),
+    )
+    run = tune(dataset, phase="frozen", recipe=SMALL, final=final)
+    [result] = run.results
+    for split, metrics in (("test", result.test), ("validation", result.validation)):
+        places = dataset.where(split)
+        expected = evaluate(
+            dataset.targets.labels[places],
+            result.probabilities[places],
+            groups=find_units(dataset)[places],
+            positive=result.test.positive,
+        )
+        assert expected.recall_counts
+        assert metrics == (None if final and split == "validation" else expected)
+    assert len(judged) == (1 if final else 2)  # no figures are made that nobody sees
 
 
 # --- the stitched model -----------------------------------------------------------------------
