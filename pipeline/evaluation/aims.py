@@ -145,6 +145,14 @@ class AimOutcome:
 _NESTED = "in cross-validation"
 
 
+def rank(validation: Metrics | None, aim_cost: float | None) -> tuple[float, float]:
+    """Give what heads are compared by, the lower the better: the aim's cost, then the log loss.
+
+    One without figures on validation comes last.
+    """
+    return (aim_cost or 0.0, validation.log_loss) if validation else (math.inf, math.inf)
+
+
 def judge_aim(
     threshold: Threshold | None, test: Metrics, classes: Sequence[str], *, nested: bool
 ) -> AimOutcome | None:

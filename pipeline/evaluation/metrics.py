@@ -97,6 +97,11 @@ class Metrics:
     recall_counts: tuple[float, ...] = ()
     precision_counts: tuple[float, ...] = ()
 
+    @property
+    def grouped(self) -> bool:
+        """Whether rows came in groups; `interval_method` tells that also of the first runs."""
+        return "groups of images" in self.interval_method
+
     def with_thresholds_of(self, folds: int) -> Metrics:
         """Return the metrics with counts for calls by a threshold that each fold has for itself.
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from pipeline.evaluation.aims import rank
 from pipeline.report import figures, tables
 from pipeline.report.sections import Section
 from pipeline.report.verdict import against, by_threshold, chosen, guessing, judged, learned_from
@@ -25,7 +26,7 @@ def verdict(records: Records) -> list[str]:
     if not _same_data(records):
         apart = "These runs were not judged on the same images"
         return [f"{apart}, so differences between their figures may come from the images."]
-    ranked = sorted(records, key=lambda record: record.best.chosen_by)
+    ranked = sorted(records, key=_rank)
     first, second = ranked[:2]
     unranked = [learned_from(_name(record)) for record in ranked if not record.best.validation]
     if not first.best.validation:
@@ -36,7 +37,7 @@ def verdict(records: Records) -> list[str]:
     ways = {_way(record) for record in ranked if record.best.validation}
     if len(ways) > 1:
         return [
-            f"No best can be named: log losses {' and '.join(sorted(ways))} cannot be compared.",
+            f"No best can be named: {' and '.join(sorted(ways))} cannot be compared.",
             *(judged(_name(record), record.best, record) for record in ranked),
             *unranked,
         ]
@@ -55,11 +56,17 @@ def verdict(records: Records) -> list[str]:
     ]
 
 
+def _rank(record: Record) -> tuple[float, float]:
+    return rank(record.best.validation, record.best.aim_cost)
+
+
 def _way(record: Record) -> str:
-    """Say how a run chose: log losses that were measured in different ways are not ranked."""
+    """Say how a run chose: figures of different kinds, or of other images, are not ranked."""
+    aimed = record.best.aim_cost is not None
+    positive = f" for {record.classes[record.best.positive]}" if aimed else ""
     folds = f" of {record.protocol.cv} folds" if record.nested else ""
     count = record.best.validation.n if record.best.validation else 0
-    return f"{record.chosen_on}{folds} ({count:,} images)"
+    return f"{record.chosen_for}{positive} {record.chosen_on}{folds} ({count:,} images)"
 
 
 def _common(phrases: Iterable[str], otherwise: str) -> str:

@@ -100,23 +100,29 @@ def against(best: Named, runner_up: Named) -> str:
 
     Cross-validations are compared by their accuracies on the folds, as predictions for images of
     one fold come from one fit. Where the folds are not the same, as with other features that make
-    other copies known, they differ by more, and the test is the more cautious.
+    other copies known, they differ by more, and the test is the more cautious. Images of a group
+    are not independent, and what a run holds does not tell which are of one group.
     """
     (label, head, record), (other_label, other, other_record) = best, runner_up
-    beginning = f"The runner-up, {other_label}, has {percent(other.test.accuracy)}: the difference"
+    beginning = f"The runner-up, {other_label}, has {percent(other.test.accuracy)}: "
     if head.fold_accuracies and other.fold_accuracies and record.protocol.cv:
         pairs = zip(head.fold_accuracies, other.fold_accuracies)
         differences = [accuracy - other_accuracy for accuracy, other_accuracy in pairs]
         p = corrected_t_test(differences, folds=record.protocol.cv)
-        return f"{beginning} is {noise_verdict(p)} (corrected resampled t test, {p_value(p)})."
+        how = f"corrected resampled t test, {p_value(p)}"
+        return f"{beginning}the difference is {noise_verdict(p)} ({how})."
     first, second = record.predictions[head.name], other_record.predictions[other.name]
     places = {path: place for place, path in enumerate(second.paths)}
     right = second.right[[places[path] for path in first.paths]]
     counts = disagreement(first.right, right)
     if not counts.only_first + counts.only_second:
         return f"The runner-up, {other_label}, is right on the same images."
-    return (
-        f"{beginning} is {noise_verdict(counts.p)} (only {label} is correct on "
-        f"{counts.only_first:,} images, only {other_label} on {counts.only_second:,}; McNemar's "
-        f"exact test, {p_value(counts.p)})."
+    apart = (
+        f"only {label} is correct on {counts.only_first:,} images, only {other_label} on "
+        f"{counts.only_second:,}"
     )
+    if head.test.grouped or other.test.grouped:
+        unknown = "The images come in groups, which runs do not keep, so it cannot be tested"
+        return f"{beginning}{apart}. {unknown} whether that is more than noise."
+    how = f"{apart}; McNemar's exact test, {p_value(counts.p)}"
+    return f"{beginning}the difference is {noise_verdict(counts.p)} ({how})."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import msgspec
@@ -76,11 +75,6 @@ class HeadRecord(msgspec.Struct, frozen=True, kw_only=True):
     def positive(self) -> int:
         """Number of the positive class, where there are two."""
         return self.threshold.positive if self.threshold else self.test.positive
-
-    @property
-    def chosen_by(self) -> tuple[float, float]:
-        """What heads are compared by, the lower the better: the aim's cost, then the log loss."""
-        return self.aim_cost or 0.0, self.validation.log_loss if self.validation else math.inf
 
 
 class ReferenceRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import PipelineError
+from pipeline.evaluation.aims import rank
 from pipeline.evaluation.protocol import Protocol
 from pipeline.models.files import hint_at_run
 from pipeline.runs.documents import (
@@ -167,7 +168,10 @@ def read_run(folder: Path, name: str | None = None) -> Record:
     """Read a run's folder."""
     document = read_run_document(folder)
     # If several have the same log loss, the chosen one is still the first.
-    heads = sorted(document.heads, key=lambda head: (head.name != document.best, head.chosen_by))
+    heads = sorted(
+        document.heads,
+        key=lambda head: (head.name != document.best, rank(head.validation, head.aim_cost)),
+    )
     predictions, problem = _read_predictions(folder / PREDICTIONS, document.dataset.classes, heads)
     return Record(
         name or folder.resolve().name,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from pipeline.analysis.problems import Problems
 from pipeline.backbones.recipe import Recipe
 from pipeline.data.dataset import Dataset
 from pipeline.errors import in_one_line
-from pipeline.evaluation.aims import AimOutcome, judge_aim
+from pipeline.evaluation.aims import AimOutcome, judge_aim, rank
 from pipeline.evaluation.groups import find_units
 from pipeline.evaluation.metrics import Metrics
 from pipeline.evaluation.protocol import Protocol
@@ -84,11 +83,6 @@ class Result:
     aim_cost: float | None = None
 
     @property
-    def chosen_by(self) -> tuple[float, float]:
-        """What heads are compared by, the lower the better: the aim's cost, then the log loss."""
-        return self.aim_cost or 0.0, self.validation.log_loss if self.validation else math.inf
-
-    @property
     def head(self) -> str:
         """Name of the head."""
         return self.model.head
@@ -152,7 +146,7 @@ class Run:
     @property
     def ranked(self) -> list[Result]:
         """The heads from the best on validation to the worst: by the aim, else by log loss."""
-        return sorted(self.results, key=lambda result: result.chosen_by)
+        return sorted(self.results, key=lambda head: rank(head.validation, head.aim_cost))
 
     @property
     def best(self) -> Result:

@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from imitated import change, imitate
 from pages import Page, nothing_leaves, report, rows_of, run_command, speaks
 
 from pipeline.errors import PipelineError
+from pipeline.evaluation.metrics import evaluate
 from pipeline.evaluation.significance import corrected_t_test
 from pipeline.report.page import write_comparison
 
@@ -54,6 +57,33 @@ def test_runs_that_are_right_on_the_same_images_are_said_to_be(tmp_path):
     assert any("is right on the same images." in sentence for sentence in found.verdict)
 
 
+def of_groups(size):
+    groups = np.arange(60) // size
+    return evaluate(np.arange(60) % 2, np.full((60, 2), 0.5), groups=groups).interval_method
+
+
+@pytest.mark.parametrize(
+    "method",
+    [of_groups(2), of_groups(20), "percentile bootstrap of groups of images, 1,000 resamples"],
+    ids=["many", "few", "of version 0.1.0"],
+)
+@pytest.mark.parametrize("grouped", [("weak", "strong"), ("weak",), ("strong",)])
+def test_images_that_come_in_groups_are_not_counted_as_independent(tmp_path, grouped, method):
+    paths = tuple(Path(f"{number}.png") for number in range(120))
+    weak = imitate(tmp_path / "weak", paths=paths, skill=0.3)
+    strong = imitate(tmp_path / "strong", paths=paths, skill=2, seed=1, heads=("dense",))
+    for run in (weak, strong):
+        if run.folder.name in grouped:
+            heads = json.loads((run.folder / "run.json").read_text())["heads"]
+            for head in heads:
+                head["test"]["interval_method"] = method
+            change(run.folder, heads=heads)
+    [told] = [said for said in compared(weak.folder, strong.folder).verdict if "runner-up" in said]
+    assert "only strong (dense) is correct on " in told
+    assert "images come in groups" in told
+    assert not re.search("noise \\(|McNemar|p [<=]", told)
+
+
 def test_runs_on_other_images_are_not_ranked(tmp_path):
     one, other = imitate(tmp_path / "one"), imitate(tmp_path / "other", data_seed=1)
     found = compared(one.folder, other.folder)
@@ -92,7 +122,7 @@ def test_runs_that_chose_in_different_ways_are_not_ranked(tmp_path, protocol):
     other = imitate(tmp_path / "other", paths=paths, seed=1)
     change(other.folder, protocol=protocol)
     found = compared(one.folder, other.folder)
-    assert found.verdict[0].startswith("No best can be named: log losses ")
+    assert found.verdict[0].startswith("No best can be named: the lowest log loss ")
     assert "runner-up" not in " ".join(found.verdict)
     assert [one.split()[0] for one in sorted(found.verdict[1:])] == ["one", "other"]
     [(key, _)] = protocol.items()
@@ -121,6 +151,56 @@ def test_thresholds_are_told_where_runs_and_heads_are_compared(tmp_path):
         head["test"]["positive"] = 0
     change(other.folder, heads=heads)
     assert "recall of" not in compared(one.folder, other.folder).section("heads").text
+
+
+@pytest.mark.parametrize(
+    "others",
+    [("recall=0.9", "blue"), ("recall=0.95", "red"), ("precision=0.9", "red"), (None, "red")],
+)
+def test_runs_that_chose_for_different_aims_are_not_ranked(tmp_path, others):
+    paths = tuple(Path(f"{number}.png") for number in range(120))
+    one, other = (
+        imitate(tmp_path / name, paths=paths, heads=("dense",)) for name in ("one", "other")
+    )
+    for run, (threshold, positive) in ((one, ("recall=0.9", "red")), (other, others)):
+        heads = json.loads((run.folder / "run.json").read_text())["heads"]
+        cost, number = (0.3, 0.2)[run is one], ("blue", "red").index(positive)
+        for head in heads:
+            head["test"]["positive"] = number
+            if threshold:
+                head["aim_cost"] = cost
+                head["threshold"] = {
+                    "positive": number,
+                    "value": 0.25,
+                    "aim": threshold,
+                    "reached": True,
+                }
+        change(run.folder, protocol={"threshold": threshold, "positive": positive}, heads=heads)
+    found = compared(one.folder, other.folder)
+    assert found.verdict[0].startswith("No best can be named: ")
+    assert "the fewest false alarms at recall 0.9 for red on validation" in found.verdict[0]
+    if others[0] is None:
+        assert "the lowest log loss on validation" in found.verdict[0]
+    assert "runner-up" not in " ".join(found.verdict)
+    assert [said.split()[0] for said in sorted(found.verdict[1:])] == ["one", "other"]
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_of_runs_with_one_aim_that_with_the_lowest_cost_is_the_best(tmp_path, validated):
+    paths = tuple(Path(f"{number}.png") for number in range(120))
+    costly, cheap = (imitate(tmp_path / name, paths=paths) for name in ("costly", "cheap"))
+    for run, cost in ((costly, 0.3), (cheap, 0.2)):
+        heads = json.loads((run.folder / "run.json").read_text())["heads"]
+        heads = [{**head, "aim_cost": cost + place} for place, head in enumerate(heads)]
+        change(run.folder, protocol={"threshold": "recall=0.9"}, heads=heads)
+    folders = [costly.folder, cheap.folder]
+    if not validated:  # a run without figures on validation is not better than those that have some
+        tuned = imitate(tmp_path / "tuned", paths=paths, heads=("tuned",), validated=False)
+        folders.insert(0, tuned.folder)
+    found = compared(*folders)
+    assert found.verdict[0].startswith("cheap (")
+    assert "the fewest false alarms at recall 0.9 on validation" in found.verdict[1]
+    assert "The runner-up, costly (" in found.verdict[2]
 
 
 def test_runs_that_chose_on_other_numbers_of_images_are_not_ranked(tmp_path):
