@@ -13,7 +13,7 @@ from pipeline.data.dataset import Dataset
 from pipeline.data.loading import list_partly_labelled
 from pipeline.data.urls import Location, locate
 from pipeline.errors import ImageError
-from pipeline.features.extractor import Extractor, extract
+from pipeline.features.extractor import Extraction, Extractor, extract
 from pipeline.features.listener import Listener
 
 
@@ -50,8 +50,9 @@ class Gallery:
 
     Parameters
     ----------
-    data : str, Path or Dataset
-        As for `pipeline.load_dataset`; images may lack a label, as `Labelling` has it.
+    data : str, Path, Dataset or Extraction
+        As for `pipeline.load_dataset`, or features that are at hand; images may lack a label, as
+        `Labelling` has it.
     extractor : Extractor, optional
         How images become features, and where these are kept. Missing features are computed first.
     seed : int
@@ -78,20 +79,21 @@ class Gallery:
 
     def __init__(
         self,
-        data: str | Path | Dataset,
+        data: str | Path | Dataset | Extraction,
         *,
         extractor: Extractor | None = None,
         seed: int = 0,
         listener: Listener | None = None,
     ) -> None:
         extractor = extractor or Extractor()
-        if not isinstance(data, Dataset):
+        if not isinstance(data, (Dataset, Extraction)):
             data = list_partly_labelled(data, seed=seed, cache=extractor.cache)
-        extraction = extract(data, extractor=extractor, learnable=False, listener=listener)
-        self.dataset = extraction.dataset
-        self._extractor = replace(extractor, recipe=extraction.recipe)
-        self._store = extraction.store
-        self._units = np.empty((len(self.dataset), extraction.recipe.shape[-1]), np.float32)
+        if isinstance(data, Dataset):
+            data = extract(data, extractor=extractor, learnable=False, listener=listener)
+        self.dataset = data.dataset
+        self._extractor = replace(extractor, recipe=data.recipe)
+        self._store = data.store
+        self._units = np.empty((len(self.dataset), data.recipe.shape[-1]), np.float32)
         for rows, places in self._store.blocks([(digest, 0) for digest in self.dataset.digests]):
             self._units[places] = _describe(rows)
 

@@ -108,7 +108,7 @@ def _collect(
     if not isinstance(data, Dataset):
         data = list_partly_labelled(data, seed=seed, cache=extractor.cache)
     extraction = extract(data, extractor=extractor, learnable=False, listener=listener)
-    gallery = Gallery(extraction.dataset, extractor=extractor)
+    gallery = Gallery(extraction, extractor=extractor)
     dataset = extraction.dataset if protocol.cv is None else extraction.dataset.all_in("test")
     if model and model.trained_on not in ("", dataset.digest):
         remark = "The model was trained on other images, labels or splits than these."

@@ -221,8 +221,10 @@ class Extractor:
         stores = self._stores(views, dataset.digests if hold else ())
         dataset = without_unreadable(dataset, stores["none"].stores[0])
         plan = make_plan(dataset, views, stores)
-        if self.layers is None and plan.missing_beside > _MOST_FOR_LAYERS * len(dataset):
-            return plan.without_beside()
+        if self.layers is None:
+            alone = plan.without_beside()
+            if alone.left_out > _MOST_FOR_LAYERS * len(dataset):
+                return alone
         return plan
 
     def make(self, plan: Plan, listener: Listener = _SILENT, *, remark: bool = True) -> Extraction:

@@ -87,11 +87,6 @@ class Plan:
         decoding = Decoding.from_name(self.recipe.decoding)
         return remarks_on_decoding(self.dataset.paths, decoding)
 
-    @cached_property
-    def missing_beside(self) -> int:
-        """Number of rows that are missing, but not in the first store of each augmentation."""
-        return self.without_beside().left_out
-
     def without_beside(self) -> Plan:
         """Return the plan for the first store of each augmentation alone."""
         first = {name: JointStore(joint.stores[:1]) for name, joint in self.stores.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -202,16 +202,19 @@ class FeatureStore:
         StoreError
             A row is not stored, or its shard turned out to be damaged.
         """
-        self._require(keys)
         places_in: dict[str, list[int]] = {}
         for place, (_, name) in enumerate(self.find(keys)):
             places_in.setdefault(name or "", []).append(place)
+        absent = places_in.pop("", [])
+        self._refuse({keys[place] for place in absent})
         rows = np.empty((len(keys), *self.recipe.shape), np.float32) if out is None else out
         for name, places in places_in.items():
             part = self._load(name, partial(Shard.rows_of, keys=[keys[place] for place in places]))
-            if part is not None:
+            if part is None:
+                absent += places
+            else:
                 rows[places] = part
-        self._require(keys)
+        self._refuse({keys[place] for place in absent})
         return rows
 
     def blocks(
@@ -281,12 +284,11 @@ class FeatureStore:
             self._index.add([(name, Keys.of(keys))])
         return name
 
-    def _require(self, keys: Iterable[Key]) -> None:
-        absent = len(self.missing(keys))
+    def _refuse(self, absent: Collection[Key]) -> None:
         if absent:
             damage = "".join(f" {bad.name} is damaged: {bad.reason}." for bad in self.damaged)
             raise StoreError(
-                f"{absent} of the rows asked for are not in {self.folder}.{damage}",
+                f"{len(absent)} of the rows asked for are not in {self.folder}.{damage}",
                 fix="run the same command again, or `pipeline features`: it makes them",
             )
 
