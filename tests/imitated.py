@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pipeline.analysis.examples import find_examples
 from pipeline.analysis.problems import find_problems
@@ -114,14 +115,9 @@ def look_into(run: Run, rng: np.random.Generator) -> None:
     rows[-2:] = rows[:2]  # two test images are copies
     rows[2] *= rng.random(rows[2].shape) < 0.1  # and one picture is strange
     rows = rows.astype(np.float32)
-    problems = find_problems(
-        data,
-        rows,
-        build=get_head("logistic").build,
-        probabilities=best.probabilities,
-        predicted=best.probabilities.argmax(axis=1),
-        repeats=1,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.analysis.problems.out_of_fold", lambda *_, **__: best.probabilities)
+        problems = find_problems(data, rows, predicted=best.probabilities.argmax(axis=1), repeats=1)
     estimator = get_head("logistic").build(0).fit(rows.reshape(len(rows), -1), data.targets.labels)
     model = replace(best.model, estimator=estimator)
     blocks = [(rows, np.arange(len(rows)))]

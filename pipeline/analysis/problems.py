@@ -93,8 +93,6 @@ def find_problems(
     dataset: Dataset,
     rows: Rows,
     *,
-    build: Build | None = None,
-    probabilities: npt.NDArray[np.float64] | None = None,
     predicted: Places | None = None,
     neighbours: Sequence[Neighbours] | None = None,
     repeats: int = 2,
@@ -102,19 +100,16 @@ def find_problems(
 ) -> Problems:
     """Find what is or may be wrong with a data set.
 
+    The classifier is ``logistic`` everywhere, so that a run and ``pipeline problems`` name the same
+    labels: it takes 2 s on the demo, and puts 52 % of the labels that were flipped (3 % of all)
+    among the first 5 % of the list, where ``rbf-svm`` takes 16 s and puts 57 % there.
+
     Parameters
     ----------
     dataset : Dataset
         Labels, splits, groups and digests of n images; the files are not read.
     rows : ndarray of float32, shape (n, ...)
         Features of the images.
-    build : callable, optional
-        Makes an unfitted classifier from a seed. The default is ``logistic`` everywhere, so that
-        a run and ``pipeline problems`` name the same labels: it takes 2 s on the demo, and puts
-        52 % of the labels that were flipped (3 % of all) among the first 5 % of the list, where
-        ``rbf-svm`` takes 16 s and puts 57 % there.
-    probabilities : ndarray of float64, shape (n, k), optional
-        From classifiers that were not trained on the image; computed by default.
     predicted : ndarray of int64, shape (n,), optional
         Classes predicted by a head that was trained without the test images; computed by default.
     neighbours : sequence of Neighbours, optional
@@ -137,25 +132,22 @@ def find_problems(
         )
     rows, labels, splits = few_places(rows), dataset.targets.labels, dataset.splits
     logistic = get_head("logistic").build
-    classifier = build or logistic
     nearest, nearest_of_class = neighbours or nearest_rows(rows, labels)
     duplicates = find_duplicates(rows, dataset.digests, labels, splits, neighbours=nearest)
     groups = join_groups(duplicates.groups, number_groups(dataset.groups or [""] * len(dataset)))
     if predicted is None:
-        predicted = _predict_test(rows, labels, splits, classifier, seed)
+        predicted = _predict_test(rows, labels, splits, logistic, seed)
     label_problems, curve = LabelProblems((), 0, 0), None
     with suppress(TooFewImagesError):
-        if probabilities is None:
-            # Converting rows is the first step of `logistic`: once here, not in each fold.
-            sparse = classifier is logistic
-            probabilities = out_of_fold(
-                sparse_rows(rows.reshape(len(rows), -1)) if sparse else rows,
-                labels,
-                classifier,
-                classes=len(dataset.classes),
-                groups=groups,
-                seed=seed,
-            )
+        # Converting rows is the first step of `logistic`: once here, not in each fold.
+        probabilities = out_of_fold(
+            sparse_rows(rows.reshape(len(rows), -1)),
+            labels,
+            logistic,
+            classes=len(dataset.classes),
+            groups=groups,
+            seed=seed,
+        )
         label_problems = find_label_problems(labels, probabilities)
     with suppress(TooFewImagesError):
         if repeats:
@@ -163,7 +155,7 @@ def find_problems(
             curve = measure_learning_curve(
                 rows[seen],
                 labels[seen],
-                classifier,
+                logistic,
                 repeats=repeats,
                 groups=groups[seen],
                 seed=seed,

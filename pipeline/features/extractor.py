@@ -64,7 +64,7 @@ class Extraction:
     @property
     def recipes(self) -> tuple[Recipe, ...]:
         """All recipes that there are rows of: `recipe`, and those of the same pass."""
-        return tuple(store.recipe for store in self.plan.stores["none"].stores)
+        return self.plan.stores["none"].recipes
 
     @property
     def store(self) -> FeatureStore:
@@ -81,10 +81,9 @@ class Extraction:
         view: int = 0,
         places: Sequence[int] | None = None,
         *,
-        views: Views | None = None,
         recipe: Recipe | None = None,
     ) -> Rows:
-        """Read the rows of one view.
+        """Read the rows of one view; of several augmentations the first.
 
         Parameters
         ----------
@@ -92,8 +91,6 @@ class Extraction:
             Number of the view; 0 is the image itself.
         places : sequence of int, optional
             Positions of the images in `dataset`; the default is all that have the view.
-        views : Views, optional
-            Which of `Plan.views` it belongs to; the default is the first.
         recipe : Recipe, optional
             One of `recipes`; the default is the first.
 
@@ -106,11 +103,10 @@ class Extraction:
         StoreError
             A row is not there any more.
         """
-        views = views or self.views
         if places is None:
-            numbers = views.beyond_first(self.dataset)
+            numbers = self.views.beyond_first(self.dataset)
             places = [at for at, others in enumerate(numbers) if not view or view in others]
-        joint = self.plan.joint_of(views) if view else self.plan.stores["none"]
+        joint = self.plan.joint_of(self.views) if view else self.plan.stores["none"]
         store = joint.stores[self.recipes.index(recipe or self.recipe)]
         return store.read([(self.dataset.digests[place], view) for place in places])
 

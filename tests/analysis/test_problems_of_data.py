@@ -1,10 +1,11 @@
 """All problems of a data set at once: found where they were planted."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from synthetic import Recorder, ends, logistic, make_dataset, photographs, splits
+from synthetic import Recorder, ends, make_dataset, photographs, splits
 
 from pipeline import PipelineError
 from pipeline.analysis import problems
@@ -25,10 +26,10 @@ def planted():
 def test_all_planted_problems_are_found(planted):
     dataset, rows = planted
     labels = dataset.targets.labels
-    found = find_problems(dataset, rows, build=logistic, repeats=1)
+    found = find_problems(dataset, rows, repeats=1)
     assert ends(found.duplicates.pairs) == [(10, 230), (11, 231)]
     flat = rows.reshape(240, -1)
-    predicted = logistic(0).fit(flat[:180], labels[:180]).predict(flat[180:])
+    predicted = get_head("logistic").build(0).fit(flat[:180], labels[:180]).predict(flat[180:])
     right = np.delete(predicted == labels[180:], [50, 51])
     assert found.leakage.total == 60
     assert found.leakage.accuracy_of_rest == right.mean() < 1
@@ -38,43 +39,36 @@ def test_all_planted_problems_are_found(planted):
     assert found.summary()[-1] == found.curve.answer
 
 
-def test_given_predictions_are_used_and_nothing_is_trained(planted):
+@pytest.fixture
+def fits(monkeypatch):
+    """What classifiers are trained on, and predict for: they tell nothing apart."""
+    fits = []
+    recorder = SimpleNamespace(build=lambda seed: Recorder(fits))
+    monkeypatch.setattr(problems, "get_head", lambda name: recorder)
+    monkeypatch.setattr(problems, "sparse_rows", lambda rows: rows)
+    return fits
+
+
+def test_given_predictions_are_used_and_no_more_are_made(planted, fits):
     dataset, rows = planted
     labels = dataset.targets.labels
-
-    def build(seed):
-        raise AssertionError("nothing needs training")
-
     predicted = np.where(dataset.splits == "test", 0, labels)
-    found = find_problems(
-        dataset,
-        rows,
-        build=build,
-        probabilities=np.full((240, 2), 0.5),
-        predicted=predicted,
-        repeats=0,
-    )
+    found = find_problems(dataset, rows, predicted=predicted, repeats=0)
+    assert len(fits) == 5  # the folds of the labels
     assert found.curve is None
     assert found.labels.suspects == ()
     rest = np.delete(np.arange(180, 240), [50, 51])
     assert found.leakage.accuracy_of_rest == (labels[rest] == 0).mean()
 
 
-def test_groups_and_copies_are_kept_together_in_folds_and_in_the_learning_curve(planted):
+def test_groups_and_copies_are_kept_together_in_folds_and_in_the_learning_curve(planted, fits):
     dataset, rows = planted
     groups = np.array(["", *(f"patient {number // 6}" for number in range(239))], object)
     groups[239] = ""
     grouped = dataclasses.replace(dataset, groups=tuple(groups))
     groups[[10, 230]] = groups[[11, 231]] = "copies"  # 10 and 11 are of one patient
     group = {row.tobytes(): groups[place] or place for place, row in enumerate(rows)}
-    fits = []
-    find_problems(
-        grouped,
-        rows,
-        build=lambda seed: Recorder(fits),
-        predicted=dataset.targets.labels,
-        repeats=1,
-    )
+    find_problems(grouped, rows, predicted=dataset.targets.labels, repeats=1)
     assert len(fits) == 5 + 5 * 4
     for trained, tested in fits:
         assert not {group[row.tobytes()] for row in trained} & {
@@ -85,9 +79,7 @@ def test_groups_and_copies_are_kept_together_in_folds_and_in_the_learning_curve(
 def test_the_most_costly_problems_come_first(planted):
     dataset, rows = planted
     dataset.targets.labels[10] = 1 - dataset.targets.labels[230]  # a copy of another class
-    leak, contradiction, labels, *rest = find_problems(
-        dataset, rows, build=logistic, repeats=1
-    ).summary()
+    leak, contradiction, labels, *rest = find_problems(dataset, rows, repeats=1).summary()
     assert "have a duplicate or near-duplicate among the training" in leak
     assert "different labels" in contradiction
     assert "labels look wrong" in labels
@@ -106,8 +98,7 @@ def test_quickly_means_everything_except_the_learning_curve(planted):
     dataset, rows = planted
     labels = dataset.targets.labels
     quick = find_problems_quickly(dataset, rows, labels, seed=3)
-    build = get_head("logistic").build
-    same = find_problems(dataset, rows, build=build, predicted=labels, repeats=0, seed=3)
+    same = find_problems(dataset, rows, predicted=labels, repeats=0, seed=3)
     for part in ("leakage", "labels", "outliers", "classes", "curve"):
         assert getattr(quick, part) == getattr(same, part)
     assert quick.duplicates.pairs == same.duplicates.pairs
@@ -125,7 +116,7 @@ def test_with_too_few_images_to_check_labels_the_rest_is_still_found():
     rows[5] = rows[0]
     groups = ("", "", "b", "b", "", "")
     dataset = make_dataset([0, 0, 1, 1, 0, 0], splits(4, 1, 1), groups=groups)
-    found = find_problems(dataset, rows, build=logistic)
+    found = find_problems(dataset, rows)
     assert (found.labels.judged, found.curve) == (0, None)
     assert ends(found.duplicates.pairs) == [(0, 5)]
     assert "There are too few images to check the labels." in found.summary()
