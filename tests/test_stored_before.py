@@ -12,7 +12,7 @@ from conftest import no_network
 
 from pipeline import Extractor, Views, extract, get_augmentation, load_dataset, make_recipe
 from pipeline.features.exchange import import_features
-from pipeline.features.pruning import prune_cache
+from pipeline.features.pruning import losses
 from pipeline.features.status import status
 from pipeline.features.store import open_stores
 from pipeline.models.graphs import HeadGraph
@@ -69,7 +69,8 @@ def test_stores_are_listed_and_verified_with_the_rows_that_they_had(home):
 
 def test_pruning_by_the_same_photos_drops_no_row(home):
     before = {store.recipe.name: len(store) for store in open_stores(Path("cache"))}
-    list(prune_cache(["photos"]))
+    for loss in losses(["photos"]):
+        loss.accept()
     after = {store.recipe.name: len(store) for store in open_stores(Path("cache"))}
     assert after == before
 

@@ -54,7 +54,6 @@ class Application(Backbone):
     """A network of `keras.applications`; its layers are found in its graph."""
 
     def __init__(self, facts: Facts) -> None:
-        self.facts = facts
         self.name, self.title = facts.constructor.lower(), facts.constructor
         self.default_size = facts.size
         self.least_size = 75 if self.title.startswith(("Inception", "Xception")) else 32

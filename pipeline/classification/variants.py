@@ -53,13 +53,11 @@ class ViewedRows:
         recipe: Recipe,
         first: npt.NDArray[np.float32],
         pools: tuple[str, ...] = ("flatten",),
-        *,
-        asked_for: bool = True,
     ) -> ViewedRows:
         """Take images as they are, without a copy."""
         count = len(first)
         flat = first.reshape(count, -1)
-        return cls(recipe, Views(), first, flat, np.arange(count), pools, asked_for)
+        return cls(recipe, Views(), first, flat, np.arange(count), pools)
 
     @classmethod
     def read(cls, extraction: Extraction, views: Views, plain: ViewedRows) -> ViewedRows:

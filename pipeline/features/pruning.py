@@ -114,14 +114,6 @@ def _loss(store: FeatureStore, wanted: Container[bytes]) -> Loss:
     return Loss(store, frozenset(unwanted), dropped, size, seconds)
 
 
-def prune_cache(sources: Sequence[str | Path], cache: str | Path = CACHE) -> Iterator[Pruned]:
-    """Drop the rows of images that are in none of some data sets, store by store."""
-    for loss in list(losses(sources, cache)):
-        if isinstance(loss, StoreError):
-            raise loss
-        yield loss.accept()
-
-
 def prune(store: FeatureStore, wanted: Container[bytes]) -> Pruned:
     """Drop the rows of images that nobody wants, and merge small shards.
 

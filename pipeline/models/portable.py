@@ -79,15 +79,13 @@ class Portable:
     session: Any
 
     @classmethod
-    def load(cls, file: Path, *, threads: int | None = None) -> Portable:
-        """Read and check a file, and make it ready.
+    def load(cls, file: Path) -> Portable:
+        """Read and check a file, and make it ready to compute in all cores it may use.
 
         Parameters
         ----------
         file : Path
             What `pipeline export --format onnx` wrote.
-        threads : int, optional
-            How many threads compute; the default is the number of cores that this process may use.
 
         Raises
         ------
@@ -106,7 +104,7 @@ class Portable:
             fields = _checked(_document(content), content)
             check_complete(content)
             size, classes = fields["recipe"]["size"], len(fields["classes"])
-            session = _session(content, size, classes, threads)
+            session = _session(content, size, classes)
         except ModelError as error:
             raise ModelError(
                 f"{file}: {error.found}", expected=error.expected, fix=error.fix
@@ -254,14 +252,14 @@ def _checked(document: Mapping[str, Any], content: bytes) -> dict[str, Any]:
     return fields
 
 
-def _session(content: bytes, size: int, classes: int, threads: int | None) -> Any:
+def _session(content: bytes, size: int, classes: int) -> Any:
     """Let ONNX Runtime load a graph from pixels of a size to so many probabilities."""
     import onnxruntime
 
     _bound_memory()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = threads or _cores()
+    options.intra_op_num_threads = _cores()
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.use_env_allocators", "1")
     # else bytes that begin in a certain way are read as another format, which is not checked

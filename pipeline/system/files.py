@@ -238,7 +238,6 @@ def file_errors(
     action: str,
     kind: type[PipelineError] = PipelineError,
     *,
-    expected: str = "",
     fix: str = "check the folder's permissions and the free space",
 ) -> Iterator[None]:
     """Turn an error of the file system into one that tells what could not be done."""
@@ -246,7 +245,7 @@ def file_errors(
         yield
     except OSError as error:
         reason = error.strerror or error
-        raise kind(f"cannot {action}: {reason}.", expected=expected, fix=fix) from error
+        raise kind(f"cannot {action}: {reason}.", fix=fix) from error
 
 
 def free_space(folder: Path) -> int | None:

@@ -162,6 +162,6 @@ def arrays(group: h5py.h5g.GroupID) -> list[Array]:
     return found
 
 
-def text_of(group: h5py.h5g.GroupID, attribute: str) -> str:
-    """Read an attribute of a group; empty where it has none."""
-    return str(h5py.AttributeManager(h5py.Group(group)).get(attribute, ""))
+def name_of(group: h5py.h5g.GroupID) -> str:
+    """Read a group's attribute ``name``; empty where it has none."""
+    return str(h5py.AttributeManager(h5py.Group(group)).get("name", ""))

@@ -87,11 +87,9 @@ def test_pictures_are_run_a_few_at_a_time_and_by_several_threads(load):
     assert loaded.probabilities(pixels[:0]).shape == (0, 2)
 
 
-def test_it_computes_in_the_cores_that_the_process_may_use_or_in_fewer(tmp_path):
-    (tmp_path / "model.onnx").write_bytes(described())
-    for threads, expected in ((None, len(os.sched_getaffinity(0))), (1, 1)):
-        options = Portable.load(tmp_path / "model.onnx", threads=threads).session
-        assert options.get_session_options().intra_op_num_threads == expected
+def test_it_computes_in_the_cores_that_the_process_may_use(load):
+    options = load(described()).session.get_session_options()
+    assert options.intra_op_num_threads == len(os.sched_getaffinity(0))
 
 
 def test_an_image_that_cannot_be_read_costs_only_itself(load, red):
