@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pipeline.analysis.active_learning import NONE, ActiveLearner
 from pipeline.analysis.problems import find_problems
 from pipeline.analysis.reduction import reduced_rows
-from pipeline.app.labels import ChangedError, LabelsFile, key_of
+from pipeline.app.labels import ChangedError, LabelsFile
 from pipeline.app.progress import LabellingState, Moment, agreement_of, is_steady
 from pipeline.app.questions import Answer, Question
 from pipeline.data.listing import list_entries
@@ -20,7 +20,7 @@ from pipeline.data.loading import list_partly_labelled
 from pipeline.data.names import MISSING, UNCLEAR, nfc
 from pipeline.data.splits import Shares
 from pipeline.data.targets import Targets
-from pipeline.data.urls import locate
+from pipeline.data.urls import locate, whole_name
 from pipeline.errors import PipelineError, printable
 from pipeline.evaluation.groups import find_units
 from pipeline.evaluation.intervals import Share
@@ -115,7 +115,7 @@ class Labelling:
         self._lock = threading.RLock()
         rows = reduced_rows(self._extraction, seed=seed)
         self._learner = ActiveLearner(rows, find_units(self.dataset), seed=seed)
-        self._keys = [key_of(path) for path in self.dataset.paths]
+        self._keys = [whole_name(path) for path in self.dataset.paths]
         self._place = {key: place for place, key in enumerate(self._keys)}
         self._labels = np.full(len(rows), NONE, np.int64)
         self.classes = sorted(set(file.labels.values()))
@@ -373,7 +373,7 @@ class Labelling:
         )
 
     def _find(self, image: str | Path | int) -> int:
-        place = image if isinstance(image, int) else self._place.get(key_of(locate(image)), -1)
+        place = image if isinstance(image, int) else self._place.get(whole_name(locate(image)), -1)
         if not 0 <= place < len(self.dataset):
             raise PipelineError(f"{image} is not one of the images of {self.dataset.name}.")
         return place

@@ -12,15 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.data.entries import Entry
-from pipeline.data.table import has_line_break, is_missing, list_csv
-from pipeline.data.urls import Location, Url, locate
+from pipeline.data.table import COLUMNS, has_line_break, is_missing, list_csv
+from pipeline.data.urls import Location, Url, locate, whole_name
 from pipeline.errors import DataError, PipelineError, in_one_line
 from pipeline.system.cells import to_cell
 from pipeline.system.files import clear_unfinished, file_errors, read_regular, write_file
 from pipeline.system.journal import Journal
 
 _UNSOUND = re.compile("[\0\r]")
-_COLUMNS = ("path", "label", "split", "group")
 
 
 class ChangedError(PipelineError):
@@ -74,12 +73,12 @@ class LabelsFile:
         self.unwritten = ""
         self.rereads = 0
         self.own = self.foreign = 0
-        self._folder = os.path.join(key_of(path.parent), "")  # noqa: PTH118 -- with a slash at the end
+        self._folder = os.path.join(whole_name(path.parent), "")  # noqa: PTH118 -- with a slash at the end
         self._journal = path.with_name(f".{path.name}.journal")
-        self._given = {key_of(entry.path): entry for entry in images}
+        self._given = {whole_name(entry.path): entry for entry in images}
         self._columns = [
             name
-            for name in _COLUMNS
+            for name in COLUMNS
             if name in ("path", "label") or any(getattr(e, name) for e in self._given.values())
         ]
         self._signature: tuple[int, ...] | None = None
@@ -91,12 +90,12 @@ class LabelsFile:
 
     def label(self, image: Location) -> str:
         """Return an image's label, empty if it has none."""
-        entry = self._entries.get(key_of(image))
+        entry = self._entries.get(whole_name(image))
         return entry.label if entry else ""
 
     @property
     def labels(self) -> dict[str, str]:
-        """All labels, by `key_of` the image."""
+        """All labels, by the whole names of the images."""
         return {key: entry.label for key, entry in self._entries.items()}
 
     def refresh(self) -> None:
@@ -154,7 +153,7 @@ class LabelsFile:
         self._lines.clear()
         self._take(self._given.values())
         self._take(listed)
-        self.own = sum(key_of(entry.path) in self._given for entry in listed)
+        self.own = sum(whole_name(entry.path) in self._given for entry in listed)
         self.foreign = len(listed) - self.own
         self._signature = signature
         self.rereads += 1
@@ -163,7 +162,7 @@ class LabelsFile:
         text = read_regular(self.path, follow=True).decode("utf-8-sig", errors="replace")
         header, _, rest = text.partition("\n")
         names = {name.strip(' "').casefold() for name in re.split(r"[,;\t|]", header.strip())}
-        if not {"path", "label"} <= names <= set(_COLUMNS):
+        if not {"path", "label"} <= names <= set(COLUMNS):
             raise DataError(
                 f"{self.path} is no file of labels: it begins with {header[:80]!r}.",
                 expected="the columns path,label[,split][,group]; others would be lost",
@@ -174,10 +173,10 @@ class LabelsFile:
     def _take(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
             if entry.label:
-                self._set(key_of(entry.path), entry)
+                self._set(whole_name(entry.path), entry)
 
     def _apply(self, image: Location, label: str) -> None:
-        key = key_of(image)
+        key = whole_name(image)
         entry = self._entries.get(key) or self._given.get(key) or Entry(image, "")
         if label:
             self._set(key, replace(entry, label=label))
@@ -204,7 +203,7 @@ class LabelsFile:
         """Name an image as in the file: relative to it, where it lies below."""
         if isinstance(image, Url):
             return str(image)
-        text = key_of(image)
+        text = whole_name(image)
         if text.startswith(self._folder):
             text = text[len(self._folder) :].replace(os.sep, "/")
             text = f"./{text}" if to_cell(text) != text or "://" in text else text
@@ -233,11 +232,6 @@ class LabelsFile:
                 fix="rename the file or its class",
             )
         return line
-
-
-def key_of(image: Location) -> str:
-    """Name an image by its whole path, or its URL."""
-    return str(image) if isinstance(image, Url) else os.path.abspath(image)  # noqa: PTH100
 
 
 def _signature(path: Path) -> tuple[int, ...] | None:

@@ -15,7 +15,7 @@ from pipeline.classification.streamed import StreamedRows
 from pipeline.classification.streaming.stream import Stream
 from pipeline.classification.task import Setting, Task
 from pipeline.classification.variants import ViewedRows
-from pipeline.data.dataset import Dataset
+from pipeline.data.dataset import Dataset, Quarantined
 from pipeline.data.loading import load_dataset
 from pipeline.errors import DataError, PipelineError
 from pipeline.evaluation.protocol import Protocol
@@ -179,9 +179,14 @@ def _of_same_images(extractions: Sequence[Extraction]) -> list[Extraction]:
     """Leave out of all what could not be read for one of them."""
     dataset, *others = (extraction.dataset for extraction in extractions)
     for other in others:
-        known = {bad.path for bad in dataset.quarantined}
-        dataset = dataset.without([bad for bad in other.quarantined if bad.path not in known])
+        dataset = _without(dataset, other.quarantined)
     return [replace(extraction, dataset=dataset) for extraction in extractions]
+
+
+def _without(dataset: Dataset, quarantined: Sequence[Quarantined]) -> Dataset:
+    """Leave out files that may be left out already."""
+    known = {bad.path for bad in dataset.quarantined}
+    return dataset.without([bad for bad in quarantined if bad.path not in known])
 
 
 def _layers_left_out(plan: Plan) -> str:
@@ -201,10 +206,7 @@ def _in_memory(setting: Setting, variants: list[ViewedRows], order: Order, given
         if order.protocol.cv == setting.protocol.cv:
             raise
         protocol = order.protocol.with_rows_at_hand()
-        known = {bad.path for bad in given.quarantined}
-        dataset = given.without(
-            [bad for bad in setting.dataset.quarantined if bad.path not in known]
-        )
+        dataset = _without(given, setting.dataset.quarantined)
         _, of_folds = order.protocol.suited(given, order.seed)
         remark = (
             "The test split has few images, and cross-validation, where copies count as one, "

@@ -54,11 +54,6 @@ class RowsInMemory(Rows):
             seed=self.setting.seed,
         )
 
-    @property
-    def remarks(self) -> tuple[str, ...]:
-        """Say what is to be known of how the rows were chosen."""
-        return self.setting.remarks
-
 
 def read_variants(extraction: Extraction, pools: Sequence[str] | None) -> list[ViewedRows]:
     """Read the rows of all views, and what they are compared with: the images as they are."""

@@ -47,9 +47,9 @@ class Rows(ABC):
         """Find what may be wrong with the data; None where that would take too long."""
 
     @property
-    @abstractmethod
     def remarks(self) -> tuple[str, ...]:
         """What a run on these rows says of them."""
+        return self.setting.remarks
 
     def check_that_they_differ(self) -> None:
         """Refuse rows that there is nothing to learn from."""

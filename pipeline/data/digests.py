@@ -15,7 +15,7 @@ from typing import Self
 
 from pipeline.data.images import MAX_PIXELS
 from pipeline.data.servers import REQUESTS_AT_ONCE
-from pipeline.data.urls import Location, Url, locate, read
+from pipeline.data.urls import Location, Url, locate, read, whole_name
 from pipeline.errors import ImageError
 from pipeline.system.files import has_locks, open_regular
 from pipeline.system.threads import ReadingThreads
@@ -247,9 +247,7 @@ def _signature(path: Path) -> bytes:
 
 
 def _name(path: Location) -> bytes:
-    if isinstance(path, Url):
-        return os.fsencode(path)
-    return os.fsencode(os.path.abspath(path))  # noqa: PTH100 -- Path.resolve asks the disk
+    return os.fsencode(whole_name(path))
 
 
 def _checksum(name: bytes, signature: bytes, digest: bytes) -> bytes:

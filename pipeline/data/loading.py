@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.data.dataset import Dataset, Quarantined
 from pipeline.data.digests import CACHE, Digests, digest_files
-from pipeline.data.entries import LAYOUTS, Entry, Listing
+from pipeline.data.entries import LAYOUTS, Entry
 from pipeline.data.listing import list_entries
 from pipeline.data.packed import PackedDigests, PackedPaths
 from pipeline.data.splits import Shares, assign_splits, copies_across_splits, drawn_splits
@@ -116,7 +116,10 @@ def read_dataset(
             f"{source} has images of one class only: {classes[0]}.",
             expected=f"two classes or more, as {LAYOUTS}",
         )
-    entries, digests, unreadable = _with_digests(listing, memory)
+    paths = [entry.path for entry in listing.entries]
+    entries, digests, unreadable = _readable(
+        listing.entries, digest_files(paths, memory, listing.signatures)
+    )
     number = {name: label for label, name in enumerate(classes)}
     given = {entry.split for entry in listing.entries}
     splits = assign_splits(entries, digests, seed, shares, given)
@@ -135,12 +138,11 @@ def read_dataset(
     return dataset.without(copies_across_splits(dataset))
 
 
-def _with_digests(
-    listing: Listing, memory: Digests
+def _readable(
+    entries: Sequence[Entry], outcomes: Sequence[bytes | ImageError]
 ) -> tuple[list[Entry], list[bytes], list[Quarantined]]:
     kept, digests, quarantined = [], [], []
-    paths = [entry.path for entry in listing.entries]
-    for entry, outcome in zip(listing.entries, digest_files(paths, memory, listing.signatures)):
+    for entry, outcome in zip(entries, outcomes):
         if isinstance(outcome, ImageError):
             quarantined.append(Quarantined.by(entry.path, outcome))
         else:
@@ -151,17 +153,13 @@ def _with_digests(
 
 def list_files(files: Sequence[Location]) -> Dataset:
     """List image files without labels: all of one class, all to train on."""
-    digests = digest_files(files)
-    readable = [(file, digest) for file, digest in zip(files, digests) if isinstance(digest, bytes)]
+    listed = [Entry(file, label="") for file in files]
+    entries, digests, unreadable = _readable(listed, digest_files(files))
     return Dataset(
         name="files",
-        paths=PackedPaths(file for file, _ in readable),
-        digests=PackedDigests(digest for _, digest in readable),
-        targets=Targets(np.zeros(len(readable), np.int64), ("",)),
-        splits=np.full(len(readable), "train", "<U10"),
-        quarantined=tuple(
-            Quarantined.by(file, error)
-            for file, error in zip(files, digests)
-            if isinstance(error, ImageError)
-        ),
+        paths=PackedPaths(entry.path for entry in entries),
+        digests=PackedDigests(digests),
+        targets=Targets(np.zeros(len(entries), np.int64), ("",)),
+        splits=np.full(len(entries), "train", "<U10"),
+        quarantined=tuple(unreadable),
     )

@@ -20,7 +20,7 @@ from pipeline.data.urls import Location, Url, locate, read, signatures_of
 from pipeline.errors import DataError, ImageError, PipelineError
 from pipeline.system.cells import from_cell
 
-_COLUMNS = ("path", "label", "split", "group")
+COLUMNS = ("path", "label", "split", "group")
 _ENCODING = "utf-8-sig"
 _EXPECTED = "the columns path,label[,split][,group] in the first line"
 _DELIMITERS = (",", ";", "\t", "|")
@@ -123,13 +123,13 @@ class _Table:
                 fix=_renaming(absent, self._header),
             )
         counts = Counter(names)
-        if twice := [name for name in _COLUMNS if counts[name] > 1]:
+        if twice := [name for name in COLUMNS if counts[name] > 1]:
             raise DataError(
                 f"{source} has the column {twice[0]} {counts[twice[0]]} times.",
                 expected=_EXPECTED,
                 fix="delete or rename those that are not meant",
             )
-        self._places = {name: names.index(name) for name in _COLUMNS if name in names}
+        self._places = {name: names.index(name) for name in COLUMNS if name in names}
 
     def rows(self) -> Iterator[tuple[str, dict[str, str]]]:
         """Yield where each row stands and its cells, but of the first line and of blank rows."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import posixpath
 import re
 import threading
@@ -99,6 +100,11 @@ def locate(where: str | Path, folder: Location | None = None) -> Location:
         scheme, _, inside = folder.partition("://")
         return Url(f"{scheme}://{posixpath.normpath(posixpath.join(inside, where))}")
     return folder / where
+
+
+def whole_name(file: Location) -> str:
+    """Return a file's whole path, or its URL, without a look at the disk."""
+    return str(file) if isinstance(file, Url) else os.path.abspath(file)  # noqa: PTH100
 
 
 def read(url: Url, most: int | None = None) -> bytes:

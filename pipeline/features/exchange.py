@@ -8,13 +8,11 @@ of all that follows, so that damage is noticed before HDF5 sees the file.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import os
 import signal
-import threading
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
@@ -39,6 +37,7 @@ from pipeline.features.store import FeatureStore
 from pipeline.system.documents import parse
 from pipeline.system.files import clear_unfinished, file_errors, read_regular, write_file
 from pipeline.system.hdf5 import Array, UnsoundError, open_image
+from pipeline.system.threads import handle_stops
 
 SUFFIXES = (".h5", ".npz")
 """Endings of such files; ``.npz`` is what older releases could write, and is refused."""
@@ -228,7 +227,8 @@ def _write_rows(file: h5py.File, rows: npt.NDArray[np.float32]) -> None:
 def _read_hdf5(content: memoryview) -> dict[str, Any]:
     """Read what a file holds, from its bytes."""
     with open_image(content) as file:
-        with _stoppable():
+        # HDF5 never ends reading some files, and Python sees no signal before it is done.
+        with handle_stops(signal.SIG_DFL):
             arrays: dict[str, Any] = {
                 "recipe": h5py.File(file).attrs["recipe"],
                 "labels": _numbers(file, "labels", np.int64).in_one_piece(content, np.int64),
@@ -255,24 +255,6 @@ def _numbers(file: h5py.h5f.FileID, name: str, kind: npt.DTypeLike) -> Array:
     if not array.is_of(kind):
         raise UnsoundError(f"{name} are {array.data.dtype}, not {np.dtype(kind)}")
     return array
-
-
-@contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the process at once, since HDF5 never ends reading some files.
-
-    Python would not get to see the signal before HDF5 is done.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    stops = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
-    before = [signal.signal(number, signal.SIG_DFL) for number in stops]
-    try:
-        yield
-    finally:
-        for number, handler in zip(stops, before):
-            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def _unusable(file: Path, reason: str) -> DataError:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.data.dataset import Quarantined
 from pipeline.data.digests import Digests
 from pipeline.data.loading import read_dataset
-from pipeline.data.urls import Location, Url, locate
+from pipeline.data.urls import Location, locate, whole_name
 from pipeline.features.extractor import Extractor
 from pipeline.features.keys import keys
 from pipeline.features.store import FeatureStore
@@ -60,10 +59,7 @@ def status(source: str | Path, extractor: Extractor) -> Status:
                 last = memory.last(path)
                 (changed if last not in (None, digest) else new).append(path)
         seen = (*dataset.paths, *(bad.path for bad in dataset.quarantined))
-        listed = {  # as Digests has them
-            path if isinstance(path, Url) else os.path.abspath(path)  # noqa: PTH100
-            for path in seen
-        }
+        listed = {*map(whole_name, seen)}
         before = memory.paths_of(source)
         removed = [locate(path) for path in before if path not in listed]
     return Status(

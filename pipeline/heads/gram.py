@@ -124,7 +124,19 @@ class NearestNeighbours(GramClassifier):
         return np.sqrt(distances, out=distances)
 
 
-class Ridge(GramClassifier):
+class _LinearMachine(GramClassifier):
+    """Keeps a linear machine's weights (a row of d values for each score) instead of the rows."""
+
+    def keep(self, rows: NDArray[Any]) -> None:
+        """Keep the weights."""
+        machine = self._fitted
+        self.kept_ = machine.dual_.T @ rows
+        machine.dual_ = np.eye(len(self.kept_))
+        self.support_ = np.arange(len(self.kept_))
+        self.squares_ = np.zeros(len(self.kept_))
+
+
+class Ridge(_LinearMachine):
     """Ridge regression on the classes, -1 or 1, calibrated.
 
     Equals ``CalibratedClassifierCV(RidgeClassifier(alpha=alpha), ensemble=False)``, but solves n
@@ -153,12 +165,8 @@ class Ridge(GramClassifier):
     def _machine(self) -> DualRidge:
         return DualRidge(self.alpha)
 
-    def keep(self, rows: NDArray[Any]) -> None:
-        """Keep the weights."""
-        _keep_weights(self, rows)
 
-
-class DiscriminantAnalysis(GramClassifier):
+class DiscriminantAnalysis(_LinearMachine):
     """Linear discriminant analysis with a shrunk covariance, calibrated.
 
     The discriminants equal those of ``LinearDiscriminantAnalysis(solver="lsqr",
@@ -189,16 +197,3 @@ class DiscriminantAnalysis(GramClassifier):
 
     def _machine(self) -> DualDiscriminant:
         return DualDiscriminant(self.shrinkage, self.n_features_in_)
-
-    def keep(self, rows: NDArray[Any]) -> None:
-        """Keep the weights."""
-        _keep_weights(self, rows)
-
-
-def _keep_weights(classifier: GramClassifier, rows: NDArray[Any]) -> None:
-    """Keep a linear machine's weights (a row of d values for each score) instead of the rows."""
-    machine = classifier._fitted
-    classifier.kept_ = machine.dual_.T @ rows
-    machine.dual_ = np.eye(len(classifier.kept_))
-    classifier.support_ = np.arange(len(classifier.kept_))
-    classifier.squares_ = np.zeros(len(classifier.kept_))

@@ -31,8 +31,8 @@ MANIFEST = "manifest.json"
 SKLEARN_FILE = "head.skops"
 KERAS_FILE = "head.weights.h5"
 _MOST_BYTES = 2**24  # of a manifest; of a run.json, 16 times that
-_WHOLE_FILE = "model.keras"  # for use elsewhere: here it would be a second copy of the base
-KINDS = {(SKLEARN_FILE,): "sklearn", (KERAS_FILE,): "dense", (KERAS_FILE, _WHOLE_FILE): "tuned"}
+WHOLE_FILE = "model.keras"  # for use elsewhere: here it would be a second copy of the base
+KINDS = {(SKLEARN_FILE,): "sklearn", (KERAS_FILE,): "dense", (KERAS_FILE, WHOLE_FILE): "tuned"}
 
 
 class Manifest(Document, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ from pipeline.backbones.registry import get_backbone
 from pipeline.errors import PipelineError
 from pipeline.heads.dense import as_probabilities, build_dense
 from pipeline.heads.pooling import POOLS
+from pipeline.models.files import KERAS_FILE, WHOLE_FILE
 from pipeline.system import tensorflow
 
 
@@ -182,7 +183,7 @@ class TunedClassifier:
     @tensorflow.pinned()
     def save(self, folder: Path) -> list[Path]:
         """Write the tail's weights, and the whole network as one Keras model."""
-        files = [folder / "head.weights.h5", folder / "model.keras"]
+        files = [folder / KERAS_FILE, folder / WHOLE_FILE]
         self.network.tail.save_weights(files[0])
         self.network.whole().save(files[1])
         return files

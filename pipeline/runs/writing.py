@@ -7,9 +7,7 @@ import itertools
 import os
 import shutil
 import signal
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +23,7 @@ from pipeline.system.cells import to_cell
 from pipeline.system.documents import parse, to_json
 from pipeline.system.files import clear_unfinished, file_errors, read_regular, write_file
 from pipeline.system.folders import temporary_folder
+from pipeline.system.threads import handle_stops
 
 _LONGEST_NAME = 255  # bytes, on most file systems
 _ZIP_YEARS = 1980, 2107  # the first and the last that a zip archive can tell, as models are
@@ -92,7 +91,8 @@ def write_run(
     """
     try:
         runs.mkdir(parents=True, exist_ok=True)
-        with _undisturbed(), temporary_folder(runs, ".run-") as folder:
+        # Writing takes seconds, and may hold hours of work.
+        with handle_stops(signal.SIG_IGN), temporary_folder(runs, ".run-") as folder:
             run = _write_models(run, folder / "models")
             _write_contents(run, folder)
             return _rename(folder, run, runs, name, seed=seed, draw=draw)
@@ -101,24 +101,6 @@ def write_run(
             f"cannot write the run into {runs}: {error.strerror or error}.",
             fix="name another folder with --runs, or see to its permissions and free space",
         ) from error
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Ignore Ctrl-C and SIGTERM for the seconds that writing takes: it may hold hours of work.
-
-    Signals are handled by the main thread alone, so others need not do anything.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    stops = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, signal.SIG_IGN) for number in stops]
-    try:
-        yield
-    finally:
-        for number, handler in zip(stops, before):
-            signal.signal(number, handler or signal.SIG_DFL)  # None: set by another language
 
 
 def add_problems(folder: Path, problems: Problems) -> None:

@@ -1,12 +1,13 @@
-"""Threads that read files and ask servers, which may never answer."""
+"""Threads that read files and ask servers, which may never answer; and what stops the main one."""
 
 from __future__ import annotations
 
+import contextlib
 import queue
+import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, wait
-from types import TracebackType
 from typing import Any, Self, TypeVar
 
 Value = TypeVar("Value")
@@ -54,9 +55,7 @@ class ReadingThreads:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for _number in range(self._started):
             self._tasks.put(None)
         running = [future for future in list(self._unfinished) if not future.cancel()]
@@ -66,6 +65,24 @@ class ReadingThreads:
         while task := self._tasks.get():
             _do(*task)
             del task  # what it holds would stay in memory until the next one
+
+
+@contextlib.contextmanager
+def handle_stops(handler: signal.Handlers) -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM handled so in a block, unless they are ignored already.
+
+    Signals are handled by the main thread alone, so others need not do anything.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    stops = [n for n in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(n) != signal.SIG_IGN]
+    before = [signal.signal(number, handler) for number in stops]
+    try:
+        yield
+    finally:
+        for number, earlier in zip(stops, before):
+            signal.signal(number, earlier or signal.SIG_DFL)  # None: set by another language
 
 
 def _do(future: Future[Any], call: Callable[[], Any]) -> None:
