@@ -1,4 +1,4 @@
-"""Every command and every block of Python in the README is run, in its order, as written there."""
+"""Every command and block of Python in the README and its pages is run, as written there."""
 
 import os
 import re
@@ -8,16 +8,16 @@ import sys
 from pathlib import Path
 
 import pytest
+from guide import GUIDE, PAGES, ROOT
 from PIL import Image
 
 from pipeline.data.demo import demo_images
 
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = PAGES[0].read_text(encoding="utf-8")
 
 
 def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    return re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
 
 
 def shell_commands():
@@ -80,7 +80,7 @@ def test_the_readme_has_commands_and_python():
     # Checking and testing from within the tests would never end.
     [line for line in shell_commands() if not re.match(r"make (check|test|bench|torture)", line)],
 )
-def test_a_command_of_the_readme_does_what_it_says(home, command):
+def test_a_command_that_users_read_does_what_it_says(home, command):
     done = run(home, command)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -91,24 +91,30 @@ def test_a_command_of_the_readme_does_what_it_says(home, command):
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_block_of_python_of_the_readme_runs(home, number):
+def test_a_block_of_python_that_users_read_runs(home, number):
     (home / "block.py").write_text(blocks("python")[number], encoding="utf-8")
     done = run(home, f"{sys.executable} block.py")
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-1]) > 0.5
 
 
-def test_the_targets_that_the_readme_names_are_in_the_makefile():
+def test_the_targets_that_users_read_of_are_in_the_makefile():
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"(?:^|`)make ([a-z-]+)", README, re.MULTILINE):
+    for target in re.findall(r"(?:^|`)make ([a-z-]+)", GUIDE, re.MULTILINE):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
-def test_what_the_readme_links_to_is_there():
-    targets = re.findall(r"\]\((?!http)([^)#]+)", README)
-    assert targets
-    for target in targets:
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize(
+    "page", [*PAGES, *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_what_a_page_links_to_is_there(page):
+    for target in re.findall(r"\]\((?!http)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target
+
+
+def test_the_readme_leads_to_all_pages():
+    for page in PAGES[1:]:
+        assert f"](docs/{page.name})" in README
 
 
 def test_the_readmes_figures_are_those_of_the_results():
