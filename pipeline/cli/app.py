@@ -63,7 +63,7 @@ def app(
     ] = True,
     trust: TrustOption = None,
 ) -> None:
-    """Try a model, look at all images, label them: on a page that this computer shows itself.
+    """Try a model, look at all images, label them: in the browser, served by this computer only.
 
     Programs send a picture as the body of POST /predict, with the header `Authorization: Bearer`
     and the token that is shown, or that is in the variable PIPELINE_APP_TOKEN.

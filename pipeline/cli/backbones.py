@@ -18,7 +18,10 @@ from pipeline.cli.terminal import out, reporting_errors
 def backbones(
     data: Annotated[
         str | None,
-        typer.Argument(metavar="[DATA]", help="Compare those that are here on these images."),
+        typer.Argument(
+            metavar="[DATA]",
+            help="Compare, on a sample of these images, those whose weights are here.",
+        ),
     ] = None,
     *,
     cache: CacheOption = Path("cache"),

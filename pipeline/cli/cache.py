@@ -108,7 +108,7 @@ def prune(
 ) -> None:
     """Drop the rows of images that are in none of the data sets named; merge small shards.
 
-    What would be dropped is shown first, and it is asked for --yes, or an answer at the terminal.
+    What would be deleted is shown, and asked about, first; --yes does not ask.
 
     Example: pipeline cache prune photos/ more-photos/ --yes
     """

@@ -58,7 +58,7 @@ PoolOption = Annotated[
         metavar="|".join(CHOICES),
         help="Keep the places of the last layer apart, take their mean or maximum, or take the "
         "maxima of every layer; may be repeated: of several, each head has the best.",
-        show_default="flatten and layers",
+        show_default="flatten, or average where a layer is large; and layers",
     ),
 ]
 SearchOption = Annotated[
@@ -72,15 +72,16 @@ CvOption = Annotated[
     int | None,
     typer.Option(
         metavar="K",
-        help="Nested cross-validation in place of splits: each image is tested on once.",
+        help="Nested cross-validation with K folds, 3 or more, in place of splits: each image is "
+        "tested on once.",
     ),
 ]
 NoCvOption = Annotated[
     bool,
     typer.Option(
         "--no-cv",
-        help="Judge by the splits also where they are small: below 10 test images of a class (and "
-        "1,000 images in all) the default is --cv 5.",
+        help="Keep the splits. Else up to 1,000 images with fewer than 10 test images of a class "
+        "are cross-validated, unless with --views or --stream.",
     ),
 ]
 RepeatsOption = Annotated[
@@ -95,7 +96,7 @@ ThresholdOption = Annotated[
         metavar="AIM",
         help="For two classes, choose from which probability on an image is called positive: "
         "f1, youden, precision=0.95 or recall=0.95. Chosen in cross-validation on training and "
-        "validation images, as the classifier is that serves the aim best.",
+        "validation images; so is the classifier, by the same aim.",
     ),
 ]
 StreamOption = Annotated[

@@ -24,8 +24,8 @@ def export(
         typer.Option(
             "--out",
             metavar="FILE",
-            help="What to write; it must not exist. Without it an ONNX file is kept beside the "
-            "model, and predict answers with it, without TensorFlow.",
+            help="File or folder to write, which must not exist. Without it an ONNX file is kept "
+            "beside the model, and predict answers with it, without TensorFlow.",
         ),
     ] = None,
     head: HeadOption = None,

@@ -41,11 +41,11 @@ def features(
         typer.Option(
             "--layers/--no-layers",
             help="Keep the maxima of every layer, too, for classifiers; the same pass gives them.",
-            show_default="unless images had to be shown to the network again for them",
+            show_default="on, unless over 10 % of the images would need another pass",
         ),
     ] = None,
 ) -> None:
-    """Show every image to the network once, and keep what it saw.
+    """Compute and store the features of every image.
 
     Example: pipeline features photos/ --views 4 --augmentation mild
     """

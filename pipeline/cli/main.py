@@ -48,7 +48,7 @@ class _Commands(TyperGroup):
 
 app = typer.Typer(
     cls=_Commands,
-    help="Transfer learning on a laptop: images are looked at once, every experiment is cheap.",
+    help="Transfer learning on a laptop: a network once per image, then classifiers in seconds.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -91,7 +91,7 @@ def options(
         ),
     ] = False,
 ) -> None:
-    """Transfer learning on a laptop: images are looked at once, every experiment is cheap."""
+    """Transfer learning on a laptop: a network once per image, then classifiers in seconds."""
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ WhiteOption = Annotated[
     int | None,
     typer.Option(
         metavar="LEVEL",
-        help="The value of 16-bit grey that is white, as 4095 of a 12-bit camera.",
+        help="Grey value that is white in 16-bit images: 4095 for a 12-bit camera.",
         show_default="65535",
     ),
 ]
@@ -74,7 +74,7 @@ AugmentationOption = Annotated[
         "--augmentation",
         metavar="TEXT",
         help="How views are made: textbook, mild, none, or settings as in mild,rotation=10. Of "
-        "several, classify takes the one that is best on validation.",
+        "several, which classify takes, the best on validation is used.",
         show_default="textbook",
     ),
 ]
@@ -96,7 +96,7 @@ SchedulerOption = Annotated[
 ]
 WorkersOption = Annotated[
     int | None,
-    typer.Option(min=1, help="The same in so many processes, which share this machine."),
+    typer.Option(min=1, help="Use this many worker processes on this machine."),
 ]
 NameOption = Annotated[str | None, typer.Option(help="Name of the run's folder.")]
 RunsOption = Annotated[
@@ -111,7 +111,7 @@ TrustOption = Annotated[
     ),
 ]
 HeadOption = Annotated[
-    str | None, typer.Option(help="Head of the run; the default is its best on validation.")
+    str | None, typer.Option(help="Classifier of the run; the default is its best on validation.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -119,7 +119,7 @@ PositiveOption = Annotated[
     str | None,
     typer.Option(
         metavar="CLASS",
-        help="Of two classes, the one that precision, recall and the threshold are of.",
+        help="Of two classes, the one that precision, recall and a threshold are of.",
         show_default="the rarer",
     ),
 ]
@@ -262,7 +262,7 @@ def _options(
     ] = None,
     layer: Annotated[
         str | None,
-        typer.Option(help="Layer that the network is cut at.", show_default="the network's last"),
+        typer.Option(help="Layer whose output is the feature.", show_default="the network's last"),
     ] = None,
     scaling: Annotated[
         Scaling | None,

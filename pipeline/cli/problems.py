@@ -53,7 +53,7 @@ def problems(
     as_json: JsonOption = False,
     seed: SeedOption = 0,
 ) -> None:
-    """Find copies, labels that may be wrong, outliers, small classes; tell if more images help.
+    """Find copies, labels that may be wrong, outliers, small classes; measure if more images help.
 
     Missing features are computed first. No picture is changed or removed.
 

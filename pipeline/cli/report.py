@@ -18,7 +18,7 @@ def report(
         bool,
         typer.Option(
             "--without-pictures",
-            help="Write the page also where it has pictures that the run does not keep.",
+            help="Write the page also where some of its pictures are missing.",
         ),
     ] = False,
 ) -> None:
