@@ -14,6 +14,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from benchmarks.accuracy import with_interval
 from pipeline import Run, classify, extract
 from pipeline.cli import results as printing
 from pipeline.features.extractor import Extractor
@@ -32,8 +33,11 @@ def measure() -> str:
         comparing = timed("classify", "demo", "--cache", cache, "--runs", runs)
         extractor = Extractor(cache=cache)
         extraction = extract("demo", extractor=extractor)
-        stored = sum(file.stat().st_size for file in extraction.store.folder.iterdir())
-        raw = extraction.rows().nbytes
+        last, every = (
+            sum(file.stat().st_size for file in store.folder.iterdir()) / 1e6
+            for store in extraction.plan.every_store
+        )
+        times = extraction.rows().nbytes / 1e6 / last
         recipe = extraction.store.recipe
         labels = extraction.dataset.targets.labels
         majority = max((labels == label).mean() for label in set(labels))
@@ -47,15 +51,16 @@ def measure() -> str:
     lines = [
         "| | |",
         "|---|---|",
-        f"| `pipeline features demo`, nothing there ({recipe.precision}) | {first:.0f} s |",
+        f"| `pipeline features demo`, empty cache ({recipe.precision}) | {first:.0f} s |",
         f"| again, nothing to do | {second:.1f} s, {first / second:.0f} times as fast |",
-        f"| `pipeline classify demo`, all heads | {comparing:.0f} s |",
-        f"| features on disk | {stored / 1e6:.1f} MB, 1/{raw / stored:.1f} of the raw arrays |",
+        f"| `pipeline classify demo`, all classifiers | {comparing:.0f} s |",
+        f"| features on disk: last layer | {last:.1f} MB, 1/{times:.1f} of the raw arrays |",
+        f"| features on disk: every layer | {every:.1f} MB |",
         "",
-        f"On the test images (about 25 %), mean and standard deviation over {len(SEEDS)} seeds, each",
-        f"with splits of its own. Always guessing the commonest class gives {majority:.3f}.",
+        f"On the test images (about 25 %), mean over {len(SEEDS)} seeds, each with splits of its own, and 95 %",
+        f"interval of that mean. Always guessing the commonest class gives {majority:.3f}.",
         "",
-        "| head | accuracy | balanced accuracy | ROC AUC | log loss | seconds |",
+        "| classifier | accuracy | balanced accuracy | ROC AUC | log loss | seconds |",
         "|---|---|---|---|---|---|",
         *(row(head, results) for head, results in by_head.items()),
     ]
@@ -98,7 +103,7 @@ def row(head: str, results: list) -> str:
     ]
     seconds = statistics.median(result.seconds for result in results)
     return (
-        f"| {head} | {statistics.mean(accuracies):.3f} ± {statistics.stdev(accuracies):.3f} | "
+        f"| {head} | {with_interval(accuracies)} | "
         + " | ".join(f"{value:.3f}" for value in others)
         + f" | {seconds:.1f} |"
     )

@@ -168,7 +168,7 @@ def of_accuracy(demo: Tried, four: Tried, cpu: Mapping[str, float]) -> list[Figu
         accuracy("best frozen head, VGG16@150, all layers", demo[VGG16, "layers"], 0.870),
         accuracy("best frozen head, EfficientNet-Lite0, all layers", demo[LITE0, "layers"], 0.880),
         Figure(
-            "`classify demo --head rbf-svm --pool layers`, nothing there: CPU time of Lite0 against VGG16@150",
+            "`classify demo --head rbf-svm --pool layers`, empty cache: CPU time of Lite0 against VGG16@150",
             "≤ 1/4",
             f"{share:.2f} ({cpu[LITE0]:.0f} and {cpu[VGG16]:.0f} CPU s)",
             share <= 0.25,

@@ -92,7 +92,7 @@ class Labelling:
         seed: int = 0,
         listener: Listener | None = None,
     ) -> None:
-        extractor = replace(extractor or Extractor(), layers=None)
+        extractor = extractor or Extractor()
         entries = list_entries(data, unlabelled=True).composed().entries
         none = Shares(validation=0, test=0)
         listed = list_partly_labelled(data, seed=seed, shares=none, cache=extractor.cache)

@@ -133,8 +133,8 @@ class Extractor:
     forward : callable, optional
         What computes rows from pixels, in place of the recipe's backbone.
     layers : bool, optional
-        Whether rows of the maxima of every layer are kept, too: the same pass gives them. None
-        keeps them where few images would have to be shown to the network for them alone.
+        Whether rows of the maxima of every layer are kept, too: the same pass gives them. The
+        default keeps them unless many images would have to be shown to the network for them alone.
     """
 
     recipe: Recipe = field(default_factory=make_recipe)
@@ -145,7 +145,7 @@ class Extractor:
     strict: bool = False
     stream: bool | None = None
     forward: Forward | None = None
-    layers: bool | None = False
+    layers: bool | None = None
     _opened: dict[Path, FeatureStore] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )

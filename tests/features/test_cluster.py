@@ -74,8 +74,7 @@ def assert_same(extraction, other, *, killed=False):
     What a killed writer had begun lies there until a later one, sure that it is dead, removes it.
     """
     begun = {".tmp"} if killed else set()
-    for name, ours in extraction.plan.stores.items():
-        theirs = other.plan.stores[name]
+    for ours, theirs in zip(extraction.plan.every_store, other.plan.every_store, strict=True):
         found, expected = FeatureStore.at(ours.folder), FeatureStore.at(theirs.folder)
         wanted = sorted(expected)
         assert sorted(found) == wanted

@@ -94,13 +94,13 @@ def test_one_pass_fills_both_stores_and_a_second_run_makes_nothing(
 
 def test_unasked_they_are_made_only_where_they_cost_no_further_pass(photos, tmp_path, recipe):
     cache = tmp_path / "cache"
-    extract(photos, extractor=Extractor(recipe, cache=cache))
+    extract(photos, extractor=Extractor(recipe, cache=cache, layers=False))
     dataset = load_dataset(photos)
-    plan = Extractor(recipe, cache=cache, layers=None).plan(dataset)
+    plan = Extractor(recipe, cache=cache).plan(dataset)
     assert (plan.missing, plan.left_out) == (0, 12)
     wanted = Extractor(recipe, cache=cache, layers=True).plan(dataset)
     assert (wanted.missing, wanted.left_out) == (12, 0)
-    fresh = Extractor(recipe, cache=tmp_path / "fresh", layers=None).plan(dataset)
+    fresh = Extractor(recipe, cache=tmp_path / "fresh").plan(dataset)
     assert (fresh.missing, fresh.left_out, len(fresh.every_store)) == (12, 0, 2)
 
 
