@@ -93,7 +93,7 @@ class Collection:
             return column_of(names)
         if kind == "copy":
             names = np.full(len(self), "no copy", object)
-            for pair in self._problems.duplicates.pairs:
+            for pair in reversed(self._problems.duplicates.pairs):  # those across splits come last
                 for place in (pair.first, pair.second):
                     names[self._labelled[place]] = (
                         "copy in another split" if pair.across else "copy"

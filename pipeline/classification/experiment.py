@@ -101,7 +101,6 @@ def classify(
         partial(run_folder, Path(runs), name),
     )
     rows = gather_rows(data, order)
-    order.check_name(rows.setting.dataset.name)
     rows.check_that_they_differ()
     run, stopped = _judge_all(rows, order)
     if stopped is None:

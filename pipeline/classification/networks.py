@@ -20,6 +20,7 @@ from pipeline.errors import WeightsError
 from pipeline.evaluation.metrics import Metrics
 from pipeline.evaluation.protocol import Protocol
 from pipeline.features.extractor import Extractor, extract
+from pipeline.heads.pooling import LAYERS
 from pipeline.heads.registry import get_head
 from pipeline.runs.listener import RunListener
 
@@ -38,7 +39,7 @@ class Suited:
     backbone : str
         Name of the network.
     pool : str
-        ``"flatten"`` or ``"layers"``.
+        ``"flatten"``, ``"average"`` or ``"layers"``.
     metrics : Metrics
         By nested 5-fold cross-validation of a support vector machine on a sample of the images.
     images_per_second : float
@@ -93,9 +94,9 @@ def compare_backbones(
         extraction = extract(
             protocol.check(dataset), extractor=extractor, hold=True, listener=listener
         )
-        judged, rate = protocol.judged(extraction.dataset), _rate(extractor, dataset)
+        judged, rate = protocol.judged(extraction.dataset), _rate(extractor, extraction.dataset)
         for rows in read_variants(extraction, None):
-            pool = "layers" if rows.recipe.layer == "layers" else rows.pools[0]
+            pool = LAYERS if rows.recipe.layer == LAYERS else rows.pools[0]
             task = Task(judged, (extraction.recipe,), protocol, seed, variants=[rows])
             result = RowsInMemory(task).judge(get_head(_HEAD))
             suited.append(Suited(name, pool, result.test, rate))

@@ -77,8 +77,8 @@ class RowLookup:
             return self.forward(pixels)
 
     def _is_stored(self, digest: bytes) -> bool:
-        return bool(self.stores) and all(
-            (digest, view) in store for view, store in enumerate(self.stores)
+        return bool(self.stores) and not any(
+            store.missing([(digest, view)]) for view, store in enumerate(self.stores)
         )
 
     def _resolved(self, batch: Sequence[_Outcome]) -> Iterator[tuple[Location, Rows | ImageError]]:

@@ -39,6 +39,12 @@ def test_all_planted_problems_are_found(planted):
     assert found.summary()[-1] == found.curve.answer
 
 
+def test_labels_are_checked_where_every_image_is_tested_on(planted):
+    dataset, rows = planted
+    found = find_problems(dataset.all_in("test"), rows, repeats=0)
+    assert {suspect.place for suspect in found.labels.suspects[:2]} == {20, 200}
+
+
 @pytest.fixture
 def fits(monkeypatch):
     """What classifiers are trained on, and predict for: they tell nothing apart."""

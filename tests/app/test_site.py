@@ -145,8 +145,8 @@ def test_copies_and_labels_likely_wrong_are_coloured_also_beside_images_without_
     def found(dataset, rows, **_):
         assert dataset.classes == ("blue", "red")
         assert len(dataset) == len(rows) == 39
-        pairs = [SimpleNamespace(first=1, second=2, across=False)]
-        pairs.append(SimpleNamespace(first=3, second=4, across=True))
+        ends = [(3, 4, True), (1, 2, False), (3, 7, False)]  # those across splits come first
+        pairs = [SimpleNamespace(first=a, second=b, across=across) for a, b, across in ends]
         suspects = [SimpleNamespace(place=5, likely=True), SimpleNamespace(place=6, likely=False)]
         return SimpleNamespace(
             labels=SimpleNamespace(suspects=suspects, judged=39),
@@ -165,7 +165,7 @@ def test_copies_and_labels_likely_wrong_are_coloured_also_beside_images_without_
 
     assert those("suspicious label", "label likely wrong") == [labelled[5]]
     assert those("suspicious label", "label not checked") == ["a.png"]
-    assert those("copy", "copy") == labelled[1:3]
+    assert those("copy", "copy") == [*labelled[1:3], labelled[7]]
     assert those("copy", "copy in another split") == labelled[3:5]
     assert any("other images, labels or splits" in note for note in site.notes)
 

@@ -30,6 +30,14 @@ def test_both_kinds_of_rows_of_each_network_on_this_machine_are_compared(tmp_pat
     assert [each.metrics.accuracy for each in again] == accuracies
 
 
+def test_an_image_that_cannot_be_read_is_left_out(tmp_path):
+    photos = paint_classes(tmp_path / "photos", 12)
+    broken = min(photos.rglob("*.png"))
+    broken.write_bytes(broken.read_bytes()[:60])
+    suited = compare_backbones(photos, cache=tmp_path / "cache")
+    assert {each.metrics.n for each in suited} == {23}
+
+
 def test_without_any_weights_it_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(Backbone, "is_here", False)
     with pytest.raises(WeightsError, match="no network's weights are on this machine"):
