@@ -19,7 +19,7 @@ from pipeline.backbones.backbone import LAYERS
 from pipeline.heads.dense import DenseHead
 from pipeline.heads.estimators import Classifier
 from pipeline.models.model import Model
-from pipeline.models.network import TunedClassifier
+from pipeline.models.network import TunedClassifier, pooling_layer
 from pipeline.system import tensorflow
 
 Method = Literal["weights", "gradient", "occlusion"]
@@ -127,7 +127,7 @@ def _by_gradient(
         dense, pool = network.dense, network.head.layers[1]
         seen = network.upper(rows, training=False) if network.upper else rows
     else:
-        dense, pool, seen = estimator.model_, keras.layers.Flatten(), rows
+        dense, pool, seen = estimator.model_, pooling_layer(estimator.pool), rows
     hidden, last = keras.Model(dense.inputs, dense.layers[-2].output), dense.layers[-1]
     seen = tf.cast(seen, tf.float32)
     with tf.GradientTape() as tape:

@@ -52,6 +52,15 @@ HeadOption = Annotated[
     typer.Option(help="Run, or model, with a dense head to start from.", metavar="MODEL"),
 ]
 
+PoolOption = Annotated[
+    Pooling | None,
+    typer.Option(
+        help="Keep the places of a picture apart, or take their mean or maximum; with --head, "
+        "its own.",
+        show_default="flatten",
+    ),
+]
+
 
 def _options(
     *,
@@ -70,10 +79,7 @@ def _options(
         str | None,
         typer.Option(help="First layer trained with the head.", show_default="the last block's"),
     ] = _DEFAULT.unfreeze,
-    pool: Annotated[
-        Pooling,
-        typer.Option(help="Keep the places of a picture apart, or take their mean or maximum."),
-    ] = _DEFAULT.pool,
+    pool: PoolOption = _DEFAULT.pool,
     units: Annotated[
         int, typer.Option(help="Size of the head's hidden layer; with --head, its own.")
     ] = _DEFAULT.units,

@@ -78,7 +78,8 @@ class Finetuning:
         The first layer that is trained jointly with the head: one of the backbone's `cuts`. The
         default is the backbone's own.
     pool, units, dropout
-        Of the head; see `pipeline.models.network.Network`.
+        Of the head; see `pipeline.models.network.Network`. A trained head keeps its own. The
+        default pool is "flatten".
     batch_size : int
         Images a step. This and the learning rates are Chollet's.
     frozen, joint : Training
@@ -92,7 +93,7 @@ class Finetuning:
     source: Source = "cache"
     phase: Phase = "both"
     unfreeze: str | None = None
-    pool: Pooling = "flatten"
+    pool: Pooling | None = None
     units: int = 256
     dropout: float = 0.0
     batch_size: int = 20
@@ -103,7 +104,7 @@ class Finetuning:
     def __post_init__(self) -> None:
         _check_choice("source", self.source, SOURCES)
         _check_choice("phase", self.phase, PHASES)
-        _check_choice("pool", self.pool, POOLS)
+        _check_choice("pool", self.head["pool"], POOLS)
         if self.batch_size < 1 or not 0 <= self.dropout < 1 or self.units < 1:
             raise PipelineError(
                 f"batch size {self.batch_size}, {self.units} units, dropout {self.dropout}.",
@@ -118,7 +119,8 @@ class Finetuning:
     @property
     def head(self) -> dict[str, Any]:
         """What `pipeline.models.network.Network` takes for the head."""
-        return {"pool": self.pool, "units": self.units, "dropout": self.dropout}
+        pool = "flatten" if self.pool is None else self.pool
+        return {"pool": pool, "units": self.units, "dropout": self.dropout}
 
     def cut(self, recipe: Recipe) -> Recipe:
         """Return a recipe with its network cut at the last layer that is not trained."""
@@ -149,6 +151,7 @@ class Finetuning:
 
         return {
             **asdict(self),
+            **self.head,
             "unfreeze": self.unfreeze or get_backbone(recipe.backbone).default_cut,
             "views": views.count,
             "augmentation": views.augmentation.name,

@@ -38,12 +38,14 @@ def settings_of(head: Model, settings: Finetuning) -> Finetuning:
     dense = dense_of(head)
     if settings.phase == "frozen":
         raise PipelineError("with a trained head, nothing is left to do in phase frozen.")
-    if settings.pool != "flatten":
+    if settings.pool not in (None, dense.pool):
         raise PipelineError(
-            f"a head of `classify` cannot be used with pool {settings.pool!r}.",
-            expected="pool 'flatten', as it was trained",
+            f"the head was trained with pool {dense.pool!r}, not {settings.pool!r}.",
+            expected=f"pool {dense.pool!r}, or none named",
         )
-    return replace(settings, phase="finetune", units=dense.units, dropout=dense.dropout)
+    return replace(
+        settings, phase="finetune", pool=dense.pool, units=dense.units, dropout=dense.dropout
+    )
 
 
 def check_features(head: Model, classes: tuple[str, ...], recipe: Recipe) -> None:

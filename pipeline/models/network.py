@@ -18,9 +18,20 @@ from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import get_backbone
 from pipeline.errors import PipelineError
 from pipeline.heads.dense import as_probabilities, build_dense
-from pipeline.heads.pooling import POOLS
+from pipeline.heads.pooling import POOLS, Pooling
 from pipeline.models.files import KERAS_FILE, WHOLE_FILE
 from pipeline.system import tensorflow
+
+
+def pooling_layer(pool: Pooling) -> Any:
+    """Return what is between a feature map and a dense head."""
+    _, keras = tensorflow.load()
+    layers = {
+        "flatten": keras.layers.Flatten,
+        "average": keras.layers.GlobalAveragePooling2D,
+        "max": keras.layers.GlobalMaxPooling2D,
+    }
+    return layers[pool](dtype="float32")
 
 
 class Network:
@@ -61,7 +72,7 @@ class Network:
         n_classes: int,
         *,
         weights: Sequence[npt.NDArray[np.float32]] | None,
-        pool: str = "flatten",
+        pool: Pooling = "flatten",
         units: int = 256,
         dropout: float = 0.0,
         seed: int = 0,
@@ -76,16 +87,11 @@ class Network:
         self.base = self.backbone.build(recipe.size, precision, weights)
         self.trunk = keras.Model(self.base.input, self.backbone.output(self.base, recipe.layer))
         self.upper = self._upper()
-        pooling = {
-            "flatten": keras.layers.Flatten,
-            "average": keras.layers.GlobalAveragePooling2D,
-            "max": keras.layers.GlobalMaxPooling2D,
-        }[pool](dtype="float32")
         top = self.base.output.shape[1:]
         features = int(np.prod(top)) if pool == "flatten" else int(top[-1])
         self.dense = build_dense(features, n_classes, units=units, dropout=dropout, seed=seed)
         inputs = keras.Input(top)
-        self.head = keras.Model(inputs, self.dense(pooling(inputs)))
+        self.head = keras.Model(inputs, self.dense(pooling_layer(pool)(inputs)))
         rows = keras.Input(recipe.shape)
         self.tail = keras.Model(rows, self.head(self.upper(rows) if self.upper else rows))
 

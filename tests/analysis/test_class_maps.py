@@ -107,10 +107,18 @@ def scores_of(dense, rows, label):
     return scores[:, label] if scores.shape[1] > 1 else scores[:, 0] * (2 * label - 1)
 
 
+POOLED = {
+    "flatten": lambda rows: rows.reshape(len(rows), -1),
+    "average": lambda rows: rows.mean(axis=(1, 2)),
+    "max": lambda rows: rows.max(axis=(1, 2)),
+}
+
+
+@pytest.mark.parametrize("pool", POOLED)
 @pytest.mark.parametrize(("classes", "label"), [(2, 0), (2, 1), (3, 2)])
-def test_the_map_of_a_dense_head_is_the_gradient_of_its_score(classes, label):
+def test_the_map_of_a_dense_head_is_the_gradient_of_its_score(classes, label, pool):
     rows, labels = examples(classes=classes)
-    head = DenseHead(epochs=3, units=16, learning_rate=1e-3)
+    head = DenseHead(epochs=3, units=16, learning_rate=1e-3, pool=pool, shape=SHAPE)
     head.fit(rows.reshape(90, -1), labels)
     model = Model(RECIPE, "dense", tuple("abcd"[:classes]), head)
     maps = find_class_maps(model, rows, np.full(90, label))
@@ -118,7 +126,7 @@ def test_the_map_of_a_dense_head_is_the_gradient_of_its_score(classes, label):
     step = 1e-4
     for down, across in ((0, 0), (1, 2), (2, 1)):
         more, less = (
-            scores_of(head.model_, scaled(rows, down, across, by), label)
+            scores_of(head.model_, POOLED[pool](scaled(rows, down, across, by)), label)
             for by in (1 + step, 1 - step)
         )
         np.testing.assert_allclose(
@@ -126,7 +134,7 @@ def test_the_map_of_a_dense_head_is_the_gradient_of_its_score(classes, label):
         )
 
 
-@pytest.mark.parametrize("pool", ["flatten", "average"])
+@pytest.mark.parametrize("pool", POOLED)
 def test_the_map_of_a_fine_tuned_network_is_by_the_features_below_its_dense_layers(pool):
     recipe = make_recipe(size=64, precision="float32", layer="block5_conv2")
     rng = np.random.default_rng(0)
@@ -138,8 +146,7 @@ def test_the_map_of_a_fine_tuned_network_is_by_the_features_below_its_dense_laye
     assert maps.values.shape == seen.shape[:3] == (4, 2, 2)
 
     def score(features):
-        pooled = features.reshape(4, -1) if pool == "flatten" else features.mean(axis=(1, 2))
-        return scores_of(base.dense, pooled, 1)
+        return scores_of(base.dense, POOLED[pool](features), 1)
 
     step = 1e-4
     for down, across in ((0, 0), (0, 1), (1, 0), (1, 1)):

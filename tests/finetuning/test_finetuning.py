@@ -442,6 +442,23 @@ def test_training_starts_from_the_head_that_classify_trained(tune, classified):
     assert run.results[0].parameters["dropout"] == 0.5
 
 
+@pytest.mark.parametrize("named", [{}, {"pool": "average"}], ids=["by default", "named"])
+def test_a_head_that_was_trained_on_pooled_rows_keeps_its_pool(tune, folder, tmp_path, named):
+    [dense] = classify(
+        folder / "two",
+        "dense",
+        pools=("average",),
+        extractor=Extractor(RECIPE, cache=folder / "cache"),
+        runs=tmp_path / "classified",
+        name="pooled",
+        protocol=Protocol(splits=True),
+    ).results
+    nothing = Training(epochs=1, learning_rate=1e-30)
+    run = tune(joint=nothing, options={"head": tmp_path / "classified" / "pooled"}, **named)
+    np.testing.assert_allclose(run.results[0].probabilities, dense.probabilities, atol=1e-5)
+    assert run_json(run)["heads"][0]["parameters"]["pool"] == "average"
+
+
 def test_a_head_of_another_kind_is_refused(tune, classified):
     head = Model.load(classified.folder / "models" / "logistic")
     with pytest.raises(ModelError, match=r"(?s)of the kind logistic.*--head dense"):
@@ -468,15 +485,17 @@ def test_a_head_that_does_not_fit_is_refused_before_the_work(
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("trained", "settings", "message"),
     [
-        ({"phase": "frozen"}, "nothing is left to do in phase frozen"),
-        ({"pool": "average"}, r"(?s)pool 'average'.*flatten"),
+        ({}, {"phase": "frozen"}, "nothing is left to do in phase frozen"),
+        ({}, {"pool": "average"}, r"(?s)pool 'flatten', not 'average'.*Expected: pool 'flatten'"),
+        ({"pool": "max"}, {"pool": "flatten"}, r"(?s)pool 'max', not 'flatten'.*pool 'max'"),
     ],
 )
-def test_settings_that_contradict_a_trained_head_are_refused(tune, settings, message):
+def test_settings_that_contradict_a_trained_head_are_refused(tune, trained, settings, message):
+    dense = DenseHead(**trained, shape=RECIPE.shape)
     with pytest.raises(PipelineError, match=message):
-        tune(**settings, options={"head": Model(RECIPE, "dense", ("blue", "red"), DenseHead())})
+        tune(**settings, options={"head": Model(RECIPE, "dense", ("blue", "red"), dense)})
 
 
 # --- killed and started again -----------------------------------------------------------------
@@ -626,6 +645,7 @@ def test_a_layer_that_cannot_be_the_first_to_be_trained_is_refused_with_those_th
         ({"dropout": 1.0}, "below 1"),
         ({"dropout": float("nan")}, "below 1"),
         ({"pool": "sum"}, "flatten, average, max"),
+        ({"pool": ""}, "flatten, average, max"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_with_what_would(tune, settings, message):
