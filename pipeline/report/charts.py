@@ -1,4 +1,4 @@
-"""Numbers to the geometry of a chart; `charts.html.j2` turns that into SVG.
+"""Numbers to the geometry of a chart; `parts.html.j2` turns that into SVG.
 
 Coordinates are in SVG's user units, which are pixels where a chart is shown in its own size: text
 is of 12 units, and a chart is as wide as a phone. Colours are the style sheet's, by number.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from pipeline.report.words import shortened, width
 
@@ -100,7 +100,7 @@ class Frame:
     x: tuple[float, float] = (0.0, 1.0)
     y: tuple[float, float] = (0.0, 1.0)
     height: int = 300
-    x_whole: bool = field(default=False)
+    x_whole: bool = False
 
     def place(self, x: float, y: float) -> tuple[float, float]:
         """Return where a point is drawn."""

@@ -53,9 +53,10 @@ def _mistakes(record: Record) -> list[Seen]:
     """Choose from the surest mistakes; up to half are of the kind that is the most frequent."""
     mistakes, classes = surest_mistakes(record), record.classes
     often = [(classes[truth], classes[p]) for truth, p, _ in figures.confused(record.best)[:1]]
-    of_them = [seen for seen in mistakes if (seen.truth, seen.predicted) in often]
+    of_them = [mistake for mistake in mistakes if (mistake.truth, mistake.predicted) in often]
     first = of_them[: _MISTAKES // 2]
-    return [*first, *(seen for seen in mistakes if seen not in first)][:_MISTAKES]
+    chosen = [*first, *(mistake for mistake in mistakes if mistake not in first)][:_MISTAKES]
+    return [Seen.plain(mistake, record.pictures) for mistake in chosen]
 
 
 def _accuracy(record: Record) -> Mapping[str, Any]:

@@ -41,20 +41,25 @@ class Seen:
     neighbours: Sequence[tuple[Picture, NeighbourRecord]] = ()
 
     @classmethod
-    def of(cls, choice: _Choice, kept: PicturesDocument, centres: Centres) -> Seen:
+    def plain(cls, choice: Choice, kept: PicturesDocument) -> Seen:
+        """Draw an image, without map and neighbours."""
+        picture = Picture.of(choice.path, kept)
+        return cls(picture, choice.truth, choice.predicted, choice.probability)
+
+    @classmethod
+    def of(cls, choice: Choice, kept: PicturesDocument, centres: Centres) -> Seen:
         """Draw an image, with map and neighbours if it is an example."""
-        picture, example = Picture.of(choice.path, kept), choice.example
-        seen = cls(picture, choice.truth, choice.predicted, choice.probability)
+        seen, example = cls.plain(choice, kept), choice.example
         if example is None:
             return seen
         near = [(Picture.of(neighbour.path, kept), neighbour) for neighbour in example.neighbours]
         values = np.array(example.map, np.float64)
-        drawn = overlay(values, centres) if picture.source else ""
+        drawn = overlay(values, centres) if seen.picture.source else ""
         where = strongest(values, centres) if drawn else ""
         return replace(seen, overlay=drawn, where=where, neighbours=near)
 
 
-class _Choice(NamedTuple):
+class Choice(NamedTuple):
     """An image to be shown, with the fields of `Seen`; `example` has its map and neighbours."""
 
     path: str
@@ -93,9 +98,9 @@ def show_mistakes(record: Record) -> Mapping[str, Any]:
     }
 
 
-def surest_mistakes(record: Record) -> list[Seen]:
-    """Return the most confident mistakes; none where predictions are missing."""
-    return _look(record)[0]
+def surest_mistakes(record: Record) -> list[Choice]:
+    """Return the most confident mistakes, not drawn; none where predictions are missing."""
+    return _choose(record)[0]
 
 
 def _look(record: Record) -> tuple[list[Seen], list[Seen]]:
@@ -114,7 +119,7 @@ def _look(record: Record) -> tuple[list[Seen], list[Seen]]:
     return mistakes, right
 
 
-def _choose(record: Record) -> tuple[list[_Choice], list[_Choice]]:
+def _choose(record: Record) -> tuple[list[Choice], list[Choice]]:
     """Choose the most confident mistakes, and of the examples those predicted correctly."""
     if not record.predictions:
         return [], []
@@ -135,9 +140,9 @@ def _choose(record: Record) -> tuple[list[_Choice], list[_Choice]]:
         if example and example.predicted != predicted:
             example = None
         p = float(confidence[place])
-        mistakes.append(_Choice(path, classes[truth], predicted, p, example))
+        mistakes.append(Choice(path, classes[truth], predicted, p, example))
     right = [
-        _Choice(path, example.label, example.predicted, example.probability, example)
+        Choice(path, example.label, example.predicted, example.probability, example)
         for path, example in by_path.items()
         if example.label == example.predicted
     ]

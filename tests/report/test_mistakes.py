@@ -12,6 +12,8 @@ from pages import painted, report
 from PIL import Image
 
 from pipeline.analysis.examples import MISTAKES
+from pipeline.report import thumbnails
+from pipeline.report.page import write_report
 from pipeline.report.pictures import SIDE
 
 
@@ -45,6 +47,18 @@ def test_the_surest_mistakes_come_first_with_their_pictures_and_probabilities(fo
             assert picture.format == "JPEG"
             assert max(picture.size) <= SIDE
     assert f"The files are in {tmp_path}/" in section.text
+
+
+def test_maps_and_pictures_are_drawn_once_for_each_time_that_the_page_shows_them(
+    folder, tmp_path, monkeypatch
+):
+    imitate(folder, paths=painted(tmp_path), skill=0.3, looked_into=True)
+    drawn = []
+    uri = thumbnails._uri
+    monkeypatch.setattr(thumbnails, "_uri", lambda *of: drawn.append(uri(*of)) or drawn[-1])
+    page = write_report(folder).read_text()
+    assert len(drawn) == page.count("data:image/") > 20
+    assert sum(one.startswith("data:image/png") for one in drawn) > 5
 
 
 def test_no_more_mistakes_are_shown_than_there_is_room_for(folder):
