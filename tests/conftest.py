@@ -49,6 +49,16 @@ def own_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(folder)
 
 
+@pytest.fixture
+def at_home(tmp_path, monkeypatch):
+    """Work in `tmp_path`; leave the process's signal handlers as they were."""
+    monkeypatch.chdir(tmp_path)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 class CountingBackbone:
     """Rows that depend on the pixels, made in no time; remembers how many it made."""
 
@@ -85,6 +95,27 @@ def recipe():
 @pytest.fixture
 def backbone(recipe):
     return CountingBackbone(recipe)
+
+
+@pytest.fixture
+def networks(monkeypatch):
+    """Put the counting stand-in in the network's place; list those that were loaded."""
+    loaded = []
+
+    def load(recipe, weights, **more):
+        loaded.append(CountingBackbone(recipe, **more))
+        loaded[-1].recipe, loaded[-1].weights = recipe, weights
+        return loaded[-1]
+
+    monkeypatch.setattr(computing, "load_backbone", load)
+    return loaded
+
+
+@pytest.fixture
+def keras_home(monkeypatch, tmp_path):
+    """A home of Keras in which nothing was downloaded."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    return tmp_path / "keras"
 
 
 def paint(file: Path, colour: tuple[int, int, int], seed: int, side: int = 48) -> Path:

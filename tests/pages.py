@@ -6,9 +6,7 @@ import re
 from html.parser import HTMLParser
 
 from conftest import paint
-from typer.testing import CliRunner
 
-from pipeline.cli import main as cli
 from pipeline.report.page import write_report
 
 VOID = {"meta", "link", "img", "input", "br"}
@@ -136,7 +134,3 @@ def speaks(found):
     for element in found.root.all():
         assert element.attributes.get("aria-labelledby", ids[0]) in ids
     return figures
-
-
-def run_command(*arguments):
-    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])

@@ -41,6 +41,12 @@ def rows_in_views(n, k, views, d=128):
     )
 
 
+def two_columns(p):
+    """Make the probabilities of two classes from those of the second."""
+    p = np.asarray(p, dtype=float)
+    return np.stack([1 - p, p], axis=1)
+
+
 def calibrated_svm():
     """Make a linear SVM behind a scaler, calibrated together."""
     return CalibratedClassifierCV(make_pipeline(StandardScaler(), LinearSVC()))

@@ -5,8 +5,8 @@ import shutil
 
 import numpy as np
 import pytest
+from commands import run_command
 from conftest import paint, paint_classes
-from pages import run_command
 from stores import some_keys, some_rows
 
 from pipeline import Gallery, PipelineError

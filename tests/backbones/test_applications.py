@@ -29,11 +29,7 @@ SMALL = ("mobilenetv2", "mobilenetv3small", "efficientnetb0", "efficientnetv2b0"
 """Quick to build; they preprocess outside, inside where it can be left out, and inside for good."""
 
 
-@pytest.fixture(autouse=True)
-def keras_home(monkeypatch, tmp_path):
-    """A home of Keras in which nothing was downloaded."""
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    return tmp_path / "keras"
+pytestmark = pytest.mark.usefixtures("keras_home")
 
 
 @pytest.fixture

@@ -20,11 +20,7 @@ PACKAGED = VGG16.published.packaged()
 CONVOLUTIONS = [layer for layer in VGG16.layers if "conv" in layer]
 
 
-@pytest.fixture(autouse=True)
-def keras_home(monkeypatch, tmp_path):
-    """A home of Keras in which nothing was downloaded."""
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    return tmp_path / "keras"
+pytestmark = pytest.mark.usefixtures("keras_home")
 
 
 @pytest.fixture

@@ -17,13 +17,13 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import typer
-from conftest import CountingBackbone, paint, paint_classes
+from commands import run_command as run
+from conftest import paint, paint_classes
 from guide import GUIDE
 from PIL import Image
 from rich.console import Console
 from rich.filesize import decimal
 from sklearn.base import BaseEstimator, ClassifierMixin
-from typer.testing import CliRunner
 
 from pipeline.backbones.registry import make_recipe
 from pipeline.cli import main as cli
@@ -54,35 +54,8 @@ SETTINGS = ["--size", "64", "--precision", "float32"]
 
 
 @pytest.fixture(autouse=True)
-def at_home(tmp_path, monkeypatch):
-    """Work in an empty folder; leave the process's signal handlers as they were."""
-    monkeypatch.chdir(tmp_path)
+def terminal_of_80_columns(at_home, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.fixture
-def networks(monkeypatch):
-    """Put the counting stand-in in the network's place; list those that were loaded."""
-    loaded = []
-
-    def load(recipe, weights, **more):
-        loaded.append(CountingBackbone(recipe, **more))
-        return loaded[-1]
-
-    monkeypatch.setattr("pipeline.features.computing.load_backbone", load)
-    return loaded
-
-
-def run(*arguments):
-    """Run a command in this process."""
-    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 # --- help ---------------------------------------------------------------------------------

@@ -3,41 +3,24 @@
 import hashlib
 import os
 import re
-import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run_command as run
 from conftest import paint_classes
 from PIL import Image
-from typer.testing import CliRunner
 
-from pipeline.cli import main as cli
 from pipeline.data.augmentation import PRESETS, Augmentation
 from pipeline.data.images import decode
 from pipeline.data.views import apply, draw
 
-
-@pytest.fixture(autouse=True)
-def at_home(tmp_path, monkeypatch):
-    """Work in an empty folder; leave the process's signal handlers as they were."""
-    monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
+pytestmark = pytest.mark.usefixtures("at_home")
 
 
 @pytest.fixture
 def photos(tmp_path):
     return paint_classes(tmp_path / "photos", 2)
-
-
-def run(*arguments):
-    """Run a command in this process."""
-    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def test_a_sheet_of_views_is_a_picture_with_a_tile_for_each(photos):

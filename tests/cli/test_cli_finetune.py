@@ -16,9 +16,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from commands import run_command as run
 from conftest import paint, paint_classes
 from rich.console import Console
-from typer.testing import CliRunner
 
 from pipeline.backbones.registry import make_recipe
 from pipeline.cli import finetune as commands
@@ -34,26 +34,13 @@ QUICK = ["--unfreeze", "block5_conv3", "--epochs", "2", "--frozen-epochs", "2"]
 
 
 @pytest.fixture(autouse=True)
-def at_home(tmp_path, monkeypatch):
-    """Work in an empty folder; leave the process's signal handlers as they were."""
-    monkeypatch.chdir(tmp_path)
+def terminal_of_100_columns(at_home, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.fixture
 def photos(tmp_path):
     return paint_classes(tmp_path / "photos", 14)
-
-
-def run(*arguments):
-    """Run a command in this process."""
-    result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-    if result.exception and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 def finetune(photos, *options):

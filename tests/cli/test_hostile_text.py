@@ -8,9 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from conftest import CountingBackbone, paint, paint_classes
+from commands import run_command
+from conftest import paint, paint_classes
 from imitated import change, imitate
-from pages import run_command
 from portables import SIDE, described
 
 from pipeline.backbones.registry import make_recipe
@@ -26,13 +26,7 @@ UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 SETTINGS = ("--size", "64", "--precision", "float32")
 
 
-@pytest.fixture(autouse=True)
-def networks(monkeypatch):
-    """Put a stand-in in the network's place."""
-    monkeypatch.setattr(
-        "pipeline.features.computing.load_backbone",
-        lambda recipe, _, **more: CountingBackbone(recipe, **more),
-    )
+pytestmark = pytest.mark.usefixtures("networks")
 
 
 def photos(count=8):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run_command
 from conftest import CountingBackbone, paint_classes
-from pages import run_command
 
 
 @pytest.fixture

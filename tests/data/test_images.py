@@ -24,7 +24,6 @@ ROOT = Path(__file__).parent.parent.parent
 PHOTOS = Path(sklearn.__file__).parent / "datasets" / "images"
 SIDE = 48
 WHOLE = picture(SIDE, SIDE)
-WHITE = np.full((SIDE, SIDE, 3), 255, np.uint8)
 
 # What the EXIF standard says of each orientation: where the stored row 0 and column 0 are seen.
 SEEN = {

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run_command
 from conftest import run_json
-from typer.testing import CliRunner
 
-from pipeline.cli import main as cli
 from pipeline.cli.listening import TerminalListener
 from pipeline.data.dataset import Dataset
 from pipeline.data.loading import load_dataset
@@ -21,11 +20,6 @@ from pipeline.errors import DataError
 
 NFC, NFD = "caf\u00e9", "cafe\u0301"
 ALL_TO_TRAIN_ON = Shares(validation=0, test=0)
-
-
-@pytest.fixture
-def run_command():
-    return lambda *arguments: CliRunner().invoke(cli.app, [str(each) for each in arguments])
 
 
 def put(root, names):
@@ -163,7 +157,7 @@ def test_what_is_to_be_said_of_the_data_is_in_the_run_its_report_and_on_the_term
     assert "Two classes look alike." in capsys.readouterr().err
 
 
-def test_status_says_it_too(tmp_path, run_command):
+def test_status_says_it_too(tmp_path):
     source = as_folder(tmp_path / "data", [NFC, NFD, "bar"] * 4)
     done = run_command("status", source, "--json")
     assert json.loads(done.stdout)["reused"] == 0

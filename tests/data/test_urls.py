@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -21,10 +20,10 @@ from unittest.mock import Mock
 import fsspec
 import pytest
 from bucket import ENVIRONMENT, Server
+from commands import run_command
 from conftest import CountingBackbone, paint, paint_classes
 from imitated import imitate
 from torture_worker import RECIPE, stand_in
-from typer.testing import CliRunner
 
 from pipeline.backbones.registry import make_recipe
 from pipeline.cli import main as cli
@@ -88,33 +87,9 @@ def at(cache, workers=None):
 
 
 @pytest.fixture
-def networks(monkeypatch):
-    """Put the counting stand-in in the network's place; list those that were loaded."""
-    loaded = []
-
-    def load(recipe, weights, **more):
-        loaded.append(CountingBackbone(recipe, **more))
-        return loaded[-1]
-
-    monkeypatch.setattr("pipeline.features.computing.load_backbone", load)
-    return loaded
-
-
-@pytest.fixture
-def run(tmp_path, monkeypatch, networks):
+def run(at_home, networks):
     """Run a command in this process, in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def run(*arguments):
-        result = CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    yield run
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    return run_command
 
 
 def inside(paths, root):

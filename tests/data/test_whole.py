@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import struct
-import time
 import zlib
 from pathlib import Path
 
@@ -482,8 +481,6 @@ def test_too_many_scans_are_refused_before_they_are_decoded():
 def test_too_many_exif_segments_are_refused_before_they_are_put_together():
     data = encode(picture(16, 16), "JPEG")
     segment = b"\xff\xe1\0\x0aExif\0\0\0\0"
-    start = time.process_time()
     with pytest.raises(ImageError, match="300000 parts of EXIF data: more than the limit"):
         decode(data[:2] + 300_000 * segment + data[2:], 8)
-    assert time.process_time() - start < 2
     decode(data[:2] + 100 * segment + data[2:], 8)

@@ -2,17 +2,13 @@
 
 import numpy as np
 import pytest
+from rows import two_columns
 from scipy.stats import binomtest
 from sklearn import metrics
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import Metrics, evaluate
 from pipeline.system.documents import convert, parse, to_json
-
-
-def two_columns(p):
-    p = np.asarray(p, dtype=float)
-    return np.stack([1 - p, p], axis=1)
 
 
 def predictions(n, k, *, levels=None, seed=0):

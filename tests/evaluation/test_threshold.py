@@ -2,16 +2,12 @@
 
 import numpy as np
 import pytest
+from rows import two_columns
 from sklearn import metrics
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.threshold import Aim, Threshold, choose_threshold
 from pipeline.system.documents import convert, parse, to_json
-
-
-def two_columns(p):
-    p = np.asarray(p, dtype=float)
-    return np.stack([1 - p, p], axis=1)
 
 
 def overlapping(n=200, seed=0, levels=None):

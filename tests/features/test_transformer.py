@@ -25,20 +25,6 @@ from pipeline.heads.gram import NearestNeighbours
 
 
 @pytest.fixture
-def networks(monkeypatch):
-    """Put the counting stand-in in the network's place; list those that were loaded."""
-    loaded = []
-
-    def load(recipe, weights, **more):
-        loaded.append(CountingBackbone(recipe, **more))
-        loaded[-1].recipe, loaded[-1].weights = recipe, weights
-        return loaded[-1]
-
-    monkeypatch.setattr("pipeline.features.computing.load_backbone", load)
-    return loaded
-
-
-@pytest.fixture
 def extractor(tmp_path):
     return FeatureExtractor(size=64, precision="float32", cache=str(tmp_path / "cache"))
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from commands import run_command
 from conftest import CountingBackbone
 from hostile import encode, picture
-from pages import run_command
 from PIL import Image
 
 from pipeline.backbones.registry import make_recipe

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run_command
 from imitated import change, imitate
-from pages import Page, nothing_leaves, report, rows_of, run_command, speaks
+from pages import Page, nothing_leaves, report, rows_of, speaks
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import evaluate

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run_command
 from conftest import files_in
 from imitated import HISTORY, change, imitate, put_markup, sorted_by_validation
-from pages import Page, nothing_leaves, painted, report, rows_of, run_command, speaks
+from pages import Page, nothing_leaves, painted, report, rows_of, speaks
 
 from pipeline.data.dataset import Quarantined
 from pipeline.errors import PipelineError

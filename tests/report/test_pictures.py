@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import run_command
 from conftest import paint
 from imitated import imitate
-from pages import Page, painted, report, run_command
+from pages import Page, painted, report
 from PIL import Image
 
 from pipeline.errors import PipelineError
