@@ -10,6 +10,8 @@ from conftest import paint, paint_classes
 from stores import some_keys, some_rows
 
 from pipeline import Gallery, PipelineError
+from pipeline.data.loading import list_partly_labelled
+from pipeline.features.extractor import Extractor, extract
 from pipeline.features.store import FeatureStore
 
 
@@ -44,6 +46,16 @@ def test_they_are_those_of_sorting_all_similarities(partly, extractor):
         assert sorted([*(near.place for near in found), place]) == list(range(len(tops)))
         expected = np.sort(1 - np.delete(tops @ tops[place], place))
         assert [near.distance for near in found] == pytest.approx(expected, abs=2e-5)
+
+
+def test_features_that_are_at_hand_are_searched_without_opening_the_cache_again(
+    partly, extractor, monkeypatch
+):
+    dataset = list_partly_labelled(partly)
+    expected = Gallery(dataset, extractor=extractor).most_like(0)
+    at_hand = extract(dataset, extractor=extractor, learnable=False)
+    monkeypatch.delattr(Extractor, "plan")
+    assert Gallery(at_hand, extractor=extractor).most_like(0) == expected
 
 
 def test_images_that_no_classifier_could_be_trained_on_are_searched_too(tmp_path, extractor):
