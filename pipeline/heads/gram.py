@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from sklearn.svm import SVC
 
 from pipeline.heads.estimators import Groups, sparse_rows
-from pipeline.heads.machines import SAME, DualDiscriminant, DualRidge, Matrix, Votes
+from pipeline.heads.machines import SAME, DualDiscriminant, DualRidge, DualSVM, Matrix, Votes
 from pipeline.heads.products import GramClassifier
 
 
@@ -37,7 +37,8 @@ class RbfSVM(GramClassifier):
     test*, Journal of Machine Learning Research 13, 2012, take the median).
 
     Equals ``CalibratedClassifierCV(SVC(gamma=gamma / m, C=C), ensemble=False)``, which would
-    compute the kernel value by value, again in each fold.
+    compute the kernel value by value, again in each fold; of three classes or more, with
+    ``OneVsRestClassifier(SVC(gamma=gamma / m, C=C))`` in it.
 
     Parameters
     ----------
@@ -74,8 +75,8 @@ class RbfSVM(GramClassifier):
         self.groups = groups
         self.balanced = balanced
 
-    def _machine(self) -> SVC:
-        return SVC(kernel="precomputed", C=self.C)
+    def _machine(self) -> SVC | DualSVM:
+        return SVC(kernel="precomputed", C=self.C) if len(self.classes_) == 2 else DualSVM(self.C)
 
     def _kernel(self, products: Matrix, squares: Matrix, others: Matrix) -> Matrix:
         kernel = _squared_distances(products, squares, others)
@@ -89,7 +90,9 @@ class RbfSVM(GramClassifier):
 
     def keep(self, rows: NDArray[Any]) -> None:
         """Keep the support vectors."""
-        self.support_ = self._fitted.support_
+        machine = self._fitted
+        pairs = isinstance(machine, SVC)
+        self.support_ = machine.support_ if pairs else np.flatnonzero(machine.dual_.any(axis=1))
         self.kept_ = sparse_rows(rows[self.support_], np.float64)
 
 

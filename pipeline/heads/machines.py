@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import cho_factor, cho_solve
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.svm import SVC
 from sklearn.utils.validation import check_is_fitted
 
 Matrix = NDArray[np.float64]
@@ -135,3 +136,24 @@ class DualDiscriminant(_Dual):
             # what does. It cancels in a comparison, but not where each score is calibrated alone.
             self.dual_ -= self.dual_.mean(axis=1, keepdims=True)
             self.intercept_ -= self.intercept_.mean()
+
+
+class DualSVM(_Dual):
+    """A support vector machine for each class, against the rest, of three classes or more.
+
+    `SVC` has one for each pair of classes; what is left of their votes, a score for each class, is
+    not calibrated well by a sigmoid for each class (docs/decisions/0033).
+    """
+
+    def __init__(self, C: float = 1.0) -> None:
+        self.C = C
+
+    def _solve(self, products: Matrix, codes: NDArray[np.intp], weights: Matrix) -> None:
+        machines = [
+            SVC(kernel="precomputed", C=self.C).fit(products, codes == code, weights)
+            for code in range(len(self.classes_))
+        ]
+        self.dual_ = np.zeros((len(products), len(machines)))
+        for code, machine in enumerate(machines):
+            self.dual_[machine.support_, code] = machine.dual_coef_[0]
+        self.intercept_ = np.array([machine.intercept_[0] for machine in machines])

@@ -90,7 +90,7 @@ class GramClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
 
     @abstractmethod
     def _machine(self) -> Any:
-        """Return the classifier that takes a kernel matrix, unfitted."""
+        """Return the classifier of `classes_` that takes a kernel matrix, unfitted."""
 
     def _kernel(self, products: Matrix, squares: Matrix, others: Matrix) -> Matrix:
         """Return the kernel, given inner products and the squared lengths of both sides."""
@@ -114,11 +114,11 @@ class GramClassifier(ClassifierMixin, BaseEstimator, ABC):  # type: ignore[misc]
         """Fit to the inner products (n, n) of rows of ``n_features`` values, and their labels."""
         self.n_features_in_ = n_features
         self.squares_ = np.diag(products).copy()
+        self.classes_ = np.unique(labels)
         weights = compute_sample_weight("balanced", labels) if self.balanced else None
         self.calibrated_ = CalibratedClassifierCV(
             self._machine(), cv=CalibrationFolds(self.random_state, self.groups), ensemble=False
         ).fit(self._kernel(products, self.squares_, self.squares_), labels, sample_weight=weights)
-        self.classes_ = self.calibrated_.classes_
         return self
 
     def predict_products(self, products: Matrix, squares: Matrix) -> Matrix:

@@ -77,6 +77,7 @@ TRUSTED_TYPES: tuple[str, ...] = (
     "pipeline.heads.gram.Votes",
     "pipeline.heads.machines.DualDiscriminant",
     "pipeline.heads.machines.DualRidge",
+    "pipeline.heads.machines.DualSVM",
     "pipeline.heads.machines.Votes",
     "scipy.sparse._csr.csr_array",
     "sklearn.calibration._CalibratedClassifier",

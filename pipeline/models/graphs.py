@@ -28,7 +28,7 @@ from pipeline.errors import ModelError
 from pipeline.heads.dense import DenseHead
 from pipeline.heads.estimators import Balanced, Pool, sparse_rows
 from pipeline.heads.gram import NearestNeighbours, RbfSVM
-from pipeline.heads.machines import DualDiscriminant, DualRidge, Votes
+from pipeline.heads.machines import DualDiscriminant, DualRidge, DualSVM, Votes
 from pipeline.heads.products import GramClassifier
 from pipeline.system import tensorflow
 
@@ -199,7 +199,11 @@ class HeadGraph:
             distances = self._squared_distances(rows, kept, part.squares_[part.support_])
             if isinstance(part, RbfSVM):
                 kernel = self.ops.exp(distances * float(-part.gamma / part.distance_))
-                scores = self._svm(machine, part.support_, kernel)
+                scores = (
+                    self._linear(kernel, machine.dual_[part.support_], machine.intercept_)
+                    if isinstance(machine, DualSVM)
+                    else self._svm(machine, part.support_, kernel)
+                )
             elif isinstance(part, NearestNeighbours):
                 scores = self._votes(machine, self.ops.sqrt(distances))
             else:

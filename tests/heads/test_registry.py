@@ -162,14 +162,14 @@ def test_skops_gives_back_the_same_bits_trusting_only_what_is_listed(name, k):
 
 
 def test_every_trusted_type_is_needed_or_an_earlier_name_of_one_that_is():
-    X, y = rows_like_features(40, 2)
     shape = (2, 2, 32)
     pools = ("flatten", "max")  # rows that are mostly zeros, and rows that are not
     heads = [get_head(name).with_pools(pools, shape) for name in (*SKLEARN, BOOSTING)]
     stored = [
-        skops.io.dumps(head.build(0, balanced=True, pool=pool).fit(X, y))
+        skops.io.dumps(head.build(0, balanced=True, pool=pool).fit(*rows_like_features(40, k)))
         for head in heads
         for pool in pools
+        for k in (2, 3)
     ]
     needed = {kind for data in stored for kind in skops.io.get_untrusted_types(data=data)}
     assert needed <= set(TRUSTED_TYPES)

@@ -1,8 +1,10 @@
 import numpy as np
 import pytest
 from rows import NAMES, rows_like_features
+from sklearn.svm import SVC
 
 from pipeline.errors import ModelError
+from pipeline.heads.gram import RbfSVM
 from pipeline.heads.registry import get_head
 from pipeline.models.graphs import HeadGraph
 from pipeline.system import tensorflow
@@ -47,6 +49,13 @@ def test_a_graph_gives_the_probabilities_of_its_classifier(name, classes):
     coarse = np.asarray(graph_of(fitted, 96, "float32")(new))
     # All rows are equally far from the last one, of zeros, but for rounding.
     assert np.abs(coarse - expected)[:-1].max() < 1e-4
+
+
+def test_machines_for_each_pair_of_classes_vote_as_in_older_models(monkeypatch):
+    monkeypatch.setattr(RbfSVM, "_machine", lambda own: SVC(kernel="precomputed", C=own.C))
+    X, y, new = new_rows(4)
+    fitted = get_head("rbf-svm").build(0).fit(X, y)
+    assert np.abs(np.asarray(graph_of(fitted, 96)(new)) - fitted.predict_proba(new)).max() < 1e-6
 
 
 @pytest.mark.parametrize("pool", ["average", "max"])
