@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.pipeline import Pipeline
 
-from pipeline.backbones.backbone import LAYERS
+from pipeline.backbones.choices import LAYERS
 from pipeline.heads.dense import DenseHead
 from pipeline.heads.estimators import Classifier
 from pipeline.models.model import Model

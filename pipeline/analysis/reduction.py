@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.analysis.neighbours import few_places, unit_rows
-from pipeline.backbones.backbone import LAYERS
+from pipeline.backbones.choices import LAYERS
 from pipeline.features.extractor import Extraction
 from pipeline.features.store import FeatureStore
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backbones import openvino_engine
+from pipeline.backbones.choices import LAYERS
 from pipeline.backbones.findings import remember_weights
 from pipeline.backbones.scaling import RULES
 from pipeline.backbones.weights import (
@@ -27,9 +28,6 @@ from pipeline.system import tensorflow
 from pipeline.system.packages import import_error, install_hint
 
 Step = Literal["convolution", "pooling"]
-
-LAYERS = "layers"
-"""In place of one layer's name: a row of the maxima of every layer; see `Backbone.taps`."""
 
 
 class Backbone(ABC):

@@ -7,3 +7,5 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 Scaling = Literal["caffe", "tf", "torch", "signed", "lite", "none", "unit"]
 DEFAULT = "vgg16"
 """The network that is used if none is named."""
+LAYERS = "layers"
+"""In place of one layer's name: a row of the maxima of every layer; see `Backbone.taps`."""

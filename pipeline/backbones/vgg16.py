@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backbones.backbone import LAYERS, Backbone, Step
+from pipeline.backbones.backbone import Backbone, Step
+from pipeline.backbones.choices import LAYERS
 from pipeline.backbones.weights import Published, Weights
 from pipeline.errors import WeightsError
 from pipeline.system import tensorflow

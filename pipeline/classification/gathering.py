@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.backbones.choices import LAYERS
 from pipeline.backbones.registry import get_backbone
 from pipeline.classification.in_memory import RowsInMemory, read_variants
 from pipeline.classification.rows import Rows
@@ -23,7 +24,7 @@ from pipeline.features.exchange import import_features, is_features_file
 from pipeline.features.extractor import Extraction, Extractor
 from pipeline.features.plan import Plan
 from pipeline.features.views import Views
-from pipeline.heads.pooling import CHOICES, LAYERS, check_pools, pools_of
+from pipeline.heads.pooling import CHOICES, check_pools, pools_of
 from pipeline.heads.registry import Head
 from pipeline.runs.listener import RunListener
 

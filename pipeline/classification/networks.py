@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.backbones.choices import LAYERS
 from pipeline.backbones.registry import BACKBONES, make_recipe
 from pipeline.backbones.running import load_backbone
 from pipeline.classification.in_memory import RowsInMemory, read_variants
@@ -20,7 +21,6 @@ from pipeline.errors import WeightsError
 from pipeline.evaluation.metrics import Metrics
 from pipeline.evaluation.protocol import Protocol
 from pipeline.features.extractor import Extractor, extract
-from pipeline.heads.pooling import LAYERS
 from pipeline.heads.registry import get_head
 from pipeline.runs.listener import RunListener
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pipeline.backbones.choices import LAYERS
 from pipeline.backbones.recipe import Recipe
 from pipeline.classification.arrays import Floats, Places
 from pipeline.classification.fitting import Candidate
@@ -13,7 +14,6 @@ from pipeline.evaluation.metrics import Metrics, evaluate
 from pipeline.evaluation.threshold import Threshold, choose_threshold
 from pipeline.features.views import Views
 from pipeline.heads.estimators import Classifier
-from pipeline.heads.pooling import LAYERS
 from pipeline.heads.registry import Head
 from pipeline.models.model import Model
 from pipeline.runs.run import Result

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backbones.backbone import LAYERS
+from pipeline.backbones.choices import LAYERS
 from pipeline.backbones.recipe import Recipe
 from pipeline.data.dataset import Dataset, Quarantined
 from pipeline.data.decoding import Decoding

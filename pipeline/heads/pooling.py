@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
+from pipeline.backbones.choices import LAYERS
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 Pooling = Literal["flatten", "average", "max"]
 POOLS: tuple[Pooling, ...] = get_args(Pooling)
 """Keep the cells apart, or take their mean or maximum."""
-LAYERS = "layers"
-"""Beside the poolings of one layer's output: the maxima of every layer."""
 CHOICES: tuple[str, ...] = (*POOLS, LAYERS)
 """What a classifier can be trained on."""
 

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.backbones.backbone import LAYERS
+from pipeline.backbones.choices import LAYERS
 from pipeline.backbones.graph import as_rows, output_shapes, rows_graph
 from pipeline.backbones.running import graph_in_8_bits
 from pipeline.errors import ModelError, PipelineError, in_one_line
