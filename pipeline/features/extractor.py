@@ -305,10 +305,13 @@ class Extractor:
     def lookup(self, views: Views = _THE_IMAGE_ITSELF, *, stored: bool = True) -> RowLookup:
         """Open cache and network for many calls of `rows_of_files`; unless `stored`, no cache."""
         holders: list[FeatureStore] = []
+        names = ["none", *[views.augmentation.name] * (views.count - 1)] if stored else []
         with contextlib.suppress(StoreError):  # nothing is lost but time
-            stores, name = self._stores([views]) if stored else {}, views.augmentation.name
-            joints = [stores[name if view else "none"] for view in range(views.count * stored)]
-            holders = [joint.stores[0] for joint in joints]
+            opened = {
+                name: self._open(replace(self.recipe, augmentation=name), ())
+                for name in dict.fromkeys(names)
+            }
+            holders = [opened[name] for name in names]
         forward = self._forward([self.recipe])
         return RowLookup(views.augmented(self.recipe), forward, holders, views.count)
 
