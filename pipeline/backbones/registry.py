@@ -8,8 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pipeline.backbones.applications import APPLICATIONS
-from pipeline.backbones.backbone import LAYERS, Backbone
-from pipeline.backbones.choices import DEFAULT, PRECISIONS
+from pipeline.backbones.backbone import Backbone
+from pipeline.backbones.choices import DEFAULT, LAYERS, PRECISIONS
 from pipeline.backbones.efficientnet_lite import EfficientNetLite0
 from pipeline.backbones.int8 import read_peaks
 from pipeline.backbones.recipe import Recipe
