@@ -59,14 +59,13 @@ def main() -> None:
         "--cache", help="networks, labelling: a cache to reuse; else one is made anew"
     )
     given = vars(parser.parse_args())
-    sections = read_sections()
     for name in given["names"] or [name for name in BENCHMARKS if name not in LONG]:
         print(f"benchmark {name} ...", file=sys.stderr)
         module = importlib.import_module(f"benchmarks.{name}")
         options = {name: given[name] for name in inspect.signature(module.measure).parameters}
         found = module.measure(**options).strip()
-        sections[name] = f"## {module.TITLE}\n\n{found}\n\n{machine()}\n"
-        write(sections)
+        section = f"## {module.TITLE}\n\n{found}\n\n{machine()}\n"
+        write({**read_sections(), name: section})  # another benchmark may have ended meanwhile
 
 
 def read_sections() -> dict[str, str]:
