@@ -63,7 +63,7 @@ class LearningCurve:
             f"{self.gain:+.1f} points (95 % interval {self.low:+.1f} to {self.high:+.1f})"
         )
         if before.images < _FEW:
-            answer = "there are too few images to tell whether more would help"
+            answer = "whether more would help, so few images cannot tell"
         elif self.low > 0:
             answer = "more images would probably help, the next doubling by this or less"
         elif self.high < 1:

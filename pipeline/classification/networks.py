@@ -14,7 +14,7 @@ from pipeline.backbones.registry import BACKBONES, make_recipe
 from pipeline.backbones.running import load_backbone
 from pipeline.classification.in_memory import RowsInMemory, read_variants
 from pipeline.classification.task import Task
-from pipeline.data.dataset import Dataset
+from pipeline.data.dataset import Dataset, Quarantined
 from pipeline.data.digests import CACHE, read_image
 from pipeline.data.loading import load_dataset
 from pipeline.errors import WeightsError
@@ -44,12 +44,15 @@ class Suited:
         By nested 5-fold cross-validation of a support vector machine on a sample of the images.
     images_per_second : float
         How many pictures the network takes in a second of one CPU core.
+    skipped : tuple of Quarantined
+        Files that cannot be used.
     """
 
     backbone: str
     pool: str
     metrics: Metrics
     images_per_second: float
+    skipped: tuple[Quarantined, ...] = ()
 
 
 def compare_backbones(
@@ -99,7 +102,7 @@ def compare_backbones(
             pool = LAYERS if rows.recipe.layer == LAYERS else rows.pools[0]
             task = Task(judged, (extraction.recipe,), protocol, seed, variants=[rows])
             result = RowsInMemory(task).judge(get_head(_HEAD))
-            suited.append(Suited(name, pool, result.test, rate))
+            suited.append(Suited(name, pool, result.test, rate, extraction.dataset.quarantined))
     return sorted(suited, key=lambda each: -each.metrics.accuracy)
 
 
@@ -110,7 +113,10 @@ def advise(suited: Sequence[Suited]) -> str:
     near = [each for each, gap in zip(suited, gaps) if round(gap, 6) <= _WORTH]
     cheapest = max(near, key=lambda each: each.images_per_second)
     if cheapest.backbone == best.backbone:
-        return f"{best.backbone} is the most accurate here."
+        others = [each for each in suited if each.backbone != best.backbone]
+        close = any(each.metrics.accuracy >= best.metrics.accuracy_low for each in others)
+        noise = " Another comes within its interval, so this may be chance." if close else ""
+        return f"{best.backbone} is the most accurate here.{noise}"
     times = cheapest.images_per_second / best.images_per_second
     return (
         f"{cheapest.backbone} is within a point of {best.backbone}, the most accurate here, at "

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from pipeline.cli.live import ClassifyListener
 from pipeline.cli.options import CacheOption, JsonOption, SeedOption
-from pipeline.cli.terminal import out, reporting_errors
+from pipeline.cli.terminal import finish, out, reporting_errors
 
 
 def backbones(
@@ -80,6 +80,7 @@ def _compare(data: str, cache: Path, seed: int, *, as_json: bool) -> None:
             for each in suited
         ]
         typer.echo(json.dumps(listed, indent=2))
+        finish(suited[0].skipped)
         return
     table = Table(box=box.SIMPLE, padding=0, pad_edge=False)
     for column in ("network", "rows", "accuracy", "95 % interval", "log loss", "images/CPU-second"):
@@ -98,3 +99,4 @@ def _compare(data: str, cache: Path, seed: int, *, as_json: bool) -> None:
         )
     out.print(table)
     out.print(advise(suited))
+    finish(suited[0].skipped)

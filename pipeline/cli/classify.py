@@ -175,4 +175,6 @@ def classify(
             except Interrupted as stop:
                 run, stopped = stop.run, stop
         again = [data, *stage_one.typed(backbone=backbone and backbone[0], seed=seed)]
-        end_run(run, stopped, again, as_json=as_json, every=all_columns)
+        compared = {"--backbone": (backbone or [])[1:], "--head": head or [], "--pool": pool or []}
+        candidates = [word for name in compared for one in compared[name] for word in (name, one)]
+        end_run(run, stopped, again, candidates=candidates, as_json=as_json, every=all_columns)

@@ -81,7 +81,7 @@ def print_run(run: Run, *, every: bool = False) -> None:
         out.print(f"report: {shown(run.folder / 'report.html')}", soft_wrap=True)
 
 
-def _print_next_step(run: Run, again: Sequence[str]) -> None:
+def _print_next_step(run: Run, again: Sequence[str], candidates: Sequence[str]) -> None:
     """Propose a command that can be pasted."""
     from pipeline.runs.next_steps import next_steps
     from pipeline.runs.reading import read_problems, read_run_document
@@ -92,6 +92,7 @@ def _print_next_step(run: Run, again: Sequence[str]) -> None:
         run=str(run.folder),
         data=again[0],
         options=again[1:],
+        candidates=candidates,
     )
     out.print(f"next: {shown(step.why)}", soft_wrap=True)
     out.print(f"  {shown(step.command)}", soft_wrap=True)
@@ -131,12 +132,14 @@ def end_run(
     stopped: KeyboardInterrupt | None,
     again: Sequence[str],
     *,
+    candidates: Sequence[str] = (),
     as_json: bool,
     every: bool,
 ) -> None:
     """Show a run, and end with the exit code that fits: stopped, files or heads left out, or 0.
 
-    `again` is the data set and the options of stage one, as typed.
+    `again` is the data set and the options of stage one, as typed; `candidates` are the options
+    that say what was compared.
     """
     if as_json:
         typer.echo((run.folder / "run.json").read_text(), nl=False)
@@ -146,7 +149,7 @@ def end_run(
         print_run(run, every=every)
         print_missing_pictures(run.folder)
         print_augmentation(run)
-        _print_next_step(run, again)
+        _print_next_step(run, again, candidates)
     if stopped:
         done = len(run.results)
         asked = done + len(run.failed) + len(run.unfinished)

@@ -163,6 +163,7 @@ class Protocol:
             raise PipelineError(
                 f"there are {len(classes)} classes",
                 expected="two, for a threshold between them, and for one of them to be positive",
+                fix="put the others together, as in a CSV with the labels defect and good",
             )
         if self.positive is not None and self.positive not in classes:
             raise PipelineError(

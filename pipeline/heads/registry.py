@@ -48,7 +48,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, Normalizer
 from sklearn.svm import LinearSVC
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, did_you_mean
 from pipeline.heads.custom import make_classifier
 from pipeline.heads.dense import DenseHead, TextbookDenseHead
 from pipeline.heads.estimators import (
@@ -304,6 +304,7 @@ def get_head(name: str) -> Head:
             f"unknown head {name!r}.",
             expected=f"one of {', '.join(KNOWN_HEADS)}, "
             "or module:factory for a scikit-learn classifier",
+            fix=did_you_mean(name, list(KNOWN_HEADS)),
         )
     make_classifier(name, 0, balanced=False)  # fail now, not when it is first fitted
 

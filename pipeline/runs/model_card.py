@@ -41,6 +41,16 @@ For pictures like those above, as an aid for people who can judge its answers. D
 When the camera or the product changes, test it again."""
 
 
+_JUDGED = {
+    False: "test images that it did not learn from",
+    True: "images in cross-validation: each was judged by a copy that was trained without it",
+}
+_MADE_FROM = {
+    False: "Images it was made from, and tested on:",
+    True: "It was fitted to all images; for its figures, each was tested on once:",
+}
+
+
 def write_card(model: Model, record: Record | None, sentences: Sequence[str]) -> str:
     """Write the page; without a run there are no figures.
 
@@ -83,8 +93,7 @@ def _figures(model: Model, record: Record, head: HeadRecord) -> Iterator[str]:
     few = f" {test.n} images are too few to rely on." if test.n < FEW else ""
     yield (
         "## How good it is\n\n"
-        f"On {test.n:,} {record.judged_on} that it did not learn from "
-        f"({_safe(record.document.created[:10])}).{few}"
+        f"On {test.n:,} {_JUDGED[record.nested]} ({_safe(record.document.created[:10])}).{few}"
     )
     rows = [
         f"| accuracy | {test.accuracy:.3f} | {test.accuracy_low:.3f} to {test.accuracy_high:.3f} |"
@@ -110,8 +119,9 @@ def _figures(model: Model, record: Record, head: HeadRecord) -> Iterator[str]:
     counted = (
         f"- {_safe(split)}: {', '.join(f'{count:,} {_safe(name)}' for name, count in own.items())}"
         for split, own in images.items()
+        if own
     )
-    yield "\n".join(["Images it was made from:", "", *counted])
+    yield "\n".join([_MADE_FROM[record.nested], "", *counted])
     remarks = [*record.document.remarks, *(record.problems.summary if record.problems else ())]
     if remarks:
         yield "\n".join(["To know of the data:", "", *(f"- {_safe(text)}" for text in remarks)])

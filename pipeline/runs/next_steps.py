@@ -30,12 +30,16 @@ def next_steps(
     run: str,
     data: str = "DATA",
     options: Sequence[str] = (),
+    candidates: Sequence[str] = (),
 ) -> list[Step]:
     """Propose up to three commands; the last one is to predict, if that makes sense.
 
-    `data` and `options` are the data set and the options of stage one, as the user typed them.
+    `data` and `options` are the data set and the options of stage one, as the user typed them;
+    `candidates` are those of `classify` that say what is to be compared.
     """
-    steps = list(_on_data(document, problems, run, data, tuple(options)))
+    classify = ("classify", data, *options, *candidates)
+    look_at = ("problems", data, *options, "--run", run)
+    steps = list(_on_data(document, problems, classify, look_at))
     predict = Step("classify new images", _command("predict", run, "NEW_PHOTOS"))
     return [*steps[:2], predict] if _is_of_use(document) or not steps else steps[:2]
 
@@ -43,9 +47,8 @@ def next_steps(
 def _on_data(
     document: RunDocument,
     problems: ProblemsDocument | None,
-    run: str,
-    data: str,
-    options: tuple[str, ...],
+    classify: tuple[str, ...],
+    look_at: tuple[str, ...],
 ) -> Iterator[Step]:
     best = next(head for head in document.heads if head.name == document.best)
     protocol = document.protocol
@@ -53,13 +56,13 @@ def _on_data(
     if name := not protocol.threshold and _missed(document, best):
         yield Step(
             f"find more of the class {name}, at the cost of false alarms",
-            _command("classify", data, *options, "--positive", name, "--threshold", "recall=0.95"),
+            _command(*classify, "--positive", name, "--threshold", "recall=0.95"),
         )
     if what := _lacking(document, best):
-        again = _command("classify", data, *options, *_aim(protocol))
+        again = _command(*classify, *_aim(protocol))
         yield Step(f"add {what}, and run again", again)
     if not protocol.cv and not trained:
-        again = _command("classify", data, *options, *_aim(protocol), "--cv", "5")
+        again = _command(*classify, *_aim(protocol), "--cv", "5")
         if problems and problems.leakage.matters:
             yield Step("judge without copies of training images, by cross-validation", again)
         elif best.test.accuracy_high - best.test.accuracy_low > _WIDE:
@@ -72,7 +75,7 @@ def _on_data(
         if suspects:
             labels = "label" if suspects == 1 else f"{suspects:,} labels"
             why = f"list the {labels} that may be wrong, and {why}"
-        yield Step(why, _command("problems", data, *options, "--run", run))
+        yield Step(why, _command(*look_at))
 
 
 def _is_of_use(document: RunDocument) -> bool:

@@ -44,7 +44,7 @@ def test_within_noise_it_is_unclear_whether_more_images_would_help():
 def test_of_few_images_nothing_is_claimed(gain):
     points = (LearningCurvePoint(6, 0.8, 0.7, 0.9), LearningCurvePoint(13, 0.8, 0.7, 0.9))
     answer = LearningCurve(points, *gain).answer
-    assert answer.endswith("there are too few images to tell whether more would help.")
+    assert answer.endswith("whether more would help, so few images cannot tell.")
 
 
 def test_the_interval_widens_if_images_come_in_groups():

@@ -36,6 +36,7 @@ def test_an_image_that_cannot_be_read_is_left_out(tmp_path):
     broken.write_bytes(broken.read_bytes()[:60])
     suited = compare_backbones(photos, cache=tmp_path / "cache")
     assert {each.metrics.n for each in suited} == {23}
+    assert all([bad.path for bad in each.skipped] == [broken] for each in suited)
 
 
 def test_without_any_weights_it_says_so(tmp_path, monkeypatch):

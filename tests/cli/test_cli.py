@@ -467,7 +467,7 @@ def test_what_to_do_next_is_a_command_that_can_be_pasted(photos, networks):
     assert why.startswith("next: ")
     typed = shlex.split(command)
     assert typed[:3] == ["pipeline", "classify", str(photos)]
-    assert [option in typed for option in ("--size", "--seed", "--head")] == [True, True, False]
+    assert [option in typed for option in ("--size", "--seed", "--head")] == [True, True, True]
     done = run(*typed[1:], "--head", "logistic")
     assert done.exit_code == 0, done.output
 

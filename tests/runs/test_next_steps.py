@@ -13,7 +13,12 @@ from pipeline.runs.reading import read_problems, read_run_document
 def proposed(folder):
     document, problems = read_run_document(folder), read_problems(folder)
     return next_steps(
-        document, problems, run="runs/mine", data="my photos", options=["--size", "64"]
+        document,
+        problems,
+        run="runs/mine",
+        data="my photos",
+        options=["--size", "64"],
+        candidates=["--head", "knn", "--head", "lda"],
     )
 
 
@@ -42,6 +47,7 @@ def test_the_steps_fit_the_run(tmp_path, skill, counts, protocol, expected):
         else:
             assert shlex.split(step.command)[2] == "my photos"
             assert "--size 64" in step.command
+            assert ("--head knn --head lda" in step.command) == ("classify" in step.command)
 
 
 def test_after_a_search_for_problems_with_a_learning_curve_it_is_not_proposed_again(tmp_path):
