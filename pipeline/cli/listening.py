@@ -81,7 +81,7 @@ class TerminalListener(RunListener):
             table.add_column(split if len(counts) > 1 else "in all", justify="right")
         for name in dataset.classes:
             row = (f"{in_split[name]:,}" for in_split in counts.values())
-            table.add_row(shown(name), *row)
+            table.add_row(shown(name or "without a label"), *row)
         err.print(table)
         print_remarks(dataset.remarks)
 

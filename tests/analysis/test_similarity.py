@@ -1,6 +1,7 @@
 """The images most like a given one: exact, of labelled and unlabelled images, from the cache."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -106,7 +107,9 @@ def test_the_command_lists_them_with_distance_class_and_split(partly, extractor,
     assert first["path"] == str(partly / "unlabelled" / "copy.png")
     assert (first["label"], first["split"]) == ("", "")
     assert [other["label"] for other in others] == ["red", "red"]
-    shown = run_command(*given).stdout
+    run = run_command(*given)
+    shown = run.stdout
+    assert re.search(r"^without a label +2", run.stderr, re.MULTILINE)
     assert "0.000" in shown
     assert "red" in shown
 
