@@ -31,7 +31,9 @@ def measure() -> str:
     with Cluster(workers=WORKERS) as cluster:
         ways = {
             "one process": lambda cache: Extractor(recipe, cache=cache, forward=network),
-            f"`--workers {WORKERS}`": lambda cache: Extractor(recipe, cache=cache, workers=cluster),
+            f"`--workers {WORKERS}`": lambda cache: Extractor(
+                recipe, cache=cache, workers=cluster, layers=False
+            ),
         }
         for run in ways.values():
             seconds_of(dataset, run)  # loads the networks

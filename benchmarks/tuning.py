@@ -134,7 +134,9 @@ def ours_frozen(count: int, *, precision: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         clock = Clock()
         clock.wait()
-        extraction = extract(dataset, views=views, extractor=Extractor(recipe, cache=folder))
+        extraction = extract(
+            dataset, views=views, extractor=Extractor(recipe, cache=folder, layers=False)
+        )
         clock.answer()
         rows = CachedRows(extraction, Path(folder))
         our_epochs("frozen", rows, folder=Path(folder), clock=None, epochs=FROZEN_EPOCHS)

@@ -49,6 +49,7 @@ def examine(
     else:
         extraction = extract(data, extractor=extractor, seed=seed, hold=True, listener=listener)
         dataset, rows = extraction.dataset, extraction.rows()
+        extraction.plan.release()
     listener.comparing()
     if not cross_validated:
         return find_problems(dataset, rows, repeats=repeats, seed=seed)

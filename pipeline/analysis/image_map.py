@@ -39,8 +39,9 @@ def map_images(extraction: Extraction, *, seed: int = 0) -> Points:
     """Lay the images of a data set out on a plane, shape (n, 2), centred, from -1 to 1.
 
     The map is kept beside the rows in the cache, named by the images' digests, so that it is made
-    once. The same images have the same map, whatever their order, names and labels; copies of a
-    file are at one place. 10,000 images take some ten seconds.
+    once. The same images have the same map, whatever their order, names and labels, by every layer
+    where the cache has that; copies of a file are at one place. 10,000 images take some ten
+    seconds.
 
     Parameters
     ----------

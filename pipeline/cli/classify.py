@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -175,6 +176,18 @@ def classify(
             except Interrupted as stop:
                 run, stopped = stop.run, stop
         again = [data, *stage_one.typed(backbone=backbone and backbone[0], seed=seed)]
-        compared = {"--backbone": (backbone or [])[1:], "--head": head or [], "--pool": pool or []}
-        candidates = [word for name in compared for one in compared[name] for word in (name, one)]
+        candidates = candidates_typed(backbone or [], head or [], pool or [])
         end_run(run, stopped, again, candidates=candidates, as_json=as_json, every=all_columns)
+
+
+def candidates_typed(
+    backbones: Sequence[str], heads: Sequence[str], pools: Sequence[str]
+) -> list[str]:
+    """Repeat what was to be compared, but a single network, which is an option of stage one.
+
+    So is the first of several, unless it is the default, which is not repeated there.
+    """
+    several = backbones if len(backbones) > 1 else ()
+    others = [name for name in several if name == DEFAULT or name != several[0]]
+    options = {"--backbone": others, "--head": heads, "--pool": pools}
+    return [word for option, names in options.items() for name in names for word in (option, name)]

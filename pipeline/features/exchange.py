@@ -16,7 +16,7 @@ import signal
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from operator import gt
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def export(
     """Write the stored rows of a data set into one file; return what was written, from where."""
     _check_name(file)
     dataset = load_dataset(source, seed=seed, cache=extractor.cache)
-    extractor = extractor.settle(dataset, calibrate=False)
+    extractor = replace(extractor, layers=False).settle(dataset, calibrate=False)
     plan = extractor.plan(dataset, hold=True)
     dataset = plan.readable()
     if missing := plan.store.missing(keys(dataset)):

@@ -104,7 +104,7 @@ def finetune(
     if head is not None:
         settings = settings_of(head, settings)
     extractor, listener, runs = extractor or Extractor(), listener or RunListener(), Path(runs)
-    extractor = replace(extractor, recipe=settings.cut(extractor.recipe))
+    extractor = replace(extractor, recipe=settings.cut(extractor.recipe), layers=False)
     dataset = (
         data if isinstance(data, Dataset) else load_dataset(data, seed=seed, cache=extractor.cache)
     )

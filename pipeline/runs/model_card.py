@@ -47,7 +47,7 @@ _JUDGED = {
 }
 _MADE_FROM = {
     False: "Images it was made from, and tested on:",
-    True: "It was fitted to all images; for its figures, each was tested on once:",
+    True: "It was fitted to all images; for its figures, each was judged without it:",
 }
 
 

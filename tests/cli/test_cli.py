@@ -28,6 +28,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from pipeline.backbones.registry import make_recipe
 from pipeline.cli import main as cli
 from pipeline.cli import terminal
+from pipeline.cli.classify import candidates_typed
 from pipeline.cli.live import ClassifyListener
 from pipeline.cli.results import figures_table
 from pipeline.data.augmentation import PRESETS, get_augmentation, typed
@@ -458,6 +459,22 @@ def test_the_table_has_five_columns_unless_all_are_asked_for(photos, networks):
     for title in ("balanced", "macro", "AUC", "average", "Brier"):
         assert title not in few
         assert title in every
+
+
+@pytest.mark.parametrize(
+    ("backbones", "repeated"),
+    [
+        ([], []),
+        (["resnet50"], []),  # an option of stage one
+        (["vgg16", "resnet50"], ["vgg16", "resnet50"]),  # there the default is not repeated
+        (["resnet50", "vgg16"], ["vgg16"]),
+        (["resnet50", "xception"], ["xception"]),
+    ],
+)
+def test_a_proposed_command_compares_what_was_compared(backbones, repeated):
+    words = candidates_typed(backbones, ["knn", "lda"], ["max"])
+    expected = [word for name in repeated for word in ("--backbone", name)]
+    assert words == [*expected, "--head", "knn", "--head", "lda", "--pool", "max"]
 
 
 def test_what_to_do_next_is_a_command_that_can_be_pasted(photos, networks):
