@@ -71,6 +71,7 @@ class PreparedRows:
         self._transformed: dict[str, Any] = {}
         self._products: dict[str, Floats] = {}
         self._triangular: dict[str, Any] = {}
+        self._names: dict[int, str] = {}
         # The last estimator fitted to products, and its probabilities for all rows: to compute
         # these again, from the rows, would take as long as the fit.
         self._last: tuple[Any, Floats] | None = None
@@ -124,15 +125,21 @@ class PreparedRows:
         return self._transformed[key]
 
     def _multiply(self, rows: RowMatrix) -> Floats:
-        """Return the inner products (n, n) of rows."""
-        key = joblib.hash(rows)
+        """Return the inner products (n, n) of rows that `_transform` gave."""
+        key = self._name(rows)
         if key not in self._products:
             self._products[key] = inner_products(rows)
         return self._products[key]
 
+    def _name(self, rows: RowMatrix) -> str:
+        """Name rows by their values, as different steps may give the same; hash them once."""
+        if id(rows) not in self._names:
+            self._names[id(rows)] = joblib.hash(rows)
+        return self._names[id(rows)]
+
     def _make_triangular(self, rows: RowMatrix) -> Any:
         """Return short rows with the same inner products; the rows, where there is no memory."""
-        key = joblib.hash(rows)
+        key = self._name(rows)
         if key not in self._triangular:
             try:
                 self._triangular[key] = triangular_rows(self._multiply(rows))
