@@ -11,6 +11,7 @@ import pytest
 from guide import GUIDE, PAGES, ROOT
 from PIL import Image
 
+from pipeline.backbones.registry import APPLICATIONS, BACKBONES
 from pipeline.data.demo import demo_images
 
 README = PAGES[0].read_text(encoding="utf-8")
@@ -115,6 +116,11 @@ def test_what_a_page_links_to_is_there(page):
 def test_the_readme_leads_to_all_pages():
     for page in PAGES[1:]:
         assert f"](docs/{page.name})" in README
+
+
+def test_the_networks_that_the_readme_counts_are_there():
+    assert f"which of {len(BACKBONES)} networks suits" in README
+    assert f"Keras downloads those of its {len(APPLICATIONS)} others" in GUIDE
 
 
 def test_the_readmes_figures_are_those_of_the_results():
