@@ -138,6 +138,50 @@ def test_pictures_are_classified_however_they_come(visit, way):
     assert when_loaded(page, "#answers img") == 21
 
 
+def drop_files(page, *paths):
+    """Drop files and folders of the disk on the page, as a person's mouse does."""
+    box = page.locator("#drop").bounding_box()
+    data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+    session = page.context.new_cdp_session(page)
+    for kind in ("dragEnter", "dragOver", "drop"):
+        place = {"x": box["x"] + 5, "y": box["y"] + 5}
+        session.send("Input.dispatchDragEvent", {"type": kind, **place, "data": data})
+
+
+LOSE_A_FILE = """(name) => {
+    const entryOf = DataTransferItem.prototype.webkitGetAsEntry;
+    DataTransferItem.prototype.webkitGetAsEntry = function () {
+        const entry = entryOf.call(this), kind = Object.getPrototypeOf(entry), read = kind.file;
+        if (entry.isFile) kind.file = function (give, refuse) {
+            this.name === name ? refuse(new DOMException("gone")) : read.call(this, give, refuse);
+        };
+        return entry;
+    };
+}"""
+
+
+def test_a_folder_that_is_dropped_is_classified_with_those_below_it(visit, tmp_path):
+    folder, alone = tmp_path / "new", tmp_path / "alone.png"
+    for below, count in {"": 101, "deep/er": 2}.items():  # Chromium lists 100 entries at a time
+        (folder / below).mkdir(parents=True, exist_ok=True)
+        for at in range(count):
+            (folder / below / f"{at}.png").write_bytes(picture((180, 70, 70), at))
+    alone.write_bytes(picture((180, 70, 70), 0))
+    (folder / "notes.txt").write_text("notes")
+    (folder / "gone.png").write_bytes(picture((180, 70, 70), 0))
+    page = visit()
+    page.evaluate(LOSE_A_FILE, "gone.png")
+    drop_files(page, folder, alone)
+    page.get_by_text("105 of 105 pictures classified; 1 file left out").wait_for()
+    named = page.locator("#answers > li .path:not(.similar *)").all_text_contents()
+    assert {"new/100.png", "new/deep/er/1.png", "alone.png"} <= set(named)
+    gone = page.locator("#answers > li", has_text="gone.png")
+    assert "Not classified" in gone.text_content()
+    assert page.locator("#answers h3").count() == 104
+    assert [text for text in visit.complaints if "422" not in text] == []
+    visit.complaints.clear()  # Chromium tells of every answer that is an error
+
+
 def test_what_is_no_picture_costs_only_itself_and_a_tiff_is_shown(visit):
     page = visit()
     files = pictures()

@@ -37,7 +37,7 @@ function startTrying() {
   }
 
   async function answer(card, file) {
-    const name = file.webkitRelativePath || file.name || "pasted picture";
+    const name = file.path || file.webkitRelativePath || file.name || "pasted picture";
     const picture = make("img", { alt: name });
     const frame = make("div", { className: "picture" }, picture);
     card.append(make("div", { className: "box" }, frame), make("p", { className: "path" }, name));
@@ -116,14 +116,19 @@ function startTrying() {
   startCamera(take);
 }
 
-/** All files in a folder that was dropped, and in those below it. */
+/** All files in a folder that was dropped, and in those below it; what cannot be read, as an empty file. */
 async function filesIn(entry) {
-  if (entry.isFile) return [await new Promise((resolve, reject) => entry.file(resolve, reject))];
-  const reader = entry.createReader(), entries = [];
-  for (;;) {
-    const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-    if (!some.length) break;
-    entries.push(...some);
+  const path = entry.fullPath.slice(1), entries = [];
+  try {
+    if (entry.isFile) return [Object.assign(await new Promise((resolve, reject) => entry.file(resolve, reject)), { path })];
+    const reader = entry.createReader();
+    for (;;) {
+      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+      if (!some.length) break;
+      entries.push(...some);
+    }
+  } catch {
+    return [Object.assign(new File([], entry.name), { path })];
   }
   return (await Promise.all(entries.map(filesIn))).flat();
 }
