@@ -4,6 +4,7 @@ import base64
 import contextlib
 import csv
 import io
+import math
 import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -172,7 +173,7 @@ def test_a_folder_that_is_dropped_is_classified_with_those_below_it(visit, tmp_p
     page = visit()
     page.evaluate(LOSE_A_FILE, "gone.png")
     drop_files(page, folder, alone)
-    page.get_by_text("105 of 105 pictures classified; 1 file left out").wait_for()
+    page.get_by_text("104 of 105 pictures classified, 1 not; 1 file left out").wait_for()
     named = page.locator("#answers > li .path:not(.similar *)").all_text_contents()
     assert {"new/100.png", "new/deep/er/1.png", "alone.png"} <= set(named)
     gone = page.locator("#answers > li", has_text="gone.png")
@@ -189,7 +190,7 @@ def test_what_is_no_picture_costs_only_itself_and_a_tiff_is_shown(visit):
     files.append({"name": "a.tif", "mimeType": "image/tiff", "buffer": samples()["lzw.tif"]})
     files.append({"name": "notes.txt", "mimeType": "text/plain", "buffer": b"notes"})
     page.set_input_files("#files", files)
-    page.get_by_text("3 of 3 pictures classified; 1 file left out").wait_for()
+    page.get_by_text("2 of 3 pictures classified, 1 not; 1 file left out").wait_for()
     bad = page.locator("#answers > li", has_text="bad.png")
     assert "Not classified: not a known image format" in bad.text_content()
     tiff = page.locator("#answers > li", has_text="a.tif").locator("img").first
@@ -348,6 +349,32 @@ def test_the_map_needs_no_mouse(visit):
     page.keyboard.press("0")
     page.keyboard.press("Space")
     page.get_by_text("no image is selected").wait_for()
+
+
+def test_the_other_button_of_the_mouse_neither_selects_nor_draws(visit):
+    page = look(visit)
+    x, y = spots(page)[3]
+    page.mouse.click(x, y, button="right")
+    page.mouse.move(x + 40, y + 40)
+    page.mouse.click(x, y)
+    page.get_by_text("1 image selected").wait_for()
+
+
+def test_keys_zoom_at_the_image_that_is_pointed_at(visit):
+    page = look(visit)
+    box = page.locator("#over").bounding_box()
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    x, y = max(spots(page), key=lambda spot: math.dist(spot, middle))
+    page.mouse.move(x, y)
+    name = page.locator("#about .path").text_content()
+    page.locator("#over").focus()
+    for _ in range(6):
+        page.keyboard.press("+")
+    # As near to where it was as the map's edge lets it be.
+    page.mouse.move(*middle)
+    page.mouse.click(x, y)
+    page.get_by_text("1 image selected").wait_for()
+    assert page.locator("#about .path").text_content() == name
 
 
 def test_the_grid_shows_every_image(visit):
@@ -534,6 +561,14 @@ def test_keys_label_and_take_back(visit, labelled):
         page.keyboard.press("Enter")
         page.get_by_role("group", name="Classes").get_by_text(name).wait_for()
     assert page.locator("#classes button").all_text_contents() == ["1 red 1", "2 blue 1"]
+    page.evaluate(
+        """() => {
+            window.searched = [];
+            addEventListener("keydown", (event) => {
+                if (!event.defaultPrevented) searched.push(event.key);
+            });
+        }"""
+    )
     answers = {}
     for _ in range(12):
         name = asked_about(page)
@@ -549,6 +584,9 @@ def test_keys_label_and_take_back(visit, labelled):
     page.get_by_text("13 images labelled").wait_for()
     assert asked_about(page) == name
     assert not kept(labels).get(name)
+    page.keyboard.press("9")  # there is no such class
+    page.keyboard.press("x")
+    assert page.evaluate("searched") == ["x"]  # what Firefox may search the page for
 
 
 def test_two_windows_at_once_lose_nothing_and_overwrite_nothing(visit, labelled):

@@ -198,7 +198,9 @@ function startLabelling() {
   addEventListener("keydown", (event) => {
     if (byId("label").hidden || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
     if (/^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
-    const name = /^[1-9]$/.test(event.key) ? seen?.classes[event.key - 1] : undefined;
+    if (!/^[1-9sz]$/i.test(event.key)) return;
+    event.preventDefault(); // Firefox may search the page for what is typed
+    const name = seen?.classes[event.key - 1];
     if (name !== undefined) answer(name);
     else if (event.key.toLowerCase() === "z") undo();
     else if (event.key.toLowerCase() === "s") skip();

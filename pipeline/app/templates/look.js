@@ -197,6 +197,7 @@ async function startLooking() {
     return [event.clientX - box.left, event.clientY - box.top];
   };
   over.addEventListener("pointerdown", (event) => {
+    if (event.button) return;
     over.setPointerCapture(event.pointerId);
     lasso = [inside(event)];
   });
@@ -211,6 +212,7 @@ async function startLooking() {
     if (number >= 0 && number !== at) pointAt(number);
   });
   over.addEventListener("pointerup", (event) => {
+    if (!lasso.length) return;
     const drawn = lasso;
     lasso = [];
     if (!spots) return;
@@ -229,11 +231,12 @@ async function startLooking() {
   const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   over.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
+    const about = spots && at >= 0 ? place(at) : [];
     if (moves[event.key]) pointAt(next(...moves[event.key]));
     else if (event.key === " " && at >= 0) toggle(at);
     else if (event.key === "Enter" && at >= 0) showSimilar(at);
-    else if (event.key === "+") zoom(1.5);
-    else if (event.key === "-") zoom(1 / 1.5);
+    else if (event.key === "+") zoom(1.5, ...about);
+    else if (event.key === "-") zoom(1 / 1.5, ...about);
     else if (event.key === "0") zoom(0);
     else return;
     event.preventDefault();

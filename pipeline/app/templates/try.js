@@ -6,11 +6,12 @@ const MOST_PICTURES = 500;
 
 function startTrying() {
   const drop = byId("drop"), answers = byId("answers"), tried = byId("tried");
-  let waiting = [], done = 0, asked = 0, busy = 0, leftOut = 0;
+  let waiting = [], done = 0, failed = 0, asked = 0, busy = 0, leftOut = 0;
 
   function say() {
     const more = leftOut ? `; ${count(leftOut, "file")} left out (no pictures, or more than ${MOST_PICTURES} at once: pipeline predict takes folders of any size)` : "";
-    tried.textContent = asked ? `${done.toLocaleString("en")} of ${count(asked, "picture")} classified${more}` : more;
+    const not = failed ? `, ${failed.toLocaleString("en")} not` : "";
+    tried.textContent = asked ? `${(done - failed).toLocaleString("en")} of ${count(asked, "picture")} classified${not}${more}` : more;
   }
 
   function take(files) {
@@ -51,6 +52,7 @@ function startTrying() {
       card.append(heading, make("ul", { className: "shares" }, ...shares(found)), heatMap(frame, file, found.label));
       if (found.similar) card.append(similarImages(found.similar));
     } catch (error) {
+      failed += 1;
       card.append(make("p", { className: "error" }, `Not classified: ${error.message}`));
     }
   }
