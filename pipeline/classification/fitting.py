@@ -6,12 +6,13 @@ import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import joblib
 import numpy as np
 
+from pipeline.backbones.recipe import Recipe
 from pipeline.classification.arrays import Floats, Labels, Places
 from pipeline.classification.search import Fold, LabelledRows, judge_folds
 from pipeline.classification.task import Task
@@ -22,6 +23,7 @@ from pipeline.heads.estimators import Classifier
 from pipeline.heads.registry import Head
 from pipeline.system.machine import free_memory
 
+_ENOUGH_TO_TELL_KINDS = 300  # images judged, to compare kinds of rows
 _NETWORK_MEMORY_FACTOR = 3  # peak memory of one network fit / size of the rows
 
 
@@ -51,6 +53,11 @@ class Candidate:
         """Positions of the images that were judged."""
         return np.flatnonzero(np.isfinite(self.p[:, 0]))
 
+    def continued(self, later: Candidate) -> Candidate:
+        """Add what the same gave on further folds."""
+        p = np.where(np.isfinite(later.p), later.p, self.p)
+        return replace(self, p=p, fitted=(*self.fitted, *later.fitted))
+
     def log_loss(self, labels: Labels) -> float:
         """Give what candidates are chosen by."""
         places = self.judged
@@ -66,32 +73,49 @@ def all_trials(task: Task, head: Head) -> list[Trial]:
     return [(rows, rows.suited(head)) for rows in task.variants if rows.pools]
 
 
+def _by_kind(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Put those trials together that are on rows of one recipe, pooled alike."""
+    kinds: dict[tuple[Recipe, str | None], list[Trial]] = {}
+    for rows, head in trials:
+        for pool, grid in itertools.groupby(head.grid, lambda each: each.get("pool")):
+            pooled = replace(head, grid=tuple(grid))
+            kinds.setdefault((rows.recipe, pool), []).append((rows, pooled))
+    return list(kinds.values())
+
+
 def try_in_turn(task: Task, head: Head, pairs: Sequence[Fold], seed: int) -> list[Candidate]:
     """Try the middle of a head's grid on every kind of rows, then the rest on the best kind.
 
-    So a further network, layer or pooling costs one fit, not a grid of them.
+    So a further network, layer or pooling costs one fit, not a grid of them. Of several folds, the
+    first are enough to tell the best kind; only what is then tried on all of them is returned.
     """
-    trials = all_trials(task, head)
-    kinds = {(rows.recipe, each.get("pool")) for rows, suited in trials for each in suited.grid}
+    kinds = _by_kind(trials := all_trials(task, head))
     if len(kinds) == 1:
         [candidates] = try_candidates(task, trials, [pairs], seed)
         return candidates
-    middle = head.grid[len(head.grid) // 2].items()
-    first = [(rows, suited.only(lambda each: middle <= each.items())) for rows, suited in trials]
-    [candidates] = try_candidates(task, first, [pairs], seed)
-    labels = task.dataset.targets.labels
-    best = min(
-        (tried for tried in candidates if tried.rows.asked_for),
-        key=lambda tried: tried.log_loss(labels),
-    )
-    pool = best.parameters.get("pool")
-    rest = [
-        (rows, suited.only(lambda each: each.get("pool") == pool and not middle <= each.items()))
-        for rows, suited in trials
-        if rows.recipe == best.rows.recipe
-    ]
-    [others] = try_candidates(task, rest, [pairs], seed)
-    return [*candidates, *others]
+    labels, middle = task.dataset.targets.labels, head.grid[len(head.grid) // 2].items()
+    judged = np.cumsum([len(pair.judged) for pair in pairs])
+    some = 1 + int(np.searchsorted(judged, _ENOUGH_TO_TELL_KINDS))
+
+    def try_on(folds: Sequence[Fold], trials: Sequence[Trial], *, middles: bool) -> list[Candidate]:
+        parts = [
+            (rows, suited.only(lambda each: (middle <= each.items()) == middles))
+            for rows, suited in trials
+        ]
+        [candidates] = try_candidates(task, parts, [folds], seed)
+        return candidates
+
+    def loss(candidates: Sequence[Candidate]) -> float:
+        return min(each.log_loss(labels) for each in candidates if each.rows.asked_for)
+
+    compared = [(try_on(pairs[:some], trials, middles=True), trials) for trials in kinds]
+    best, trials = min(compared, key=lambda each: loss(each[0]))
+    if later := pairs[some:]:
+        further = try_on(later, trials, middles=True)
+        found = [first.continued(rest) for first, rest in zip(best, further)]
+    else:
+        found = [each for candidates, _ in compared for each in candidates]
+    return [*found, *try_on(pairs, trials, middles=False)]
 
 
 def try_candidates(

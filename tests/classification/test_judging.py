@@ -121,6 +121,43 @@ def test_a_search_judges_candidates_on_folds_of_training_and_validation_images(p
     assert result.test.n == 30
 
 
+@pytest.mark.parametrize("name", ["logistic", "rbf-svm", "dense"])
+def test_some_folds_tell_the_best_kind_of_rows_and_all_what_is_chosen_on_it(
+    place, monkeypatch, name
+):
+    monkeypatch.setattr(fitting, "_ENOUGH_TO_TELL_KINDS", 30)  # of 90, in folds of 18
+    tried = []
+
+    def noted(task, trials, rounds, seed):
+        [pairs] = rounds
+        grid = [each for _, head in trials for each in head.grid]
+        tried.append(({each["pool"] for each in grid}, len(grid), len(pairs)))
+        return try_candidates(task, trials, rounds, seed)
+
+    try_candidates = fitting.try_candidates
+    data, head = place.data(noise=0.6), get_head(name)
+
+    def judged(*pools):
+        rows = ViewedRows.plain(place.recipe, rows_of(place, data), pools)
+        return judge(Task(data, (place.recipe,), Protocol(search=True), 0, variants=[rows]), head)
+
+    alone = {pool: judged(pool) for pool in ("flatten", "average")}
+    monkeypatch.setattr(fitting, "try_candidates", noted)
+    both = judged("flatten", "average")
+    best, others = both.parameters["pool"], len(head.grid) - 1
+    assert tried == [
+        ({"flatten"}, 1, 2),
+        ({"average"}, 1, 2),
+        ({best}, 1, 3),
+        ({best} if others else set(), others, 5),
+    ]
+    assert sorted(loss for _, loss in both.candidates) == pytest.approx(
+        sorted(loss for _, loss in alone[best].candidates)
+    )
+    assert both.probabilities == pytest.approx(alone[best].probabilities)
+    assert both.best_epoch == alone[best].best_epoch
+
+
 def test_test_labels_have_no_say_in_a_search(place):
     data = place.data(noise=0.6)
     turned = data.targets.labels.copy()
