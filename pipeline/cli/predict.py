@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import itertools
 import shlex
@@ -22,6 +23,7 @@ from pipeline.cli.options import CacheOption, HeadOption, JsonOption, TrustOptio
 from pipeline.cli.terminal import MORE_MEMORY, err, finish, out, reporting_errors, shown
 from pipeline.errors import PipelineError, printable
 from pipeline.system.cells import to_cell
+from pipeline.system.packages import as_typed, install_hint
 
 _FEW = 100  # images, of which classifying takes less time than importing TensorFlow
 
@@ -89,7 +91,9 @@ def predict(
         slow = "tensorflow" in sys.modules and len(images) <= _FEW
         if show is _show_table and slow and can_be_kept:
             head_option = ["--head", head] if head else []
-            command = shlex.join(["pipeline", "export", str(model), *head_option])
+            command = as_typed(shlex.join(["pipeline", "export", str(model), *head_option]))
+            if importlib.util.find_spec("tf2onnx") is None:
+                command = f"{install_hint('export')} && {command}"
             err.print("next: predict without loading TensorFlow, which took most of the time")
             err.print(f"  {shown(command)}", soft_wrap=True)
     finish(unusable)

@@ -16,6 +16,7 @@ from pipeline.cli.terminal import (
     out,
     shown,
 )
+from pipeline.system.packages import as_typed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -95,7 +96,7 @@ def _print_next_step(run: Run, again: Sequence[str], candidates: Sequence[str]) 
         candidates=candidates,
     )
     out.print(f"next: {shown(step.why)}", soft_wrap=True)
-    out.print(f"  {shown(step.command)}", soft_wrap=True)
+    out.print(f"  {shown(as_typed(step.command))}", soft_wrap=True)
 
 
 def print_missing_pictures(folder: Path) -> None:

@@ -17,11 +17,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.data.ignored import is_ignored
-from pipeline.data.images import EXTENSIONS
-from pipeline.errors import ImageError, PipelineError, printable
-from pipeline.models.portable import Portable
-from pipeline.system.files import read_regular
+try:
+    from pipeline.data.ignored import is_ignored
+    from pipeline.data.images import EXTENSIONS
+    from pipeline.errors import ImageError, PipelineError, printable
+    from pipeline.models.portable import Portable
+    from pipeline.system.files import read_regular
+except ModuleNotFoundError as missing:
+    if __name__ != "__main__":
+        raise
+    needed = Path(__file__).with_name("requirements.txt")
+    sys.exit(
+        f"Error: the package {missing.name} is not installed.\n"
+        f'  Do: "{sys.executable}" -m pip install -r "{needed}"'
+    )
 
 _MOST_BYTES = 2**30  # of an image file
 _SOME_FILES_UNUSABLE = 3

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
+import shutil
+import sys
 from importlib import metadata
 from pathlib import Path
 
 from pipeline.errors import PipelineError
 
 _PROJECT = "cached-feature-pipeline"
+_PROGRAM = "pipeline"
 
 
 def import_error(error: ImportError) -> PipelineError:
@@ -55,4 +59,19 @@ def install_hint(name: str) -> str:
     of_extra = re.compile(rf"""extra\s*==\s*['"]{re.escape(name)}['"]""")
     packages = [found.partition(";")[0].strip() for found in requirements if of_extra.search(found)]
     quoted = (f"'{package}'" for package in packages or [name])
-    return f"pip install {' '.join(quoted)}"
+    return f"{_pip()} install {' '.join(quoted)}"
+
+
+def _pip() -> str:
+    """Name the pip of this environment as a terminal finds it, which another may hide."""
+    found = shutil.which("pip")
+    is_ours = found and Path(found).parent == Path(sys.executable).parent
+    return "pip" if is_ours else f"{shlex.quote(sys.executable)} -m pip"
+
+
+def as_typed(command: str) -> str:
+    """Have a command of this program begin as this one did, where its environment is not active."""
+    called, found = Path(sys.argv[0]), shutil.which(_PROGRAM)
+    if called.name != _PROGRAM or (found and Path(found).resolve() == called.resolve()):
+        return command
+    return shlex.quote(sys.argv[0]) + command.removeprefix(_PROGRAM)

@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 from conftest import paint
@@ -15,6 +17,7 @@ from PIL import Image
 from portables import SIDE, described, graph, model
 from typer.testing import CliRunner
 
+import pipeline
 from pipeline.backbones.registry import make_recipe
 from pipeline.cli.main import app
 from pipeline.models import standalone
@@ -74,6 +77,18 @@ def test_a_folder_is_answered_as_by_pipeline_predict(program, pictures):
     code, text, _ = run(program, *given)
     assert code == 3
     assert [line.split("\t")[1] for line in text.splitlines()] == ["red", "blue"]
+
+
+def test_without_what_it_needs_it_says_what_to_install(program, pictures):
+    bare = [sys.executable, "-S", program, pictures]  # without any installed package
+    root = {**os.environ, "PYTHONPATH": str(Path(pipeline.__file__).parents[1])}
+    done = subprocess.run(bare, check=False, env=root, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"Error: the package \w+ is not installed\.\n"
+        r'  Do: ".+" -m pip install -r ".+handed on.requirements\.txt"\n',
+        done.stderr,
+    )
 
 
 def test_what_is_no_folder_of_pictures_is_one_error(program, tmp_path):
