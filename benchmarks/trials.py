@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline import Dataset, Extractor, Protocol, extract, load_dataset, make_recipe
+from pipeline.backbones.choices import EVERY_LAYER
 from pipeline.classification.in_memory import RowsInMemory, read_variants
 from pipeline.classification.task import Task
 from pipeline.classification.variants import ViewedRows
@@ -68,7 +69,7 @@ def rows_of(data: str, network: str, cache: str) -> list[tuple[str, ViewedRows, 
     extraction = extract(data, extractor=extractor, hold=True)
     return [
         (
-            "layers" if rows.recipe.layer == "layers" else rows.pools[0],
+            "layers" if rows.recipe.layer in EVERY_LAYER else rows.pools[0],
             rows,
             extraction.dataset.quarantined,
         )

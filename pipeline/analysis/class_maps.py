@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.pipeline import Pipeline
 
-from pipeline.backbones.choices import LAYERS
+from pipeline.backbones.choices import EVERY_LAYER
 from pipeline.heads.dense import DenseHead
 from pipeline.heads.estimators import Classifier
 from pipeline.models.model import Model
@@ -72,7 +72,7 @@ def find_class_maps(model: Model, rows: Rows, classes: Classes) -> ClassMaps:
     Grad-CAM for faithful explanations of convolutional neural networks*, arXiv:2011.08891, 2020.
     M. Zeiler, R. Fergus, *Visualizing and understanding convolutional networks*, ECCV 2014.
     """
-    if model.recipe.layer == LAYERS:  # its rows have no places
+    if model.recipe.layer in EVERY_LAYER:  # its rows have no places
         return ClassMaps("occlusion", np.zeros((len(rows), 1, 1)))
     estimator = model.estimator
     if isinstance(estimator, DenseHead | TunedClassifier):

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.analysis.neighbours import few_places, unit_rows
-from pipeline.backbones.choices import LAYERS
+from pipeline.backbones.choices import EVERY_LAYER
 from pipeline.features.extractor import Extraction
 from pipeline.features.store import FeatureStore
 
@@ -24,7 +24,7 @@ def finest_store(extraction: Extraction) -> FeatureStore:
     (EfficientNet-Lite0: 78.7 and 76.3).
     """
     stores = extraction.plan.stores["none"].stores
-    return next((each for each in stores if each.recipe.layer == LAYERS), extraction.store)
+    return next((each for each in stores if each.recipe.layer in EVERY_LAYER), extraction.store)
 
 
 def reduced_rows(

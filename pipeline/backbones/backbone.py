@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backbones import openvino_engine
-from pipeline.backbones.choices import LAYERS
+from pipeline.backbones.choices import EVERY_LAYER
 from pipeline.backbones.findings import remember_weights
 from pipeline.backbones.scaling import RULES
 from pipeline.backbones.weights import (
@@ -123,7 +123,7 @@ class Backbone(ABC):
 
     def row_shape(self, layer: str, size: int) -> tuple[int, int, int]:
         """Return the shape of a row: of a layer's output, or of the maxima of every layer."""
-        return (1, 1, sum(self.tap_channels)) if layer == LAYERS else self.shape(layer, size)
+        return (1, 1, sum(self.tap_channels)) if layer in EVERY_LAYER else self.shape(layer, size)
 
     @property
     def top(self) -> str:

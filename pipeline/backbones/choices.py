@@ -9,3 +9,7 @@ DEFAULT = "vgg16"
 """The network that is used if none is named."""
 LAYERS = "layers"
 """In place of one layer's name: a row of the maxima of every layer; see `Backbone.taps`."""
+FINE_LAYERS = "layers-fine"
+"""The same in precision float32, rounded less."""
+EVERY_LAYER = {LAYERS: 8, FINE_LAYERS: 12}
+"""Both, and to how many significant bits their values are rounded."""

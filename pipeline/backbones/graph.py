@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.backbones.choices import LAYERS
+from pipeline.backbones.choices import EVERY_LAYER
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import get_backbone
 from pipeline.system import tensorflow
-
-_SPLIT = 2**16 + 1.0  # times this, a float32 number loses all but the 8 bits of bfloat16
 
 
 @tensorflow.pinned()
@@ -24,18 +22,18 @@ def rows_graph(recipe: Recipe, pixels: Any, weights: Path | None = None) -> Any:
     backbone = get_backbone(recipe.backbone)
     arrays = backbone.load_weights(weights, digest=recipe.weights)
     network = backbone.build(recipe.size, "float32", arrays)
-    layers = backbone.taps if recipe.layer == LAYERS else (recipe.layer,)
+    layers = backbone.taps if recipe.layer in EVERY_LAYER else (recipe.layer,)
     cut = keras.Model(network.input, [backbone.output(network, layer) for layer in layers])
     outputs = cut(backbone.preprocess(pixels, recipe.scaling), training=False)
     outputs = outputs if isinstance(outputs, list) else [outputs]
-    if recipe.layer == LAYERS:
+    if recipe.layer in EVERY_LAYER:
         outputs = [keras.ops.max(output, axis=(1, 2)) for output in outputs]
     return as_rows(recipe, outputs)
 
 
 def output_shapes(recipe: Recipe) -> list[tuple[int, ...]]:
     """Return the shapes of what `as_rows` takes."""
-    if recipe.layer == LAYERS:
+    if recipe.layer in EVERY_LAYER:
         return [(channels,) for channels in get_backbone(recipe.backbone).tap_channels]
     return [recipe.shape]
 
@@ -43,10 +41,12 @@ def output_shapes(recipe: Recipe) -> list[tuple[int, ...]]:
 def as_rows(recipe: Recipe, outputs: Sequence[Any]) -> Any:
     """Return flattened rows of the outputs of layers: of one, or of all their maxima."""
     _, keras = tensorflow.load()
-    return _unit_layers(outputs) if recipe.layer == LAYERS else keras.layers.Flatten()(outputs[0])
+    if recipe.layer in EVERY_LAYER:
+        return _unit_layers(outputs, EVERY_LAYER[recipe.layer])
+    return keras.layers.Flatten()(outputs[0])
 
 
-def _unit_layers(maxima: Sequence[Any]) -> Any:
+def _unit_layers(maxima: Sequence[Any], bits: int) -> Any:
     """Do what `pipeline.backbones.running` does to the maxima of every layer (n, channels)."""
     _, keras = tensorflow.load()
     ops, share = keras.ops, len(maxima) ** -0.5
@@ -56,5 +56,5 @@ def _unit_layers(maxima: Sequence[Any]) -> Any:
         length = ops.sqrt(ops.sum(roots * roots, axis=1, keepdims=True))
         parts.append(roots * (share / ops.maximum(length, 1e-12)))
     rows = ops.concatenate(parts, axis=1)
-    far = rows * _SPLIT
+    far = rows * (2.0 ** (24 - bits) + 1)  # so far from 0, a float32 number has only these bits
     return far - (far - rows)

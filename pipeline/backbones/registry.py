@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from pipeline.backbones.applications import APPLICATIONS
 from pipeline.backbones.backbone import Backbone
-from pipeline.backbones.choices import DEFAULT, LAYERS, PRECISIONS
+from pipeline.backbones.choices import DEFAULT, EVERY_LAYER, FINE_LAYERS, LAYERS, PRECISIONS
 from pipeline.backbones.efficientnet_lite import EfficientNetLite0
 from pipeline.backbones.int8 import read_peaks
 from pipeline.backbones.recipe import Recipe
@@ -107,10 +107,13 @@ def _make(
 ) -> Recipe:
     """Make a recipe that lacks only its weights."""
     network = get_backbone(backbone)
+    precision = native_precision() if precision == "auto" else precision
     layer = network.default_layer if layer is None else layer
+    if layer in EVERY_LAYER:
+        layer = _layers_in(precision)
     size = network.default_size if size is None else size
     scaling = network.scalings[0] if scaling is None else scaling
-    _check_known("layer", layer, (*network.layers, LAYERS))
+    _check_known("layer", layer, (*network.layers, *EVERY_LAYER))
     _check_known("scaling", scaling, network.scalings)
     _check_known("precision", precision, PRECISIONS)
     _check_known("resize", resize, tuple(images.FILTERS))
@@ -133,7 +136,7 @@ def _make(
         decoding=decoding.name,
         resize=resize,
         scaling=scaling,
-        precision=native_precision() if precision == "auto" else precision,
+        precision=precision,
         engine="openvino" if precision == "int8" else network.engine,
         calibration=calibration,
     )
@@ -165,7 +168,12 @@ def layers_recipe(recipe: Recipe) -> Recipe | None:
     backbone = get_backbone(recipe.backbone)
     if recipe.layer != backbone.top:
         return None
-    return replace(recipe, layer=LAYERS, shape=backbone.row_shape(LAYERS, recipe.size))
+    layer = _layers_in(recipe.precision)
+    return replace(recipe, layer=layer, shape=backbone.row_shape(layer, recipe.size))
+
+
+def _layers_in(precision: str) -> str:
+    return FINE_LAYERS if precision == "float32" else LAYERS
 
 
 def _check_known(what: str, value: str, known: tuple[str, ...]) -> None:

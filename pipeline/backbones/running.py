@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backbones import int8, openvino_engine
-from pipeline.backbones.choices import LAYERS
+from pipeline.backbones.choices import EVERY_LAYER
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import get_backbone
 from pipeline.backbones.scaling import RULES
@@ -47,9 +47,9 @@ def load_backbone(
     recipes = (recipe, *beside)
     backbone = get_backbone(recipe.backbone)
     wanted = [
-        (tap, each.layer == LAYERS)
+        (tap, each.layer in EVERY_LAYER)
         for each in recipes
-        for tap in (backbone.taps if each.layer == LAYERS else (each.layer,))
+        for tap in (backbone.taps if each.layer in EVERY_LAYER else (each.layer,))
     ]
     load = {"tensorflow": _load_in_tensorflow, "openvino": _load_in_openvino}[recipe.engine]
     run = (_load_in_8_bits if recipe.precision == "int8" else load)(recipe, wanted, weights)
@@ -57,8 +57,10 @@ def load_backbone(
     def forward(pixels: Pixels) -> npt.NDArray[np.float32]:
         outputs = iter(run(pixels))
         rows = [
-            _unit_layers(list(itertools.islice(outputs, len(backbone.taps))))
-            if each.layer == LAYERS
+            _unit_layers(
+                list(itertools.islice(outputs, len(backbone.taps))), EVERY_LAYER[each.layer]
+            )
+            if each.layer in EVERY_LAYER
             else next(outputs)
             for each in recipes
         ]
@@ -69,11 +71,11 @@ def load_backbone(
     return forward
 
 
-def _unit_layers(maxima: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+def _unit_layers(maxima: Sequence[npt.NDArray[np.float32]], bits: int) -> npt.NDArray[np.float32]:
     """Make rows of length one (n, 1, 1, channels), to which every layer (n, c) gives the same.
 
     They hold roots of the maxima, with the maxima's signs, so that a few large ones do not decide.
-    Values are rounded to bfloat16: finer differences say nothing, and take twice the space.
+    Values are rounded to so many significant bits: finer differences say nothing, and take space.
     """
     share = np.float32(len(maxima) ** -0.5)
     roots = [np.copysign(np.sqrt(np.abs(values)), values) for values in maxima]
@@ -81,10 +83,11 @@ def _unit_layers(maxima: Sequence[npt.NDArray[np.float32]]) -> npt.NDArray[np.fl
         values * (share / np.maximum(np.sqrt((values * values).sum(axis=1, keepdims=True)), 1e-12))
         for values in roots
     ]
-    bits = np.concatenate(parts, axis=1).view(np.uint32)
-    bits += np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))
-    bits &= np.uint32(0xFFFF0000)
-    return bits.view(np.float32)[:, None, None, :]
+    values, dropped = np.concatenate(parts, axis=1).view(np.uint32), 24 - bits
+    half = np.uint32(2 ** (dropped - 1) - 1)
+    values += half + ((values >> np.uint32(dropped)) & np.uint32(1))  # to the even one of two
+    values &= np.uint32(2**32 - 2**dropped)
+    return values.view(np.float32)[:, None, None, :]
 
 
 def calibrate(recipe: Recipe, pixels: Pixels, weights: Path | None = None) -> Recipe:
@@ -171,7 +174,7 @@ def graph_in_8_bits(recipe: Recipe, weights: Path | None) -> Any:
     """Return the network as OpenVINO's graph of pixels to rows, or to the maxima of every layer."""
     backbone = get_backbone(recipe.backbone)
     peaks = int8.read_peaks(recipe.calibration, backbone.steps(recipe.layer))
-    maxima = recipe.layer == LAYERS
+    maxima = recipe.layer in EVERY_LAYER
     graph = int8.network_graph(_chain(recipe, weights), peaks, maxima=maxima)
     rows, *of_steps = graph.get_results()
     by_layer = dict(zip(backbone.layers, of_steps))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.backbones.backbone import Backbone, Step
-from pipeline.backbones.choices import LAYERS
+from pipeline.backbones.choices import EVERY_LAYER
 from pipeline.backbones.weights import Published, Weights
 from pipeline.errors import WeightsError
 from pipeline.system import tensorflow
@@ -74,7 +74,7 @@ class VGG16(Backbone):
 
     def steps(self, layer: str) -> tuple[Step, ...]:
         """List the convolutions and poolings up to a layer."""
-        names = self.layers if layer == LAYERS else self.layers[: self.layers.index(layer) + 1]
+        names = self.layers if layer in EVERY_LAYER else self.layers[: self.layers.index(layer) + 1]
         return tuple("convolution" if "conv" in name else "pooling" for name in names)
 
     def architecture(self, size: int | None = None, weights: str | None = None) -> Any:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.backbones.choices import LAYERS
+from pipeline.backbones.choices import EVERY_LAYER, LAYERS
 from pipeline.backbones.registry import BACKBONES, make_recipe
 from pipeline.backbones.running import load_backbone
 from pipeline.classification.in_memory import RowsInMemory, read_variants
@@ -99,7 +99,7 @@ def compare_backbones(
         )
         judged, rate = protocol.judged(extraction.dataset), _rate(extractor, extraction.dataset)
         for rows in read_variants(extraction, None):
-            pool = LAYERS if rows.recipe.layer == LAYERS else rows.pools[0]
+            pool = LAYERS if rows.recipe.layer in EVERY_LAYER else rows.pools[0]
             task = Task(judged, (extraction.recipe,), protocol, seed, variants=[rows])
             result = RowsInMemory(task).judge(get_head(_HEAD))
             suited.append(Suited(name, pool, result.test, rate, extraction.dataset.quarantined))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.backbones.choices import LAYERS
+from pipeline.backbones.choices import EVERY_LAYER, LAYERS
 from pipeline.backbones.recipe import Recipe
 from pipeline.classification.arrays import Floats, Places
 from pipeline.classification.fitting import Candidate
@@ -105,7 +105,7 @@ def named_rows(recipe: Recipe, among: Sequence[Recipe]) -> dict[str, str]:
     """Name what tells rows from the others that a head could have: their network and layers."""
     several = any(other.backbone != recipe.backbone for other in among)
     network = {"backbone": recipe.backbone} if several else {}
-    if recipe.layer == LAYERS:
+    if recipe.layer in EVERY_LAYER:
         return {**network, "pool": LAYERS}
     return {**network, "pool": "flatten"} if any(other != recipe for other in among) else network
 

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.backbones.choices import LAYERS
+from pipeline.backbones.choices import FINE_LAYERS, LAYERS
 from pipeline.backbones.recipe import Recipe
 from pipeline.data.dataset import Dataset, Quarantined
 from pipeline.data.decoding import Decoding
@@ -30,7 +30,7 @@ from pipeline.system.threads import ReadingThreads
 
 # Size on disk / size of raw rows where no row is stored yet; measured: the most of each precision.
 _COMPRESSION = {"float32": 0.5, "bfloat16": 0.25, "int8": 0.5}
-_COMPRESSION_OF_LAYERS = 0.4  # rounded to bfloat16 in every precision; few are zeros
+_COMPRESSION_OF_LAYERS = {LAYERS: 0.4, FINE_LAYERS: 0.5}
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,5 @@ def _bytes_per_row(store: FeatureStore, first: FeatureStore) -> int:
     if len(known):
         return math.ceil(known.size / len(known))
     recipe = store.recipe
-    is_layers = recipe.layer == LAYERS
-    factor = _COMPRESSION_OF_LAYERS if is_layers else _COMPRESSION[recipe.precision]
+    factor = _COMPRESSION_OF_LAYERS.get(recipe.layer) or _COMPRESSION[recipe.precision]
     return math.ceil(4 * math.prod(recipe.shape) * factor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.backbones.choices import LAYERS
+from pipeline.backbones.choices import EVERY_LAYER
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import get_backbone
 from pipeline.data.dataset import Dataset
@@ -61,7 +61,7 @@ def check_features(head: Model, classes: tuple[str, ...], recipe: Recipe) -> Non
         f"{features.resize}"
         for features in (head.recipe, top)
     )
-    if head.recipe.layer == LAYERS:
+    if head.recipe.layer in EVERY_LAYER:
         raise ModelError(
             "the head was trained on the maxima of every layer.",
             expected=expected,

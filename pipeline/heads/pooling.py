@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal, get_args
 
-from pipeline.backbones.choices import LAYERS
+from pipeline.backbones.choices import EVERY_LAYER, LAYERS
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def pools_of(recipe: Recipe, pools: Sequence[str] | None) -> tuple[str, ...]:
     By default rows are flattened, or, where that makes very long ones, averaged, as networks that
     give such maps were trained to be used.
     """
-    if recipe.layer == LAYERS:
+    if recipe.layer in EVERY_LAYER:
         return ("flatten",) if pools is None or LAYERS in pools else ()
     if pools is None:
         return ("flatten" if math.prod(recipe.shape) <= _MOST_FLATTENED else "average",)

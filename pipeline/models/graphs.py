@@ -39,7 +39,7 @@ _SAME = {"float64": 1e-6, "float32": 1e-5}
 """Smaller squared distances, as a share of squared lengths, are rounding of equal rows.
 
 Another library computes a training image's row again with other last bits (1e-6 of its values; of
-the maxima of every layer, two or three of thousands are rounded to the other side, by 1/256), so
+the maxima of every layer, some of thousands are rounded to the other side, by 1/256 or 1/4096), so
 that the distance to the row that was kept is not the 0 of `pipeline.heads.machines.SAME`. So an
 image that is nearly one of training counts as that one. Taking these distances as the limit itself
 would not do: the other four neighbours would have 0.5 % of the votes on a training image, not none.
