@@ -24,14 +24,12 @@ from pipeline.system.packages import install_hint
 
 Points = npt.NDArray[np.float32]
 
-_VERSION = b"tsne 1"
+_VERSION = b"tsne 2"
 _MOST = 10_000  # images that are laid out; of more, the others are put beside those most like them
 _COMPONENTS = 50
 _PERPLEXITY = 15
-_EARLY, _LATE = (
-    125,
-    300,
-)  # iterations: as many neighbours of a class on the demo as after 250 and 500
+# Iterations: as many neighbours stay, and are of one class, as after 250 and 500.
+_EARLY, _LATE = 125, 200
 _NEAREST = 3
 
 
