@@ -110,7 +110,7 @@ class Backbone(ABC):
 
     @property
     def taps(self) -> tuple[str, ...]:
-        """The layers whose maxima over all places make a row of `LAYERS`.
+        """The layers whose maxima over all places make a row of `EVERY_LAYER`.
 
         The first layers say little, and reading their large outputs once more costs most.
         """

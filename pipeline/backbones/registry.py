@@ -57,7 +57,8 @@ def make_recipe(
         A name in `BACKBONES`.
     layer : str, optional
         Where the network is cut: one of `Backbone.layers`, or ``"layers"`` for a row of the maxima
-        of every layer. The default is the network's own, as for `size` and `scaling`.
+        of every layer, which in float32 is ``"layers-fine"``. The default is the network's own, as
+        for `size` and `scaling`.
     size : int, optional
         Side of the square input in pixels.
     scaling : str, optional
@@ -81,9 +82,11 @@ def make_recipe(
     WeightsError
         The weights cannot be read.
     """
+    if layer is not None:
+        _check_known("layer", layer, (*get_backbone(backbone).layers, LAYERS))
     recipe = _make(
         backbone,
-        layer=layer,
+        layer=_layers_in(_settled(precision)) if layer == LAYERS else layer,
         size=size,
         scaling=scaling,
         precision=precision,
@@ -107,10 +110,7 @@ def _make(
 ) -> Recipe:
     """Make a recipe that lacks only its weights."""
     network = get_backbone(backbone)
-    precision = native_precision() if precision == "auto" else precision
     layer = network.default_layer if layer is None else layer
-    if layer in EVERY_LAYER:
-        layer = _layers_in(precision)
     size = network.default_size if size is None else size
     scaling = network.scalings[0] if scaling is None else scaling
     _check_known("layer", layer, (*network.layers, *EVERY_LAYER))
@@ -136,7 +136,7 @@ def _make(
         decoding=decoding.name,
         resize=resize,
         scaling=scaling,
-        precision=precision,
+        precision=_settled(precision),
         engine="openvino" if precision == "int8" else network.engine,
         calibration=calibration,
     )
@@ -170,6 +170,10 @@ def layers_recipe(recipe: Recipe) -> Recipe | None:
         return None
     layer = _layers_in(recipe.precision)
     return replace(recipe, layer=layer, shape=backbone.row_shape(layer, recipe.size))
+
+
+def _settled(precision: str) -> str:
+    return native_precision() if precision == "auto" else precision
 
 
 def _layers_in(precision: str) -> str:

@@ -90,9 +90,11 @@ def predict(
         can_be_kept = loaded.recipe.precision != "int8"  # ONNX has no such networks
         slow = "tensorflow" in sys.modules and len(images) <= _FEW
         if show is _show_table and slow and can_be_kept:
+            from pipeline.models.formats import FORMATS
+
             head_option = ["--head", head] if head else []
             command = as_typed(shlex.join(["pipeline", "export", str(model), *head_option]))
-            if importlib.util.find_spec("tf2onnx") is None:
+            if not all(map(importlib.util.find_spec, FORMATS["onnx"].packages)):
                 command = f"{install_hint('export')} && {command}"
             err.print("next: predict without loading TensorFlow, which took most of the time")
             err.print(f"  {shown(command)}", soft_wrap=True)

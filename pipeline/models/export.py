@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.backbones.choices import LAYERS
+from pipeline.backbones.choices import EVERY_LAYER
 from pipeline.backbones.graph import as_rows, output_shapes, rows_graph
 from pipeline.backbones.running import graph_in_8_bits
 from pipeline.errors import ModelError, PipelineError, in_one_line
@@ -90,7 +90,7 @@ def export_model(
                 fix="train another: pipeline classify DATA --precision float32",
             )
         parity = compare(model, in_pieces(target.load(file), pictures), expected)
-        steps = builder.has_steps or model.recipe.layer == LAYERS
+        steps = builder.has_steps or model.recipe.layer in EVERY_LAYER
         require_parity(model, parity, target, steps=steps)
         keep(folder, out)
     return parity

@@ -1,11 +1,16 @@
-"""Packages that cannot be imported, and what to install: without this project on an index."""
+"""Packages that cannot be imported, and what to install: without this project on an index.
+
+And commands that can be typed as they are, whether or not the environment is active.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -64,14 +69,31 @@ def install_hint(name: str) -> str:
 
 def _pip() -> str:
     """Name the pip of this environment as a terminal finds it, which another may hide."""
-    found = shutil.which("pip")
-    is_ours = found and Path(found).parent == Path(sys.executable).parent
-    return "pip" if is_ours else f"{shlex.quote(sys.executable)} -m pip"
+    if _is_found(Path(sys.executable).with_name("pip")):
+        return "pip"
+    return _joined([sys.executable, "-m", "pip"])
 
 
 def as_typed(command: str) -> str:
     """Have a command of this program begin as this one did, where its environment is not active."""
-    called, found = Path(sys.argv[0]), shutil.which(_PROGRAM)
-    if called.name != _PROGRAM or (found and Path(found).resolve() == called.resolve()):
+    called, begun = Path(sys.argv[0]), [sys.argv[0]]
+    if called.parts[-2:] == (_PROGRAM, "__main__.py"):  # python -m pipeline
+        called = Path(sys.executable).with_name(_PROGRAM)
+        begun = [sys.executable, "-m", _PROGRAM]
+    if called.stem != _PROGRAM or _is_found(called):
         return command
-    return shlex.quote(sys.argv[0]) + command.removeprefix(_PROGRAM)
+    return _joined(begun) + command.removeprefix(_PROGRAM)
+
+
+def _is_found(program: Path) -> bool:
+    """Whether a terminal finds this program by its name alone; on Windows there is a suffix."""
+    found = shutil.which(program.stem)
+    return found is not None and _without_suffix(found) == _without_suffix(program)
+
+
+def _without_suffix(file: str | Path) -> Path:
+    return Path(file).resolve().with_suffix("")
+
+
+def _joined(command: list[str]) -> str:
+    return subprocess.list2cmdline(command) if os.name == "nt" else shlex.join(command)

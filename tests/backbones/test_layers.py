@@ -8,6 +8,7 @@ from solar import real_pixels
 
 from pipeline.backbones.registry import get_backbone, layers_recipe, make_recipe
 from pipeline.backbones.running import calibrate, load_backbone
+from pipeline.errors import PipelineError
 from pipeline.system import tensorflow
 
 CASES = [
@@ -66,6 +67,12 @@ def test_its_values_are_the_roots_of_the_maxima_that_the_keras_model_gives(name,
 def test_a_layer_that_gives_nothing_but_zeros_makes_no_nan():
     black = np.zeros((1, 64, 64, 3), np.uint8)
     assert np.isfinite(load_backbone(recipes("vgg16", 64, "float32")[1])(black)).all()
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_the_finer_rounding_is_not_a_choice(precision):
+    with pytest.raises(PipelineError, match="unknown layer 'layers-fine'"):
+        make_recipe(layer="layers-fine", precision=precision)
 
 
 def test_a_network_that_is_cut_below_its_last_layer_has_no_such_rows():

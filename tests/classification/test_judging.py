@@ -126,25 +126,29 @@ def test_some_folds_tell_the_best_kind_of_rows_and_all_what_is_chosen_on_it(
     place, monkeypatch, name
 ):
     monkeypatch.setattr(fitting, "_ENOUGH_TO_TELL_KINDS", 30)  # of 90, in folds of 18
-    tried = []
+    tried, losses = [], []
 
     def noted(task, trials, rounds, seed):
         [pairs] = rounds
         grid = [each for _, head in trials for each in head.grid]
         tried.append(({each["pool"] for each in grid}, len(grid), len(pairs)))
-        return try_candidates(task, trials, rounds, seed)
+        [candidates] = try_candidates(task, trials, rounds, seed)
+        losses.extend(each.log_loss(data.targets.labels) for each in candidates)
+        return [candidates]
 
     try_candidates = fitting.try_candidates
     data, head = place.data(noise=0.6), get_head(name)
+    recipe = replace(place.recipe, shape=(2, 2, 3))
 
     def judged(*pools):
-        rows = ViewedRows.plain(place.recipe, rows_of(place, data), pools)
-        return judge(Task(data, (place.recipe,), Protocol(search=True), 0, variants=[rows]), head)
+        rows = ViewedRows.plain(recipe, rows_of(place, data).reshape(-1, *recipe.shape), pools)
+        return judge(Task(data, (recipe,), Protocol(search=True), 0, variants=[rows]), head)
 
     alone = {pool: judged(pool) for pool in ("flatten", "average")}
     monkeypatch.setattr(fitting, "try_candidates", noted)
     both = judged("flatten", "average")
     best, others = both.parameters["pool"], len(head.grid) - 1
+    assert best == ("flatten" if losses[0] < losses[1] else "average")
     assert tried == [
         ({"flatten"}, 1, 2),
         ({"average"}, 1, 2),

@@ -477,6 +477,13 @@ def test_a_proposed_command_compares_what_was_compared(backbones, repeated):
     assert words == [*expected, "--head", "knn", "--head", "lda", "--pool", "max"]
 
 
+def test_what_to_do_next_begins_as_the_command_did(photos, networks, monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setattr(sys, "argv", ["my env/bin/pipeline"])
+    said = run("classify", photos, *SETTINGS, "--no-cv", "--head", "logistic").stdout
+    assert said.splitlines()[-1].startswith("  'my env/bin/pipeline' classify ")
+
+
 def test_what_to_do_next_is_a_command_that_can_be_pasted(photos, networks):
     settings = ["--no-cv", "--head", "logistic", "--seed", "3"]
     said = run("classify", photos, *SETTINGS, *settings).stdout

@@ -94,6 +94,17 @@ def test_a_model_that_was_loaded_can_be_saved_again(tmp_path):
     )
 
 
+@pytest.mark.parametrize("layer", ["layers", "layers-fine"])
+def test_a_model_on_every_layer_in_float32_is_loaded_however_its_rows_were_rounded(tmp_path, layer):
+    recipe = replace(make_recipe(layer="layers", precision="float32"), layer=layer)
+    model = replace(fitted("logistic"), recipe=recipe)
+    _, labels = some_rows(40, 2)
+    short = np.random.default_rng(0).normal(size=(40, *recipe.shape)).astype(np.float32)
+    estimator = get_head("logistic").build(0).fit(short.reshape(40, -1), labels)
+    replace(model, estimator=estimator).save(tmp_path / "model")
+    assert Model.load(tmp_path / "model").recipe == recipe
+
+
 def test_saving_never_overwrites(tmp_path):
     folder = saved(tmp_path / "model")
     before = {file.name: file.read_bytes() for file in folder.iterdir()}

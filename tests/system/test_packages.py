@@ -35,12 +35,19 @@ def test_the_program_of_another_environment_is_not_proposed(bin_folder, tmp_path
     other = tmp_path / "other"
     other.mkdir()
     (bin_folder / "pipeline").rename(other / "pipeline")
-    (other / "pip").symlink_to(bin_folder / "pip")
+    (bin_folder / "pip").rename(other / "pip")
     (bin_folder / "pipeline").write_text("#!/bin/sh\n")
     monkeypatch.setenv("PATH", str(other))
     monkeypatch.setattr(sys, "argv", ["my env/bin/pipeline"])
     assert as_typed("pipeline cache list") == "'my env/bin/pipeline' cache list"
     assert install_hint("numpy") == f"'{bin_folder}/python' -m pip install 'numpy'"
+
+
+def test_python_m_is_repeated_where_there_is_no_program_to_find(bin_folder, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/pipeline/__main__.py"])
+    assert as_typed("pipeline cache list") == f"'{bin_folder}/python' -m pipeline cache list"
+    monkeypatch.setenv("PATH", str(bin_folder))
+    assert as_typed("pipeline cache list") == "pipeline cache list"
 
 
 def test_other_ways_to_start_it_leave_a_command_as_it_is(bin_folder, monkeypatch):

@@ -196,10 +196,11 @@ function startLabelling() {
     answer(name);
   });
   addEventListener("keydown", (event) => {
-    if (byId("label").hidden || event.ctrlKey || event.metaKey || event.altKey || event.repeat) return;
+    if (byId("label").hidden || event.ctrlKey || event.metaKey || event.altKey) return;
     if (/^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
     if (!/^[1-9sz]$/i.test(event.key)) return;
     event.preventDefault(); // Firefox may search the page for what is typed
+    if (event.repeat) return;
     const name = seen?.classes[event.key - 1];
     if (name !== undefined) answer(name);
     else if (event.key.toLowerCase() === "z") undo();

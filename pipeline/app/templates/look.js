@@ -182,10 +182,11 @@ async function startLooking() {
     draw();
   }
 
+  const isInView = ([x, y]) => x >= 0 && y >= 0 && x <= width && y <= height;
+
   function keepInView(number) {
     if (!spots) return;
-    const [x, y] = place(number);
-    if (x >= 0 && y >= 0 && x <= width && y <= height) return;
+    if (isInView(place(number))) return;
     const [px, py] = spots[number], half = 0.5 / view.scale;
     const shift = (from) => Math.min(1 - 2 * half, Math.max(0, from - half));
     view = { ...view, x: shift(px), y: shift(py) };
@@ -224,6 +225,10 @@ async function startLooking() {
     }
     select(numbers().filter((number) => isInside(place(number), drawn)), event.shiftKey);
   });
+  over.addEventListener("pointercancel", () => {
+    lasso = [];
+    drawOver();
+  });
   over.addEventListener("wheel", (event) => {
     event.preventDefault();
     zoom(event.deltaY < 0 ? 1.25 : 0.8, ...inside(event));
@@ -231,12 +236,12 @@ async function startLooking() {
   const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
   over.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const about = spots && at >= 0 ? place(at) : [];
+    const centre = spots && at >= 0 && isInView(place(at)) ? place(at) : [];
     if (moves[event.key]) pointAt(next(...moves[event.key]));
     else if (event.key === " " && at >= 0) toggle(at);
     else if (event.key === "Enter" && at >= 0) showSimilar(at);
-    else if (event.key === "+") zoom(1.5, ...about);
-    else if (event.key === "-") zoom(1 / 1.5, ...about);
+    else if (event.key === "+") zoom(1.5, ...centre);
+    else if (event.key === "-") zoom(1 / 1.5, ...centre);
     else if (event.key === "0") zoom(0);
     else return;
     event.preventDefault();

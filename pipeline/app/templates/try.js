@@ -9,9 +9,9 @@ function startTrying() {
   let waiting = [], done = 0, failed = 0, asked = 0, busy = 0, leftOut = 0;
 
   function say() {
-    const more = leftOut ? `; ${count(leftOut, "file")} left out (no pictures, or more than ${MOST_PICTURES} at once: pipeline predict takes folders of any size)` : "";
+    const more = leftOut ? `; ${count(leftOut, "file")} left out (no pictures, not to be read, or more than ${MOST_PICTURES} at once: pipeline predict takes folders of any size)` : "";
     const not = failed ? `, ${failed.toLocaleString("en")} not` : "";
-    tried.textContent = asked ? `${(done - failed).toLocaleString("en")} of ${count(asked, "picture")} classified${not}${more}` : more;
+    tried.textContent = asked ? `${(done - failed).toLocaleString("en")} of ${count(asked, "picture")} classified${not}${more}` : more.slice(2);
   }
 
   function take(files) {
@@ -118,21 +118,20 @@ function startTrying() {
   startCamera(take);
 }
 
-/** All files in a folder that was dropped, and in those below it; what cannot be read, as an empty file. */
+/** All files in a folder that was dropped, and in those below it; a file that cannot be read is an empty one. */
 async function filesIn(entry) {
-  const path = entry.fullPath.slice(1), entries = [];
-  try {
-    if (entry.isFile) return [Object.assign(await new Promise((resolve, reject) => entry.file(resolve, reject)), { path })];
-    const reader = entry.createReader();
-    for (;;) {
-      const some = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
-      if (!some.length) break;
-      entries.push(...some);
-    }
-  } catch {
-    return [Object.assign(new File([], entry.name), { path })];
+  const path = entry.fullPath.slice(1), files = [];
+  if (entry.isFile) {
+    const file = await new Promise((resolve) => entry.file(resolve, () => resolve(new File([], entry.name))));
+    return [Object.assign(file, { path })];
   }
-  return (await Promise.all(entries.map(filesIn))).flat();
+  const reader = entry.createReader();
+  for (;;) {
+    const some = await new Promise((resolve) => reader.readEntries(resolve, () => resolve(null)));
+    if (!some) files.push([new File([], entry.name)]); // the rest of the folder, left out
+    if (!some?.length) return files.flat();
+    files.push(...(await Promise.all(some.map(filesIn))));
+  }
 }
 
 function startCamera(take) {
