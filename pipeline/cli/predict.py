@@ -90,15 +90,19 @@ def predict(
         can_be_kept = loaded.recipe.precision != "int8"  # ONNX has no such networks
         slow = "tensorflow" in sys.modules and len(images) <= _FEW
         if show is _show_table and slow and can_be_kept:
-            from pipeline.models.formats import FORMATS
-
-            head_option = ["--head", head] if head else []
-            command = as_typed(shlex.join(["pipeline", "export", str(model), *head_option]))
-            if not all(map(importlib.util.find_spec, FORMATS["onnx"].packages)):
-                command = f"{install_hint('export')} && {command}"
-            err.print("next: predict without loading TensorFlow, which took most of the time")
-            err.print(f"  {shown(command)}", soft_wrap=True)
+            _propose_export(model, head)
     finish(unusable)
+
+
+def _propose_export(model: Path, head: str | None) -> None:
+    from pipeline.models.formats import FORMATS
+
+    head_option = ["--head", head] if head else []
+    command = as_typed(shlex.join(["pipeline", "export", str(model), *head_option]))
+    if not all(map(importlib.util.find_spec, FORMATS["onnx"].packages)):
+        command = f"{install_hint('export')} && {command}"
+    err.print("next: predict without loading TensorFlow, which took most of the time")
+    err.print(f"  {shown(command)}", soft_wrap=True)
 
 
 def _show_json(items: Iterable[Prediction], model: Model, _: TerminalListener) -> None:
