@@ -82,11 +82,12 @@ def make_recipe(
     WeightsError
         The weights cannot be read.
     """
+    precision = native_precision() if precision == "auto" else precision
     if layer is not None:
         _check_known("layer", layer, (*get_backbone(backbone).layers, LAYERS))
     recipe = _make(
         backbone,
-        layer=_layers_in(_settled(precision)) if layer == LAYERS else layer,
+        layer=_layers_in(precision) if layer == LAYERS else layer,
         size=size,
         scaling=scaling,
         precision=precision,
@@ -136,7 +137,7 @@ def _make(
         decoding=decoding.name,
         resize=resize,
         scaling=scaling,
-        precision=_settled(precision),
+        precision=precision,
         engine="openvino" if precision == "int8" else network.engine,
         calibration=calibration,
     )
@@ -170,10 +171,6 @@ def layers_recipe(recipe: Recipe) -> Recipe | None:
         return None
     layer = _layers_in(recipe.precision)
     return replace(recipe, layer=layer, shape=backbone.row_shape(layer, recipe.size))
-
-
-def _settled(precision: str) -> str:
-    return native_precision() if precision == "auto" else precision
 
 
 def _layers_in(precision: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import joblib
@@ -53,6 +54,18 @@ class Material(NamedTuple):
     are_products: bool
 
 
+@dataclass(frozen=True, eq=False)
+class _Transformed:
+    """Rows after some steps, named by their values, as different steps may give the same."""
+
+    rows: RowMatrix
+
+    @cached_property
+    def name(self) -> str:
+        """Their hash, which takes a while where rows are many."""
+        return str(joblib.hash(self.rows))
+
+
 class PreparedRows:
     """Rows as classifiers need them: each transformation is computed once, for all that share it.
 
@@ -68,10 +81,9 @@ class PreparedRows:
                 fix="compute these features again",
             )
         self.rows = rows
-        self._transformed: dict[str, Any] = {}
+        self._transformed: dict[str, _Transformed] = {}
         self._products: dict[str, Floats] = {}
         self._triangular: dict[str, Any] = {}
-        self._names: dict[int, str] = {}
         # The last estimator fitted to products, and its probabilities for all rows: to compute
         # these again, from the rows, would take as long as the fit.
         self._last: tuple[Any, Floats] | None = None
@@ -84,11 +96,12 @@ class PreparedRows:
         """
         if not isinstance(estimator, Pipeline):
             return Material(self.rows, self.rows.shape[1], are_products=False)
-        rows = self._transform(estimator[:-1])
+        transformed = self._transform(estimator[:-1])
+        rows = transformed.rows
         if isinstance(estimator[-1], GramClassifier):
-            return Material(self._multiply(rows), rows.shape[1], are_products=True)
+            return Material(self._multiply(transformed), rows.shape[1], are_products=True)
         if triangular and not issparse(rows) and len(rows) <= min(rows.shape[1], _MOST_TRIANGULAR):
-            rows = self._make_triangular(rows)
+            rows = self._make_triangular(transformed)
         return Material(rows, rows.shape[1], are_products=False)
 
     def fit(self, estimator: Any, places: Places, labels: Labels) -> None:
@@ -102,7 +115,7 @@ class PreparedRows:
             classifier.fit_products(values[np.ix_(places, places)], labels, width)
             p = classifier.predict_products(values[:, places], values.diagonal())
             self._last = estimator, p
-            classifier.keep(self._transform(estimator[:-1])[places])
+            classifier.keep(self._transform(estimator[:-1]).rows[places])
         else:
             # Products of sparse vectors gain nothing from a second BLAS thread; forests and
             # calibration folds gain from running in parallel.
@@ -117,34 +130,28 @@ class PreparedRows:
         p: Floats = estimator.predict_proba(self.rows[places])
         return p
 
-    def _transform(self, steps: Pipeline) -> Any:
+    def _transform(self, steps: Pipeline) -> _Transformed:
         """Return the rows after steps that look at each row by itself."""
         key = joblib.hash(steps)
         if key not in self._transformed:
-            self._transformed[key] = steps.transform(self.rows)
+            self._transformed[key] = _Transformed(steps.transform(self.rows))
         return self._transformed[key]
 
-    def _multiply(self, rows: RowMatrix) -> Floats:
-        """Return the inner products (n, n) of rows that `_transform` gave."""
-        key = self._name(rows)
+    def _multiply(self, transformed: _Transformed) -> Floats:
+        """Return the inner products (n, n) of rows."""
+        key = transformed.name
         if key not in self._products:
-            self._products[key] = inner_products(rows)
+            self._products[key] = inner_products(transformed.rows)
         return self._products[key]
 
-    def _name(self, rows: RowMatrix) -> str:
-        """Name rows by their values, as different steps may give the same; hash them once."""
-        if id(rows) not in self._names:
-            self._names[id(rows)] = joblib.hash(rows)
-        return self._names[id(rows)]
-
-    def _make_triangular(self, rows: RowMatrix) -> Any:
+    def _make_triangular(self, transformed: _Transformed) -> Any:
         """Return short rows with the same inner products; the rows, where there is no memory."""
-        key = self._name(rows)
+        key = transformed.name
         if key not in self._triangular:
             try:
-                self._triangular[key] = triangular_rows(self._multiply(rows))
+                self._triangular[key] = triangular_rows(self._multiply(transformed))
             except (PipelineError, LinAlgError):
-                self._triangular[key] = rows
+                self._triangular[key] = transformed.rows
         return self._triangular[key]
 
 

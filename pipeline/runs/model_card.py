@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
+from pipeline.backbones.choices import EVERY_LAYER
 from pipeline.backbones.registry import get_backbone
 from pipeline.errors import printable
 from pipeline.models.model import Model
@@ -71,13 +72,14 @@ def _what(model: Model, record: Record | None) -> str:
     backbone = get_backbone(recipe.backbone)
     name = f" from the data set {_safe(record.document.dataset.name)}" if record else ""
     network = f"{backbone.title} ({backbone.licence}), {recipe.size} x {recipe.size} pixels"
+    layer = "every layer" if recipe.layer in EVERY_LAYER else f"layer {_safe(recipe.layer)}"
     called = "called the class of the highest probability"
     if model.threshold:
         called = _safe(model.threshold.rule(model.classes))
     lines = [
         f"# A classifier of pictures into {len(model.classes)} classes\n",
         f"Of {classes}{name}.",
-        f"{network}, layer {_safe(recipe.layer)}, and the classifier {_safe(model.head)}.",
+        f"{network}, {layer}, and the classifier {_safe(model.head)}.",
         f"A picture is {called}.",
     ]
     if model.views > 1:

@@ -366,6 +366,7 @@ def test_the_other_button_of_the_mouse_neither_selects_nor_draws(visit):
     x, y = spots(page)[3]
     page.mouse.click(x, y, button="right")
     page.mouse.move(x + 40, y + 40)
+    assert page.get_by_text("no image is selected").is_visible()
     page.mouse.click(x, y)
     page.get_by_text("1 image selected").wait_for()
 

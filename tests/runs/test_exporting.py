@@ -291,6 +291,14 @@ def test_what_is_to_be_known_of_a_file_is_said(handed_on, kind, changes, said):
     assert all(part in card for part in ("32 images of the run", *said))
 
 
+@pytest.mark.parametrize("layer", ["layers", "layers-fine"])
+def test_a_card_says_in_words_that_the_features_are_of_every_layer(handed_on, layer):
+    recipe = dataclasses.replace(handed_on.model.recipe, layer=layer)
+    card = write_card(dataclasses.replace(handed_on.model, recipe=recipe), None, [])
+    assert " pixels, every layer, and the classifier " in card
+    assert layer not in card
+
+
 def test_pictures_are_drawn_where_the_images_are_gone(run, tmp_path):
     moved = shutil.copytree(run / "models" / "logistic", tmp_path / "model")
     made = export_run(moved, "keras", tmp_path / "model.keras")
