@@ -12,6 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.analysis.heat_maps import HeatMap as HeatMap
+    from pipeline.analysis.heat_maps import heat_map as heat_map
     from pipeline.analysis.image_map import map_images as map_images
     from pipeline.analysis.similarity import Gallery as Gallery
     from pipeline.app.labelling import Labelling as Labelling
@@ -46,6 +48,7 @@ _HOME = {
     "FeatureStore": "features.store",
     "Finetuning": "finetuning.settings",
     "Gallery": "analysis.similarity",
+    "HeatMap": "analysis.heat_maps",
     "Labelling": "app.labelling",
     "Model": "models.model",
     "PipelineError": "errors",
@@ -60,6 +63,7 @@ _HOME = {
     "extract": "features.extractor",
     "finetune": "finetuning.experiment",
     "get_augmentation": "data.augmentation",
+    "heat_map": "analysis.heat_maps",
     "load_dataset": "data.loading",
     "load_model": "models.opening",
     "make_recipe": "backbones.registry",

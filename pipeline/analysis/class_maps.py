@@ -83,6 +83,13 @@ def find_class_maps(model: Model, rows: Rows, classes: Classes) -> ClassMaps:
     return ClassMaps("occlusion", _by_occlusion(model.probabilities, rows, classes))
 
 
+def has_places(model: Model) -> bool:
+    """Tell whether a map has more than one value: maxima over the whole picture have no places."""
+    if isinstance(model.estimator, TunedClassifier):
+        return bool(model.estimator.network.base.output_shape[1:3] != (1, 1))
+    return tuple(model.recipe.shape[:2]) != (1, 1)
+
+
 def _by_weights(estimator: Classifier | None, rows: Rows, classes: Classes) -> Values | None:
     """Split the score of a linear head by position; None if its weights are not one row a class."""
     if not isinstance(estimator, Pipeline):

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from pipeline.features.views import Views
 
 
-def _on_this_machine(folder: Path) -> Path:
-    # As a path, s3://bucket is a folder s3: with another in it, which would be made.
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", folder.as_posix()):
+def on_this_machine(folder: Path | None) -> Path | None:
+    """Refuse a URL: as a path, s3://bucket is a folder s3: with another in it, which is made."""
+    if folder and re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", folder.as_posix()):
         raise typer.BadParameter("only images, and the CSV that lists them, may be behind URLs.")
     return folder
 
@@ -41,7 +41,7 @@ DataArgument = Annotated[
     ),
 ]
 CacheOption = Annotated[
-    Path, typer.Option(help="Folder that features are kept in.", callback=_on_this_machine)
+    Path, typer.Option(help="Folder that features are kept in.", callback=on_this_machine)
 ]
 WeightsOption = Annotated[
     Path | None,
@@ -100,7 +100,7 @@ WorkersOption = Annotated[
 ]
 NameOption = Annotated[str | None, typer.Option(help="Name of the run's folder.")]
 RunsOption = Annotated[
-    Path, typer.Option(help="Folder that runs are kept in.", callback=_on_this_machine)
+    Path, typer.Option(help="Folder that runs are kept in.", callback=on_this_machine)
 ]
 TrustOption = Annotated[
     list[str] | None,

@@ -8,26 +8,46 @@ import io
 import itertools
 import shlex
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich import box
 from rich.table import Table
 
 from pipeline.cli.listening import TerminalListener
-from pipeline.cli.options import CacheOption, HeadOption, JsonOption, TrustOption, WeightsOption
+from pipeline.cli.options import (
+    CacheOption,
+    HeadOption,
+    JsonOption,
+    TrustOption,
+    WeightsOption,
+    on_this_machine,
+)
 from pipeline.cli.terminal import MORE_MEMORY, err, finish, out, reporting_errors, shown
 from pipeline.errors import PipelineError, printable
 from pipeline.system.cells import to_cell
 from pipeline.system.packages import as_typed, install_hint
 
+MapsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Also write each image, its longer side at most 640 pixels, with a heat map over it: "
+        "orange speaks for the class that it is called, blue against. DIR must be new or empty; "
+        "--json and --csv name each file as map.",
+        callback=on_this_machine,
+    ),
+]
+
 _FEW = 100  # images, of which classifying takes less time than importing TensorFlow
 
 if TYPE_CHECKING:
+    from pipeline.data.dataset import Quarantined
+    from pipeline.data.urls import Location
     from pipeline.models.model import Model, Prediction
 
 
@@ -48,6 +68,7 @@ def predict(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
     cache: CacheOption = Path("cache"),
     weights: WeightsOption = None,
+    maps: MapsOption = None,
     trust: TrustOption = None,
 ) -> None:
     """Classify new images with a trained model.
@@ -57,28 +78,20 @@ def predict(
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv")
     with reporting_errors("The predictions so far are printed", spare=MORE_MEMORY):
-        from pipeline.data.dataset import Quarantined, shorten
-        from pipeline.data.listing import list_images
+        from pipeline.data.dataset import Quarantined
         from pipeline.features.extractor import Extractor
         from pipeline.models.model import Prediction
         from pipeline.models.opening import load_model
 
         loaded = load_model(model, head=head, trusted=trust or ())
-        if remark := loaded.remark:
+        if maps is None and (remark := loaded.remark):  # an exported file gives no maps
             err.print(shown(remark), soft_wrap=True)
-        images, skipped = list_images(image)
-        if not images:
-            reasons = shorten(f"{bad.path}: {bad.reason}" for bad in skipped)
-            raise PipelineError(
-                "there are no images in the folders named"
-                + (f"; {len(skipped):,} files skipped: {reasons}" if skipped else "."),
-            )
+        images, skipped = _list(image)
         extractor = Extractor(cache=cache, weights=weights)
         unusable: list[Quarantined] = []
 
-        def predictions(listener: TerminalListener) -> Iterator[Prediction]:
+        def noted(found: Iterable[Prediction]) -> Iterator[Prediction]:
             others = (Prediction(bad.path, None, {}, bad.reason) for bad in skipped)
-            found = loaded.predict(images, extractor=extractor, listener=listener)
             for item in itertools.chain(found, others):
                 if item.error and item.path:
                     unusable.append(Quarantined(item.path, item.error))
@@ -86,12 +99,39 @@ def predict(
 
         show = _show_json if as_json else _show_csv if as_csv else _show_table
         with TerminalListener(unit="images", streams=as_json or as_csv) as listener:
-            show(predictions(listener), loaded, listener)
+            found = _predict(loaded, images, maps, extractor=extractor, listener=listener)
+            show(noted(found), loaded, listener, with_maps=maps is not None)
         can_be_kept = loaded.recipe.precision != "int8"  # ONNX has no such networks
         slow = "tensorflow" in sys.modules and len(images) <= _FEW
-        if show is _show_table and slow and can_be_kept:
+        if maps is not None:
+            err.print(f"maps in {shown(maps)}", soft_wrap=True)
+        elif show is _show_table and slow and can_be_kept:
             _propose_export(model, head)
     finish(unusable)
+
+
+def _list(paths: Sequence[str]) -> tuple[list[Location], list[Quarantined]]:
+    from pipeline.data.dataset import shorten
+    from pipeline.data.listing import list_images
+
+    images, skipped = list_images(paths)
+    if not images:
+        reasons = shorten(f"{bad.path}: {bad.reason}" for bad in skipped)
+        raise PipelineError(
+            "there are no images in the folders named"
+            + (f"; {len(skipped):,} files skipped: {reasons}" if skipped else "."),
+        )
+    return images, skipped
+
+
+def _predict(
+    model: Model, images: Sequence[Location], maps: Path | None, **more: Any
+) -> Iterator[Prediction]:
+    if maps is None:
+        return model.predict(images, **more)
+    from pipeline.report.map_files import predict_with_maps
+
+    return predict_with_maps(model, images, maps, **more)
 
 
 def _propose_export(model: Path, head: str | None) -> None:
@@ -105,37 +145,57 @@ def _propose_export(model: Path, head: str | None) -> None:
     err.print(f"  {shown(command)}", soft_wrap=True)
 
 
-def _show_json(items: Iterable[Prediction], model: Model, _: TerminalListener) -> None:
+def _show_json(
+    items: Iterable[Prediction], model: Model, _: TerminalListener, *, with_maps: bool
+) -> None:
     from pipeline.models.standalone import as_answer, print_array
 
     threshold = asdict(model.threshold) if model.threshold else None
     answers = (
-        as_answer(item.path, item.label, item.probabilities, threshold, item.error)
+        {
+            **as_answer(item.path, item.label, item.probabilities, threshold, item.error),
+            **({"map": _map_of(item)} if with_maps else {}),
+        }
         for item in items
     )
     print_array(answers, partial(typer.echo, nl=False))
 
 
-def _show_csv(items: Iterable[Prediction], model: Model, _: TerminalListener) -> None:
+def _map_of(item: Prediction) -> str | None:
+    file = getattr(item, "map", None)
+    return None if file is None else str(file)
+
+
+def _show_csv(
+    items: Iterable[Prediction], model: Model, _: TerminalListener, *, with_maps: bool
+) -> None:
     """Print a line for each item as it comes."""
     threshold = {f"threshold of {model.positive_class}": model.threshold} if model.threshold else {}
     titles = ("path", "predicted", *(f"probability of {name}" for name in model.classes))
-    line = [printable(title) for title in (*titles, *threshold, "error")]
+    line = [printable(title) for title in (*titles, *threshold, "error", "map")]
+    line = line if with_maps else line[:-1]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(line)
     for item in items:
-        path, label, error = (
-            to_cell(printable(part or "")) for part in (item.path, item.label, item.error)
+        path, label, *rest = (
+            to_cell(printable(part or ""))
+            for part in (item.path, item.label, item.error, _map_of(item))[: 3 + with_maps]
         )
         values = [item.probabilities.get(name, "") for name in model.classes]
-        writer.writerow([path, label, *values, *(own.value for own in threshold.values()), error])
+        writer.writerow([path, label, *values, *(own.value for own in threshold.values()), *rest])
         typer.echo(text.getvalue().encode(), nl=False)
         text.seek(0)
         text.truncate()
 
 
-def _show_table(items: Iterable[Prediction], model: Model, listener: TerminalListener) -> None:
+def _show_table(
+    items: Iterable[Prediction],
+    model: Model,
+    listener: TerminalListener,
+    *,
+    with_maps: bool,  # noqa: ARG001 -- their folder is named below the table
+) -> None:
     """Print a table at the end, or of what is done where the work is stopped."""
     positive = model.positive_class
     threshold = {"threshold": f"{model.threshold.value:.3f}"} if model.threshold else {}

@@ -56,7 +56,7 @@ _BYTES_PER_PIXEL_OF_WEBP = 16
 _MAX_BYTES = _BYTES_PER_PIXEL * MAX_PIXELS
 _ROOM = Room(_MAX_BYTES)  # 1.4 GB: large pictures take turns, others do not wait
 
-_THUMBNAIL_QUALITY = 80
+_JPEG_QUALITY = 80
 
 _PAGE = "Name a page that all images have with --page, or leave it out."
 
@@ -126,14 +126,23 @@ def thumbnail(data: bytes, side: int, decoding: str = VERSION) -> bytes:
 
     Neither side has more than `side` pixels; nothing is enlarged.
     """
+    return jpeg(shrink(data, side, decoding))
+
+
+def shrink(data: bytes, side: int, decoding: str = VERSION) -> npt.NDArray[np.uint8]:
+    """Decode an image file as `thumbnail` does, to pixels of shape (height, width, 3)."""
 
     def fit(width: int, height: int) -> tuple[int, int]:
         scale = min(1.0, side / max(width, height))
         return max(1, round(scale * width)), max(1, round(scale * height))
 
+    return np.array(_load(data, _Wanted(side, fit, "bilinear", True, decoding)))
+
+
+def jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
+    """Write pixels of shape (height, width, 3) as a JPEG."""
     file = io.BytesIO()
-    wanted = _Wanted(side, fit, "bilinear", True, decoding)
-    _load(data, wanted).save(file, "JPEG", quality=_THUMBNAIL_QUALITY)
+    Image.fromarray(pixels).save(file, "JPEG", quality=_JPEG_QUALITY)
     return file.getvalue()
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import remake_recipe
 from pipeline.data.augmentation import Augmentation
+from pipeline.data.digests import read_image
 from pipeline.data.images import as_file
 from pipeline.data.urls import Location, locate
 from pipeline.errors import ImageError, ModelError, PipelineError, in_one_line
@@ -215,18 +216,20 @@ class Model:
         """
         listener, extractor = listener or Listener(), extractor or Extractor()
         if isinstance(images, str | Path | bytes) or _is_picture(images):
-            (prediction,) = self._predict([images], extractor, listener)  # type: ignore[list-item]
+            ((prediction, _),) = self.predict_rows([images], extractor, listener)  # type: ignore[list-item]
             return prediction
-        return self._predict(images, extractor, listener)  # type: ignore[arg-type]
+        found = self.predict_rows(images, extractor, listener)  # type: ignore[arg-type]
+        return (prediction for prediction, _ in found)
 
-    def _predict(
+    def predict_rows(
         self, images: Sequence[Image], extractor: Extractor, listener: Listener
-    ) -> Iterator[Prediction]:
+    ) -> Iterator[tuple[Prediction, npt.NDArray[np.float32] | ImageError]]:
+        """Classify images, and give with each answer what it follows from: see `predictions`."""
         listener.rows_made(0, len(images))
-        outcomes = self._lookup(extractor).rows(map(_as_file, images), listener)
+        outcomes = self._lookup(extractor).rows(map(_in_file, images), listener)
         done = 0
         while block := list(itertools.islice(outcomes, _IMAGES_AT_ONCE)):
-            yield from self.predictions(block)
+            yield from zip(self.predictions(block), (outcome for _, outcome in block))
             done += len(block)
             listener.rows_made(done, len(images))
 
@@ -351,7 +354,7 @@ def _is_picture(images: object) -> bool:
     return isinstance(images, np.ndarray) and images.ndim in (2, 3) and images.dtype != object
 
 
-def _as_file(image: Image) -> Location | bytes:
+def _in_file(image: Image) -> Location | bytes:
     if isinstance(image, np.ndarray):
         return as_file(image)
     if isinstance(image, bytes):
@@ -362,6 +365,12 @@ def _as_file(image: Image) -> Location | bytes:
         f"a {type(image).__name__} is no image.",
         expected="the path of an image file, its bytes, or an array of pixels",
     )
+
+
+def read_picture(image: Image) -> bytes:
+    """Return the bytes of an image's file."""
+    file = _in_file(image)
+    return file if isinstance(file, bytes) else read_image(file)[0]
 
 
 def require_same_features(recipe: Recipe, views: int, augmentation: str, folder: Path) -> None:

@@ -8,11 +8,10 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.analysis.examples import MISTAKES
-from pipeline.backbones.registry import get_backbone
-from pipeline.report.thumbnails import Centres, Picture, overlay, strongest
+from pipeline.analysis.heat_maps import HeatMap
+from pipeline.report.thumbnails import Picture, data_uri
 from pipeline.report.words import common_folder
 from pipeline.runs.documents import ExampleRecord, NeighbourRecord, PicturesDocument
 from pipeline.runs.reading import Record
@@ -47,16 +46,19 @@ class Seen:
         return cls(picture, choice.truth, choice.predicted, choice.probability)
 
     @classmethod
-    def of(cls, choice: Choice, kept: PicturesDocument, centres: Centres) -> Seen:
+    def of(cls, choice: Choice, record: Record) -> Seen:
         """Draw an image, with map and neighbours if it is an example."""
-        seen, example = cls.plain(choice, kept), choice.example
-        if example is None:
+        kept, examples, example = record.pictures, record.examples, choice.example
+        seen = cls.plain(choice, kept)
+        if example is None or examples is None:
             return seen
         near = [(Picture.of(neighbour.path, kept), neighbour) for neighbour in example.neighbours]
-        values = np.array(example.map, np.float64)
-        drawn = overlay(values, centres) if seen.picture.source else ""
-        where = strongest(values, centres) if drawn else ""
-        return replace(seen, overlay=drawn, where=where, neighbours=near)
+        seen = replace(seen, neighbours=near)
+        if not seen.picture.source:
+            return seen
+        values, backbone = np.array(example.map, np.float64), record.document.recipe["backbone"]
+        found = HeatMap(example.predicted, values, examples.maps, str(backbone), examples.size)
+        return replace(seen, overlay=data_uri("png", found.overlay()), where=found.where)
 
 
 class Choice(NamedTuple):
@@ -105,16 +107,8 @@ def surest_mistakes(record: Record) -> list[Choice]:
 
 def _look(record: Record) -> tuple[list[Seen], list[Seen]]:
     """Draw the images that `_choose` chooses."""
-    size = record.examples.size if record.examples else 1
-
-    def centres(cells: int) -> npt.NDArray[np.float64]:
-        return (
-            get_backbone(str(record.document.recipe["backbone"])).cell_centres(cells, size) / size
-        )
-
     mistakes, right = (
-        [Seen.of(choice, record.pictures, centres) for choice in choices]
-        for choices in _choose(record)
+        [Seen.of(choice, record) for choice in choices] for choices in _choose(record)
     )
     return mistakes, right
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.svm import SVC
 
-from pipeline.analysis.class_maps import find_class_maps
+from pipeline.analysis.class_maps import find_class_maps, has_places
 from pipeline.backbones.registry import make_recipe
 from pipeline.heads.dense import DenseHead
 from pipeline.heads.registry import get_head
@@ -219,10 +219,24 @@ def test_maps_of_heads_without_a_network_do_not_load_tensorflow():
     code = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_class_maps import examples, fitted
-from pipeline.analysis.class_maps import find_class_maps
+from pipeline.analysis.class_maps import find_class_maps, has_places
 rows, labels = examples()
 find_class_maps(fitted("linear-svm", rows, labels), rows, labels)
 find_class_maps(fitted("knn", rows, labels), rows[:3], labels[:3])
 assert not {{"tensorflow", "keras"}} & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+@pytest.mark.parametrize(("size", "places"), [(32, False), (64, True)])
+def test_a_fine_tuned_network_has_maps_where_its_last_features_have_places(size, places):
+    recipe = make_recipe(size=size, precision="float32", layer="block5_conv2")
+    tuned = TunedClassifier(
+        Network(recipe, 2, weights=random_weights(), pool="average", units=8),
+        2,
+        {"pool": "average", "units": 8, "dropout": 0.0},
+    )
+    model = Model(recipe, "finetuned", ("a", "b"), tuned)
+    rows = np.ones((1, *recipe.shape), np.float32)
+    assert has_places(model) == places
+    assert (find_class_maps(model, rows, np.zeros(1, int)).values.size > 1) == places

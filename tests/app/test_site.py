@@ -1,5 +1,6 @@
 """What the page is given: answers for pictures, images by number, and errors in plain words."""
 
+import base64
 import csv
 import html
 import io
@@ -7,6 +8,7 @@ import json
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +17,7 @@ from conftest import classify, paint_classes
 from hostile import hostile_images, samples
 from served import PORT, Served, paint, picture
 
+from pipeline import heat_map
 from pipeline.app import looking
 from pipeline.app.guard import Secrets
 from pipeline.app.opening import open_site
@@ -23,7 +26,9 @@ from pipeline.data.dataset import SPLITS
 from pipeline.data.loading import list_dataset
 from pipeline.data.table import list_csv
 from pipeline.errors import PipelineError
+from pipeline.features.extractor import Extractor
 from pipeline.models.model import Model
+from pipeline.models.portable import Portable
 
 FULL = os.environ.get("TORTURE", "") not in ("", "0")
 
@@ -71,9 +76,27 @@ def test_the_network_stays_loaded_and_sees_a_picture_once(served, path):
 
 def test_a_map_shows_what_counts_for_a_class(served):
     drawn = served.post("/map?class=red", picture()).json
-    assert drawn["map"].startswith("data:image/png;base64,")
-    assert drawn["where"]
+    found = heat_map(served.run.best.model, picture(), "red", extractor=served.extractor)
+    assert drawn["map"] == f"data:image/png;base64,{base64.b64encode(found.overlay()).decode()}"
+    assert drawn["where"] == found.where != ""
     assert "no class 'green'" in served.post("/map?class=green", picture()).json["error"]
+
+
+def test_one_network_is_loaded_for_answers_and_maps(served, networks):
+    trial = Trial(served.run.best.model, Extractor(cache=served.home / "cache"))
+    for _ in range(2):
+        assert trial.answer(picture())["label"] == "red"
+        assert trial.heat_map(picture(), "red")["where"]
+    assert len(networks) == 1
+
+
+def test_an_exported_file_has_maps_where_its_run_lies_beside_it(served):
+    model, content = served.run.best.model, picture()
+    kept = replace(model, estimator=None, original=lambda: model, portable=Portable)
+    expected = Trial(model, served.extractor).heat_map(content, "red")
+    assert Trial(kept, served.extractor).heat_map(content, "red") == expected
+    with pytest.raises(PipelineError, match="an exported file has no maps"):
+        Trial(replace(kept, original=None), served.extractor).heat_map(content, "red")
 
 
 @pytest.mark.parametrize("kind", ["/predict?similar=6", "/map?class=red", "/preview"])

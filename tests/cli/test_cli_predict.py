@@ -2,9 +2,11 @@
 
 import csv
 import dataclasses
+import errno
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,15 +16,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import CountingBackbone, paint
+from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pipeline.backbones.registry import make_recipe
+from pipeline import HeatMap, heat_map
+from pipeline.backbones.registry import layers_recipe, make_recipe
 from pipeline.cli.listening import TerminalListener
 from pipeline.cli.main import app
+from pipeline.errors import ImageError
 from pipeline.features import computing
+from pipeline.features.extractor import Extractor
 from pipeline.heads.registry import HEADS
 from pipeline.models.model import Model, Prediction
+from pipeline.report import map_files
 
 TESTS = str(Path(__file__).parent.parent)
 
@@ -95,12 +102,18 @@ pipeline.cli.main.main()
 """
 
 
+def items_of(form, text):
+    return (
+        json.loads(text) if form == "--json" else [*csv.DictReader(io.StringIO(text, newline=""))]
+    )
+
+
 def rows_of(form, text):
     """Read what was printed; a table has a heading and a line for each picture."""
     if form == "--json":
-        return [item["path"] for item in json.loads(text)]
+        return [item["path"] for item in items_of(form, text)]
     if form == "--csv":
-        return [row["path"] for row in csv.DictReader(io.StringIO(text, newline=""))]
+        return [row["path"] for row in items_of(form, text)]
     return [line for line in text.splitlines() if ".png" in line]
 
 
@@ -211,3 +224,172 @@ def test_a_model_in_8_bits_is_not_proposed_for_a_file_that_it_cannot_be(
     result = run(model, photos)
     assert (result.exit_code, "red" in result.stdout) == (0, True)
     assert "export" not in result.stderr
+
+
+# --- maps ---------------------------------------------------------------------------------
+
+
+def test_maps_are_written_beside_the_answers_that_are_always_given(run, model, photos):
+    plain, result = run(model, photos), run(model, photos, "--maps", "new/maps")
+    assert (result.exit_code, result.stdout) == (0, plain.stdout)
+    assert result.stderr.splitlines()[-1] == "maps in new/maps"
+    files = sorted(Path("new/maps").iterdir())
+    assert len(files) == 40
+    for file in files:
+        with Image.open(file) as picture:
+            assert (picture.format, picture.size) == ("JPEG", (48, 48))
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+def test_each_answer_names_the_map_of_its_class(run, model, photos, form):
+    result = run(model, photos, form, "--maps", "maps")
+    loaded, seen = Model.load(model), 0
+    extractor = Extractor(forward=CountingBackbone(loaded.recipe))
+    for item in items_of(form, result.stdout):
+        expected = heat_map(loaded, item["path"], extractor=extractor)
+        assert expected.label == (item["label"] if form == "--json" else item["predicted"])
+        assert Path(item["map"]).read_bytes() == expected.over(item["path"])
+        seen += 1
+    assert seen == 40
+    without = run(model, photos, form).stdout
+    assert "map" not in (json.loads(without)[0] if form == "--json" else without.splitlines()[0])
+
+
+def test_the_network_sees_each_image_once(run, model, photos, networks):
+    run(model, photos, "--maps", "maps")
+    assert sum(network.images for network in networks) == 40
+
+
+NAMES = [
+    "a/001.png", "b/001.png", "c/001.PNG", "c/001-2.png", "d/001-2.png", "a b #?%.png", "con.png",
+    "NUL.1.png", "...png", "..png", "-rf.png", "line\nbreak.png", "Übung.png", "U\u0308bung.png",
+    "übung.png", "写真.png", "写" * 80 + ".png", "e/" + "写" * 80 + ".png", "<b>.png",
+    "\\..\\x.png",
+    os.fsdecode(b"bytes\xff.png"), "=1+1.png",
+]  # fmt: skip
+
+
+@pytest.mark.skipif(os.name == "nt", reason="such names are not allowed there")
+def test_maps_have_names_of_their_own_inside_the_folder_and_harmless_anywhere(run, model, tmp_path):
+    content = paint(tmp_path / "picture.png", (180, 70, 70), seed=0).read_bytes()
+    pictures = [tmp_path / "in" / name for name in NAMES]
+    for picture in pictures:
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        picture.write_bytes(content)
+    before = set(tmp_path.rglob("*"))
+    result = run(model, *pictures, "--json", "--maps", tmp_path / "maps")
+    assert (result.exit_code, result.stderr.count("skipped")) == (0, 0)
+    files = [Path(item["map"]) for item in json.loads(result.stdout)]
+    assert set(tmp_path.rglob("*")) - before == {tmp_path / "maps", *files}
+    assert {file.parent for file in files} == {tmp_path / "maps"}
+    assert len({file.name.casefold() for file in files}) == len(NAMES)
+    for file in files:
+        assert re.fullmatch(r"\w[\w.-]*\.jpg", file.name)
+        assert len(file.name.encode()) < 200
+        assert not re.match(r"(con|nul)\.", file.name, re.IGNORECASE)
+    assert [file.name for file in files[:5]] == [
+        "001.jpg", "001-2.jpg", "001-3.jpg", "001-2-2.jpg", "001-2-3.jpg"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("photos", "is not empty"),
+        ("photos/red/000.png", "cannot write into"),
+        ("photos/red/000.png/maps", "cannot write into"),
+    ],
+)
+@pytest.mark.parametrize("form", [[], ["--csv"], ["--json"]])
+def test_a_folder_for_maps_that_cannot_be_used_is_refused_before_any_image_is_classified(
+    run, model, photos, networks, folder, message, form
+):
+    before = sorted(photos.rglob("*"))
+    result = run(model, photos, *form, "--maps", photos.parent / folder)
+    assert sorted(photos.rglob("*")) == before
+    assert (result.exit_code, result.stdout, networks) == (1, "", [])
+    assert message in result.stderr
+    assert "To do: name another folder" in result.stderr
+
+
+def test_a_url_is_no_folder_for_maps(run, model, photos):
+    result = run(model, photos, "--maps", "s3://bucket/maps")
+    assert result.exit_code == 2
+    assert list(Path.cwd().iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["every layer", "exported"])
+def test_a_model_without_maps_is_refused_before_any_image_is_classified(
+    run, model, photos, networks, monkeypatch, kind
+):
+    loaded = Model.load(model)
+    changed = (
+        dataclasses.replace(loaded, recipe=layers_recipe(loaded.recipe))
+        if kind == "every layer"
+        else dataclasses.replace(loaded, estimator=None)
+    )
+    monkeypatch.setattr("pipeline.models.opening.load_model", lambda *_, **__: changed)
+    result = run(model, photos, "--maps", "maps")
+    assert (result.exit_code, result.stdout, networks) == (1, "", [])
+    assert ("there is no map" if kind == "every layer" else "has no maps") in result.stderr
+    assert not Path("maps").exists()
+
+
+def test_a_model_beside_its_exported_file_is_what_classifies_and_is_mapped(
+    run, model, photos, monkeypatch
+):
+    loaded = Model.load(model)
+    kept = dataclasses.replace(loaded, estimator=None, original=lambda: loaded)
+    monkeypatch.setattr("pipeline.models.opening.load_model", lambda *_, **__: kept)
+    monkeypatch.setattr(Model, "remark", "Images are classified by the exported file")
+    result = run(model, photos, "--maps", "maps")
+    assert (result.exit_code, result.stderr) == (0, "maps in maps\n")
+    assert len(list(Path("maps").iterdir())) == 40
+
+
+@pytest.mark.parametrize("form", ["--json", "--csv"])
+def test_a_bad_image_costs_only_its_own_map(run, model, tmp_path, monkeypatch, form):
+    good = [paint(tmp_path / f"{name}.png", (180, 70, 70), seed=0) for name in "abc"]
+    (tmp_path / "b.png").write_bytes(b"no image")
+    over = HeatMap.over
+
+    def gone(self, image, **more):
+        if image == good[2]:
+            raise ImageError("cannot be read: it has gone")
+        return over(self, image, **more)
+
+    monkeypatch.setattr(HeatMap, "over", gone)
+    result = run(model, tmp_path, form, "--maps", "maps")
+    assert result.exit_code == 3
+    assert [file.name for file in Path("maps").iterdir()] == ["a.jpg"]
+    items = items_of(form, result.stdout)
+    assert [bool(item["map"]) for item in items] == [True, False, False]
+    assert [bool(item["error"]) for item in items] == [False, True, True]
+    assert items[2]["error"] == "its map cannot be drawn: cannot be read: it has gone"
+    assert items[2]["label" if form == "--json" else "predicted"]
+    assert "2 files skipped" in result.stderr
+
+
+def test_a_full_disk_ends_the_maps_with_an_error_and_keeps_what_was_printed(
+    run, model, photos, monkeypatch
+):
+    write, written = map_files.write_file, []
+
+    def full(path, content, **more):
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        written.append(write(path, content, **more))
+
+    monkeypatch.setattr(map_files, "write_file", full)
+    result = run(model, photos, "--json", "--maps", "maps")
+    assert result.exit_code == 1
+    assert "cannot write maps" in result.stderr
+    assert "No space left on device" in result.stderr
+    assert len(json.loads(result.stdout)) == len(list(Path("maps").iterdir())) == 3
+
+
+def test_an_export_is_not_proposed_where_maps_need_the_network_all_the_same(
+    run, model, photos, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    assert "export" not in run(model, photos, "--maps", "maps").stderr

@@ -646,6 +646,12 @@ def test_a_thumbnail_is_upright_and_carries_no_metadata(kind, orientation):
         assert difference(np.asarray(small), expected) < 6
 
 
+def test_a_thumbnail_carries_no_comment():
+    stored = encode(picture(60, 90), "JPEG", comment=b"taken at home")
+    assert b"at home" in stored
+    assert b"at home" not in thumbnail(stored, 45)
+
+
 def test_a_thumbnail_is_refused_for_the_same_reason_as_the_picture():
     for name, data in hostile_images(seed=3, count=120):
         outcomes = []

@@ -12,7 +12,7 @@ from pages import painted, report
 from PIL import Image
 
 from pipeline.analysis.examples import MISTAKES
-from pipeline.report import thumbnails
+from pipeline.report import mistakes, thumbnails
 from pipeline.report.page import write_report
 from pipeline.report.pictures import SIDE
 
@@ -54,8 +54,9 @@ def test_maps_and_pictures_are_drawn_once_for_each_time_that_the_page_shows_them
 ):
     imitate(folder, paths=painted(tmp_path), skill=0.3, looked_into=True)
     drawn = []
-    uri = thumbnails._uri
-    monkeypatch.setattr(thumbnails, "_uri", lambda *of: drawn.append(uri(*of)) or drawn[-1])
+    uri = thumbnails.data_uri
+    for module in (thumbnails, mistakes):
+        monkeypatch.setattr(module, "data_uri", lambda *of: drawn.append(uri(*of)) or drawn[-1])
     page = write_report(folder).read_text()
     assert len(drawn) == page.count("data:image/") > 20
     assert sum(one.startswith("data:image/png") for one in drawn) > 5

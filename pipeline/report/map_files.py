@@ -1,0 +1,92 @@
+"""Pictures with heat maps laid over them, written into a folder as they are classified."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pipeline.analysis.heat_maps import map_of_rows, mapped_model
+from pipeline.data.names import nfc
+from pipeline.data.urls import Location
+from pipeline.errors import ImageError, PipelineError
+from pipeline.features.extractor import Extractor
+from pipeline.features.listener import Listener
+from pipeline.models.model import Model, Prediction
+from pipeline.system.files import file_errors, make_folder, write_file
+
+_MOST_BYTES = 180  # of a name; a file system takes 255
+_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")  # on Windows
+
+
+@dataclass(frozen=True)
+class MappedPrediction(Prediction):
+    """What a model says of one image, and the file of its map; None where it has none."""
+
+    map: Path | None = None
+
+
+def predict_with_maps(
+    model: Model,
+    images: Sequence[Location],
+    folder: Path,
+    *,
+    extractor: Extractor,
+    listener: Listener,
+) -> Iterator[MappedPrediction]:
+    """Classify images, and write each with the map of its predicted class laid over it.
+
+    The model itself classifies, not its exported file: a map explains the answer that is given.
+    A picture that cannot be drawn has an answer, and an error beside it.
+
+    Raises
+    ------
+    PipelineError
+        The model has no maps, or the folder is not empty or cannot be written into; at once, before
+        any image is classified.
+    """
+    model = mapped_model(model)
+    with file_errors(f"write into the folder {folder}", fix="name another folder"):
+        if folder.is_dir() and any(folder.iterdir()):
+            raise PipelineError(
+                f"the folder {folder} is not empty.",
+                expected="a new or an empty folder for the maps",
+                fix="name another folder, or empty this one",
+            )
+        make_folder(folder)
+    return _written(model, images, folder, extractor, listener)
+
+
+def _written(
+    model: Model, images: Sequence[Location], folder: Path, extractor: Extractor, listener: Listener
+) -> Iterator[MappedPrediction]:
+    taken: dict[str, int] = {}
+    for found, rows in model.predict_rows(images, extractor, listener):
+        item = MappedPrediction(**vars(found))
+        if found.path is None or found.label is None or isinstance(rows, ImageError):
+            yield item
+            continue
+        try:
+            drawn = map_of_rows(model, rows, found.label).over(found.path)
+        except PipelineError as error:  # a picture that was moved, a head that takes no zeros
+            yield replace(item, error=f"its map cannot be drawn: {error.found}")
+            continue
+        file = folder / _free_name(found.path, taken)
+        with file_errors(f"write {file}"):
+            write_file(file, drawn, replace=False)
+        yield replace(item, map=file)
+
+
+def _free_name(image: Location, taken: dict[str, int]) -> str:
+    """Name a map after its image, but like no other; what has a meaning in paths is left out."""
+    stem = Path(image.name.partition("?")[0]).stem
+    plain = re.sub(r"[^\w.-]+", "_", nfc(stem)).strip("._-")
+    plain = plain.encode()[:_MOST_BYTES].decode(errors="ignore") or "image"
+    plain = f"image-{plain}" if _DEVICES.match(plain) else plain
+    name, first = plain, plain.casefold()
+    while name.casefold() in taken:
+        taken[first] += 1
+        name = f"{plain}-{taken[first]}"
+    taken[name.casefold()] = 1
+    return f"{name}.jpg"
