@@ -121,7 +121,7 @@ class Demo:
                 state = labelling.answer(question.place, truth[str(question.path)])
                 stop = stop or (count if state.may_stop else None)
                 if count % STEP == 0:
-                    predicted = labelling._moments[-1].predicted[places]
+                    predicted = labelling._progress.now.predicted[places]
                     right[count] = statistics.mean(
                         labelling.classes[label] == truth[str(labelling.dataset.paths[place])]
                         for place, label in zip(places, predicted)

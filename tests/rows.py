@@ -1,5 +1,7 @@
 """The heads by name, and rows that resemble features."""
 
+import hashlib
+
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.linear_model import LogisticRegression
@@ -55,3 +57,14 @@ def calibrated_svm():
 def calibrated_logistic():
     """Make a logistic regression behind a scaler, calibrated together."""
     return CalibratedClassifierCV(make_pipeline(StandardScaler(), LogisticRegression()))
+
+
+def noisy(pixels):
+    """Rows of which no two are alike, and whose first values tell the colour."""
+    rows = []
+    for image in pixels:
+        rng = np.random.default_rng(list(hashlib.sha256(image.tobytes()).digest()))
+        row = rng.exponential(size=(2, 2, 512)) * (rng.random((2, 2, 512)) < 0.1)
+        row[..., :3] += image.mean(axis=(0, 1)) / 20
+        rows.append(row)
+    return np.stack(rows).astype(np.float32)

@@ -3,34 +3,28 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.analysis.active_learning import NONE, ActiveLearner
-from pipeline.analysis.problems import find_problems
 from pipeline.analysis.reduction import reduced_rows
 from pipeline.app.labels import ChangedError, LabelsFile
-from pipeline.app.progress import LabellingState, Moment, agreement_of, is_steady
-from pipeline.app.questions import Answer, Question
+from pipeline.app.progress import WINDOW, LabellingState, Moment, Progress
+from pipeline.app.questions import Answer, Change, Question, class_name
+from pipeline.app.reviewing import likely_wrong
 from pipeline.data.listing import list_entries
 from pipeline.data.loading import list_partly_labelled
-from pipeline.data.names import MISSING, UNCLEAR, nfc
 from pipeline.data.splits import Shares
-from pipeline.data.targets import Targets
 from pipeline.data.urls import locate, whole_name
-from pipeline.errors import PipelineError, printable
+from pipeline.errors import PipelineError
 from pipeline.evaluation.groups import find_units
-from pipeline.evaluation.intervals import Share
 from pipeline.features.extractor import Extractor, extract
 from pipeline.features.listener import Listener
 
 _TYPICAL = 30  # images that are labelled before the classifier is asked what it is unsure of
-_WINDOW = 50  # labels that must have changed nothing
-_AGREEMENT = 0.99
-_FEWEST_TO_JUDGE = 10
 
 Places = npt.NDArray[np.int64]
 
@@ -119,7 +113,13 @@ class Labelling:
         self._place = {key: place for place, key in enumerate(self._keys)}
         self._labels = np.full(len(rows), NONE, np.int64)
         self.classes = sorted(set(file.labels.values()))
+        self._progress = Progress()
+        recent = [key for key in file.added if key in self._place][-WINDOW:]
+        if len(recent) == WINDOW:  # as it was before these, to tell what they changed
+            self._take_in(but=recent)
+            self._progress.keep(Moment.of(self._learner, self._labels))
         self._take_in()
+        self._progress.keep(Moment.of(self._learner, self._labels))
         missing = np.flatnonzero(self._labels == NONE)
         first = _TYPICAL - (len(rows) - len(missing))
         self._typical = (
@@ -128,7 +128,6 @@ class Labelling:
         self._suspects: dict[int, str] = {}
         self._skipped: dict[int, None] = {}
         self._answers: list[Answer] = []
-        self._moments = [self._moment()]
 
     @property
     def file(self) -> Path:
@@ -170,14 +169,35 @@ class Labelling:
             kept; nothing has changed then.
         """
         with self._lock:
-            place, label = self._find(image), self._checked(label)
-            before = self._put(place, label, was)
-            suspected = self._suspects.pop(place, None)
-            self._answers.append(Answer(place, label, before, suspected))
-            self._skipped.pop(place, None)
-            self._changed(place, label)
-            self._keep_moment(1 if before else 0)
+            self._give({self._find(image): class_name(label, self.classes)}, was)
             return self.state()
+
+    def answer_all(self, images: Iterable[str | Path | int], label: str) -> list[Change]:
+        """Give several images one label, and tell what it was before; all is on disk then.
+
+        As `answer`, and nothing has changed if one of the images is not in the data set.
+        """
+        with self._lock:
+            label = class_name(label, self.classes)
+            return self._give({self._find(image): label for image in images})
+
+    def forget(self, images: Iterable[str | Path | int]) -> list[Change]:
+        """Take away the labels that images were given, by whomever, and tell what they were.
+
+        Each image has the label again that it has in the data set, as that of its class folder;
+        none if it has none there.
+
+        Raises
+        ------
+        PipelineError
+            As for `answer_all`.
+        """
+        with self._lock:
+            places = [self._find(image) for image in images]
+            paths = self.dataset.paths
+            changes = self._give({place: self._file.given(paths[place]) for place in places})
+            self._answers = [each for each in self._answers if each.place not in places]
+            return changes
 
     def skip(self, image: str | Path | int) -> None:
         """Put an image off until all others are labelled."""
@@ -208,7 +228,7 @@ class Labelling:
                 return None
             place = self._answers[-1].place if image is None else self._find(image)
             answers = [each for each in self._answers if each.place == place]
-            if not answers or (label and self._checked(label) != answers[-1].label):
+            if not answers or (label and class_name(label, self.classes) != answers[-1].label):
                 raise ChangedError.of(self.dataset.paths[place], self.labels()[place])
             last = answers[-1]
             try:
@@ -219,8 +239,7 @@ class Labelling:
             self._answers.remove(last)
             if last.suspected is not None:
                 self._suspects = {place: last.suspected, **self._suspects}
-            self._changed(place, last.before)
-            self._keep_moment(1 if last.before else 2)
+            self._changed({place: last.before})
             return self._question(place, "undone" if last.suspected is None else "suspicious")
 
     def review(self) -> int:
@@ -231,24 +250,8 @@ class Labelling:
         with self._lock:
             self.refresh()
             before = self._labels.copy()
-        places = np.flatnonzero(before != NONE)
-        used, labels = np.unique(before[places], return_inverse=True)
-        if len(used) < 2:
-            return 0
-        order = sorted(range(len(used)), key=lambda at: self.classes[used[at]])
-        names = tuple(self.classes[used[at]] for at in order)
-        labelled = replace(
-            self.dataset.take(places),
-            targets=Targets(np.argsort(order)[labels], names),
-        ).all_in("train")
-        rows = self._extraction.rows(places=[*map(int, places)])
         # Meanwhile, labels are given.
-        suspects = find_problems(labelled, rows, repeats=0, seed=self._seed).labels.suspects
-        likely = {
-            int(places[suspect.place]): names[suspect.suggested]
-            for suspect in suspects
-            if suspect.likely
-        }
+        likely = likely_wrong(self._extraction, before, self.classes, seed=self._seed)
         with self._lock:
             self._suspects = {
                 place: name
@@ -265,19 +268,12 @@ class Labelling:
     def state(self) -> LabellingState:
         """Tell how far the labelling is."""
         with self._lock:
-            before, now = self._moments[-_WINDOW - 1 :][0], self._moments[-1]
-            full = len(self._moments) > _WINDOW and before.predicted is not None
-            agreement = agreement_of(before, now, self._labels == NONE) if full else None
-            counts = np.bincount(self._labels[self._labels != NONE], minlength=len(self.classes))
-            return LabellingState(
-                counts=dict(zip(self.classes, counts.tolist())),
-                labelled=now.labelled,
-                unlabelled=len(self.dataset) - now.labelled,
+            missing = self._labels == NONE
+            counts = np.bincount(self._labels[~missing], minlength=len(self.classes))
+            return self._progress.state(
+                dict(zip(self.classes, counts.tolist())),
+                missing,
                 answered=len(self._answers),
-                accuracy=now.accuracy,
-                history=tuple((m.labelled, m.accuracy) for m in self._moments if m.accuracy),
-                agreement=agreement,
-                may_stop=(agreement or 0) >= _AGREEMENT and is_steady(before, now),
                 unwritten=self._file.unwritten,
             )
 
@@ -293,7 +289,28 @@ class Labelling:
             self._file.refresh()
             if self._file.rereads != self._seen:
                 self._take_in()
-                self._keep_moment(1)
+                self._progress.keep(Moment.of(self._learner, self._labels))
+
+    def _give(self, labels: Mapping[int, str], was: str | None = None) -> list[Change]:
+        """Keep the labels of some images, and learn what could be kept."""
+        changes: dict[int, Change] = {}
+        try:
+            for place, label in labels.items():
+                before = self._put(place, label, was)
+                changes[place] = Change(self.dataset.paths[place], before, label)
+        except PipelineError as error:
+            if not changes:
+                raise
+            done = f"of {len(labels):,} images, {len(changes):,} got their label"
+            raise PipelineError(f"{done}, and then: {error.found}", fix=error.fix) from error
+        finally:
+            for place, change in changes.items():
+                suspected = self._suspects.pop(place, None)
+                self._answers.append(Answer(place, change.label, change.before, suspected))
+                self._skipped.pop(place, None)
+            if changes:
+                self._changed({place: labels[place] for place in changes})
+        return [*changes.values()]
 
     def _put(self, place: int, label: str, was: str | None) -> str:
         """Keep a label, and give the one that it replaces."""
@@ -303,9 +320,11 @@ class Labelling:
             self.refresh()
             raise
 
-    def _take_in(self) -> None:
-        """Learn the labels in the file that are not learned."""
+    def _take_in(self, but: Iterable[str] = ()) -> None:
+        """Learn the labels in the file that are not learned, but those of some images."""
         found = self._file.labels
+        for key in but:
+            del found[key]
         new = sorted({found[key] for key in self._keys if key in found} - {*self.classes})
         self.classes += new
         number = {name: label for label, name in enumerate(self.classes)} | {"": NONE}
@@ -318,33 +337,16 @@ class Labelling:
         self._learner.learn(learned, labels[learned])
         self._seen = self._file.rereads
 
-    def _changed(self, place: int, label: str) -> None:
-        """Learn one answer, and what others answered meanwhile."""
-        if label and label not in self.classes:
-            self.classes.append(label)
+    def _changed(self, given: Mapping[int, str]) -> None:
+        """Learn answers, and what others answered meanwhile."""
+        self.classes += sorted({*given.values()} - {*self.classes, ""})
         if self._file.rereads != self._seen:
             self._take_in()
+        number = {name: label for label, name in enumerate(self.classes)} | {"": NONE}
         labels = self._labels.copy()
-        labels[place] = self.classes.index(label) if label else NONE
-        self._learn(np.array([place]), labels)
-
-    def _keep_moment(self, replaced: int) -> None:
-        """Add what the classifier says now, in place of some that were last."""
-        moments = self._moments
-        moments[len(moments) - replaced :] = [self._moment()]
-        if len(moments) > _WINDOW + 1:
-            moments[-_WINDOW - 2] = replace(moments[-_WINDOW - 2], predicted=None)
-
-    def _moment(self) -> Moment:
-        labelled = int(np.count_nonzero(self._labels != NONE))
-        if len(self._learner.classes) < 2:
-            return Moment(labelled, None, None)
-        accuracy = None
-        if np.count_nonzero(self._learner.labels != NONE) >= _FEWEST_TO_JUDGE:
-            places, predicted = self._learner.held_out()
-            hits = np.count_nonzero(self._labels[places] == predicted)
-            accuracy = Share(int(hits), len(places))
-        return Moment(labelled, accuracy, self._learner.predicted().astype(np.int32))
+        labels[[*given]] = [number[label] for label in given.values()]
+        self._learn(np.array([*given]), labels)
+        self._progress.keep(Moment.of(self._learner, self._labels))
 
     def _open(self, count: int) -> list[tuple[int, str]]:
         """Give images without a label, in the order of asking."""
@@ -360,7 +362,7 @@ class Labelling:
 
     def _question(self, place: int, why: str) -> Question:
         suggested = self._suspects.get(place, "")
-        predicted = self._moments[-1].predicted
+        predicted = self._progress.now.predicted
         if not suggested and predicted is not None:
             suggested = self.classes[predicted[place]]
         label = self._labels[place]
@@ -373,18 +375,14 @@ class Labelling:
         )
 
     def _find(self, image: str | Path | int) -> int:
-        place = image if isinstance(image, int) else self._place.get(whole_name(locate(image)), -1)
+        if isinstance(image, int):
+            place = image
+        else:
+            key = whole_name(locate(image))
+            place = self._place.get(key, -1)
+            for bad in self.dataset.quarantined:
+                if whole_name(bad.path) == key:
+                    raise PipelineError(f"{image} was skipped: {bad.reason}")
         if not 0 <= place < len(self.dataset):
             raise PipelineError(f"{image} is not one of the images of {self.dataset.name}.")
         return place
-
-    def _checked(self, label: str) -> str:
-        name = nfc(label.strip())
-        if name in self.classes:
-            return name
-        if not name or name in MISSING - UNCLEAR or printable(name) != name:
-            raise PipelineError(
-                f"{label!r} cannot be the name of a class.",
-                expected="a name on one line, and not as programs write a missing value",
-            )
-        return name

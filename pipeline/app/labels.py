@@ -20,6 +20,7 @@ from pipeline.system.files import clear_unfinished, file_errors, read_regular, w
 from pipeline.system.journal import Journal
 
 _UNSOUND = re.compile("[\0\r]")
+_NONE = Entry(Path(), "")
 
 
 class ChangedError(PipelineError):
@@ -97,6 +98,15 @@ class LabelsFile:
     def labels(self) -> dict[str, str]:
         """All labels, by the whole names of the images."""
         return {key: entry.label for key, entry in self._entries.items()}
+
+    @property
+    def added(self) -> list[str]:
+        """The whole names of the images that have no label without the file, the first first."""
+        return [key for key in self._entries if not self._given.get(key, _NONE).label]
+
+    def given(self, image: Location) -> str:
+        """Return the label that an image has without the file, empty if none."""
+        return self._given.get(whole_name(image), _NONE).label
 
     def refresh(self) -> None:
         """Take in what other processes wrote, and what a killed one left in the journal."""

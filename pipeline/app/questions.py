@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from pipeline.data.names import MISSING, UNCLEAR, nfc
 from pipeline.data.urls import Location
+from pipeline.errors import PipelineError, printable
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,23 @@ class Question:
     why: str
 
 
+@dataclass(frozen=True)
+class Change:
+    """What became of an image's label.
+
+    Attributes
+    ----------
+    path : Path or Url
+        Its file.
+    before, label : str
+        The label that it had, and the one that it has now; empty if none.
+    """
+
+    path: Location
+    before: str
+    label: str
+
+
 @dataclass(frozen=True, eq=False)
 class Answer:
     """An answer, and what it takes to take it back."""
@@ -41,3 +61,14 @@ class Answer:
     label: str
     before: str
     suspected: str | None  # the class that a suspicious label probably should be
+
+
+def class_name(label: str, classes: Collection[str]) -> str:
+    """Return the class that an answer names: one of those so far, or a new one."""
+    name = nfc(label.strip())
+    if name not in classes and (not name or name in MISSING - UNCLEAR or printable(name) != name):
+        raise PipelineError(
+            f"{label!r} cannot be the name of a class.",
+            expected="a name on one line, and not as programs write a missing value",
+        )
+    return name

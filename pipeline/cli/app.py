@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pipeline.cli.listening import TerminalListener
-from pipeline.cli.options import HeadOption, StageOne, TrustOption, with_stage_one
+from pipeline.cli.options import HeadOption, LabelsOption, StageOne, TrustOption, with_stage_one
 from pipeline.cli.terminal import err, out, reporting_errors
 from pipeline.errors import PipelineError
 from pipeline.system.packages import install_hint
@@ -43,14 +43,7 @@ def app(
     label: Annotated[
         bool, typer.Option("--label", help="Label the images that have none, or correct labels.")
     ] = False,
-    labels: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="The CSV that labels are kept in.",
-            show_default="the data set's name-labels.csv",
-        ),
-    ] = None,
+    labels: LabelsOption = None,
     host: Annotated[
         str, typer.Option(help="Address to listen at; 0.0.0.0 lets other computers in.")
     ] = "127.0.0.1",

@@ -23,6 +23,7 @@ from pipeline.cli.classify import classify
 from pipeline.cli.export import export
 from pipeline.cli.features import features, status
 from pipeline.cli.finetune import finetune
+from pipeline.cli.label import label
 from pipeline.cli.predict import predict
 from pipeline.cli.problems import problems
 from pipeline.cli.report import compare, report
@@ -61,6 +62,7 @@ for command in (
     export,
     problems,
     similar,
+    label,
     report,
     compare,
     status,

@@ -113,6 +113,14 @@ TrustOption = Annotated[
 HeadOption = Annotated[
     str | None, typer.Option(help="Classifier of the run; the default is its best on validation.")
 ]
+LabelsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="The CSV that labels are kept in.",
+        show_default="the data set's name-labels.csv",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 PositiveOption = Annotated[

@@ -1,6 +1,5 @@
 """A labelling session: what is asked, answered, taken back and kept."""
 
-import hashlib
 import re
 import shutil
 import threading
@@ -10,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import paint, paint_classes
+from rows import noisy
 
 from pipeline import Labelling, PipelineError, load_dataset
-from pipeline.app import labelling as session
+from pipeline.app import progress, reviewing
+from pipeline.app.labels import LabelsFile
 from pipeline.data.listing import list_entries
 
 
@@ -208,17 +209,6 @@ def test_images_of_the_test_split_are_not_learned_from(tmp_path, label):
     assert [entry.split for entry in listed].count("train") == 6
 
 
-def noisy(pixels):
-    """Rows of which no two are alike, and whose first values tell the colour."""
-    rows = []
-    for image in pixels:
-        rng = np.random.default_rng(list(hashlib.sha256(image.tobytes()).digest()))
-        row = rng.exponential(size=(2, 2, 512)) * (rng.random((2, 2, 512)) < 0.1)
-        row[..., :3] += image.mean(axis=(0, 1)) / 20
-        rows.append(row)
-    return np.stack(rows).astype(np.float32)
-
-
 def test_labels_that_are_likely_wrong_are_asked_about_in_a_review(tmp_path, extractor):
     folder = paint_classes(tmp_path / "photos", 30)
     shutil.move(folder / "red" / "003.png", folder / "blue" / "wrong.png")
@@ -237,7 +227,7 @@ def test_labels_that_are_likely_wrong_are_asked_about_in_a_review(tmp_path, extr
 
 
 def test_labels_are_given_while_suspicious_ones_are_looked_for(loose, label, monkeypatch):
-    labelling, find_problems = label(loose), session.find_problems
+    labelling, find_problems = label(loose), reviewing.find_problems
     answer(labelling, 30)
 
     def slow(*given, **options):
@@ -247,7 +237,7 @@ def test_labels_are_given_while_suspicious_ones_are_looked_for(loose, label, mon
         assert not thread.is_alive()
         return find_problems(*given, **options)
 
-    monkeypatch.setattr(session, "find_problems", slow)
+    monkeypatch.setattr(reviewing, "find_problems", slow)
     labelling.review()
     assert labelling.state().labelled == 31
 
@@ -255,7 +245,7 @@ def test_labels_are_given_while_suspicious_ones_are_looked_for(loose, label, mon
 def test_answers_to_images_that_have_a_label_do_not_say_that_it_is_enough(
     loose, label, monkeypatch
 ):
-    monkeypatch.setattr(session, "_WINDOW", 15)
+    monkeypatch.setattr(progress, "WINDOW", 15)
     labelling = label(loose)
     answer(labelling, 12)
     for _ in range(40):
@@ -266,17 +256,17 @@ def test_answers_to_images_that_have_a_label_do_not_say_that_it_is_enough(
 
 
 def test_what_was_predicted_long_ago_is_not_kept(loose, label, monkeypatch):
-    monkeypatch.setattr(session, "_WINDOW", 5)
+    monkeypatch.setattr(progress, "WINDOW", 5)
     labelling = label(loose)
     answer(labelling, 40)
-    kept = [moment for moment in labelling._moments if moment.predicted is not None]
+    kept = [moment for moment in labelling._progress._moments if moment.predicted is not None]
     assert len(kept) == 6
     history = labelling.state().history
     assert [number for number, _ in history][-5:] == [36, 37, 38, 39, 40]
 
 
 def test_it_says_when_the_last_fifty_labels_changed_nothing(tmp_path, label, monkeypatch):
-    monkeypatch.setattr(session, "_WINDOW", 15)
+    monkeypatch.setattr(progress, "WINDOW", 15)
     folder = tmp_path / "loose"
     for number in range(40):
         paint(folder / f"red-{number}.png", (180, 70, 70), number)
@@ -288,6 +278,119 @@ def test_it_says_when_the_last_fifty_labels_changed_nothing(tmp_path, label, mon
     assert states[-1].agreement == 1
     assert states[-1].accuracy.value == 1
     assert states[-1].history[-1] == (40, states[-1].accuracy)
+
+
+@pytest.fixture
+def many(tmp_path):
+    """Pictures of two colours, as many as must have changed nothing and more."""
+    folder = tmp_path / "loose"
+    for number in range(40):
+        paint(folder / f"red-{number}.png", (180, 70, 70), number)
+        paint(folder / f"blue-{number}.png", (70, 70, 180), 100 + number)
+    return folder
+
+
+@pytest.mark.parametrize("sessions", [1, 5])
+def test_it_may_stop_whatever_the_number_of_sessions_that_the_labels_were_given_in(
+    many, label, sessions
+):
+    for _ in range(sessions):
+        answer(label(many), 70 // sessions)
+    state = label(many).state()
+    assert (state.may_stop, state.agreement, state.answered) == (True, 1, 0)
+    assert [number for number, _ in state.history] == [20, 70]
+
+
+def test_labels_that_changed_much_do_not_say_after_a_new_start_that_it_is_enough(many, label):
+    reds, blues = ([many / f"{name}-{n}.png" for n in range(35)] for name in ("red", "blue"))
+    labelling = label(many)
+    labelling.answer_all(reds[:10], "red")
+    labelling.answer_all(blues[:10], "blue")
+    labelling.answer_all([*reds[10:], *blues[10:]], "green")
+    for state in (labelling.state(), label(many).state()):
+        assert state.agreement < 0.5
+        assert not state.may_stop
+
+
+def test_fewer_than_fifty_labels_do_not_say_after_a_new_start_that_it_is_enough(many, label):
+    answer(label(many), 49)
+    assert label(many).state().agreement is None
+
+
+def test_labels_of_class_folders_do_not_count_as_answers_after_a_new_start(tmp_path, label):
+    folder = paint_classes(tmp_path / "photos", 30)
+    paint(folder / "loose.png", (180, 70, 70), 1)
+    label(folder).answer(folder / "loose.png", "red")
+    label(folder).answer_all([folder / "red" / f"{number:03}.png" for number in range(20)], "blue")
+    assert label(folder).state().agreement is None
+
+
+def test_several_images_get_one_label_and_what_they_were_is_told(loose, label):
+    labelling = label(loose)
+    labelling.answer(0, "green")
+    changes = labelling.answer_all([0, labelling.dataset.paths[1], 2, 2], "red")
+    assert [(change.before, change.label) for change in changes] == [
+        ("green", "red"),
+        ("", "red"),
+        ("", "red"),
+    ]
+    assert [change.path for change in changes] == list(labelling.dataset.paths[:3])
+    assert labelling.state().counts == {"green": 0, "red": 3}
+    assert label(loose).state().counts == {"red": 3}
+    assert labelling.undo().place == 2
+
+
+@pytest.mark.parametrize("images", [[0, 60], [0, "nowhere.png"]])
+def test_of_several_images_none_is_changed_if_one_is_not_in_the_data_set(loose, label, images):
+    labelling = label(loose)
+    for change in (lambda: labelling.answer_all(images, "red"), lambda: labelling.forget(images)):
+        with pytest.raises(PipelineError, match="not one of the images"):
+            change()
+    assert labelling.state().labelled == 0
+
+
+def test_of_several_images_those_that_were_kept_before_an_error_are_told(loose, label, monkeypatch):
+    labelling = label(loose)
+    put = LabelsFile.put
+
+    def full(file, image, *given):
+        if image == labelling.dataset.paths[2]:
+            raise PipelineError("the disk is full.", fix="make space")
+        return put(file, image, *given)
+
+    monkeypatch.setattr(LabelsFile, "put", full)
+    with pytest.raises(PipelineError, match="of 4 images, 2 got their label, and then: the disk"):
+        labelling.answer_all([0, 1, 2, 3], "red")
+    assert labelling.labels()[:4] == ["red", "red", "", ""]
+    assert labelling.state().labelled == label(loose).state().labelled == 2
+
+
+def test_a_label_is_taken_away_whoever_gave_it_and_not_taken_back_once_more(loose, label):
+    first, second = label(loose), label(loose)
+    first.answer(0, "red")
+    second.answer(1, "red")
+    changes = second.forget([0, 1, 2])
+    assert [(change.before, change.label) for change in changes] == [
+        ("red", ""),
+        ("red", ""),
+        ("", ""),
+    ]
+    assert second.undo() is None
+    assert second.state().labelled == label(loose).state().labelled == 0
+    first.refresh()
+    assert first.state().labelled == 0
+    assert 0 in [question.place for question in first.next(60)]
+
+
+def test_what_is_forgotten_has_the_label_of_its_class_folder_again(tmp_path, label):
+    folder = paint_classes(tmp_path / "photos", 5)
+    labelling = label(folder)
+    image = folder / "red" / "000.png"
+    labelling.answer(image, "blue")
+    [change] = labelling.forget([image])
+    assert (change.before, change.label) == ("blue", "red")
+    for each in (labelling, label(folder)):
+        assert each.state().counts == {"blue": 5, "red": 5}
 
 
 def test_the_accuracy_is_unknown_while_there_is_one_class(loose, label):

@@ -1,0 +1,245 @@
+"""`pipeline label`."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.cli.listening import TerminalListener
+from pipeline.cli.options import (
+    DataArgument,
+    JsonOption,
+    LabelsOption,
+    StageOne,
+    with_stage_one,
+)
+from pipeline.cli.terminal import err, finish, out, reporting_errors, shown
+from pipeline.errors import PipelineError
+from pipeline.system.packages import as_typed
+
+if TYPE_CHECKING:
+    from pipeline.app.labelling import Labelling
+    from pipeline.app.questions import Change, Question
+
+_WHY = {
+    "typical": "typical of many images",
+    "unsure": "the classifier is unsure",
+    "suspicious": "its label may be wrong",
+}
+
+
+@with_stage_one
+def label(
+    data: DataArgument,
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="IMAGE", help="Images of DATA that are given a label."),
+    ] = None,
+    *,
+    stage_one: StageOne,
+    name: Annotated[
+        str | None,
+        typer.Option("--as", metavar="CLASS", help="Label these images so; it may be a new class."),
+    ] = None,
+    take_back: Annotated[
+        bool, typer.Option("--take-back", help="Take away the label that these images were given.")
+    ] = False,
+    review: Annotated[
+        bool, typer.Option("--review", help="List the labels that are likely wrong.")
+    ] = False,
+    labels: LabelsOption = None,
+    count: Annotated[int, typer.Option(min=1, help="How many images to list.")] = 10,
+    as_json: JsonOption = False,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed; changes the order.")] = 0,
+) -> None:
+    """Label images: those first that teach most.
+
+    Without IMAGE, list how far the labelling is and which images to label next. Missing features
+    are computed first. No image is moved or changed: labels are kept in a CSV that classify takes.
+
+    Example: pipeline label photos/ photos/001.jpg photos/002.jpg --as cats
+    """
+    with reporting_errors("Labels that were given are kept"):
+        from pipeline.app.labelling import Labelling
+        from pipeline.system.documents import to_json
+
+        _check_options(images, name, take_back=take_back, review=review)
+        with TerminalListener(data) as listener:
+            labelling = Labelling(
+                data,
+                labels=labels,
+                extractor=stage_one.extractor(),
+                seed=seed,
+                listener=listener,
+            )
+        for remark in labelling.remarks:
+            err.print(f"[yellow]Labels:[/] {shown(remark)}", soft_wrap=True)
+        known = [*labelling.classes]
+        changes = _change(labelling, images or (), name)
+        suspicious = labelling.review() if review else None
+        questions = labelling.next(count) if suspicious != 0 else []
+        if as_json:
+            typer.echo(to_json(_document(labelling, questions, changes, suspicious)), nl=False)
+        else:
+            _print_changes(changes, known)
+            _print_state(labelling)
+            if not changes:
+                _print_questions(questions, suspicious)
+            own = stage_one.typed(labels=labels, seed=seed)
+            if questions:
+                path = _typed(questions[0])
+                _propose(_why(questions[0], labelling), "label", data, path, "--as", "CLASS", *own)
+            elif not review:
+                _propose("look for labels that are wrong", "label", data, "--review", *own)
+            if labelling.file.exists() and labelling.state().may_train:
+                why = "train on the labels so far"
+                _propose(why, "classify", str(labelling.file), *stage_one.typed())
+    finish(labelling.dataset.quarantined)
+
+
+def _check_options(
+    images: Sequence[str] | None, name: str | None, *, take_back: bool, review: bool
+) -> None:
+    """Refuse what does not go together, before any work."""
+    given = {"--as": name is not None, "--take-back": take_back, "--review": review}
+    typed = [option for option, is_given in given.items() if is_given]
+    if len(typed) > 1:
+        raise PipelineError(f"{' and '.join(typed)} are given.", expected="one of them")
+    if images and typed in ([], ["--review"]):
+        raise PipelineError(
+            f"{len(images):,} images are named, and not what to do with them."
+            if len(images) > 1
+            else f"the image {images[0]} is named, and not what to do with it.",
+            fix="label with --as CLASS, or take the label away with --take-back",
+        )
+    if not images and typed in (["--as"], ["--take-back"]):
+        raise PipelineError(f"{typed[0]} is given, and no image.", fix="name images after DATA")
+
+
+def _change(labelling: Labelling, images: Sequence[str], name: str | None) -> list[Change]:
+    if not images:
+        return []
+    return labelling.forget(images) if name is None else labelling.answer_all(images, name)
+
+
+def _document(
+    labelling: Labelling,
+    questions: Sequence[Question],
+    changes: Sequence[Change],
+    suspicious: int | None,
+) -> dict[str, Any]:
+    state, accuracy = labelling.state(), labelling.state().accuracy
+    low, high = accuracy.interval if accuracy else (None, None)
+    return {
+        "file": str(labelling.file),
+        "labelled": state.labelled,
+        "unlabelled": state.unlabelled,
+        "counts": state.counts,
+        "accuracy": accuracy and accuracy.value,
+        "accuracy_low": low,
+        "accuracy_high": high,
+        "agreement": state.agreement,
+        "may_stop": state.may_stop,
+        "unwritten": state.unwritten,
+        "changed": [
+            {"path": str(each.path), "before": each.before, "label": each.label} for each in changes
+        ],
+        "suspicious": suspicious,
+        "next": [
+            {
+                "path": str(question.path),
+                "label": question.label,
+                "suggested": question.suggested,
+                "why": question.why,
+            }
+            for question in questions
+        ],
+    }
+
+
+def _print_changes(changes: Sequence[Change], known: Sequence[str]) -> None:
+    """Say what became of the images, and that a class is new: its name may be a slip."""
+    from pipeline.data.names import remarks_on
+    from pipeline.errors import did_you_mean
+
+    for (before, now), count in Counter((each.before, each.label) for each in changes).items():
+        images = "1 image is" if count == 1 else f"{count:,} images are"
+        was = "were" if count > 1 else "was"
+        if before == now:
+            text = f"{images} {now}, as before" if now else f"{images} without a label, as before"
+        elif now:
+            text = f"{images} {now} now; {was} {before or 'without a label'} before"
+        else:
+            text = f"{images} without a label now; {was} {before} before"
+        out.print(shown(text), soft_wrap=True)
+    for new in {each.label for each in changes} - {*known, ""}:
+        near = did_you_mean(new, known)
+        out.print(f"{shown(new)} is a new class{'; ' * bool(near)}{shown(near)}", soft_wrap=True)
+        for remark in remarks_on("class", [new, *known]):
+            err.print(f"[yellow]Labels:[/] {shown(remark)}", soft_wrap=True)
+
+
+def _print_state(labelling: Labelling) -> None:
+    state = labelling.state()
+    counts = ", ".join(f"{name} {count:,}" for name, count in state.counts.items())
+    of_classes = f" ({counts})" if counts else ""
+    out.print(
+        f"{state.labelled:,} labelled{shown(of_classes)}, {state.unlabelled:,} without a label",
+        soft_wrap=True,
+    )
+    if state.accuracy:
+        out.print(f"accuracy in cross-validation: {state.accuracy}", soft_wrap=True)
+        if labelling.file.exists():
+            out.print("hard images come first, so new images are classified rather better")
+    else:
+        out.print("the accuracy is shown from 10 labels of two classes on")
+    if state.may_stop:
+        out.print("you may stop: the last 50 labels changed nothing")
+    if labelling.file.exists():
+        out.print(f"the labels are in {shown(labelling.file)}", soft_wrap=True)
+    if state.unwritten:
+        err.print(
+            f"[yellow]The file cannot be written:[/] {shown(state.unwritten)}. The labels are safe "
+            "in its journal.",
+            soft_wrap=True,
+        )
+
+
+def _print_questions(questions: Sequence[Question], suspicious: int | None) -> None:
+    """List images, each with its path on one line, to be copied."""
+    if not questions:
+        out.print("no label is suspicious" if suspicious == 0 else "every image has a label")
+        return
+    if suspicious:
+        labels = "1 label is" if suspicious == 1 else f"{suspicious:,} labels are"
+        out.print(f"\n[bold]{labels} likely wrong, the most suspicious first[/]")
+    else:
+        out.print("\n[bold]To label next, the most useful first[/]")
+    paths = [shlex.quote(_typed(question)) for question in questions]
+    for path, question in zip(paths, questions):
+        text = f"labelled {question.label}" if question.label else _WHY[question.why]
+        looks = f", looks like {question.suggested}" if question.suggested else ""
+        line = f"  {path.ljust(max(map(len, paths)))}  {text}{looks}"
+        out.print(shown(line), soft_wrap=True)
+
+
+def _why(question: Question, labelling: Labelling) -> str:
+    if question.label:
+        return "correct the label, or confirm it with the same class"
+    return "label an image, or several" if labelling.classes else "begin with any class"
+
+
+def _propose(why: str, *command: str) -> None:
+    """Show a command that can be pasted."""
+    out.print(f"next: {why}", soft_wrap=True)
+    out.print(f"  {shown(as_typed(shlex.join(['pipeline', *command])))}", soft_wrap=True)
+
+
+def _typed(question: Question) -> str:
+    """Write an image's file so that it is not taken for an option."""
+    path = str(question.path)
+    return f"./{path}" if path.startswith("-") else path
