@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pipeline.analysis.heat_maps import HeatMap as HeatMap
     from pipeline.analysis.heat_maps import heat_map as heat_map
     from pipeline.analysis.image_map import map_images as map_images
+    from pipeline.analysis.image_table import ImageTable as ImageTable
     from pipeline.analysis.similarity import Gallery as Gallery
     from pipeline.app.labelling import Labelling as Labelling
     from pipeline.backbones.recipe import Recipe as Recipe
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pipeline.models.model import Prediction as Prediction
     from pipeline.models.opening import load_model as load_model
     from pipeline.runs.exporting import export_run as export_run
+    from pipeline.runs.images import open_images as open_images
     from pipeline.runs.listener import RunListener as RunListener
     from pipeline.runs.run import Run as Run
 
@@ -49,6 +51,7 @@ _HOME = {
     "Finetuning": "finetuning.settings",
     "Gallery": "analysis.similarity",
     "HeatMap": "analysis.heat_maps",
+    "ImageTable": "analysis.image_table",
     "Labelling": "app.labelling",
     "Model": "models.model",
     "PipelineError": "errors",
@@ -68,6 +71,7 @@ _HOME = {
     "load_model": "models.opening",
     "make_recipe": "backbones.registry",
     "map_images": "analysis.image_map",
+    "open_images": "runs.images",
 }
 
 __all__ = [*_HOME]  # noqa: PLE0604 -- all of them are texts

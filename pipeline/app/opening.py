@@ -6,21 +6,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.analysis.image_table import ImageTable
 from pipeline.analysis.similarity import Gallery
 from pipeline.app.labelling import Labelling
 from pipeline.app.looking import Collection
 from pipeline.app.site import Site
 from pipeline.app.trying import Trial
 from pipeline.data.dataset import Dataset
-from pipeline.data.loading import list_partly_labelled
 from pipeline.errors import PipelineError
-from pipeline.evaluation.protocol import Protocol
 from pipeline.features.computing import LateBackbone
-from pipeline.features.extractor import Extractor, extract
+from pipeline.features.extractor import Extractor
 from pipeline.features.listener import Listener
-from pipeline.models.model import Model
 from pipeline.models.opening import load_model
-from pipeline.runs.reading import RUN, read_run_document
+from pipeline.runs.images import open_images
 
 
 def open_site(
@@ -77,40 +75,25 @@ def open_site(
             raise PipelineError("there are no images to label.", fix="name DATA")
         labelling = Labelling(data, labels=labels, extractor=extractor, listener=listener)
         data = labelling.dataset
-    collection = None if data is None else _collect(data, run, model, extractor, listener)
-    if labelling and collection:
-        if collection.dataset.digests != labelling.dataset.digests:
-            raise PipelineError("the images changed while they were read.", fix="start again")
-        collection = replace(collection, labels=labelling.labels)
+    collection = None
+    if data is not None:
+        table = open_images(data, run=run, model=model, extractor=extractor, listener=listener)
+        collection = _collect(table, labelling, extractor)
     trial = Trial(model, extractor, collection) if model else None
     if trial:  # TensorFlow is loaded here: while it is, nothing can be printed
         trial.warm_up()
     name = collection.dataset.name if collection else str(run and run.name)
-    notes = collection.dataset.remarks if collection and not labelling else ()
+    notes = (*collection.dataset.remarks, *collection.table.remarks) if collection else ()
     notes = labelling.remarks if labelling else notes
     if model and (remark := model.remark):
         notes = (*notes, f"{remark[0].upper()}{remark[1:]}.")
     return Site(name, trial, collection, notes, labelling)
 
 
-def _collect(
-    data: str | Path | Dataset,
-    run: Path | None,
-    model: Model | None,
-    extractor: Extractor,
-    listener: Listener | None,
-) -> Collection:
-    """Read the images, with the splits of a run, and compute the rows that are missing."""
-    protocol, seed = Protocol(), 0
-    if run is not None and (run / RUN).exists():
-        document = read_run_document(run)
-        protocol, seed = document.protocol, document.seed
-    if not isinstance(data, Dataset):
-        data = list_partly_labelled(data, seed=seed, cache=extractor.cache)
-    extraction = extract(data, extractor=extractor, learnable=False, listener=listener)
-    gallery = Gallery(extraction, extractor=extractor)
-    dataset = extraction.dataset if protocol.cv is None else extraction.dataset.all_in("test")
-    if model and model.trained_on not in ("", dataset.digest):
-        remark = "The model was trained on other images, labels or splits than these."
-        dataset = replace(dataset, remarks=(*dataset.remarks, remark))
-    return Collection(replace(extraction, dataset=dataset), gallery, model)
+def _collect(table: ImageTable, labelling: Labelling | None, extractor: Extractor) -> Collection:
+    """Make images ready to be looked at; while they are labelled, with the labels by now."""
+    if labelling:
+        if table.dataset.digests != labelling.dataset.digests:
+            raise PipelineError("the images changed while they were read.", fix="start again")
+        table = replace(table, labels=labelling.labels)
+    return Collection(table, Gallery(table.extraction, extractor=extractor))

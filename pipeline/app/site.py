@@ -14,10 +14,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route, Router
 
+from pipeline.analysis.image_table import NO_LABEL
 from pipeline.app.guard import PAGE_POLICY, Guard, Secrets
 from pipeline.app.label_routes import LabelPages
 from pipeline.app.labelling import Labelling
-from pipeline.app.looking import LABEL_SO_FAR, NO_LABEL, Collection, column_of
+from pipeline.app.looking import LABEL_SO_FAR, Collection, column_of
 from pipeline.app.trying import Trial
 from pipeline.data.images import DECODING_THREADS, thumbnail
 from pipeline.report.rendering import asset, lay_out, page_style, render
@@ -127,7 +128,7 @@ class Site:
         return JSONResponse(await anyio.to_thread.run_sync(collection.columns, more))
 
     async def _points(self, request: Request) -> Response:  # noqa: ARG002
-        return await self._worked_out(_needed(self.collection).points)
+        return await self._worked_out(_needed(self.collection).table.points)
 
     async def _column(self, request: Request) -> Response:
         kind, collection = request.query_params.get("kind", ""), _needed(self.collection)
@@ -161,8 +162,7 @@ class Site:
         if not isinstance(numbers, list) or not all(type(number) is int for number in numbers):
             raise HTTPException(400, "not a list of numbers")
         collection = _needed(self.collection)
-        text, left_out = await anyio.to_thread.run_sync(collection.as_csv, numbers)
-        content = text.encode(errors="surrogateescape")
+        content, left_out = await anyio.to_thread.run_sync(collection.as_csv, numbers)
         headers = {"Left-Out": str(left_out)}
         return Response(content, media_type="text/csv; charset=utf-8", headers=headers)
 

@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from served import PORT, Served, paint
 
-from pipeline.app import opening
 from pipeline.app.guard import Secrets
 from pipeline.app.labelling import Labelling
 from pipeline.app.labels import LabelsFile
@@ -24,6 +23,7 @@ from pipeline.app.opening import open_site
 from pipeline.data.entries import Entry
 from pipeline.errors import PipelineError
 from pipeline.features.extractor import extract
+from pipeline.runs import images
 
 
 class Asked(Served):
@@ -102,7 +102,7 @@ def test_the_page_has_no_other_numbers_than_the_labels(asked, extractor, monkeyp
     def without_the_first(dataset, **options):
         return extract(dataset.take(np.arange(1, len(dataset))), **options)
 
-    monkeypatch.setattr(opening, "extract", without_the_first)
+    monkeypatch.setattr(images, "extract", without_the_first)
     with pytest.raises(PipelineError, match="changed while they were read"):
         open_site(asked.photos, label=True, labels=asked.labels, extractor=extractor)
 

@@ -18,7 +18,7 @@ from hostile import hostile_images, samples
 from served import PORT, Served, paint, picture
 
 from pipeline import heat_map
-from pipeline.app import looking
+from pipeline.analysis import image_table
 from pipeline.app.guard import Secrets
 from pipeline.app.opening import open_site
 from pipeline.app.trying import Trial
@@ -141,13 +141,14 @@ def test_all_images_have_a_name_a_place_and_colours(served):
         assert len(column["of"]) == 40
         assert set(column["of"]) == set(range(len(column["names"])))
     assert columns["class"]["names"] == ["blue", "red"]
+    assert {"no copy", "label not checked"} <= set(images["plain"])
     assert set(columns["split"]["names"]) == set(SPLITS)
     assert columns["predicted class"] == columns["class"]
 
 
 def test_images_are_listed_while_their_map_is_made(served, monkeypatch):
     begun, made = threading.Event(), threading.Event()
-    monkeypatch.setattr(looking, "map_images", lambda _: begun.set() or made.wait(20) or 1 / 0)
+    monkeypatch.setattr(image_table, "map_images", lambda _: begun.set() or made.wait(20) or 1 / 0)
     with ThreadPoolExecutor() as pool:
         try:
             pool.submit(served.ask, "/points")
@@ -176,7 +177,7 @@ def test_copies_and_labels_likely_wrong_are_coloured_also_beside_images_without_
             duplicates=SimpleNamespace(pairs=pairs),
         )
 
-    monkeypatch.setattr(looking, "find_problems", found)
+    monkeypatch.setattr(image_table, "find_problems", found)
     site = open_site(place.photos, run=place.run.folder, extractor=place.extractor)
     names = site.collection.columns()["names"]
     labelled = [name for name in names if name != "a.png"]
@@ -188,6 +189,7 @@ def test_copies_and_labels_likely_wrong_are_coloured_also_beside_images_without_
 
     assert those("suspicious label", "label likely wrong") == [labelled[5]]
     assert those("suspicious label", "label not checked") == ["a.png"]
+    assert those("copy", "copies not looked for") == ["a.png"]
     assert those("copy", "copy") == [*labelled[1:3], labelled[7]]
     assert those("copy", "copy in another split") == labelled[3:5]
     assert any("other images, labels or splits" in note for note in site.notes)

@@ -2,8 +2,6 @@
 // --- Look: all images, as a map and as a grid ---------------------------------------------
 
 const SHAPES = 4, COLOURS = 8;
-// What most images are, and nothing to look for.
-const PLAIN = ["no label", "label not suspicious", "label not checked", "no copy"];
 const AT_ONCE = 200; // pictures that a list shows before more are asked for
 
 async function startLooking() {
@@ -62,7 +60,7 @@ async function startLooking() {
 
   const numbers = () => all.names.map((_, number) => number);
   const colour = (place) => getComputedStyle(document.body).getPropertyValue(
-    PLAIN.includes(colours.names[place]) ? "--quiet" : `--c${place % COLOURS}`);
+    all.plain.includes(colours.names[place]) ? "--quiet" : `--c${place % COLOURS}`);
 
   function mark(drawing, place, x, y, r) {
     const shape = Math.floor(place / COLOURS) % SHAPES;

@@ -1,0 +1,63 @@
+"""The images of a data set with what is known of them, as a run has split and learned them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from pipeline.analysis.image_table import ImageTable
+from pipeline.data.dataset import Dataset
+from pipeline.data.loading import list_partly_labelled
+from pipeline.evaluation.protocol import Protocol
+from pipeline.features.extractor import Extractor, extract
+from pipeline.features.listener import Listener
+from pipeline.models.model import Model
+from pipeline.models.opening import load_model
+from pipeline.runs.reading import RUN, read_run_document
+
+
+def open_images(
+    data: str | Path | Dataset,
+    *,
+    run: str | Path | None = None,
+    model: Model | None = None,
+    extractor: Extractor | None = None,
+    seed: int = 0,
+    listener: Listener | None = None,
+) -> ImageTable:
+    """List images, with labels or not, and compute the rows that are missing.
+
+    Parameters
+    ----------
+    data : str, Path or Dataset
+        As for `pipeline.load_dataset`; images may lack a label, as `Labelling` has it.
+    run : str or Path, optional
+        A run, a model's own folder or an exported file: the images have the run's splits, and the
+        features and predicted classes of its best classifier.
+    model : Model, optional
+        Another model of the run, as from `pipeline.load_model`.
+    extractor : Extractor, optional
+        Where rows are kept, and, where there is no model, how images become rows.
+    seed : int
+        Decides the splits, where none are given and there is no run.
+    listener : Listener, optional
+        Told how far the work is.
+
+    Raises
+    ------
+    PipelineError
+        The images or the run cannot be read, or features not be computed.
+    """
+    extractor, protocol = extractor or Extractor(), Protocol()
+    if run is not None:
+        model = model or load_model(run)
+        if (Path(run) / RUN).exists():
+            document = read_run_document(Path(run))
+            protocol, seed = document.protocol, document.seed
+    if model:
+        extractor = replace(extractor, recipe=model.recipe)
+    if not isinstance(data, Dataset):
+        data = list_partly_labelled(data, seed=seed, cache=extractor.cache)
+    extraction = extract(data, extractor=extractor, learnable=False, listener=listener)
+    dataset = extraction.dataset if protocol.cv is None else extraction.dataset.all_in("test")
+    return ImageTable(replace(extraction, dataset=dataset), model)
