@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -63,6 +64,16 @@ def map_images(extraction: Extraction, *, seed: int = 0) -> Points:
     return points[_places(extraction, digests)]
 
 
+def check_installed() -> None:
+    """Refuse to begin where the package that makes maps is missing."""
+    if importlib.util.find_spec("openTSNE") is None:
+        raise _not_installed()
+
+
+def _not_installed() -> PipelineError:
+    return PipelineError("a map of the images needs the package openTSNE.", fix=install_hint("app"))
+
+
 def _places(extraction: Extraction, digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:
     """Tell which of the sorted digests each image has."""
     known, own = (
@@ -97,9 +108,7 @@ def _tsne(rows: Reduced, seed: int) -> npt.NDArray[np.float64]:
     try:
         from openTSNE import TSNEEmbedding, affinity
     except ImportError as error:
-        raise PipelineError(
-            "a map of the images needs the package openTSNE.", fix=install_hint("app")
-        ) from error
+        raise _not_installed() from error
     start = np.zeros((len(rows), 2))
     start[:, : rows.shape[1]] = rows[:, :2]
     if len(rows) < 5:  # too few for neighbours

@@ -67,7 +67,7 @@ def app(
         from pipeline.app.opening import open_site
         from pipeline.app.server import listen
 
-        _check_options(stage_one, run)
+        stage_one.check_beside(run)
         listening = listen(host, port)
         with TerminalListener(data or "") as listener:
             site = open_site(
@@ -98,16 +98,6 @@ def _installed() -> Iterator[None]:
             f"the package {error.name} is not installed, which the page needs.",
             fix=install_hint("app"),
         ) from error
-
-
-def _check_options(stage_one: StageOne, run: Path | None) -> None:
-    """Refuse settings of features beside a run, whose model has its own."""
-    if run and (typed := stage_one.typed(cache=None, weights=None)):
-        raise PipelineError(
-            f"{' '.join(typed)} is given with --run.",
-            expected="one of them: a run's model has its own way to make features",
-            fix="leave it out",
-        )
 
 
 def _server(site: Site, listening: socket, host: str, *, browser: bool) -> PageServer:

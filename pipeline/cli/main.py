@@ -24,6 +24,7 @@ from pipeline.cli.export import export
 from pipeline.cli.features import features, status
 from pipeline.cli.finetune import finetune
 from pipeline.cli.label import label
+from pipeline.cli.map import map as image_map
 from pipeline.cli.predict import predict
 from pipeline.cli.problems import problems
 from pipeline.cli.report import compare, report
@@ -62,6 +63,7 @@ for command in (
     export,
     problems,
     similar,
+    image_map,
     label,
     report,
     compare,

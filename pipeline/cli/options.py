@@ -213,6 +213,15 @@ class StageOne:
                 typed += [f"--{name}", str(value)]
         return typed
 
+    def check_beside(self, run: Path | None, **more: Any) -> None:
+        """Refuse settings of features beside a run, whose model has its own."""
+        if run and (typed := self.typed(cache=None, weights=None, **more)):
+            raise PipelineError(
+                f"{' '.join(typed)} is given with --run.",
+                expected="one of them: a run's model has its own way to make features",
+                fix="leave it out",
+            )
+
 
 def with_bundle(
     command: Callable[..., None],

@@ -210,7 +210,8 @@ def _read_entries(table: _Table, unlabelled: bool) -> dict[Location, Entry]:
 def _entry(line: str, cells: dict[str, str], folder: Location, unlabelled: bool) -> Entry:
     for name in ("path",) if unlabelled else ("path", "label"):
         if not cells[name]:
-            raise DataError(f"{line}: the {name} is empty.")
+            fix = "delete the line, or label the image: pipeline app DATA --label"
+            raise DataError(f"{line}: the {name} is empty.", fix=fix if name == "label" else "")
     for name in ("label", "split", "group"):
         value = cells.get(name, "")
         if is_missing(name, value):
