@@ -130,10 +130,10 @@ def answers_where_there_are_many() -> Iterator[str]:
                 questions[:] = json.loads(page.ask("label/answer", content))["questions"]
 
             labels, collection = timed(answer), page.site.collection
-            rows = collection.extraction.rows(places=[0])
+            rows = collection.table.extraction.rows(places=[0])
             similar = timed(partial(collection.gallery.nearest, rows)).partition(" |")[0]
             began, cpu = time.perf_counter(), time.process_time()
-            made = size == SIZES[0] and map_images(collection.extraction)
+            made = size == SIZES[0] and map_images(collection.table.extraction)
             seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
             laid_out = "" if made is False else f"{seconds:.0f} s, {cpu:.0f} CPU s"
             yield f"| {size:,} | {labels} | {similar} | {laid_out} |"

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Self
 
-# Control characters, marks that turn or break the text around them or are not seen, and halves of
-# surrogate pairs, which stand for bytes that are no text.
+# Control characters, marks that turn or break the text around them or are not seen, halves of
+# surrogate pairs, which stand for bytes that are no text, and what no XML file may hold.
 _UNPRINTABLE = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-    r"\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+    r"\ufff9-\ufffb\ufffe\uffff\ud800-\udfff\U000e0000-\U000e007f]"
 )
 
 

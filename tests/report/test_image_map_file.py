@@ -108,6 +108,7 @@ def test_it_is_described_for_those_who_do_not_see_it():
         "größe 猫",
         "\x1b[31m",
         "\udcff",
+        "\uffff",
         "x" * 300,
     ],
 )
