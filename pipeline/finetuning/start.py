@@ -15,6 +15,19 @@ from pipeline.heads.dense import DenseHead
 from pipeline.models.files import find_model
 from pipeline.models.model import Model
 
+# What decides what a value of a row means, and what it is called. Not the precision: a head
+# learned nearly the same from rows in another.
+_DECISIVE = {
+    "backbone": "the network",
+    "weights": "the weights",
+    "layer": "the layer",
+    "size": "the size",
+    "scaling": "the scaling",
+    "resize": "the resizing",
+    "decoding": "the decoding",
+    "augmentation": "the augmentation",
+}
+
 
 def load_head(folder: Path) -> Model:
     """Load the head in a run's folder, or in a model's own."""
@@ -55,23 +68,23 @@ def check_features(head: Model, classes: tuple[str, ...], recipe: Recipe) -> Non
             f"the head's classes are {', '.join(head.classes)}; the data has {', '.join(classes)}.",
             expected="the same classes",
         )
-    top = replace(recipe, layer=get_backbone(recipe.backbone).top)
-    trained_on, expected = (
-        f"{features.layer} at {features.size} pixels, scaling {features.scaling}, resized by "
-        f"{features.resize}"
-        for features in (head.recipe, top)
-    )
     if head.recipe.layer in EVERY_LAYER:
         raise ModelError(
             "the head was trained on the maxima of every layer.",
-            expected=expected,
-            fix="train one on the last layer: pipeline classify DATA --head dense --pool flatten",
+            expected="features of the last layer",
+            fix="train one on them: pipeline classify DATA --head dense --pool flatten",
         )
-    if trained_on != expected:
+    top = replace(recipe, layer=get_backbone(recipe.backbone).top)
+    different = [name for name in _DECISIVE if getattr(head.recipe, name) != getattr(top, name)]
+    if different:
+        trained_on, expected = (
+            ", ".join(f"{_DECISIVE[name]} {getattr(features, name)}" for name in different)
+            for features in (head.recipe, top)
+        )
         raise ModelError(
-            f"the head was trained on {trained_on}.",
+            f"the head was trained on features of {trained_on}.",
             expected=expected,
-            fix="give --size, --scaling and --resize as they were when the head was trained",
+            fix="give the options that were given when the head was trained",
         )
 
 
