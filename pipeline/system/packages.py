@@ -64,10 +64,10 @@ def install_hint(name: str) -> str:
     of_extra = re.compile(rf"""extra\s*==\s*['"]{re.escape(name)}['"]""")
     packages = [found.partition(";")[0].strip() for found in requirements if of_extra.search(found)]
     quoted = (f"'{package}'" for package in packages or [name])
-    return f"{_pip()} install {' '.join(quoted)}"
+    return f"{pip()} install {' '.join(quoted)}"
 
 
-def _pip() -> str:
+def pip() -> str:
     """Name the pip of this environment as a terminal finds it, which another may hide."""
     if _is_found(Path(sys.executable).with_name("pip")):
         return "pip"
