@@ -1,4 +1,4 @@
-"""Which network, and which of its rows, suit a data set: those on this machine, on a sample."""
+"""Which network, size and rows suit a data set: networks on this machine, on a sample."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ from pipeline.runs.listener import RunListener
 
 _IMAGES = 600  # by which accuracy is known to some 3 points, in seconds
 _TIMED = 64  # pictures, which take a second or so
+_LARGER = 2**0.5  # the side of a picture with twice as many pixels
+_STRIDE = 32  # pixels: networks halve a side up to five times
 _WORTH = 0.01  # a gain in accuracy below which cost decides
 _HEAD = "rbf-svm"
 
@@ -38,6 +40,8 @@ class Suited:
     ----------
     backbone : str
         Name of the network.
+    size : int
+        Side of its square input, in pixels.
     pool : str
         ``"flatten"``, ``"average"`` or ``"layers"``.
     metrics : Metrics
@@ -49,10 +53,16 @@ class Suited:
     """
 
     backbone: str
+    size: int
     pool: str
     metrics: Metrics
     images_per_second: float
     skipped: tuple[Quarantined, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """What it is called in a sentence."""
+        return f"{self.backbone} at {self.size} pixels"
 
 
 def compare_backbones(
@@ -63,6 +73,8 @@ def compare_backbones(
     listener: RunListener | None = None,
 ) -> list[Suited]:
     """Compare all networks whose weights are on this machine, on a seeded sample of the images.
+
+    Each is tried at its default size, and on pictures of about twice as many pixels.
 
     Parameters
     ----------
@@ -91,8 +103,8 @@ def compare_backbones(
     if not names:
         raise WeightsError("no network's weights are on this machine.", fix="pipeline backbones")
     suited = []
-    for name in names:
-        extractor = Extractor(make_recipe(name), cache=cache, layers=True)
+    for name, size in [(network, size) for network in names for size in _sizes(network)]:
+        extractor = Extractor(make_recipe(name, size=size), cache=cache, layers=True)
         protocol = Protocol(cv=5)
         extraction = extract(
             protocol.check(dataset), extractor=extractor, hold=True, listener=listener
@@ -102,26 +114,37 @@ def compare_backbones(
             pool = LAYERS if rows.recipe.layer in EVERY_LAYER else rows.pools[0]
             task = Task(judged, (extraction.recipe,), protocol, seed, variants=[rows])
             result = RowsInMemory(task).judge(get_head(_HEAD))
-            suited.append(Suited(name, pool, result.test, rate, extraction.dataset.quarantined))
+            skipped = extraction.dataset.quarantined
+            suited.append(Suited(name, size, pool, result.test, rate, skipped))
     return sorted(suited, key=lambda each: -each.metrics.accuracy)
 
 
-def advise(suited: Sequence[Suited]) -> str:
-    """Say in a sentence which of the networks to take."""
-    best = suited[0]
-    gaps = [best.metrics.accuracy - each.metrics.accuracy for each in suited]
+def advised(suited: Sequence[Suited]) -> Suited:
+    """Return the cheapest of those that are as accurate as the best, or nearly."""
+    gaps = [suited[0].metrics.accuracy - each.metrics.accuracy for each in suited]
     near = [each for each, gap in zip(suited, gaps) if round(gap, 6) <= _WORTH]
-    cheapest = max(near, key=lambda each: each.images_per_second)
-    if cheapest.backbone == best.backbone:
-        others = [each for each in suited if each.backbone != best.backbone]
+    return max(near, key=lambda each: each.images_per_second)
+
+
+def advise(suited: Sequence[Suited]) -> str:
+    """Say in a sentence which network to take, at which size."""
+    best, cheapest = suited[0], advised(suited)
+    if cheapest.title == best.title:
+        others = [each for each in suited if each.title != best.title]
         close = any(each.metrics.accuracy >= best.metrics.accuracy_low for each in others)
         noise = " Another comes within its interval, so this may be chance." if close else ""
-        return f"{best.backbone} is the most accurate here.{noise}"
-    times = cheapest.images_per_second / best.images_per_second
+        return f"{best.title} is the most accurate here.{noise}"
+    share = best.images_per_second / cheapest.images_per_second
     return (
-        f"{cheapest.backbone} is within a point of {best.backbone}, the most accurate here, at "
-        f"1/{times:.0f} of its cost."
+        f"{cheapest.title} is within a point of {best.title}, the most accurate here, for "
+        f"{share:.0%} of its CPU time."
     )
+
+
+def _sizes(name: str) -> tuple[int, int]:
+    """Return the sizes that a network is tried at."""
+    default = BACKBONES[name].default_size
+    return default, _STRIDE * round(_LARGER * default / _STRIDE)
 
 
 def _sample(dataset: Dataset, seed: int) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,8 @@ from rich.table import Table
 
 from pipeline.cli.live import ClassifyListener
 from pipeline.cli.options import CacheOption, JsonOption, SeedOption
-from pipeline.cli.terminal import finish, out, reporting_errors
+from pipeline.cli.terminal import finish, out, reporting_errors, shown
+from pipeline.system.packages import as_typed
 
 
 def backbones(
@@ -28,7 +30,7 @@ def backbones(
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
-    """List the networks; with DATA, find out which of those on this machine suits the images.
+    """List the networks; with DATA, find out which of those here, at which size, suits the images.
 
     Example: pipeline backbones photos/
     """
@@ -63,7 +65,7 @@ def backbones(
 def _compare(data: str, cache: Path, seed: int, *, as_json: bool) -> None:
     """Show how well each network's rows tell the classes apart, and what they cost."""
     with reporting_errors(), ClassifyListener(data, None) as listener:
-        from pipeline.classification.networks import advise, compare_backbones
+        from pipeline.classification.networks import advise, advised, compare_backbones
 
         suited = compare_backbones(data, cache=cache, seed=seed, listener=listener)
         listener.end_bar()
@@ -71,6 +73,7 @@ def _compare(data: str, cache: Path, seed: int, *, as_json: bool) -> None:
         listed = [
             {
                 "backbone": each.backbone,
+                "size": each.size,
                 "pool": each.pool,
                 "accuracy": each.metrics.accuracy,
                 "accuracy_interval": [each.metrics.accuracy_low, each.metrics.accuracy_high],
@@ -83,7 +86,8 @@ def _compare(data: str, cache: Path, seed: int, *, as_json: bool) -> None:
         finish(suited[0].skipped)
         return
     table = Table(box=box.SIMPLE, padding=0, pad_edge=False)
-    for column in ("network", "rows", "accuracy", "95 % interval", "log loss", "images/CPU-second"):
+    columns = ("network", "pixels", "rows", "accuracy", "95 % interval", "log loss", "images/CPU-s")
+    for column in columns:
         table.add_column(
             column, justify="left" if column in {"network", "rows"} else "right", no_wrap=True
         )
@@ -91,6 +95,7 @@ def _compare(data: str, cache: Path, seed: int, *, as_json: bool) -> None:
         figures = each.metrics
         table.add_row(
             each.backbone,
+            str(each.size),
             each.pool,
             f"{figures.accuracy:.3f}",
             f"{figures.accuracy_low:.3f}-{figures.accuracy_high:.3f}",
@@ -98,5 +103,11 @@ def _compare(data: str, cache: Path, seed: int, *, as_json: bool) -> None:
             f"{each.images_per_second:.0f}",
         )
     out.print(table)
-    out.print(advise(suited))
+    out.print(advise(suited), soft_wrap=True)
+    network = advised(suited)
+    command = ["pipeline", "classify", data, "--backbone", network.backbone]
+    out.print("next: compare classifiers by its features of all images")
+    out.print(
+        f"  {shown(as_typed(shlex.join([*command, '--size', str(network.size)])))}", soft_wrap=True
+    )
     finish(suited[0].skipped)

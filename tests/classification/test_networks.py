@@ -15,11 +15,15 @@ from pipeline.evaluation.metrics import evaluate
 def test_both_kinds_of_rows_of_each_network_on_this_machine_are_compared(tmp_path):
     photos = paint_classes(tmp_path / "photos", 12)
     suited = compare_backbones(photos, cache=tmp_path / "cache")
-    assert {(each.backbone, each.pool) for each in suited} == {
-        ("vgg16", "flatten"),
-        ("vgg16", "layers"),
-        ("efficientnet-lite0", "average"),  # flattened it would have 62,720 values
-        ("efficientnet-lite0", "layers"),
+    assert {(each.backbone, each.size, each.pool) for each in suited} == {
+        ("vgg16", 150, "flatten"),
+        ("vgg16", 150, "layers"),
+        ("vgg16", 224, "flatten"),
+        ("vgg16", 224, "layers"),
+        ("efficientnet-lite0", 224, "average"),  # flattened it would have 62,720 values
+        ("efficientnet-lite0", 224, "layers"),
+        ("efficientnet-lite0", 320, "average"),
+        ("efficientnet-lite0", 320, "layers"),
     }
     accuracies = [each.metrics.accuracy for each in suited]
     assert accuracies == sorted(accuracies, reverse=True)
@@ -45,18 +49,25 @@ def test_without_any_weights_it_says_so(tmp_path, monkeypatch):
         compare_backbones(paint_classes(tmp_path / "photos", 6), cache=tmp_path / "cache")
 
 
-def suited(backbone, right, rate):
+def suited(backbone, size, right, rate):
     labels = np.arange(100) % 2
     called = np.where(np.arange(100) < right, labels, 1 - labels)
-    return Suited(backbone, "layers", evaluate(labels, np.eye(2)[called], called), rate)
+    return Suited(backbone, size, "layers", evaluate(labels, np.eye(2)[called], called), rate)
 
 
 @pytest.mark.parametrize(
     ("others", "advice"),
     [
-        ([("dear", 90, 10.0), ("cheap", 89, 100.0)], "cheap is within a point of dear.* 1/10 "),
-        ([("dear", 90, 10.0), ("cheap", 80, 100.0)], "^dear is the most accurate here"),
-        ([("cheap", 90, 100.0), ("dear", 90, 10.0)], "^cheap is the most accurate here"),
+        (
+            [("dear", 150, 90, 10.0), ("cheap", 64, 89, 100.0)],
+            "^cheap at 64 pixels is within a point of dear at 150 pixels.* 10% of its CPU time",
+        ),
+        (
+            [("same", 224, 90, 50.0), ("same", 150, 89, 100.0)],
+            "^same at 150 pixels is within a point of same at 224 pixels.* 50% of its CPU time",
+        ),
+        ([("dear", 64, 90, 10.0), ("cheap", 64, 80, 100.0)], "^dear at 64 pixels is the most "),
+        ([("cheap", 64, 90, 100.0), ("dear", 64, 90, 10.0)], "^cheap at 64 pixels is the most "),
     ],
 )
 def test_it_advises_the_cheapest_of_those_that_are_nearly_the_best(others, advice):

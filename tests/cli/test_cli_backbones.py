@@ -1,8 +1,10 @@
 """`pipeline backbones`, and `--backbone`, from a shell."""
 
 import json
+import re
 
 import pytest
+from conftest import paint_classes
 from typer.testing import CliRunner
 
 from pipeline.backbones.registry import BACKBONES
@@ -31,3 +33,15 @@ def test_an_unknown_network_is_an_error_that_names_the_nearest(run, tmp_path):
     result = run("features", "demo", "--backbone", "efficientnet-lite", "--cache", tmp_path)
     assert result.exit_code == 1
     assert "did you mean efficientnet-lite0" in result.stderr
+
+
+def test_the_network_and_size_that_suit_are_proposed(run, tmp_path):
+    photos, cache = paint_classes(tmp_path / "photos", 6), tmp_path / "cache"
+    compared = run("backbones", photos, "--cache", cache)
+    assert compared.exit_code == 0
+    assert re.search(r"network +pixels +rows", compared.stdout)
+    *_, proposed = compared.stdout.splitlines()
+    named = re.search(r"--backbone (\S+) --size (\d+)$", proposed)
+    assert proposed == f"  pipeline classify {photos} {named[0]}"
+    advice = compared.stdout.splitlines()[-3]
+    assert advice.startswith(f"{named[1]} at {named[2]} pixels is ")

@@ -227,12 +227,22 @@ def test_a_run_s_dense_head_is_started_from_and_one_that_does_not_fit_is_refused
     for options, message in {
         ("--head", "runs/dense", "--size", "64"): r"the size 32(.|\n)*the size 64",
         ("--head", "runs/dense", "--scaling", "unit"): r"scaling caffe(.|\n)*scaling unit",
-        ("--head", "runs/dense", "--resize", "nearest"): r"resizing bilinear(.|\n)*resizing nearest",
+        (
+            "--head",
+            "runs/dense",
+            "--resize",
+            "nearest",
+        ): r"resizing bilinear(.|\n)*resizing nearest",
         ("--head", "runs/dense", "--white", "4095"): r"decoding 1\.(.|\n)*decoding 1 white=4095",
         ("--head", "runs/dense", "--page", "2"): r"decoding 1\.(.|\n)*decoding 1 page=2",
-        ("--head", "runs/dense", "--backbone", "efficientnet-lite0", "--unfreeze", "block6a_project_bn"): (
-            r"the network vgg16(.|\n)*the network efficientnet-lite0"
-        ),
+        (
+            "--head",
+            "runs/dense",
+            "--backbone",
+            "efficientnet-lite0",
+            "--unfreeze",
+            "block6a_project_bn",
+        ): (r"the network vgg16(.|\n)*the network efficientnet-lite0"),
         (
             "--head",
             "runs/dense/models/dense",
