@@ -56,8 +56,9 @@ class Url(str):
 
     @property
     def suffix(self) -> str:
-        """The name's last dot and what comes after it."""
-        return posixpath.splitext(self.name)[1]
+        """The name's last dot and what comes after it, without what an address asks for."""
+        path = re.split("[?#]", self)[0] if self.startswith("http") else self
+        return posixpath.splitext(path.rpartition("/")[2])[1]
 
     def absolute(self) -> Url:
         """Return itself."""
@@ -161,7 +162,7 @@ def list_tree(root: Url) -> dict[Url, bytes]:
     files = {
         name[start:]: _signature(root, info, now)
         for name, info in listing.items()
-        if info["type"] == "file" and name[start:] and not name.endswith("/")
+        if info.get("type") == "file" and name[start:] and not name.endswith("/")
     }
     return {root / name: files[name] for name in sorted(files, key=_walking_order)}
 

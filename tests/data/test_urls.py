@@ -241,6 +241,17 @@ def web_server(tmp_path):
         server.shutdown()
 
 
+@pytest.mark.parametrize("asked", ["a.png?size=1", "a.png#top", "picture?id=a.png/3", "picture"])
+def test_an_address_of_the_web_is_an_image_whatever_it_asks_for(tmp_path, web_server, asked):
+    address, _ = web_server
+    paint(tmp_path / "a.png", (70, 180, 70), 0)
+    (tmp_path / "picture").write_bytes((tmp_path / "a.png").read_bytes())
+    images, skipped = list_images([f"{address}/{asked}"])
+    assert images == [Url(f"{address}/{asked}")]
+    assert not skipped
+    assert read_image(images[0])[0] == (tmp_path / "a.png").read_bytes()
+
+
 @pytest.mark.parametrize("much", [1 << 16, 1 << 25])
 def test_no_more_is_read_than_an_image_can_have_whatever_a_server_sends(monkeypatch, much):
     """Web servers need not heed that a part of a file is asked for."""
