@@ -96,13 +96,7 @@ class Labelling:
                 f"{file.path} has labels of {file.foreign:,} other images, of those here none.",
                 fix="name another file with labels (--labels), or this one, if all are to be in it",
             )
-        self.remarks: tuple[str, ...] = ()
-        if file.foreign:
-            remark = (
-                f"{file.foreign:,} of the {file.own + file.foreign:,} labels in {file.path} are of "
-                f"images that are not in {listed.name}: they stay there."
-            )
-            self.remarks = (remark,)
+        self.remarks = file.remarks(listed.name)
         self._extraction = extract(listed, extractor=extractor, learnable=False, listener=listener)
         self.dataset = self._extraction.dataset
         self._file, self._seed = file, seed
@@ -194,8 +188,12 @@ class Labelling:
         """
         with self._lock:
             places = [self._find(image) for image in images]
-            paths = self.dataset.paths
-            changes = self._give({place: self._file.given(paths[place]) for place in places})
+            paths, confirmed = self.dataset.paths, self._file.confirmed()
+            for place in places:
+                if self._keys[place] in confirmed:
+                    self._file.confirm(paths[place], "")
+            labels = {place: self._file.given(paths[place]) for place in places}
+            changes = self._give(labels, confirming=False)
             self._answers = [each for each in self._answers if each.place not in places]
             return changes
 
@@ -236,6 +234,8 @@ class Labelling:
             except ChangedError:
                 self._answers.remove(last)
                 raise
+            if last.before == last.label:
+                self._file.confirm(self.dataset.paths[place], "")
             self._answers.remove(last)
             if last.suspected is not None:
                 self._suspects = {place: last.suspected, **self._suspects}
@@ -245,7 +245,8 @@ class Labelling:
     def review(self) -> int:
         """Ask next about the labels that are likely wrong, and tell how many these are.
 
-        They are those that `pipeline problems` finds. Answer with the same label to confirm it.
+        They are those that `pipeline problems` finds. Answer with the same label to confirm it: it
+        is not asked about again, after a new start either.
         """
         with self._lock:
             self.refresh()
@@ -253,10 +254,11 @@ class Labelling:
         # Meanwhile, labels are given.
         likely = likely_wrong(self._extraction, before, self.classes, seed=self._seed)
         with self._lock:
+            confirmed = self._file.confirmed()
             self._suspects = {
                 place: name
                 for place, name in likely.items()
-                if self._labels[place] == before[place]
+                if self._labels[place] == before[place] and self._keys[place] not in confirmed
             }
             return len(self._suspects)
 
@@ -291,13 +293,17 @@ class Labelling:
                 self._take_in()
                 self._progress.keep(Moment.of(self._learner, self._labels))
 
-    def _give(self, labels: Mapping[int, str], was: str | None = None) -> list[Change]:
+    def _give(
+        self, labels: Mapping[int, str], was: str | None = None, *, confirming: bool = True
+    ) -> list[Change]:
         """Keep the labels of some images, and learn what could be kept."""
         changes: dict[int, Change] = {}
         try:
             for place, label in labels.items():
-                before = self._put(place, label, was)
-                changes[place] = Change(self.dataset.paths[place], before, label)
+                before, path = self._put(place, label, was), self.dataset.paths[place]
+                if confirming and before == label:
+                    self._file.confirm(path, label)
+                changes[place] = Change(path, before, label)
         except PipelineError as error:
             if not changes:
                 raise

@@ -76,6 +76,7 @@ class LabelsFile:
         self.own = self.foreign = 0
         self._folder = os.path.join(whole_name(path.parent), "")  # noqa: PTH118 -- with a slash at the end
         self._journal = path.with_name(f".{path.name}.journal")
+        self._confirmed = path.with_name(f".{path.name}.confirmed")
         self._given = {whole_name(entry.path): entry for entry in images}
         self._columns = [
             name
@@ -108,6 +109,16 @@ class LabelsFile:
         """Return the label that an image has without the file, empty if none."""
         return self._given.get(whole_name(image), _NONE).label
 
+    def remarks(self, data: str) -> tuple[str, ...]:
+        """Say how many labels are of images that are not in the data set."""
+        if not self.foreign:
+            return ()
+        remark = (
+            f"{self.foreign:,} of the {self.own + self.foreign:,} labels in {self.path} are of "
+            f"images that are not in {data}: they stay there."
+        )
+        return (remark,)
+
     def refresh(self) -> None:
         """Take in what other processes wrote, and what a killed one left in the journal."""
         if not self.path.exists() and not self._journal.exists():
@@ -136,6 +147,28 @@ class LabelsFile:
             self._apply(image, label)
             self._write(journal)
         return before
+
+    def confirm(self, image: Location, label: str) -> None:
+        """Remember that somebody found an image's label right; with an empty one, forget it.
+
+        It is in a journal of its own beside the file, whose columns `classify` knows.
+        """
+        with (
+            file_errors(f"keep that the label of {image} is confirmed in {self._confirmed}"),
+            Journal.opened(self._confirmed) as journal,
+        ):
+            journal.append(self._text(image), label)
+
+    def confirmed(self) -> set[str]:
+        """Return the whole names of the images whose label of now was confirmed, by whomever."""
+        if not self._confirmed.exists():
+            return set()
+        with file_errors(f"read {self._confirmed}"), Journal.opened(self._confirmed) as journal:
+            found = {
+                whole_name(locate(text, self.path.parent)): label for text, label in journal.lines()
+            }
+        labels = self.labels
+        return {key for key, label in found.items() if label and label == labels.get(key)}
 
     @contextmanager
     def _opened(self) -> Iterator[Journal]:

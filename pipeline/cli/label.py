@@ -85,7 +85,7 @@ def label(
         if as_json:
             typer.echo(to_json(_document(labelling, questions, changes, suspicious)), nl=False)
         else:
-            _print_changes(changes, known)
+            _print_changes(changes, known, confirmed=name is not None)
             _print_state(labelling)
             if not changes:
                 _print_questions(questions, suspicious)
@@ -161,7 +161,7 @@ def _document(
     }
 
 
-def _print_changes(changes: Sequence[Change], known: Sequence[str]) -> None:
+def _print_changes(changes: Sequence[Change], known: Sequence[str], *, confirmed: bool) -> None:
     """Say what became of the images, and that a class is new: its name may be a slip."""
     from pipeline.data.names import remarks_on
     from pipeline.errors import did_you_mean
@@ -170,7 +170,7 @@ def _print_changes(changes: Sequence[Change], known: Sequence[str]) -> None:
         images = "1 image is" if count == 1 else f"{count:,} images are"
         was = "were" if count > 1 else "was"
         if before == now:
-            text = f"{images} {now}, as before" if now else f"{images} without a label, as before"
+            text = f"{images} {now or 'without a label'}, as before{', and confirmed' * confirmed}"
         elif now:
             text = f"{images} {now} now; {was} {before or 'without a label'} before"
         else:

@@ -226,6 +226,67 @@ def test_labels_that_are_likely_wrong_are_asked_about_in_a_review(tmp_path, extr
     assert labelling.review() == 0
 
 
+@pytest.fixture
+def suspicious(tmp_path, extractor):
+    """Open a data set in which one label is likely wrong, as often as is wanted."""
+    folder = paint_classes(tmp_path / "photos", 30)
+    shutil.move(folder / "red" / "003.png", folder / "blue" / "wrong.png")
+    return lambda: Labelling(folder, extractor=replace(extractor, forward=noisy))
+
+
+def test_a_label_that_was_confirmed_is_not_asked_about_again(suspicious):
+    first, other = suspicious(), suspicious()
+    assert first.review() == other.review() == 1
+    [question] = first.next()
+    first.answer(question.path, "blue")
+    for labelling in (first, other, suspicious()):
+        assert labelling.review() == 0
+        assert labelling.next() == []
+    dataset = load_dataset(first.file)
+    assert dataset.targets.counts().tolist() == [31, 29]
+    assert first.file.read_text().startswith("path,label\n")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda labelling, image: labelling.undo(),
+        lambda labelling, image: labelling.undo(image, "blue"),
+        lambda labelling, image: labelling.forget([image]),
+    ],
+    ids=["undo", "undo of an image", "forget"],
+)
+def test_a_confirmation_that_was_taken_back_is_asked_for_again(suspicious, change):
+    labelling = suspicious()
+    labelling.review()
+    [question] = labelling.next()
+    labelling.answer(question.path, "blue")
+    change(labelling, question.path)
+    for each in (labelling, suspicious()):
+        assert each.review() == 1
+        assert each.next() == [question]
+
+
+def test_only_the_label_that_was_confirmed_is_not_asked_about(suspicious):
+    labelling = suspicious()
+    other, wrong = "red/000.png", "blue/wrong.png"
+    folder = labelling.dataset.paths[0].parents[1]
+    labelling.answer(folder / other, "red")  # as it is
+    labelling.answer(folder / other, "blue")  # by mistake
+    labelling.answer(folder / wrong, "blue")
+    assert suspicious().review() == 1
+    assert labelling.review() == 1
+    [question] = labelling.next()
+    assert (question.path, question.label) == (folder / other, "blue")
+
+
+def test_a_confirmation_that_cannot_be_kept_is_an_error(suspicious):
+    labelling = suspicious()
+    Path(".photos-labels.csv.confirmed").mkdir()
+    with pytest.raises(PipelineError, match=r"cannot keep that the label of .* is confirmed"):
+        labelling.answer(0, labelling.labels()[0])
+
+
 def test_labels_are_given_while_suspicious_ones_are_looked_for(loose, label, monkeypatch):
     labelling, find_problems = label(loose), reviewing.find_problems
     answer(labelling, 30)
@@ -318,10 +379,10 @@ def test_fewer_than_fifty_labels_do_not_say_after_a_new_start_that_it_is_enough(
 
 
 def test_labels_of_class_folders_do_not_count_as_answers_after_a_new_start(tmp_path, label):
-    folder = paint_classes(tmp_path / "photos", 30)
+    folder = paint_classes(tmp_path / "photos", 60)
     paint(folder / "loose.png", (180, 70, 70), 1)
     label(folder).answer(folder / "loose.png", "red")
-    label(folder).answer_all([folder / "red" / f"{number:03}.png" for number in range(20)], "blue")
+    label(folder).answer_all([folder / "blue" / f"{number:03}.png" for number in range(20)], "red")
     assert label(folder).state().agreement is None
 
 

@@ -124,7 +124,7 @@ def test_it_says_what_each_image_was_before(loose):
     images = [f"loose/red-0{number}.png" for number in (1, 2, 3, 4)]
     shown = label(loose, *images, "--as", "red").stdout
     assert "1 image is red now; was blue before" in shown
-    assert "1 image is red, as before" in shown
+    assert "1 image is red, as before, and confirmed" in shown
     assert "2 images are red now; were without a label before" in shown
     assert kept() == dict.fromkeys(images, "red")
 
@@ -202,6 +202,12 @@ def test_labels_that_are_likely_wrong_are_listed_and_corrected(photos, extractor
     assert "  pipeline label photos photos/blue/wrong.png --as CLASS" in shown
     [suspect] = document(photos, "--review")["next"]
     assert (suspect["suggested"], suspect["why"]) == ("red", "suspicious")
+    shown = label(photos, "photos/blue/wrong.png", "--as", "blue").stdout
+    assert "1 image is blue, as before, and confirmed\n" in shown
+    assert document(photos, "--review")["suspicious"] == 0
+    shown = label(photos, "photos/blue/wrong.png", "--take-back").stdout
+    assert "1 image is blue, as before\n" in shown
+    assert document(photos, "--review")["suspicious"] == 1
     label(photos, "photos/blue/wrong.png", "--as", "red")
     assert "no label is suspicious" in label(photos, "--review").stdout
     assert document(photos, "--review")["suspicious"] == 0
