@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.backbones.choices import EVERY_LAYER
 from pipeline.backbones.registry import get_backbone
 from pipeline.data.decoding import VERSION
 from pipeline.data.images import jpeg, png, shrink
@@ -25,6 +27,10 @@ _OVERLAY_SIDE = 40
 _FOR, _AGAINST = (230, 97, 1), (33, 102, 172)  # the colour-blind can tell them apart
 _OPAQUE = 170  # of 255: what lies below is still seen
 _ONE_AT_A_TIME = threading.Lock()
+_PARTS = 6  # along each side, so the network sees 37 pictures for one
+_LEAST = 1e-6  # smaller probabilities count as this
+
+Middles = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,17 +42,19 @@ class HeatMap:
     label : str
         The class.
     values : ndarray of float64, shape (height, width)
-        One for each position of the features, from the top left: above 0 speaks for the class,
-        below 0 against it. They explain the classifier, not the network below it.
-    method : {"weights", "gradient", "occlusion"}
+        One for each position of the features, or each part of the picture, from the top left:
+        above 0 speaks for the class, below 0 against it.
+    method : {"weights", "gradient", "occlusion", "hiding"}
         How they were worked out. Of a linear classifier they add up to the score of the class
         without its intercept ("weights"); of a network they are features times gradients of the
         score ("gradient"); of any other they are what the log-odds lose where a patch of the
         features is set to 0 ("occlusion"). See `pipeline.analysis.class_maps.find_class_maps`.
-    backbone : str
-        The network, whose cells may not fill the picture.
-    size : int
-        Side of the square that the network gets, in pixels.
+        These three explain the classifier, not the network below it. Where features have no
+        places, as the maxima of every layer, each of 6 x 6 parts of the picture is hidden in turn
+        behind the picture's mean colour, and the values are what the log-odds lose ("hiding").
+    middles : tuple of ndarray of float64, shapes (height,) and (width,)
+        Where each value lies, from the top and from the left, as shares of the picture's sides: a
+        network's cells may not fill the picture.
     decoding : str
         How image files are decoded, as in a recipe.
     """
@@ -54,8 +62,7 @@ class HeatMap:
     label: str
     values: npt.NDArray[np.float64]
     method: str
-    backbone: str
-    size: int
+    middles: Middles
     decoding: str = VERSION
 
     @property
@@ -64,8 +71,8 @@ class HeatMap:
         if not self.values.any():
             return ""
         down, across = np.unravel_index(self.values.argmax(), self.values.shape)
-        vertical = _third(self._centres(0)[down], ("top", "middle", "bottom"))
-        horizontal = _third(self._centres(1)[across], ("left", "centre", "right"))
+        vertical = _third(self.middles[0][down], ("top", "middle", "bottom"))
+        horizontal = _third(self.middles[1][across], ("left", "centre", "right"))
         return f"{vertical} {horizontal}"
 
     def overlay(self) -> bytes:
@@ -108,21 +115,24 @@ class HeatMap:
         return jpeg(np.rint(picture * (1 - share) + colours[..., :3] * share).astype(np.uint8))
 
     def _colours(self, height: int, width: int) -> npt.NDArray[np.uint8]:
-        """Interpolate between the middles of the network's cells: red, green, blue, opacity."""
+        """Interpolate between the middles: red, green, blue, opacity."""
         values, largest = self.values, np.abs(self.values).max() or 1.0
         for axis, count in enumerate((height, width)):
             at = (np.arange(count) + 0.5) / count
-            along = partial(np.interp, at, self._centres(axis))
+            along = partial(np.interp, at, self.middles[axis])
             values = np.apply_along_axis(along, axis, values)
         pixels = np.empty((height, width, 4), np.uint8)
         pixels[..., :3] = np.where(values[..., None] > 0, _FOR, _AGAINST)
         pixels[..., 3] = np.rint(_OPAQUE * np.abs(values) / largest)
         return pixels
 
-    def _centres(self, axis: int) -> npt.NDArray[np.float64]:
-        """Return where the middles of the cells lie, as shares of the picture's side."""
-        cells = self.values.shape[axis]
-        return get_backbone(self.backbone).cell_centres(cells, self.size) / self.size
+
+def middles_of_cells(backbone: str, size: int, values: npt.NDArray[np.float64]) -> Middles:
+    """Return where a network's cells lie, of which there is a value each; see `HeatMap`."""
+    height, width = (
+        get_backbone(backbone).cell_centres(cells, size) / size for cells in values.shape
+    )
+    return height, width
 
 
 def heat_map(
@@ -153,8 +163,7 @@ def heat_map(
     ImageError
         The picture cannot be read.
     PipelineError
-        The model has no such class, or no maps: it is an exported file without its run, or its
-        features have no places in a picture.
+        The model has no such class.
 
     Examples
     --------
@@ -172,43 +181,69 @@ def heat_map(
     from pipeline.features.extractor import Extractor
     from pipeline.features.listener import Listener
 
-    whole = mapped_model(model)
-    outcomes = whole.predict_rows([image], extractor or Extractor(), listener or Listener())
-    [(found, rows)] = outcomes
+    mapped, extractor = mapped_model(model), extractor or Extractor()
+    [(found, rows)] = mapped.predict_rows([image], extractor, listener or Listener())
     if isinstance(rows, ImageError):
         place = f"{found.path}: " if found.path else ""
         raise ImageError(f"{place}{rows.found}", expected=rows.expected, fix=rows.fix)
-    return map_of_rows(whole, rows, label or str(found.label))
+    return map_of(mapped, image, rows, label or str(found.label), extractor)
 
 
-def map_of_rows(model: Model, rows: npt.NDArray[np.float32], label: str) -> HeatMap:
-    """Make the map of a picture of which the rows are at hand; that of its first view is shown."""
+def mapped_model(model: Model) -> Model:
+    """Return the model that maps are made by: where features have places, not an exported file."""
+    if model.recipe.layer in EVERY_LAYER or model.original is None:
+        return model
+    original = model.original()
+    return original if _has_places(original) else model
+
+
+def map_of(
+    model: Model,
+    image: Image,
+    rows: npt.NDArray[np.float32],
+    label: str,
+    extractor: Extractor,
+) -> HeatMap:
+    """Make the map of a picture of which the rows are at hand, by a model from `mapped_model`.
+
+    Of several views, it is that of the picture itself.
+    """
+    if not _has_places(model):
+        return _by_hiding(model, image, label, extractor)
     from pipeline.analysis.class_maps import find_class_maps
 
     with _ONE_AT_A_TIME:
         maps = find_class_maps(model, rows[:1], np.array([model.classes.index(label)]))
-    recipe = model.recipe
-    return HeatMap(
-        label, maps.values[0], maps.method, recipe.backbone, recipe.size, recipe.decoding
-    )
+    values, recipe = maps.values[0], model.recipe
+    middles = middles_of_cells(recipe.backbone, recipe.size, values)
+    return HeatMap(label, values, maps.method, middles, recipe.decoding)
 
 
-def mapped_model(model: Model) -> Model:
-    """Return the model that maps are made by: not an exported file, but what it was made from."""
-    if model.estimator is None and model.original is None:
-        raise PipelineError(
-            "an exported file has no maps.", fix="name the run that it was exported from"
-        )
+def _has_places(model: Model) -> bool:
+    if model.estimator is None:  # an exported file: what is in it cannot be told apart
+        return False
     from pipeline.analysis.class_maps import has_places
 
-    whole = model if model.original is None else model.original()
-    if not has_places(whole):
-        raise PipelineError(
-            "this classifier learned from the maxima over the whole picture, which have no "
-            "place in it: there is no map.",
-            fix="classify with --pool flatten for one that has maps",
-        )
-    return whole
+    return has_places(model)
+
+
+def _by_hiding(model: Model, image: Image, label: str, extractor: Extractor) -> HeatMap:
+    """Hide each part of the picture in turn, and see what the class loses (Zeiler and Fergus)."""
+    from pipeline.models.model import read_picture
+
+    recipe = model.recipe
+    picture = recipe.decode(read_picture(image))
+    colour = np.rint(picture.mean(axis=(0, 1))).astype(np.uint8)
+    parts = [slice(at[0], at[-1] + 1) for at in np.array_split(np.arange(recipe.size), _PARTS)]
+    pictures = np.repeat(picture[None], 1 + _PARTS**2, axis=0)
+    for hidden, part in zip(pictures[1:], product(parts, parts)):
+        hidden[part] = colour
+    p = model.probabilities_of_pixels(pictures, extractor)[:, model.classes.index(label)]
+    p = np.clip(p, _LEAST, 1 - _LEAST)
+    odds = np.log(p / (1 - p))
+    values = (odds[0] - odds[1:]).reshape(_PARTS, _PARTS)
+    middles = np.array([part.start + part.stop for part in parts]) / (2 * recipe.size)
+    return HeatMap(label, values, "hiding", (middles, middles), recipe.decoding)
 
 
 def _third(share: float, names: tuple[str, str, str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.analysis.heat_maps import heat_map
+from pipeline.analysis.heat_maps import heat_map, mapped_model
 from pipeline.app.looking import Collection
 from pipeline.data.images import png
 from pipeline.errors import ImageError
@@ -52,10 +52,7 @@ class Trial:
         similar : int
             How many of the most similar images to name, too.
         """
-        network, portable = self._network, self.model.portable
-        if portable:
-            network = replace(network, forward=self.extractor.forward)
-        [(found, rows)] = self.model.predict_rows([content], network, Listener())
+        [(found, rows)] = self.model.predict_rows([content], self._for(self.model), Listener())
         answer: dict[str, Any] = {
             "label": found.label,
             "probabilities": found.probabilities,
@@ -64,7 +61,7 @@ class Trial:
         if self.model.threshold:
             answer["threshold"] = asdict(self.model.threshold)
         if similar and self.collection and not found.error:
-            if portable:
+            if self.model.portable:
                 [(_, rows)] = self._lookup.rows([content], Listener())
             if isinstance(rows, ImageError):
                 raise rows.bare()
@@ -73,13 +70,19 @@ class Trial:
 
     def heat_map(self, content: bytes, label: str) -> dict[str, Any]:
         """Draw what in a picture counts for a class and against it, to be laid over the picture."""
-        found = heat_map(self.model, content, label, extractor=self._network)
+        mapped = mapped_model(self.model)
+        found = heat_map(mapped, content, label, extractor=self._for(mapped))
         return {"map": data_uri("png", found.overlay()), "where": found.where}
 
     def warm_up(self) -> None:
         """Load what the first picture would otherwise wait for."""
         blank = png(np.zeros((1, 1, 3), np.uint8))
         self.answer(blank, similar=1)
+
+    def _for(self, model: Model) -> Extractor:
+        """Return what pictures go through: the network, or what an exported file has of it."""
+        network = self._network
+        return replace(network, forward=self.extractor.forward) if model.portable else network
 
     @cached_property
     def _network(self) -> Extractor:

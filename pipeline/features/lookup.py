@@ -61,7 +61,7 @@ class RowLookup:
             for file in files
         )
         waiting: list[_Outcome] = []
-        for batch in compute_rows(requests, self.recipe, self._forward, self._is_stored):
+        for batch in compute_rows(requests, self.recipe, self.compute, self._is_stored):
             waiting += batch
             computed = any(isinstance(outcome, list) for _, outcome in batch)
             if computed or len(waiting) >= _FILES_AT_ONCE:
@@ -72,7 +72,8 @@ class RowLookup:
             if store.damaged:
                 listener.set_aside(store)
 
-    def _forward(self, pixels: Pixels) -> Rows:
+    def compute(self, pixels: Pixels) -> Rows:
+        """Compute rows of decoded pictures, uint8 (n, size, size, 3)."""
         with self._alone:
             return self.forward(pixels)
 
@@ -104,7 +105,7 @@ class RowLookup:
                 ]
         except StoreError:  # a shard is gone, or cannot be read any more: compute its rows
             requests = (request for request, _ in stored)
-            for batch in compute_rows(requests, self.recipe, self._forward):
+            for batch in compute_rows(requests, self.recipe, self.compute):
                 for _, outcome in batch:
                     yield outcome if isinstance(outcome, ImageError) else np.stack(outcome)
             return

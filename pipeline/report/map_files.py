@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.analysis.heat_maps import map_of_rows, mapped_model
+from pipeline.analysis.heat_maps import map_of, mapped_model
 from pipeline.data.names import nfc
 from pipeline.data.urls import Location
 from pipeline.errors import ImageError, PipelineError
@@ -37,14 +37,13 @@ def predict_with_maps(
 ) -> Iterator[MappedPrediction]:
     """Classify images, and write each with the map of its predicted class laid over it.
 
-    The model itself classifies, not its exported file: a map explains the answer that is given.
+    A map explains the answer that is given: what makes the maps classifies, too.
     A picture that cannot be drawn has an answer, and an error beside it.
 
     Raises
     ------
     PipelineError
-        The model has no maps, or the folder is not empty or cannot be written into; at once, before
-        any image is classified.
+        The folder is not empty or cannot be written into; at once, before any image is classified.
     """
     model = mapped_model(model)
     with file_errors(f"write into the folder {folder}", fix="name another folder"):
@@ -68,7 +67,7 @@ def _written(
             yield item
             continue
         try:
-            drawn = map_of_rows(model, rows, found.label).over(found.path)
+            drawn = map_of(model, found.path, rows, found.label, extractor).over(found.path)
         except PipelineError as error:  # a picture that was moved, a head that takes no zeros
             yield replace(item, error=f"its map cannot be drawn: {error.found}")
             continue

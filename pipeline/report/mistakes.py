@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipeline.analysis.examples import MISTAKES
-from pipeline.analysis.heat_maps import HeatMap
+from pipeline.analysis.heat_maps import HeatMap, middles_of_cells
 from pipeline.report.thumbnails import Picture, data_uri
 from pipeline.report.words import common_folder
 from pipeline.runs.documents import ExampleRecord, NeighbourRecord, PicturesDocument
@@ -57,7 +57,8 @@ class Seen:
         if not seen.picture.source:
             return seen
         values, backbone = np.array(example.map, np.float64), record.document.recipe["backbone"]
-        found = HeatMap(example.predicted, values, examples.maps, str(backbone), examples.size)
+        middles = middles_of_cells(str(backbone), examples.size, values)
+        found = HeatMap(example.predicted, values, examples.maps, middles)
         return replace(seen, overlay=data_uri("png", found.overlay()), where=found.where)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 import pipeline
 from pipeline.analysis.class_maps import find_class_maps
+from pipeline.analysis.heat_maps import middles_of_cells
 from pipeline.backbones.registry import layers_recipe, make_recipe
 from pipeline.data.decoding import Decoding
 from pipeline.data.images import png, thumbnail
@@ -180,31 +181,90 @@ def test_a_picture_that_cannot_be_read_is_an_error_that_names_it(logistic, extra
     assert refused.value.found.startswith("none.png: ") == (image == "none.png")
 
 
-EVERY_LAYER = layers_recipe(RECIPE)
-NO_PLACES = {
-    "the maxima of every layer": lambda model: replace(model, recipe=EVERY_LAYER),
-    "one cell": lambda model: replace(model, recipe=make_recipe(size=32, precision="float32")),
-}
+class Brightest(CountingBackbone):
+    """Stands for the maxima of every layer: how bright the brightest part of a picture is."""
+
+    def _rows(self, pixels, *shape):
+        parts = super()._rows(pixels, 8, 8, 1)
+        rows = np.zeros((len(pixels), *shape), np.float32)
+        rows[..., 0] = parts.max(axis=(1, 2))[..., None] / 255
+        rows[..., 1] = 1 - rows[..., 0]
+        return rows
 
 
-@pytest.mark.parametrize("kind", NO_PLACES)
-def test_features_without_places_have_no_map_and_no_network_is_run(kind, logistic, extractor):
-    with pytest.raises(PipelineError, match="have no place in it") as refused:
-        pipeline.heat_map(NO_PLACES[kind](logistic), grey(), extractor=extractor)
-    assert "--pool flatten" in refused.value.fix
-    assert extractor.forward.images == 0
+def layers_model(size=128, **more):
+    """A model that learned from the maxima of every layer, and the network that gives them."""
+    recipe = layers_recipe(make_recipe(size=size, precision="float32"))
+    forward = Brightest(recipe)
+    pictures = [grey((0, 0) if at % 2 else None, at, (size, size)) for at in range(40)]
+    rows = forward(np.stack(pictures))
+    head = get_head("rbf-svm").build(0).fit(rows.reshape(40, -1), np.arange(40) % 2)
+    return Model(recipe, "rbf-svm", ("plain", "marked"), head, **more), forward
 
 
-def test_an_exported_file_has_a_map_only_with_the_run_that_it_was_exported_from(
-    logistic, extractor
+@pytest.mark.parametrize("place", [(0, 0), (2, 1)])
+def test_features_without_places_have_the_map_of_what_is_lost_where_a_part_is_hidden(
+    place, tmp_path
 ):
-    alone = replace(logistic, estimator=None)
-    with pytest.raises(PipelineError, match="an exported file has no maps") as refused:
-        pipeline.heat_map(alone, grey(), extractor=extractor)
-    assert "run" in refused.value.fix
+    model, forward = layers_model()
+    extractor = Extractor(cache=tmp_path, forward=forward)
+    picture = grey(place, 99, (128, 128))
+    before = forward.images
+    found = pipeline.heat_map(model, picture, extractor=extractor)
+    assert forward.images == before + 1 + 37
+    assert (found.label, found.method, found.where) == ("marked", "hiding", WORDS[place])
+    assert (found.values.shape, found.values.dtype) == ((6, 6), np.float64)
+    hidden = picture.copy()
+    hidden[:22, 22:44] = picture.mean(axis=(0, 1)).round()  # 128 pixels: two of 22, four of 21
+    p = [model.predict(each, extractor=extractor).probabilities for each in (picture, hidden)]
+    odds = [np.log(each["marked"] / each["plain"]) for each in p]
+    assert found.values[0, 1] == pytest.approx(odds[0] - odds[1], rel=1e-4, abs=1e-6)
+
+
+def test_hidden_parts_lie_evenly_over_the_whole_picture(tmp_path):
+    model, forward = layers_model(size=150)
+    found = pipeline.heat_map(model, grey(), extractor=Extractor(cache=tmp_path, forward=forward))
+    for middles in found.middles:
+        np.testing.assert_allclose(middles, (np.arange(6) + 0.5) / 6)
+
+
+def test_of_several_views_parts_of_the_picture_itself_are_hidden(tmp_path):
+    model, forward = layers_model()
+    views = replace(model, views=3, augmentation=pipeline.get_augmentation("textbook").name)
+    extractor = Extractor(cache=tmp_path, forward=forward)
+    one, several = (
+        pipeline.heat_map(each, grey((0, 0)), "marked", extractor=extractor)
+        for each in (model, views)
+    )
+    np.testing.assert_array_equal(one.values, several.values)
+
+
+def test_features_of_one_cell_have_such_a_map_too(logistic, extractor):
+    one_cell = make_recipe(size=32, precision="float32")
+    forward = CountingBackbone(one_cell)
+    rows = forward(np.stack([grey(None, at, (32, 32)) for at in range(20)])).reshape(20, -1)
+    head = get_head("logistic").build(0).fit(rows, np.arange(20) % 2)
+    model = Model(one_cell, "logistic", ("plain", "marked"), head)
+    found = pipeline.heat_map(model, grey(), extractor=replace(extractor, forward=forward))
+    assert found.method == "hiding"
+
+
+def test_an_exported_file_has_the_map_of_its_run_or_else_that_of_hidden_parts(logistic, extractor):
+    """What it computes stands for the network: probabilities of pixels."""
+    picture = grey((0, 0), seed=99)
+
+    class Exported:
+        def probabilities(self, pixels):
+            rows = extractor.forward(pixels)
+            return logistic.probabilities(rows).astype(np.float32)
+
+    alone = replace(logistic, estimator=None, portable=Exported())
+    bare = replace(extractor, forward=None)
+    found = pipeline.heat_map(alone, picture, extractor=bare)
+    assert (found.label, found.method, found.where) == ("marked", "hiding", "top left")
     kept = replace(alone, original=lambda: logistic)
     found, expected = (
-        pipeline.heat_map(model, grey((0, 0)), extractor=extractor) for model in (kept, logistic)
+        pipeline.heat_map(model, picture, extractor=extractor) for model in (kept, logistic)
     )
     np.testing.assert_array_equal(found.values, expected.values)
 
@@ -213,7 +273,9 @@ def test_an_exported_file_has_a_map_only_with_the_run_that_it_was_exported_from(
 
 
 def map_of(values, size=128, **more):
-    return pipeline.HeatMap("marked", np.array(values, float), "weights", "vgg16", size, **more)
+    values = np.array(values, float)
+    middles = middles_of_cells("vgg16", size, values)
+    return pipeline.HeatMap("marked", values, "weights", middles, **more)
 
 
 def test_a_map_is_orange_for_and_blue_against_and_strongest_where_it_is_largest():

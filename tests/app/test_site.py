@@ -95,8 +95,20 @@ def test_an_exported_file_has_maps_where_its_run_lies_beside_it(served):
     kept = replace(model, estimator=None, original=lambda: model, portable=Portable)
     expected = Trial(model, served.extractor).heat_map(content, "red")
     assert Trial(kept, served.extractor).heat_map(content, "red") == expected
-    with pytest.raises(PipelineError, match="an exported file has no maps"):
-        Trial(replace(kept, original=None), served.extractor).heat_map(content, "red")
+
+
+def test_an_exported_file_alone_has_maps_of_hidden_parts(served):
+    model, content = served.run.best.model, picture()
+
+    class Exported:
+        def probabilities(self, pixels):
+            return model.probabilities(served.network(pixels))
+
+    alone = replace(model, estimator=None, portable=Exported())
+    extractor = replace(served.extractor, forward=None)
+    drawn = Trial(alone, extractor).heat_map(content, "red")
+    expected = heat_map(alone, content, "red", extractor=extractor)
+    assert drawn["where"] == expected.where != ""
 
 
 @pytest.mark.parametrize("kind", ["/predict?similar=6", "/map?class=red", "/preview"])

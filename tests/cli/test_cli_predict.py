@@ -21,7 +21,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from pipeline import HeatMap, heat_map
-from pipeline.backbones.registry import layers_recipe, make_recipe
+from pipeline.backbones.registry import make_recipe
 from pipeline.cli.listening import TerminalListener
 from pipeline.cli.main import app
 from pipeline.errors import ImageError
@@ -316,23 +316,6 @@ def test_a_url_is_no_folder_for_maps(run, model, photos):
     result = run(model, photos, "--maps", "s3://bucket/maps")
     assert result.exit_code == 2
     assert list(Path.cwd().iterdir()) == []
-
-
-@pytest.mark.parametrize("kind", ["every layer", "exported"])
-def test_a_model_without_maps_is_refused_before_any_image_is_classified(
-    run, model, photos, networks, monkeypatch, kind
-):
-    loaded = Model.load(model)
-    changed = (
-        dataclasses.replace(loaded, recipe=layers_recipe(loaded.recipe))
-        if kind == "every layer"
-        else dataclasses.replace(loaded, estimator=None)
-    )
-    monkeypatch.setattr("pipeline.models.opening.load_model", lambda *_, **__: changed)
-    result = run(model, photos, "--maps", "maps")
-    assert (result.exit_code, result.stdout, networks) == (1, "", [])
-    assert ("there is no map" if kind == "every layer" else "has no maps") in result.stderr
-    assert not Path("maps").exists()
 
 
 def test_a_model_beside_its_exported_file_is_what_classifies_and_is_mapped(
