@@ -37,7 +37,8 @@ MapsOption = Annotated[
     typer.Option(
         metavar="DIR",
         help="Also write each image, its longer side at most 640 pixels, with a heat map over it: "
-        "orange speaks for the class that it is called, blue against. DIR must be new or empty; "
+        "orange speaks for the class that it is called, blue against; as slow as 128 images where "
+        "features have no places (--pool layers). DIR must be new or empty; "
         "--json and --csv name each file as map.",
         callback=on_this_machine,
     ),
@@ -78,13 +79,15 @@ def predict(
     if as_json and as_csv:
         raise typer.BadParameter("choose one of --json and --csv")
     with reporting_errors("The predictions so far are printed", spare=MORE_MEMORY):
+        from pipeline.analysis.heat_maps import mapped_model
         from pipeline.data.dataset import Quarantined
         from pipeline.features.extractor import Extractor
         from pipeline.models.model import Prediction
         from pipeline.models.opening import load_model
 
         loaded = load_model(model, head=head, trusted=trust or ())
-        if maps is None and (remark := loaded.remark):  # an exported file gives no maps
+        loaded = loaded if maps is None else mapped_model(loaded)
+        if remark := loaded.remark:
             err.print(shown(remark), soft_wrap=True)
         images, skipped = _list(image)
         extractor = Extractor(cache=cache, weights=weights)

@@ -24,7 +24,7 @@ from pipeline.data.images import as_file
 from pipeline.data.urls import Location, locate
 from pipeline.errors import ImageError, ModelError, PipelineError, in_one_line
 from pipeline.evaluation.threshold import Threshold, call, positive_class
-from pipeline.features.computing import IN_MEMORY, PIXELS_PER_BATCH
+from pipeline.features.computing import IN_MEMORY
 from pipeline.features.extractor import Extractor
 from pipeline.features.listener import Listener
 from pipeline.features.lookup import RowLookup
@@ -237,12 +237,7 @@ class Model:
         self, pictures: npt.NDArray[np.uint8], extractor: Extractor
     ) -> npt.NDArray[np.float64]:
         """Classify decoded pictures, (n, size, size, 3), as they are: without further views."""
-        lookup, at_once = self._lookup(extractor), max(1, PIXELS_PER_BATCH // self.recipe.size**2)
-        parts = [
-            lookup.compute(pictures[start : start + at_once])
-            for start in range(0, len(pictures), at_once)
-        ]
-        found = np.concatenate(parts)
+        found = self._lookup(extractor).compute(pictures)
         is_row = found.ndim == _AXES_OF_ROWS
         return self.probabilities(found) if is_row else found.astype(np.float64)
 

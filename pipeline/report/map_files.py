@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pipeline.analysis.heat_maps import map_of, mapped_model
+from pipeline.analysis.heat_maps import map_of
 from pipeline.data.names import nfc
 from pipeline.data.urls import Location
 from pipeline.errors import ImageError, PipelineError
@@ -37,7 +37,7 @@ def predict_with_maps(
 ) -> Iterator[MappedPrediction]:
     """Classify images, and write each with the map of its predicted class laid over it.
 
-    A map explains the answer that is given: what makes the maps classifies, too.
+    The model is one from `mapped_model`: a map explains the answer that is given.
     A picture that cannot be drawn has an answer, and an error beside it.
 
     Raises
@@ -45,7 +45,6 @@ def predict_with_maps(
     PipelineError
         The folder is not empty or cannot be written into; at once, before any image is classified.
     """
-    model = mapped_model(model)
     with file_errors(f"write into the folder {folder}", fix="name another folder"):
         if folder.is_dir() and any(folder.iterdir()):
             raise PipelineError(

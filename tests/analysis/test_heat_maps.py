@@ -19,7 +19,7 @@ from pipeline.errors import ImageError, PipelineError
 from pipeline.features.extractor import Extractor, extract
 from pipeline.heads.dense import DenseHead
 from pipeline.heads.registry import get_head
-from pipeline.models.model import Model
+from pipeline.models.model import Model, Prediction
 
 RECIPE = make_recipe(size=128, precision="float32")
 WORDS = {
@@ -203,29 +203,47 @@ def layers_model(size=128, **more):
 
 
 @pytest.mark.parametrize("place", [(0, 0), (2, 1)])
-def test_features_without_places_have_the_map_of_what_is_lost_where_a_part_is_hidden(
-    place, tmp_path
-):
+def test_features_without_places_have_the_map_of_what_each_part_adds(place, tmp_path):
     model, forward = layers_model()
     extractor = Extractor(cache=tmp_path, forward=forward)
-    picture = grey(place, 99, (128, 128))
     before = forward.images
-    found = pipeline.heat_map(model, picture, extractor=extractor)
-    assert forward.images == before + 1 + 37
-    assert (found.label, found.method, found.where) == ("marked", "hiding", WORDS[place])
-    assert (found.values.shape, found.values.dtype) == ((6, 6), np.float64)
-    hidden = picture.copy()
-    hidden[:22, 22:44] = picture.mean(axis=(0, 1)).round()  # 128 pixels: two of 22, four of 21
-    p = [model.predict(each, extractor=extractor).probabilities for each in (picture, hidden)]
-    odds = [np.log(each["marked"] / each["plain"]) for each in p]
-    assert found.values[0, 1] == pytest.approx(odds[0] - odds[1], rel=1e-4, abs=1e-6)
+    found = pipeline.heat_map(model, grey(place, 99, (128, 128)), extractor=extractor)
+    assert forward.images == before + 1 + 128
+    assert (found.label, found.method, found.where) == ("marked", "lime", WORDS[place])
+    assert (found.values.shape, found.values.dtype) == ((5, 5), np.float64)
+    others = np.sort(found.values.ravel())[:-4]  # the patch lies in four parts at most
+    assert np.abs(others).max() < found.values.max() / 3
+    again = pipeline.heat_map(model, grey(place, 99, (128, 128)), extractor=extractor)
+    np.testing.assert_array_equal(found.values, again.values)
+
+
+def test_a_part_adds_what_the_log_odds_say_where_they_are_a_sum_over_parts(tmp_path, monkeypatch):
+    """Against a model whose answer is known: the brightness of each part counts by its weight."""
+    weights = np.random.default_rng(1).normal(size=(5, 5))
+    recipe = layers_recipe(make_recipe(size=150, precision="float32"))
+
+    def answer(self, pixels, extractor):
+        assert pixels.dtype == np.uint8
+        parts = pixels.mean(axis=-1).reshape(-1, 5, 30, 5, 30).mean(axis=(2, 4)) / 255
+        p = 1 / (1 + np.exp(-(parts * weights).sum(axis=(1, 2))))
+        return np.stack([1 - p, p], axis=1)
+
+    monkeypatch.setattr(Model, "probabilities_of_pixels", answer)
+    model = Model(recipe, "any", ("plain", "marked"), get_head("logistic").build(0))
+    found = Prediction(None, "marked", {})
+    monkeypatch.setattr(Model, "predict_rows", lambda *_: [(found, None)])
+    bright = np.random.default_rng(2).integers(0, 256, (5, 5)).repeat(30, 0).repeat(30, 1)
+    picture = np.stack([bright] * 3, axis=-1).astype(np.uint8)
+    found = pipeline.heat_map(model, picture, extractor=Extractor(cache=tmp_path))
+    expected = weights * (bright[::30, ::30] - bright.mean()) / 255
+    assert np.corrcoef(found.values.ravel(), expected.ravel())[0, 1] > 0.9  # parts fade into each other
 
 
 def test_hidden_parts_lie_evenly_over_the_whole_picture(tmp_path):
     model, forward = layers_model(size=150)
     found = pipeline.heat_map(model, grey(), extractor=Extractor(cache=tmp_path, forward=forward))
     for middles in found.middles:
-        np.testing.assert_allclose(middles, (np.arange(6) + 0.5) / 6)
+        np.testing.assert_allclose(middles, (np.arange(5) + 0.5) / 5)
 
 
 def test_of_several_views_parts_of_the_picture_itself_are_hidden(tmp_path):
@@ -246,7 +264,7 @@ def test_features_of_one_cell_have_such_a_map_too(logistic, extractor):
     head = get_head("logistic").build(0).fit(rows, np.arange(20) % 2)
     model = Model(one_cell, "logistic", ("plain", "marked"), head)
     found = pipeline.heat_map(model, grey(), extractor=replace(extractor, forward=forward))
-    assert found.method == "hiding"
+    assert found.method == "lime"
 
 
 def test_an_exported_file_has_the_map_of_its_run_or_else_that_of_hidden_parts(logistic, extractor):
@@ -261,7 +279,7 @@ def test_an_exported_file_has_the_map_of_its_run_or_else_that_of_hidden_parts(lo
     alone = replace(logistic, estimator=None, portable=Exported())
     bare = replace(extractor, forward=None)
     found = pipeline.heat_map(alone, picture, extractor=bare)
-    assert (found.label, found.method, found.where) == ("marked", "hiding", "top left")
+    assert (found.label, found.method, found.where) == ("marked", "lime", "top left")
     kept = replace(alone, original=lambda: logistic)
     found, expected = (
         pipeline.heat_map(model, picture, extractor=extractor) for model in (kept, logistic)

@@ -324,7 +324,8 @@ def test_a_model_beside_its_exported_file_is_what_classifies_and_is_mapped(
     loaded = Model.load(model)
     kept = dataclasses.replace(loaded, estimator=None, original=lambda: loaded)
     monkeypatch.setattr("pipeline.models.opening.load_model", lambda *_, **__: kept)
-    monkeypatch.setattr(Model, "remark", "Images are classified by the exported file")
+    by_file = property(lambda self: "" if self.estimator else "classified by the exported file")
+    monkeypatch.setattr(Model, "remark", by_file)
     result = run(model, photos, "--maps", "maps")
     assert (result.exit_code, result.stderr) == (0, "maps in maps\n")
     assert len(list(Path("maps").iterdir())) == 40
