@@ -22,6 +22,7 @@ BENCHMARKS = (
     "finetuning",
     "heads",
     "networks",
+    "sizes",
     "export",
     "first_answer",
     "problems",
@@ -53,7 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(BENCHMARKS))
     parser.add_argument(
-        "--cliparts", help="networks, export: the pictures of Debian's openclipart-png"
+        "--cliparts", help="networks, sizes, export: the pictures of Debian's openclipart-png"
     )
     parser.add_argument(
         "--cache", help="networks, labelling: a cache to reuse; else one is made anew"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import tempfile
@@ -86,7 +85,6 @@ def measure(cliparts: str | None = None, cache: str | None = None) -> str:
                 Figure(f"rows of all layers on disk, {title}", "≤ 20 kB an image", *size)
                 for title, size in zip(NETWORKS.values(), sizes.values())
             ),
-            of_advice(demo, f"{folder}/advice"),
             of_search(cache),
         ]
         tables = [("the demo, two classes", demo), ("the demo, four classes", four)]
@@ -237,24 +235,6 @@ def of_extraction() -> list[Figure]:
             share >= 0.8,
         ),
     ]
-
-
-def of_advice(demo: Tried, cache: str) -> Figure:
-    """Time `pipeline backbones demo`, and compare what is first there with the best."""
-    cpu, seconds, printed = command("backbones", "demo", "--json", cache=cache)
-    first = json.loads(printed)[0]
-    means = {
-        rows: statistics.mean(accuracies(of_heads["rbf-svm"])) for rows, of_heads in demo.items()
-    }
-    advised = first["backbone"], first["pool"]
-    distance = 100 * (max(means.values()) - means[advised])
-    return Figure(
-        "`pipeline backbones demo`",
-        "within 0.5 points of the best, ≤ 60 s",
-        f"first is {first['backbone']}, {first['pool']}: {distance:.1f} points below the best (rbf-svm, all images, means as above); "
-        f"{seconds:.0f} s, {cpu:.0f} CPU s",
-        distance <= 0.5 and seconds <= 60,
-    )
 
 
 def of_search(cache: str) -> Figure:

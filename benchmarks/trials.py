@@ -63,9 +63,11 @@ def try_all(data: str, cache: str) -> Tried:
     return tried
 
 
-def rows_of(data: str, network: str, cache: str) -> list[tuple[str, ViewedRows, tuple]]:
+def rows_of(
+    data: str, network: str, cache: str, size: int | None = None
+) -> list[tuple[str, ViewedRows, tuple]]:
     """Make a network's rows, and read them: of its last layer, and of every layer."""
-    extractor = Extractor(make_recipe(network), cache=cache, layers=True)
+    extractor = Extractor(make_recipe(network, size=size), cache=cache, layers=True)
     extraction = extract(data, extractor=extractor, hold=True)
     return [
         (

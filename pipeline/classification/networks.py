@@ -103,7 +103,7 @@ def compare_backbones(
     if not names:
         raise WeightsError("no network's weights are on this machine.", fix="pipeline backbones")
     suited = []
-    for name, size in [(network, size) for network in names for size in _sizes(network)]:
+    for name, size in [(network, size) for network in names for size in sizes_of(network)]:
         extractor = Extractor(make_recipe(name, size=size), cache=cache, layers=True)
         protocol = Protocol(cv=5)
         extraction = extract(
@@ -141,7 +141,7 @@ def advise(suited: Sequence[Suited]) -> str:
     )
 
 
-def _sizes(name: str) -> tuple[int, int]:
+def sizes_of(name: str) -> tuple[int, int]:
     """Return the sizes that a network is tried at."""
     default = BACKBONES[name].default_size
     return default, _STRIDE * round(_LARGER * default / _STRIDE)
