@@ -1,4 +1,4 @@
-"""Which size of pictures: a network's default, or one with about twice as many pixels."""
+"""Which size of pictures: a network's default, or one a third larger along each side."""
 
 from __future__ import annotations
 
