@@ -70,8 +70,8 @@ class HeatMap:
 
     @property
     def where(self) -> str:
-        """Where in the picture the largest value lies, as in "top left"; empty if all are 0."""
-        if not self.values.any():
+        """Where most speaks for the class, as in "top left"; empty if nothing does."""
+        if self.values.max() <= 0:
             return ""
         down, across = np.unravel_index(self.values.argmax(), self.values.shape)
         vertical = _third(self.middles[0][down], ("top", "middle", "bottom"))

@@ -70,9 +70,13 @@ class ImageTable:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What to know of how the model fits these images, in sentences."""
+        remarks = []
         if self.model and self.model.trained_on not in ("", self.dataset.digest):
-            return ("The model was trained on other images, labels or splits than these.",)
-        return ()
+            remarks += ["The model was trained on other images, labels or splits than these."]
+        if self.model and self._predicts and self.model.views > 1:
+            views = f"without the average of its {self.model.views} views"
+            remarks += [f"Classes are predicted from the images themselves, {views}."]
+        return tuple(remarks)
 
     def column(self, kind: str) -> list[str]:
         """Tell one thing of each image.

@@ -72,10 +72,7 @@ class Trial:
         """Draw what in a picture counts for a class and against it, to be laid over the picture."""
         mapped = mapped_model(self.model)
         found = heat_map(mapped, content, label, extractor=self._for(mapped))
-        return {
-            "map": data_uri("png", found.overlay()) if found.where else "",
-            "where": found.where,
-        }
+        return {"map": data_uri("png", found.overlay()), "where": found.where}
 
     def warm_up(self) -> None:
         """Load what the first picture would otherwise wait for."""

@@ -26,7 +26,7 @@ class Seen:
     overlay : str
         A map of the evidence for the predicted class, as a ``data:`` URI; may be empty.
     where : str
-        Where most of that lies.
+        Where most of that lies; empty if there is none.
     neighbours : sequence of (Picture, NeighbourRecord)
         The most similar images that were learned from.
     """

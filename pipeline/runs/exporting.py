@@ -23,7 +23,7 @@ from pipeline.models.model import Model
 from pipeline.models.opening import KEPT
 from pipeline.models.parity import Parity
 from pipeline.runs.folder import MODEL, fill_folder
-from pipeline.runs.reading import Record, read_run
+from pipeline.runs.reading import Record, read_run, run_of
 from pipeline.system.documents import to_plain
 from pipeline.system.folders import temporary_folder
 
@@ -186,8 +186,8 @@ def _naming_others(model: Model, record: Record | None) -> Iterator[None]:
 
 def _record(folder: Path) -> Record | None:
     """Read the run that a model's folder lies in; None where it was moved away from it."""
-    run = folder.resolve().parent.parent
-    return read_run(run) if (run / "run.json").is_file() else None
+    run = run_of(folder)
+    return read_run(run) if run else None
 
 
 def _figures(record: Record | None, head: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pipeline.features.extractor import Extractor, extract
 from pipeline.features.listener import Listener
 from pipeline.models.model import Model
 from pipeline.models.opening import load_model
-from pipeline.runs.reading import RUN, read_run_document
+from pipeline.runs.reading import read_run_document, run_of
 
 
 def open_images(
@@ -32,8 +32,9 @@ def open_images(
     data : str, Path or Dataset
         As for `pipeline.load_dataset`; images may lack a label, as `Labelling` has it.
     run : str or Path, optional
-        A run, a model's own folder or an exported file: the images have the run's splits, and the
-        features and predicted classes of its best classifier.
+        A run, or its model's own folder: the images have the run's splits, and the features and
+        predicted classes of its best classifier, or of that model. An exported file elsewhere
+        gives its features alone.
     model : Model, optional
         Another model of the run, as from `pipeline.load_model`.
     extractor : Extractor, optional
@@ -51,8 +52,8 @@ def open_images(
     extractor, protocol = extractor or Extractor(), Protocol()
     if run is not None:
         model = model or load_model(run)
-        if (Path(run) / RUN).exists():
-            document = read_run_document(Path(run))
+        if folder := run_of(Path(run)):
+            document = read_run_document(folder)
             protocol, seed = document.protocol, document.seed
     if model:
         extractor = replace(extractor, recipe=model.recipe)

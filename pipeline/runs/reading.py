@@ -186,6 +186,12 @@ def read_run(folder: Path, name: str | None = None) -> Record:
     )
 
 
+def run_of(model: Path) -> Path | None:
+    """Find the run that a folder is, or that it lies in as a model's own; None if there is none."""
+    places = (model, model.resolve().parent.parent)
+    return next((place for place in places if (place / RUN).is_file()), None)
+
+
 def read_run_document(folder: Path) -> RunDocument:
     """Read `run.json` alone; errors as for `read_run`."""
     try:

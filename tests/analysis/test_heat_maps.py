@@ -334,6 +334,13 @@ def test_a_map_of_zeros_is_no_picture_and_changes_none():
     assert found.over(picture) == thumbnail(png(picture), 640)
 
 
+def test_where_nothing_speaks_for_the_class_no_place_does():
+    found = map_of([[-2, -1], [-3, -4]], 64)
+    assert found.where == ""
+    red, _, blue, _ = opened(found.overlay())[-4, -4]
+    assert blue > red
+
+
 @pytest.mark.parametrize(
     ("place", "words"), [((0, 0), "top left"), ((1, 2), "middle centre"), ((3, 3), "bottom right")]
 )

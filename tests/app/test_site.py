@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from asking import ask
 from conftest import classify, paint_classes
@@ -19,6 +20,7 @@ from served import PORT, Served, paint, picture
 
 from pipeline import heat_map
 from pipeline.analysis import image_table
+from pipeline.app import trying
 from pipeline.app.guard import Secrets
 from pipeline.app.opening import open_site
 from pipeline.app.trying import Trial
@@ -80,6 +82,18 @@ def test_a_map_shows_what_counts_for_a_class(served):
     assert drawn["map"] == f"data:image/png;base64,{base64.b64encode(found.overlay()).decode()}"
     assert drawn["where"] == found.where != ""
     assert "no class 'green'" in served.post("/map?class=green", picture()).json["error"]
+
+
+def test_a_map_against_a_class_only_is_shown_and_nothing_is_said_to_speak_for_it(
+    served, monkeypatch
+):
+    model, extractor = served.run.best.model, served.extractor
+    found = heat_map(model, picture(), "red", extractor=extractor)
+    found = replace(found, values=-1 - np.abs(found.values))
+    monkeypatch.setattr(trying, "heat_map", lambda *_, **__: found)
+    drawn = served.post("/map?class=red", picture()).json
+    assert drawn["map"].startswith("data:image/png")
+    assert drawn["where"] == ""
 
 
 def test_one_network_is_loaded_for_answers_and_maps(served, networks):

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import io
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -172,6 +173,24 @@ def test_a_cross_validated_run_leaves_the_splits_to_classify(map_of, tmp_path):
     file, _ = map_of(place.photos, "--run", place.run.folder, settings=())
     assert [*rows_of(file)[0]] == ["path", "label", "x", "y", "predicted"]
     list_dataset(file).check_learnable()
+
+
+@pytest.mark.parametrize("settings", [{"seed": 3}, {"splits": False, "cv": 5}], ids=["seed", "cv"])
+def test_a_models_own_folder_gives_the_splits_of_its_run(settings, tmp_path):
+    place = Served(tmp_path, **settings)
+    model = place.run.folder / "models" / "logistic"
+    table, expected = (
+        open_images(place.photos, run=folder, extractor=place.extractor)
+        for folder in (model, place.run.folder)
+    )
+    assert table.column("split") == expected.column("split")
+    assert table.remarks == expected.remarks == ()
+
+
+def test_predicted_classes_of_one_view_are_said_not_to_be_those_of_several(trained):
+    model = replace(trained.run.best.model, views=3, augmentation="flip")
+    table = open_images(trained.photos, model=model, extractor=trained.extractor)
+    assert any("without the average of its 3 views" in remark for remark in table.remarks)
 
 
 def test_it_is_coloured_by_split_suspicious_label_and_copy(map_of, photos, monkeypatch):

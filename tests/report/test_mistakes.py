@@ -62,6 +62,18 @@ def test_maps_and_pictures_are_drawn_once_for_each_time_that_the_page_shows_them
     assert sum(one.startswith("data:image/png") for one in drawn) > 5
 
 
+def test_a_map_with_nothing_for_a_class_says_so(folder, tmp_path):
+    imitate(folder, paths=painted(tmp_path), skill=0.3, looked_into=True)
+    file = folder / "examples.json"
+    document = json.loads(file.read_text())
+    for example in document["images"]:
+        example["map"] = (-1 - np.abs(example["map"])).tolist()
+    file.write_text(json.dumps(document))
+    page = write_report(folder).read_text()
+    assert "Nothing in it is evidence for" in page
+    assert "Most of the evidence" not in page
+
+
 def test_no_more_mistakes_are_shown_than_there_is_room_for(folder):
     imitate(folder, counts=(40, 20, 400), skill=0.1)
     section = report(folder).section("mistakes")

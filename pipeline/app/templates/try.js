@@ -75,10 +75,12 @@ function startTrying() {
         button.disabled = true;
         try {
           const drawn = await post(`map?class=${encodeURIComponent(label)}`, file);
-          if (!drawn.where) throw new Error("no part of the picture counts more than another");
+          if (!drawn.map) throw new Error("no part of the picture counts more than another");
           overlay = make("img", { className: "map", src: drawn.map, alt: "", hidden: true });
           frame.append(overlay);
-          words.dataset.text = `orange speaks for ${label}, most of it ${drawn.where}; blue against`;
+          words.dataset.text = drawn.where
+            ? `orange speaks for ${label}, most of it ${drawn.where}; blue against`
+            : `blue speaks against ${label}; nothing speaks for it`;
         } catch (error) {
           words.textContent = error.message;
           return;
