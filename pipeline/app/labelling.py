@@ -187,7 +187,7 @@ class Labelling:
             As for `answer_all`.
         """
         with self._lock:
-            places = [self._find(image) for image in images]
+            places = {self._find(image): None for image in images}
             paths, confirmed = self.dataset.paths, self._file.confirmed()
             for place in places:
                 if self._keys[place] in confirmed:
@@ -234,7 +234,7 @@ class Labelling:
             except ChangedError:
                 self._answers.remove(last)
                 raise
-            if last.before == last.label:
+            if last.confirmed:
                 self._file.confirm(self.dataset.paths[place], "")
             self._answers.remove(last)
             if last.suspected is not None:
@@ -298,11 +298,13 @@ class Labelling:
     ) -> list[Change]:
         """Keep the labels of some images, and learn what could be kept."""
         changes: dict[int, Change] = {}
+        confirmed: set[int] = set()
         try:
             for place, label in labels.items():
                 before, path = self._put(place, label, was), self.dataset.paths[place]
-                if confirming and before == label:
+                if confirming and before == label and was in (None, label):
                     self._file.confirm(path, label)
+                    confirmed.add(place)
                 changes[place] = Change(path, before, label)
         except PipelineError as error:
             if not changes:
@@ -311,8 +313,15 @@ class Labelling:
             raise PipelineError(f"{done}, and then: {error.found}", fix=error.fix) from error
         finally:
             for place, change in changes.items():
-                suspected = self._suspects.pop(place, None)
-                self._answers.append(Answer(place, change.label, change.before, suspected))
+                self._answers.append(
+                    Answer(
+                        place,
+                        change.label,
+                        change.before,
+                        suspected=self._suspects.pop(place, None),
+                        confirmed=place in confirmed,
+                    )
+                )
                 self._skipped.pop(place, None)
             if changes:
                 self._changed({place: labels[place] for place in changes})
@@ -386,7 +395,7 @@ class Labelling:
         else:
             key = whole_name(locate(image))
             place = self._place.get(key, -1)
-            for bad in self.dataset.quarantined:
+            for bad in self.dataset.quarantined if place < 0 else ():
                 if whole_name(bad.path) == key:
                     raise PipelineError(f"{image} was skipped: {bad.reason}")
         if not 0 <= place < len(self.dataset):

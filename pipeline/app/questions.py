@@ -61,6 +61,7 @@ class Answer:
     label: str
     before: str
     suspected: str | None  # the class that a suspicious label probably should be
+    confirmed: bool  # it is the label that the image had, and that was seen
 
 
 def class_name(label: str, classes: Collection[str]) -> str:

@@ -267,6 +267,19 @@ def test_a_confirmation_that_was_taken_back_is_asked_for_again(suspicious, chang
         assert each.next() == [question]
 
 
+def test_an_answer_by_somebody_who_has_not_seen_the_label_confirms_nothing(suspicious):
+    labelling, other = suspicious(), suspicious()
+    [place] = [at for at, path in enumerate(labelling.dataset.paths) if path.name == "wrong.png"]
+    labelling.answer(place, "blue", was="")  # as one that is sent twice, or given by two at once
+    assert labelling.review() == 1
+    other.answer(place, "blue", was="blue")
+    assert labelling.review() == 0
+    labelling.undo()
+    assert labelling.review() == 0
+    other.undo()
+    assert labelling.review() == 1
+
+
 def test_only_the_label_that_was_confirmed_is_not_asked_about(suspicious):
     labelling = suspicious()
     other, wrong = "red/000.png", "blue/wrong.png"
