@@ -13,11 +13,11 @@ from pipeline.data.urls import Location
 from pipeline.errors import ImageError, PipelineError
 from pipeline.features.extractor import Extractor
 from pipeline.features.listener import Listener
-from pipeline.models.model import Model, Prediction
+from pipeline.models.model import Model, Prediction, read_picture
 from pipeline.system.files import file_errors, make_folder, write_file
 
 _MOST_BYTES = 180  # of a name; a file system takes 255
-_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")  # on Windows
+_DEVICES = re.compile(r"(?i)(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³])(\.|$)")  # on Windows
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,21 @@ def _written(
     model: Model, images: Sequence[Location], folder: Path, extractor: Extractor, listener: Listener
 ) -> Iterator[MappedPrediction]:
     taken: dict[str, int] = {}
-    for found, rows in model.predict_rows(images, extractor, listener):
+    for done, (found, rows) in enumerate(model.predict_rows(images, extractor, listener), 1):
         item = MappedPrediction(**vars(found))
-        if found.path is None or found.label is None or isinstance(rows, ImageError):
-            yield item
-            continue
-        try:
-            drawn = map_of(model, found.path, rows, found.label, extractor).over(found.path)
-        except PipelineError as error:  # a picture that was moved, a head that takes no zeros
-            yield replace(item, error=f"its map cannot be drawn: {error.found}")
-            continue
-        file = folder / _free_name(found.path, taken)
-        with file_errors(f"write {file}"):
-            write_file(file, drawn, replace=False)
-        yield replace(item, map=file)
+        if found.path and found.label is not None and not isinstance(rows, ImageError):
+            try:
+                picture = read_picture(found.path)
+                drawn = map_of(model, picture, rows, found.label, extractor).over(picture)
+            except PipelineError as error:  # a picture that was moved, a head that takes no zeros
+                item = replace(item, error=f"its map cannot be drawn: {error.found}")
+            else:
+                file = folder / _free_name(found.path, taken)
+                with file_errors(f"write {file}"):
+                    write_file(file, drawn, replace=False)
+                item = replace(item, map=file)
+        yield item
+        listener.rows_made(done, len(images))
 
 
 def _free_name(image: Location, taken: dict[str, int]) -> str:

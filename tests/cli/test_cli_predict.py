@@ -20,7 +20,8 @@ from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pipeline import HeatMap, heat_map
+from pipeline import heat_map
+from pipeline.analysis import heat_maps
 from pipeline.backbones.registry import make_recipe
 from pipeline.cli.listening import TerminalListener
 from pipeline.cli.main import app
@@ -28,6 +29,7 @@ from pipeline.errors import ImageError
 from pipeline.features import computing
 from pipeline.features.extractor import Extractor
 from pipeline.heads.registry import HEADS
+from pipeline.models import model as models
 from pipeline.models.model import Model, Prediction
 from pipeline.report import map_files
 
@@ -335,14 +337,14 @@ def test_a_model_beside_its_exported_file_is_what_classifies_and_is_mapped(
 def test_a_bad_image_costs_only_its_own_map(run, model, tmp_path, monkeypatch, form):
     good = [paint(tmp_path / f"{name}.png", (180, 70, 70), seed=0) for name in "abc"]
     (tmp_path / "b.png").write_bytes(b"no image")
-    over = HeatMap.over
+    read = map_files.read_picture
 
-    def gone(self, image, **more):
+    def gone(image):
         if image == good[2]:
             raise ImageError("cannot be read: it has gone")
-        return over(self, image, **more)
+        return read(image)
 
-    monkeypatch.setattr(HeatMap, "over", gone)
+    monkeypatch.setattr(map_files, "read_picture", gone)
     result = run(model, tmp_path, form, "--maps", "maps")
     assert result.exit_code == 3
     assert [file.name for file in Path("maps").iterdir()] == ["a.jpg"]
@@ -352,6 +354,21 @@ def test_a_bad_image_costs_only_its_own_map(run, model, tmp_path, monkeypatch, f
     assert items[2]["error"] == "its map cannot be drawn: cannot be read: it has gone"
     assert items[2]["label" if form == "--json" else "predicted"]
     assert "2 files skipped" in result.stderr
+
+
+def test_maps_take_long_so_each_moves_the_bar_on(run, model, photos, monkeypatch):
+    heard = []
+    monkeypatch.setattr(TerminalListener, "rows_made", lambda _, done, total: heard.append(done))
+    run(model, photos, "--json", "--maps", "maps")
+    assert heard == [0, *range(1, 41), 40]
+
+
+def test_a_picture_behind_a_url_is_fetched_once_more_for_its_map(run, model, photos, monkeypatch):
+    fetched, read = [], models.read_image
+    monkeypatch.setattr(models, "read_image", lambda file: fetched.append(file) or read(file))
+    monkeypatch.setattr(heat_maps, "_has_places", lambda _: False)
+    run(model, photos / "red" / "000.png", "--maps", "maps")
+    assert len(fetched) == len(list(Path("maps").iterdir())) == 1
 
 
 def test_a_full_disk_ends_the_maps_with_an_error_and_keeps_what_was_printed(
