@@ -16,6 +16,8 @@ from pipeline.cli.options import CacheOption, JsonOption, SeedOption
 from pipeline.cli.terminal import finish, out, reporting_errors, shown
 from pipeline.system.packages import as_typed
 
+_CACHE = Path("cache")
+
 
 def backbones(
     data: Annotated[
@@ -26,7 +28,7 @@ def backbones(
         ),
     ] = None,
     *,
-    cache: CacheOption = Path("cache"),
+    cache: CacheOption = _CACHE,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
@@ -106,8 +108,8 @@ def _compare(data: str, cache: Path, seed: int, *, as_json: bool) -> None:
     out.print(advise(suited), soft_wrap=True)
     network = advised(suited)
     command = ["pipeline", "classify", data, "--backbone", network.backbone]
+    command += ["--size", str(network.size)]
+    command += ["--cache", str(cache)] if cache != _CACHE else []
     out.print("next: compare classifiers by its features of all images")
-    out.print(
-        f"  {shown(as_typed(shlex.join([*command, '--size', str(network.size)])))}", soft_wrap=True
-    )
+    out.print(f"  {shown(as_typed(shlex.join(command)))}", soft_wrap=True)
     finish(suited[0].skipped)

@@ -41,7 +41,7 @@ def test_the_network_and_size_that_suit_are_proposed(run, tmp_path):
     assert compared.exit_code == 0
     assert re.search(r"network +pixels +rows", compared.stdout)
     *_, proposed = compared.stdout.splitlines()
-    named = re.search(r"--backbone (\S+) --size (\d+)$", proposed)
-    assert proposed == f"  pipeline classify {photos} {named[0]}"
+    named = re.search(rf"--backbone (\S+) --size (\d+) --cache {cache}$", proposed)
+    assert proposed == f"  pipeline classify {photos} {named[0].strip()}"
     advice = compared.stdout.splitlines()[-3]
     assert advice.startswith(f"{named[1]} at {named[2]} pixels is ")
