@@ -16,7 +16,7 @@ from pipeline.data.dataset import shorten
 from pipeline.data.entries import LAYOUTS, SPLIT_NAMES, Entry, Listing
 from pipeline.data.names import MISSING, UNCLEAR
 from pipeline.data.servers import check_server
-from pipeline.data.urls import Location, Url, locate, read, signatures_of
+from pipeline.data.urls import Location, Url, locate, read, signatures_of, without_query
 from pipeline.errors import DataError, ImageError, PipelineError
 from pipeline.system.cells import from_cell
 
@@ -84,7 +84,7 @@ def list_csv(source: Location, unlabelled: bool = False) -> Listing:
     if not entries:
         raise DataError(f"{source} lists no images.", expected=LAYOUTS)
     return Listing(
-        source.name.removesuffix(source.suffix),
+        without_query(source).name.removesuffix(source.suffix),
         list(entries.values()),
         signatures=signatures_of(path for path in entries if isinstance(path, Url)),
         remarks=list(table.remarks()),
@@ -195,8 +195,9 @@ class _Table:
 
 def _read_entries(table: _Table, unlabelled: bool) -> dict[Location, Entry]:
     entries: dict[Location, Entry] = {}
+    folder = without_query(table.source).parent
     for line, cells in table.rows():
-        entry = _entry(line, cells, table.source.parent, unlabelled)
+        entry = _entry(line, cells, folder, unlabelled)
         first = entries.setdefault(entry.path, entry)
         if first != entry and first.composed() != entry.composed():
             raise DataError(

@@ -57,8 +57,7 @@ class Url(str):
     @property
     def suffix(self) -> str:
         """The name's last dot and what comes after it, without what an address asks for."""
-        path = re.split("[?#]", self)[0] if self.startswith("http") else self
-        return posixpath.splitext(path.rpartition("/")[2])[1]
+        return posixpath.splitext(without_query(self).name)[1]
 
     def absolute(self) -> Url:
         """Return itself."""
@@ -101,6 +100,12 @@ def locate(where: str | Path, folder: Location | None = None) -> Location:
         scheme, _, inside = folder.partition("://")
         return Url(f"{scheme}://{posixpath.normpath(posixpath.join(inside, where))}")
     return folder / where
+
+
+def without_query(file: Location) -> Location:
+    """Leave out what an address of the web asks for: it is no part of a name, and may be a key."""
+    is_address = isinstance(file, Url) and file.startswith(("http://", "https://"))
+    return Url(re.split("[?#]", str(file))[0]) if is_address else file
 
 
 def whole_name(file: Location) -> str:

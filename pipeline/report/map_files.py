@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pipeline.analysis.heat_maps import map_of
 from pipeline.data.names import nfc
-from pipeline.data.urls import Location
+from pipeline.data.urls import Location, without_query
 from pipeline.errors import ImageError, PipelineError
 from pipeline.features.extractor import Extractor
 from pipeline.features.listener import Listener
@@ -79,7 +79,7 @@ def _written(
 
 def _free_name(image: Location, taken: dict[str, int]) -> str:
     """Name a map after its image, but like no other; what has a meaning in paths is left out."""
-    stem = Path(image.name.partition("?")[0]).stem
+    stem = Path(without_query(image).name).stem
     plain = re.sub(r"[^\w.-]+", "_", nfc(stem)).strip("._-")
     plain = plain.encode()[:_MOST_BYTES].decode(errors="ignore") or "image"
     plain = f"image-{plain}" if _DEVICES.match(plain) else plain

@@ -252,6 +252,19 @@ def test_an_address_of_the_web_is_an_image_whatever_it_asks_for(tmp_path, web_se
     assert read_image(images[0])[0] == (tmp_path / "a.png").read_bytes()
 
 
+@pytest.mark.parametrize("asked", ["", "?token=abc", "?key=AK/2026/x.png", "#a/b"])
+def test_a_list_behind_an_address_that_asks_for_something_names_what_lies_beside_it(
+    tmp_path, web_server, asked
+):
+    address, _ = web_server
+    for name in ("red", "blue"):
+        paint(tmp_path / "photos" / f"{name}.png", (70, 180, 70), len(name))
+    (tmp_path / "list.csv").write_text("path,label\nphotos/red.png,red\nphotos/blue.png,blue\n")
+    dataset = list_dataset(f"{address}/list.csv{asked}", cache=tmp_path / "cache")
+    assert dataset.name == "list"
+    assert [*dataset.paths] == [f"{address}/photos/{name}.png" for name in ("red", "blue")]
+
+
 @pytest.mark.parametrize("much", [1 << 16, 1 << 25])
 def test_no_more_is_read_than_an_image_can_have_whatever_a_server_sends(monkeypatch, much):
     """Web servers need not heed that a part of a file is asked for."""
