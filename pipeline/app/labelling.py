@@ -297,35 +297,28 @@ class Labelling:
         self, labels: Mapping[int, str], was: str | None = None, *, confirming: bool = True
     ) -> list[Change]:
         """Keep the labels of some images, and learn what could be kept."""
-        changes: dict[int, Change] = {}
-        confirmed: set[int] = set()
+        answers: list[Answer] = []
         try:
             for place, label in labels.items():
                 before, path = self._put(place, label, was), self.dataset.paths[place]
-                if confirming and before == label and was in (None, label):
+                confirms = confirming and before == label and was in (None, label)
+                if confirms:
                     self._file.confirm(path, label)
-                    confirmed.add(place)
-                changes[place] = Change(path, before, label)
+                answers.append(Answer(place, label, before, self._suspects.get(place), confirms))
         except PipelineError as error:
-            if not changes:
+            if not answers:
                 raise
-            done = f"of {len(labels):,} images, {len(changes):,} got their label"
+            done = f"of {len(labels):,} images, {len(answers):,} got their label"
             raise PipelineError(f"{done}, and then: {error.found}", fix=error.fix) from error
         finally:
-            for place, change in changes.items():
-                self._answers.append(
-                    Answer(
-                        place,
-                        change.label,
-                        change.before,
-                        suspected=self._suspects.pop(place, None),
-                        confirmed=place in confirmed,
-                    )
-                )
-                self._skipped.pop(place, None)
-            if changes:
-                self._changed({place: labels[place] for place in changes})
-        return [*changes.values()]
+            for each in answers:
+                self._suspects.pop(each.place, None)
+                self._skipped.pop(each.place, None)
+            self._answers += answers
+            if answers:
+                self._changed({each.place: each.label for each in answers})
+        paths = self.dataset.paths
+        return [Change(paths[each.place], each.before, each.label) for each in answers]
 
     def _put(self, place: int, label: str, was: str | None) -> str:
         """Keep a label, and give the one that it replaces."""
@@ -342,9 +335,12 @@ class Labelling:
             del found[key]
         new = sorted({found[key] for key in self._keys if key in found} - {*self.classes})
         self.classes += new
-        number = {name: label for label, name in enumerate(self.classes)} | {"": NONE}
-        labels = np.array([number[found.get(key, "")] for key in self._keys], np.int64)
+        labels = self._numbers(found.get(key, "") for key in self._keys)
         self._learn(np.flatnonzero(labels != self._labels), labels)
+
+    def _numbers(self, labels: Iterable[str]) -> Places:
+        number = {name: label for label, name in enumerate(self.classes)} | {"": NONE}
+        return np.array([number[label] for label in labels], np.int64)
 
     def _learn(self, places: Places, labels: Places) -> None:
         self._labels[places] = labels[places]
@@ -357,9 +353,8 @@ class Labelling:
         self.classes += sorted({*given.values()} - {*self.classes, ""})
         if self._file.rereads != self._seen:
             self._take_in()
-        number = {name: label for label, name in enumerate(self.classes)} | {"": NONE}
         labels = self._labels.copy()
-        labels[[*given]] = [number[label] for label in given.values()]
+        labels[[*given]] = self._numbers(given.values())
         self._learn(np.array([*given]), labels)
         self._progress.keep(Moment.of(self._learner, self._labels))
 
