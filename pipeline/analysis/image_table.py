@@ -71,7 +71,7 @@ class ImageTable:
     def remarks(self) -> tuple[str, ...]:
         """What to know of how the model fits these images, in sentences."""
         remarks = []
-        if self.model and self.model.trained_on not in ("", self.dataset.digest):
+        if self.model and self.model.trained_on not in ("", self._known.digest):
             remarks += ["The model was trained on other images, labels or splits than these."]
         if self.model and self._predicts and self.model.views > 1:
             views = f"without the average of its {self.model.views} views"
@@ -216,11 +216,15 @@ class ImageTable:
     @cached_property
     def _problems(self) -> Problems:
         """What may be wrong with the images that have a label."""
-        places, dataset = self.labelled, self.dataset
-        rows = self.extraction.rows(places=places.tolist())
-        if "" in dataset.classes:  # it is the first
-            labelled = dataset.take(places)
-            targets = Targets(labelled.targets.labels - 1, dataset.classes[1:])
-            dataset = replace(labelled, targets=targets)
-        dataset.check_learnable()
-        return find_problems(dataset, rows, repeats=0)
+        self._known.check_learnable()
+        rows = self.extraction.rows(places=self.labelled.tolist())
+        return find_problems(self._known, rows, repeats=0)
+
+    @cached_property
+    def _known(self) -> Dataset:
+        """The images that were listed with a label."""
+        if "" not in self.dataset.classes:
+            return self.dataset
+        labelled = self.dataset.take(self.labelled)  # the class "" is the first
+        targets = Targets(labelled.targets.labels - 1, self.dataset.classes[1:])
+        return replace(labelled, targets=targets)

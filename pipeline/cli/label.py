@@ -80,6 +80,8 @@ def label(
             err.print(f"[yellow]Labels:[/] {shown(remark)}", soft_wrap=True)
         known = [*labelling.classes]
         changes = _change(labelling, images or (), name)
+        if review:
+            err.print("looking for labels that are wrong ...")
         suspicious = labelling.review() if review else None
         questions = labelling.next(count) if suspicious != 0 else []
         if as_json:

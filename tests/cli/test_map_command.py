@@ -168,6 +168,14 @@ def test_a_run_on_other_images_is_told(map_of, trained, photos):
     assert remark not in map_of(trained.photos, *run, out="own.csv", settings=())[1].stderr
 
 
+@pytest.mark.parametrize("settings", [{}, {"splits": False, "cv": 5}], ids=["splits", "cv"])
+def test_images_without_a_label_do_not_make_a_runs_images_others(settings, tmp_path):
+    place = Served(tmp_path, **settings)
+    paint(place.photos / "loose.png", (180, 70, 70), 1)
+    table = open_images(place.photos, run=place.run.folder, extractor=place.extractor)
+    assert (len(table), table.remarks) == (41, ())
+
+
 def test_a_cross_validated_run_leaves_the_splits_to_classify(map_of, tmp_path):
     place = Served(tmp_path / "cv", splits=False, cv=5)
     file, _ = map_of(place.photos, "--run", place.run.folder, settings=())
