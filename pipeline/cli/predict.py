@@ -100,15 +100,16 @@ def predict(
                     unusable.append(Quarantined(item.path, item.error))
                 yield item
 
-        show = _show_json if as_json else _show_csv if as_csv else _show_table
-        with TerminalListener(unit="images", streams=as_json or as_csv) as listener:
+        stream = _show_json if as_json else _show_csv if as_csv else None
+        show = partial(stream, with_maps=maps is not None) if stream else _show_table
+        with TerminalListener(unit="images", streams=stream is not None) as listener:
             found = _predict(loaded, images, maps, extractor=extractor, listener=listener)
-            show(noted(found), loaded, listener, with_maps=maps is not None)
+            show(noted(found), loaded, listener)
         can_be_kept = loaded.recipe.precision != "int8"  # ONNX has no such networks
         slow = "tensorflow" in sys.modules and len(images) <= _FEW
         if maps is not None:
             err.print(f"maps in {shown(maps)}", soft_wrap=True)
-        elif show is _show_table and slow and can_be_kept:
+        elif not stream and slow and can_be_kept:
             _propose_export(model, head)
     finish(unusable)
 
@@ -192,13 +193,7 @@ def _show_csv(
         text.truncate()
 
 
-def _show_table(
-    items: Iterable[Prediction],
-    model: Model,
-    listener: TerminalListener,
-    *,
-    with_maps: bool,  # noqa: ARG001 -- their folder is named below the table
-) -> None:
+def _show_table(items: Iterable[Prediction], model: Model, listener: TerminalListener) -> None:
     """Print a table at the end, or of what is done where the work is stopped."""
     positive = model.positive_class
     threshold = {"threshold": f"{model.threshold.value:.3f}"} if model.threshold else {}
