@@ -203,9 +203,16 @@ def _third(share: float, n: int) -> int:
 
 
 def copies_across_splits(dataset: Dataset) -> list[Quarantined]:
-    """Find files with the same bytes as one in a more held-out split."""
+    """Find files with the same bytes as one in a more held-out split.
+
+    An image that has a label stays, whatever the splits of copies without one.
+    """
     keeper: dict[bytes, int] = {}
-    rank = [SPLITS.index(split) for split in dataset.splits]
+    has_label = np.array([name != "" for name in dataset.classes])[dataset.targets.labels]
+    rank = [
+        (labelled, SPLITS.index(split))
+        for labelled, split in zip(has_label.tolist(), dataset.splits, strict=True)
+    ]
     for place, digest in enumerate(dataset.digests):
         kept = keeper.setdefault(digest, place)
         if rank[place] > rank[kept]:
@@ -216,5 +223,5 @@ def copies_across_splits(dataset: Dataset) -> list[Quarantined]:
             f"the same bytes as {dataset.paths[kept]}, which is in {dataset.splits[kept]}",
         )
         for place, digest in enumerate(dataset.digests)
-        if rank[kept := keeper[digest]] > rank[place]
+        if dataset.splits[kept := keeper[digest]] != dataset.splits[place]
     ]

@@ -22,7 +22,7 @@ from pipeline.data import digests as digests_module
 from pipeline.data.dataset import SPLITS, Dataset, Quarantined, count_splits
 from pipeline.data.digests import read_image
 from pipeline.data.entries import Entry
-from pipeline.data.loading import load_dataset
+from pipeline.data.loading import list_partly_labelled, load_dataset
 from pipeline.data.splits import Shares, assign_splits, copies_across_splits
 from pipeline.data.targets import Targets
 from pipeline.errors import DataError, ImageError
@@ -775,6 +775,19 @@ def test_a_copy_in_another_split_is_set_aside_with_the_file_it_copies(tmp_path):
     kept = tmp_path / "test/a/1.jpg"
     found = {str(bad.path.relative_to(tmp_path)): bad.reason for bad in dataset.quarantined}
     assert found == dict.fromkeys(copies, f"the same bytes as {kept}, which is in test")
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_no_copy_without_a_label_takes_the_place_of_a_labelled_image(tmp_path, split):
+    names = [f"{each}/{c}/{n}.jpg" for each in SPLITS for c in "ab" for n in "123456"]
+    put(tmp_path, *names)
+    labelled = load_dataset(tmp_path)
+    for number, path in enumerate(labelled.paths):  # beside the splits: theirs are drawn
+        (tmp_path / f"{number}.jpg").write_bytes(path.read_bytes())
+    (tmp_path / split / "unlabelled").mkdir()
+    (tmp_path / split / "unlabelled" / "b.jpg").write_bytes((tmp_path / names[0]).read_bytes())
+    found = images(list_partly_labelled(tmp_path), tmp_path)
+    assert images(labelled, tmp_path).items() <= found.items()
 
 
 def test_a_copy_in_a_group_that_is_held_out_leaves_train(tmp_path):
