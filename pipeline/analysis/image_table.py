@@ -40,6 +40,8 @@ class ImageTable:
         Predicts classes from these rows.
     labels : callable, optional
         Gives the label of each image by now, where images are labelled meanwhile.
+    seed : int
+        Random seed of the check of labels.
 
     Examples
     --------
@@ -51,6 +53,7 @@ class ImageTable:
     extraction: Extraction
     model: Model | None = None
     labels: Callable[[], Sequence[str]] | None = None
+    seed: int = 0
 
     @property
     def dataset(self) -> Dataset:
@@ -216,9 +219,11 @@ class ImageTable:
     @cached_property
     def _problems(self) -> Problems:
         """What may be wrong with the images that have a label."""
-        self._known.check_learnable()
-        rows = self.extraction.rows(places=self.labelled.tolist())
-        return find_problems(self._known, rows, repeats=0)
+        dataset, rows = self._known, self.extraction.rows(places=self.labelled.tolist())
+        if not len(dataset.where("train")):  # as a run of a cross-validation has it
+            dataset = dataset.all_in("train")
+        dataset.check_learnable()
+        return find_problems(dataset, rows, repeats=0, seed=self.seed)
 
     @cached_property
     def _known(self) -> Dataset:

@@ -87,7 +87,8 @@ def map(  # noqa: A001 -- so it is called
             print_remarks(table.remarks)
             err.print("laying the images out ...")
             write_map(table, file, by=_COLUMNS.get(by or "", by or "class"))
-        out.print(f"{len(table):,} images in {shown(file)}", soft_wrap=True)
+        images = "1 image" if len(table) == 1 else f"{len(table):,} images"
+        out.print(f"{images} in {shown(file)}", soft_wrap=True)
         if file.suffix.lower() == ".csv":
             _print_unlabelled(len(table) - len(table.labelled))
     finish(table.dataset.quarantined)
@@ -95,4 +96,5 @@ def map(  # noqa: A001 -- so it is called
 
 def _print_unlabelled(count: int) -> None:
     if count:
-        err.print(f"{count:,} have no label: classify takes the table without their lines")
+        have = "has" if count == 1 else "have"
+        err.print(f"{count:,} {have} no label: classify takes the table without their lines")

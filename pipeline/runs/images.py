@@ -40,7 +40,7 @@ def open_images(
     extractor : Extractor, optional
         Where rows are kept, and, where there is no model, how images become rows.
     seed : int
-        Decides the splits, where none are given and there is no run.
+        Decides the splits, where none are given, and the check of labels; a run has its own.
     listener : Listener, optional
         Told how far the work is.
 
@@ -61,4 +61,4 @@ def open_images(
         data = list_partly_labelled(data, seed=seed, cache=extractor.cache)
     extraction = extract(data, extractor=extractor, learnable=False, listener=listener)
     dataset = extraction.dataset if protocol.cv is None else extraction.dataset.all_in("test")
-    return ImageTable(replace(extraction, dataset=dataset), model)
+    return ImageTable(replace(extraction, dataset=dataset), model, seed=seed)

@@ -201,6 +201,29 @@ def test_predicted_classes_of_one_view_are_said_not_to_be_those_of_several(train
     assert any("without the average of its 3 views" in remark for remark in table.remarks)
 
 
+@pytest.mark.parametrize(("by", "name"), [("suspicious", "label not checked"), ("copy", "copy")])
+def test_a_cross_validated_run_has_suspicious_labels_and_copies(map_of, tmp_path, by, name):
+    place = Served(tmp_path / "cv", splits=False, cv=5)
+    options = ("--run", place.run.folder, "--by", by)
+    file, _ = map_of(place.photos, *options, out="map.svg", settings=())
+    assert legend_of(file) == {name: 40}
+
+
+@pytest.mark.parametrize("with_run", [False, True])
+def test_suspicious_labels_are_those_of_the_same_seed(map_of, tmp_path, monkeypatch, with_run):
+    place = Served(tmp_path / "seeded", seed=3)
+    seeds = []
+
+    def found(*_, seed, **__):
+        seeds.append(seed)
+        return SimpleNamespace(labels=SimpleNamespace(suspects=[], judged=40))
+
+    monkeypatch.setattr(image_table, "find_problems", found)
+    given = ("--run", place.run.folder) if with_run else ("--seed", "3", *SETTINGS)
+    map_of(place.photos, *given, "--by", "suspicious", out="map.svg", settings=())
+    assert seeds == [3]
+
+
 def test_it_is_coloured_by_split_suspicious_label_and_copy(map_of, photos, monkeypatch):
     (photos / "red" / "000.png").rename(photos / "loose.png")
 
