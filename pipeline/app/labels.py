@@ -78,11 +78,7 @@ class LabelsFile:
         self._journal = path.with_name(f".{path.name}.journal")
         self._confirmed = path.with_name(f".{path.name}.confirmed")
         self._given = {whole_name(entry.path): entry for entry in images}
-        self._columns = [
-            name
-            for name in COLUMNS
-            if name in ("path", "label") or any(getattr(e, name) for e in self._given.values())
-        ]
+        self._columns = self._columns_of(())
         self._signature: tuple[int, ...] | None = None
         self._entries: dict[str, Entry] = {}
         self._lines: dict[str, bytes] = {}
@@ -194,6 +190,7 @@ class LabelsFile:
             listed = [] if signature is None else self._listed()
         self._entries.clear()
         self._lines.clear()
+        self._columns = self._columns_of(listed)
         self._take(self._given.values())
         self._take(listed)
         self.own = sum(whole_name(entry.path) in self._given for entry in listed)
@@ -212,6 +209,12 @@ class LabelsFile:
                 fix="name another file for the labels",
             )
         return list_csv(self.path).entries if rest.strip() else []
+
+    def _columns_of(self, listed: Iterable[Entry]) -> list[str]:
+        """Name the columns that the data set's images need, and those of the file."""
+        entries = [*self._given.values(), *listed]
+        always = ("path", "label")
+        return [c for c in COLUMNS if c in always or any(getattr(each, c) for each in entries)]
 
     def _take(self, entries: Iterable[Entry]) -> None:
         for entry in entries:

@@ -64,6 +64,18 @@ def test_splits_and_groups_of_the_data_set_and_rows_of_other_images_stay(tmp_pat
     assert (found["x.png"].label, found["x.png"].group) == ("birds", "g2")
 
 
+@pytest.mark.parametrize("column", ["split", "group"])
+def test_a_column_that_somebody_added_to_the_file_stays(tmp_path, column):
+    opened(tmp_path).put(tmp_path / "3.png", "cats")
+    (tmp_path / "labels.csv").write_text(f"path,label,{column}\n3.png,cats,test\n4.png,dogs,\n")
+    file = opened(tmp_path)
+    file.put(tmp_path / "5.png", "cats")
+    file.put(tmp_path / "3.png", "dogs")
+    found = {each.path.name: each for each in list_entries(tmp_path / "labels.csv").entries}
+    assert [getattr(found[f"{name}.png"], column) for name in (3, 4, 5)] == ["test", "", ""]
+    assert [found[f"{name}.png"].label for name in (3, 4, 5)] == ["dogs", "dogs", "cats"]
+
+
 def test_two_that_write_at_once_lose_nothing_and_the_last_label_holds(tmp_path):
     first, second = opened(tmp_path), opened(tmp_path)
     first.put(tmp_path / "1.png", "cats")
