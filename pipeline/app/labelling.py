@@ -385,8 +385,8 @@ class Labelling:
         )
 
     def _find(self, image: str | Path | int) -> int:
-        if isinstance(image, int):
-            place = image
+        if isinstance(image, int | np.integer):
+            place = int(image)
         else:
             key = whole_name(locate(image))
             place = self._place.get(key, -1)

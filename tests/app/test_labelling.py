@@ -402,7 +402,7 @@ def test_labels_of_class_folders_do_not_count_as_answers_after_a_new_start(tmp_p
 def test_several_images_get_one_label_and_what_they_were_is_told(loose, label):
     labelling = label(loose)
     labelling.answer(0, "green")
-    changes = labelling.answer_all([0, labelling.dataset.paths[1], 2, 2], "red")
+    changes = labelling.answer_all([0, labelling.dataset.paths[1], np.int64(2), 2], "red")
     assert [(change.before, change.label) for change in changes] == [
         ("green", "red"),
         ("", "red"),
