@@ -188,9 +188,7 @@ class ImageTable:
 
     @property
     def _predicts(self) -> bool:
-        """Whether there is a model that takes rows: an exported file takes pictures only."""
-        model = self.model
-        return model is not None and (model.estimator is not None or model.original is not None)
+        return self.model is not None and self.model.takes_rows
 
     @cached_property
     def _given(self) -> list[str]:

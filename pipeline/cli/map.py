@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -18,6 +18,9 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.terminal import err, finish, out, print_remarks, reporting_errors, shown
 from pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from pipeline.models.model import Model
 
 By = Literal["class", "split", "group", "predicted", "suspicious", "copy"]
 _COLUMNS = {"predicted": "predicted class", "suspicious": "suspicious label"}
@@ -68,12 +71,10 @@ def map(  # noqa: A001 -- so it is called
         from pipeline.runs.images import open_images
 
         check_map_file(file, coloured=by is not None)
-        if by == "predicted" and run is None:
-            raise PipelineError(
-                "there is no model to predict classes.", fix="name a run with --run"
-            )
         stage_one.check_beside(run, seed=seed)
         model = load_model(run, head=head, trusted=trust or ()) if run else None
+        if by == "predicted":
+            _check_predicts(model)
         with TerminalListener(data) as listener:
             table = open_images(
                 data,
@@ -92,6 +93,17 @@ def map(  # noqa: A001 -- so it is called
         if file.suffix.lower() == ".csv":
             _print_unlabelled(len(table) - len(table.labelled))
     finish(table.dataset.quarantined)
+
+
+def _check_predicts(model: Model | None) -> None:
+    """Refuse a map by predicted class that cannot be made, before the work."""
+    if model is None:
+        raise PipelineError("there is no model to predict classes.", fix="name a run with --run")
+    if not model.takes_rows:
+        raise PipelineError(
+            "an exported file predicts no classes of features.",
+            fix="name the run that it was exported from",
+        )
 
 
 def _print_unlabelled(count: int) -> None:

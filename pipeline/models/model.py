@@ -127,6 +127,11 @@ class Model:
         return positive_class(self.classes, self.threshold, self.positive)
 
     @property
+    def takes_rows(self) -> bool:
+        """Whether it can be applied to features: an exported file alone takes pictures only."""
+        return self.estimator is not None or self.original is not None
+
+    @property
     def remark(self) -> str:
         """What to know where two ways lead from an image to its class; empty where one does."""
         if self.portable is None or self.original is None or self.recipe.precision == "float32":
@@ -250,8 +255,7 @@ class Model:
             extractor = replace(extractor, recipe=self.recipe)
             if self.portable and not extractor.forward:
                 extractor = replace(extractor, forward=self.portable.probabilities)
-            takes_rows = self.estimator is not None or self.original is not None
-            lookup = extractor.lookup(views, stored=takes_rows)
+            lookup = extractor.lookup(views, stored=self.takes_rows)
             return self._opened.setdefault(key, lookup)
         return self._opened[key]
 

@@ -334,9 +334,20 @@ def test_ctrl_c_while_the_map_is_made_leaves_no_file_and_keeps_the_features(
     assert [*(tmp_path / "cache").glob("*/*.h5")]
 
 
+def test_an_exported_file_that_predicts_no_classes_of_rows_is_told_before_the_work(
+    map_of, trained, photos, monkeypatch
+):
+    alone = replace(trained.run.best.model, estimator=None)
+    monkeypatch.setattr("pipeline.models.opening.load_model", lambda *_, **__: alone)
+    monkeypatch.setattr("pipeline.runs.images.open_images", None)
+    options = ("--run", "model.onnx", "--by", "predicted")
+    _, done = map_of(photos, *options, out="map.svg", settings=(), code=1)
+    assert "To do: name the run that it was exported from" in done.stderr
+
+
 def test_the_model_of_an_exported_file_takes_pictures_only(photos, extractor):
     class Exported:
-        estimator = original = None
+        takes_rows = False
         recipe, trained_on = extractor.recipe, ""
 
     table = open_images(photos, model=Exported(), extractor=extractor)
