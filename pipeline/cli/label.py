@@ -80,9 +80,7 @@ def label(
             err.print(f"[yellow]Labels:[/] {shown(remark)}", soft_wrap=True)
         known = [*labelling.classes]
         changes = _change(labelling, images or (), name)
-        if review:
-            err.print("looking for labels that are wrong ...")
-        suspicious = labelling.review() if review else None
+        suspicious = _review(labelling) if review else None
         questions = labelling.next(count) if suspicious != 0 else []
         if as_json:
             typer.echo(to_json(_document(labelling, questions, changes, suspicious)), nl=False)
@@ -126,6 +124,11 @@ def _change(labelling: Labelling, images: Sequence[str], name: str | None) -> li
     if not images:
         return []
     return labelling.forget(images) if name is None else labelling.answer_all(images, name)
+
+
+def _review(labelling: Labelling) -> int:
+    err.print("looking for labels that are wrong ...")  # it takes a while
+    return labelling.review()
 
 
 def _document(
