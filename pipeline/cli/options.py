@@ -19,6 +19,7 @@ from pipeline.data.resizing import Resize
 from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
+    from pipeline.backbones.recipe import Recipe
     from pipeline.features.computing import Workers
     from pipeline.features.extractor import Extractor
     from pipeline.features.views import Views
@@ -187,14 +188,19 @@ class StageOne:
             )
         return [self.extractor(backbone, **more) for backbone in backbones]
 
-    def extractor(self, backbone: str | None = None, **more: Any) -> Extractor:
-        """Put them together; `more` are the options of one command only."""
+    def extractor(
+        self, backbone: str | None = None, recipe: Recipe | None = None, **more: Any
+    ) -> Extractor:
+        """Put them together; `more` are the options of one command only.
+
+        Where there is a `recipe`, as a run has it, it takes the place of the options.
+        """
         from pipeline.backbones.registry import make_recipe
         from pipeline.features.extractor import Extractor
 
-        recipe = self.recipe if backbone is None else {**self.recipe, "backbone": backbone}
+        given = self.recipe if backbone is None else {**self.recipe, "backbone": backbone}
         return Extractor(
-            make_recipe(**recipe, weights=self.weights),
+            recipe or make_recipe(**given, weights=self.weights),
             cache=self.cache,
             weights=self.weights,
             strict=self.strict,
@@ -213,12 +219,15 @@ class StageOne:
                 typed += [f"--{name}", str(value)]
         return typed
 
-    def check_beside(self, run: Path | None, **more: Any) -> None:
-        """Refuse settings of features beside a run, whose model has its own."""
-        if run and (typed := self.typed(cache=None, weights=None, **more)):
+    def check_beside(
+        self, run: Path | None, own: Mapping[str, Any] | None = None, **more: Any
+    ) -> None:
+        """Refuse settings of features beside a run, but for those that are its `own`."""
+        same = {n: None for n, v in {**self.recipe, **more}.items() if own and v == own.get(n)}
+        if run and (typed := self.typed(cache=None, weights=None, **{**more, **same})):
             raise PipelineError(
                 f"{' '.join(typed)} is given with --run.",
-                expected="one of them: a run's model has its own way to make features",
+                expected="one of them: a run has its own way to make features",
                 fix="leave it out",
             )
 

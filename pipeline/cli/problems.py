@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich import box
@@ -20,10 +20,8 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.results import print_missing_pictures
 from pipeline.cli.terminal import err, finish, out, reporting_errors, shown
-from pipeline.errors import PipelineError
 
 if TYPE_CHECKING:
-    from pipeline.backbones.recipe import Recipe
     from pipeline.runs.documents import ProblemsDocument
 
 
@@ -47,7 +45,9 @@ def problems(
     run: Annotated[
         Path | None,
         typer.Option(
-            metavar="RUN", help="A run on the same images: show what is found on its page."
+            metavar="RUN",
+            help="A run on the same images, whose settings are taken: show what is found on "
+            "its page.",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -61,24 +61,25 @@ def problems(
     """
     with reporting_errors(), TerminalListener(data) as listener:
         from pipeline.analysis.examination import examine
-        from pipeline.features.exchange import is_features_file
+        from pipeline.data.decoding import Decoding
         from pipeline.report.page import write_report
         from pipeline.runs.describing import describe_problems
+        from pipeline.runs.images import recipe_of
         from pipeline.runs.reading import read_run_document
         from pipeline.runs.writing import add_problems
         from pipeline.system.documents import to_json
 
-        extractor, cross_validated = stage_one.extractor(), False
+        cross_validated, recipe = False, None
         if run:  # tell before the work that it does not fit
-            its_document = read_run_document(run)
-            made_with = its_document.recipe
-            cross_validated = its_document.protocol.cv is not None
-            if not is_features_file(data):
-                _check_recipe(run, made_with, extractor.recipe)
+            made = read_run_document(run)
+            recipe = recipe_of(made)
+            options = {**asdict(recipe), **asdict(Decoding.from_name(recipe.decoding))}
+            stage_one.check_beside(run, own={**options, "seed": made.seed}, seed=seed)
+            cross_validated, seed = made.protocol.cv is not None, made.seed
         problems = examine(
             data,
             repeats=2 if learning_curve else 0,
-            extractor=extractor,
+            extractor=stage_one.extractor(recipe=recipe),
             seed=seed,
             cross_validated=cross_validated,
             listener=listener,
@@ -97,23 +98,6 @@ def problems(
             err.print(f"on the run's page: {shown(page)}", soft_wrap=True)
             print_missing_pictures(run)
     finish(problems.dataset.quarantined)
-
-
-def _check_recipe(run: Path, theirs: Mapping[str, Any], recipe: Recipe) -> None:
-    """Refuse features that are made in another way than those of the run."""
-    from pipeline.data.decoding import Decoding
-
-    here, there = asdict(recipe), {**asdict(recipe), **theirs}
-    for fields in (here, there):
-        fields.update(asdict(Decoding.from_name(str(fields["decoding"]))))
-    names = ("size", "scaling", "resize", "white", "page")
-    if other := {name: there[name] for name in names if there[name] != here[name]}:
-        options = " ".join(f"--{n} {v}" if v is not None else f"no --{n}" for n, v in other.items())
-        raise PipelineError(
-            f"the run in {run} has features made with {options}.",
-            expected="the same here, where --run is given",
-            fix=f"use {options}",
-        )
 
 
 def _print(document: ProblemsDocument) -> None:

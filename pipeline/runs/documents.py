@@ -72,6 +72,11 @@ class HeadRecord(msgspec.Struct, frozen=True, kw_only=True):
         return judge_aim(self.threshold, self.test, classes, nested=protocol.cv is not None)
 
     @property
+    def is_fine_tuned(self) -> bool:
+        """Whether the network was trained with it, rather than chosen among candidates."""
+        return bool(self.history) and not self.candidates
+
+    @property
     def positive(self) -> int:
         """Number of the positive class, where there are two."""
         return self.threshold.positive if self.threshold else self.test.positive

@@ -6,13 +6,17 @@ from dataclasses import replace
 from pathlib import Path
 
 from pipeline.analysis.image_table import ImageTable
+from pipeline.backbones.recipe import Recipe
+from pipeline.backbones.registry import get_backbone, remake_recipe
 from pipeline.data.dataset import Dataset
 from pipeline.data.loading import list_partly_labelled
+from pipeline.errors import PipelineError
 from pipeline.evaluation.protocol import Protocol
 from pipeline.features.extractor import Extractor, extract
 from pipeline.features.listener import Listener
 from pipeline.models.model import Model
 from pipeline.models.opening import load_model
+from pipeline.runs.documents import RunDocument
 from pipeline.runs.reading import read_run_document, run_of
 
 
@@ -62,3 +66,17 @@ def open_images(
     extraction = extract(data, extractor=extractor, learnable=False, listener=listener)
     dataset = extraction.dataset if protocol.cv is None else extraction.dataset.all_in("test")
     return ImageTable(replace(extraction, dataset=dataset), model, seed=seed)
+
+
+def recipe_of(document: RunDocument) -> Recipe:
+    """Return how a run's images become the rows by which they are compared with each other."""
+    values = {name: value for name, value in document.recipe.items() if name != "fingerprint"}
+    try:
+        recipe = Recipe.from_fields(values)
+    except ValueError as error:
+        raise PipelineError(
+            f"the run's settings of features cannot be read: {error}.", fix="make the run again"
+        ) from error
+    if next(head for head in document.heads if head.name == document.best).is_fine_tuned:
+        return remake_recipe(recipe, layer=get_backbone(recipe.backbone).top)
+    return recipe

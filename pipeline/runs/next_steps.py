@@ -12,6 +12,7 @@ from pipeline.runs.documents import HeadRecord, ProblemsDocument, RunDocument
 from pipeline.runs.table import FEW
 
 _MISSED = 0.9  # a recall below this is offered to be raised
+_KEPT = ("--cache", "--weights")  # of stage one, what a run does not know
 _WIDE = 0.1  # an interval of the accuracy wider than this is offered to be narrowed
 
 
@@ -38,7 +39,10 @@ def next_steps(
     `candidates` are those of `classify` that say what is to be compared.
     """
     classify = ("classify", data, *options, *candidates)
-    look_at = ("problems", data, *options, "--run", run)
+    kept_in = [
+        text for pair in zip(options[::2], options[1::2]) for text in pair if pair[0] in _KEPT
+    ]
+    look_at = ("problems", data, *kept_in, "--run", run)
     steps = list(_on_data(document, problems, classify, look_at))
     predict = Step("classify new images", _command("predict", run, "NEW_PHOTOS"))
     return [*steps[:2], predict] if _is_of_use(document) or not steps else steps[:2]
@@ -52,7 +56,6 @@ def _on_data(
 ) -> Iterator[Step]:
     best = next(head for head in document.heads if head.name == document.best)
     protocol = document.protocol
-    trained = best.history and not best.candidates  # fine-tuned: its command has other options
     if name := not protocol.threshold and _missed(document, best):
         yield Step(
             f"find more of the class {name}, at the cost of false alarms",
@@ -61,7 +64,7 @@ def _on_data(
     if what := _lacking(document, best):
         again = _command(*classify, *_aim(protocol))
         yield Step(f"add {what}, and run again", again)
-    if not protocol.cv and not trained:
+    if not protocol.cv and not best.is_fine_tuned:  # whose command has other options
         again = _command(*classify, *_aim(protocol), "--cv", "5")
         if problems and problems.leakage.matters:
             yield Step("judge without copies of training images, by cross-validation", again)

@@ -294,21 +294,6 @@ def test_classify_prints_a_table_with_a_line_for_each_head(photos, networks, tmp
     assert "logistic: fitted in" in result.stderr
 
 
-def test_a_runs_page_takes_no_problems_found_in_features_made_in_another_way(photos, networks):
-    run("classify", photos, *SETTINGS, "--head", "logistic", "--name", "mine")
-    page = Path("runs", "mine", "problems.json").read_bytes()
-    problems = ["problems", photos, "--precision", "float32", "--run", "runs/mine"]
-    refused = run(*problems)
-    assert refused.exit_code == 1
-    assert "has features made with --size 64" in refused.stderr
-    refused = run(*problems, "--size", "64", "--white", "4095", "--page", "2")
-    assert refused.exit_code == 1
-    assert "has features made with no --white --page 1" in refused.stderr
-    assert len(networks) == 1  # said before any row was made
-    assert Path("runs", "mine", "problems.json").read_bytes() == page
-    assert run(*problems, "--size", "64", "--no-learning-curve").exit_code == 0
-
-
 def test_few_images_that_are_all_copies_are_judged_by_the_splits_after_all(tmp_path, networks):
     photos = paint_classes(tmp_path / "photos", 9)
     for number in range(9):  # as the network sees them, hardly different from each other
@@ -332,8 +317,7 @@ def test_few_images_are_cross_validated_unless_the_splits_are_to_be_kept(photos,
         assert document["protocol"]["cv"] == cv
         said = [text for text in document["remarks"] if "--no-cv keeps the splits" in text]
         assert len(said) == (not options)
-        settings = ["--size", "64", "--no-learning-curve", "--run", name]
-        found = run("problems", photos, "--precision", "float32", *settings)
+        found = run("problems", photos, "--no-learning-curve", "--run", name)
         assert found.exit_code == 0
         assert "no test images" not in found.stdout
 

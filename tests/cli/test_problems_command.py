@@ -107,3 +107,62 @@ def test_classify_and_problems_name_the_same_labels(exported, options):
         [(one["path"], one["score"], one["likely"]) for one in each] for each in (ours, theirs)
     ]
     assert names[0] == names[1]
+
+
+@pytest.fixture
+def run_of(tmp_path, networks):
+    """Make a run of small pictures with given options; return the pictures."""
+
+    def make(*options):
+        photos = paint_classes(tmp_path / "photos")
+        done = run_command("classify", photos, *options, "--head", "logistic", "--name", "mine")
+        assert done.exit_code == 0, done.output
+        return photos
+
+    return make
+
+
+_LITE = ("--backbone", "efficientnet-lite0", "--size", "64")
+
+
+@pytest.mark.parametrize(
+    ("made_with", "repeated"),
+    [
+        (_LITE, ()),
+        (_LITE, ("--size", "64")),
+        ((*_LITE, "--seed", "3"), ()),
+        ((*_LITE, "--white", "4095", "--resize", "bicubic", "--precision", "float32"), ()),
+        (("--size", "64", "--scaling", "unit"), ()),
+        (("--size", "64", "--scaling", "unit"), ("--scaling", "unit")),
+        (("--size", "64", "--layer", "block4_pool"), ()),
+    ],
+)
+def test_with_a_run_its_settings_are_taken(run_of, networks, made_with, repeated):
+    photos = run_of(*made_with)
+    loaded = len(networks)
+    done = run_command("problems", photos, "--no-learning-curve", "--run", "runs/mine", *repeated)
+    assert done.exit_code == 0, done.output
+    assert "on the run's page" in done.stderr
+    assert len(networks) == loaded  # all features were there
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--backbone", "vgg19"), "--backbone vgg19"),
+        (("--size", "96"), "--size 96"),
+        (("--size", "64", "--white", "4095", "--page", "2"), "--white 4095 --page 2"),
+        (("--scaling", "unit"), "--scaling unit"),
+        (("--layer", "block4_pool"), "--layer block4_pool"),
+        (("--seed", "1"), "--seed 1"),
+    ],
+)
+def test_options_that_contradict_the_run_are_refused(run_of, networks, options, named):
+    photos = run_of(*_LITE)
+    page, loaded = Path("runs/mine/problems.json").read_bytes(), len(networks)
+    done = run_command("problems", photos, "--run", "runs/mine", *options)
+    assert done.exit_code == 1
+    assert f"Error: {named} is given with --run." in done.stderr
+    assert "leave it out" in done.stderr
+    assert len(networks) == loaded  # said before any row was made
+    assert Path("runs/mine/problems.json").read_bytes() == page

@@ -17,7 +17,7 @@ def proposed(folder):
         problems,
         run="runs/mine",
         data="my photos",
-        options=["--size", "64"],
+        options=["--size", "64", "--cache", "my rows", "--seed", "3"],
         candidates=["--head", "knn", "--head", "lda"],
     )
 
@@ -46,7 +46,8 @@ def test_the_steps_fit_the_run(tmp_path, skill, counts, protocol, expected):
             assert step.command == "pipeline predict runs/mine NEW_PHOTOS"
         else:
             assert shlex.split(step.command)[2] == "my photos"
-            assert "--size 64" in step.command
+            assert "--cache 'my rows'" in step.command
+            assert ("--size 64" in step.command) == ("classify" in step.command)  # or from the run
             assert ("--head knn --head lda" in step.command) == ("classify" in step.command)
 
 
