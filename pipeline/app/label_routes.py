@@ -104,7 +104,6 @@ class LabelPages:
 
     def _now(self, number: int) -> dict[str, Any]:
         """Tell which image has the number of the one that the page shows, and its label by now."""
-        self.labelling.refresh()
         labels = self.labelling.labels()
         if not 0 <= number < len(labels):
             return {}

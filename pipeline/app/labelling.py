@@ -280,8 +280,9 @@ class Labelling:
             )
 
     def labels(self) -> list[str]:
-        """Give the label of each image so far, empty where it has none."""
+        """Give the label of each image by now, whoever gave it, empty where it has none."""
         with self._lock:
+            self.refresh()
             names = [*self.classes, ""]  # the last for `NONE`
             return [names[label] for label in self._labels]
 

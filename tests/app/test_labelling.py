@@ -156,6 +156,7 @@ def test_two_sessions_see_each_others_answers(loose, label):
     assert second.classes == ["red"]
     state = second.answer(second.next()[0].place, "green")
     assert state.counts == {"red": 1, "green": 1}
+    assert sorted(first.labels())[-2:] == ["green", "red"]  # as a CSV of the page has them
     first.refresh()
     assert first.state().counts == {"red": 1, "green": 1}
 
