@@ -619,6 +619,17 @@ def test_two_windows_at_once_lose_nothing_and_overwrite_nothing(visit, labelled)
     visit.complaints.clear()  # Chromium tells of every answer that is refused
 
 
+def test_colours_are_of_the_labels_by_now_while_images_are_labelled(visit, labelled, to_label):
+    opening, _ = labelled
+    page = visit("look", at=opening)
+    legend = page.locator("#legend")
+    legend.get_by_text("no label (30)").wait_for()
+    page.select_option("#colour", "split")
+    to_label.labelling.answer(0, "red")
+    page.select_option("#colour", "class")
+    legend.get_by_text("red (1)").wait_for()
+
+
 def test_what_another_window_labels_is_said_and_not_labelled_again(visit, labelled):
     opening, labels = labelled
     first, second = (start_labelling(visit, opening) for _ in range(2))

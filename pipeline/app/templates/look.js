@@ -19,6 +19,8 @@ async function startLooking() {
   }
   say(count(all.names.length, "image"));
   const columns = all.colours;
+  // While images are labelled, these change.
+  const changing = all.more.includes("label so far") ? ["class", "split", "label so far"] : [];
   byId("colour").append(
     ...[...Object.keys(columns), ...all.more].map((name) => make("option", { value: name }, name)));
   byId("colour").addEventListener("change", (event) => colourBy(event.target.value));
@@ -26,7 +28,7 @@ async function startLooking() {
   // --- Colours -----------------------------------------------------------------------------
 
   async function colourBy(kind) {
-    if (!columns[kind] || kind === "label so far") {
+    if (!columns[kind] || changing.includes(kind)) {
       say(`working out: ${kind} …`);
       try {
         columns[kind] = await askJson(`column?kind=${encodeURIComponent(kind)}`);
@@ -34,8 +36,10 @@ async function startLooking() {
       } catch (error) {
         say(error.message);
         if (byId("colour").value !== kind) return undefined;
-        byId("colour").value = "class";
-        return colourBy("class");
+        if (!columns[kind]) {
+          byId("colour").value = "class";
+          return colourBy("class");
+        }
       }
       if (byId("colour").value !== kind) return undefined; // another was chosen meanwhile
     }
