@@ -6,7 +6,7 @@ import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -219,12 +219,15 @@ class StageOne:
                 typed += [f"--{name}", str(value)]
         return typed
 
-    def check_beside(
-        self, run: Path | None, own: Mapping[str, Any] | None = None, **more: Any
-    ) -> None:
-        """Refuse settings of features beside a run, but for those that are its `own`."""
-        same = {n: None for n, v in {**self.recipe, **more}.items() if own and v == own.get(n)}
-        if run and (typed := self.typed(cache=None, weights=None, **{**more, **same})):
+    def check_beside(self, run: Path | None, own: Recipe | None = None, **more: Any) -> None:
+        """Refuse settings of features beside a run, but for those of its `own`."""
+        from pipeline.data.decoding import Decoding
+
+        given = {**self.recipe, **more}
+        if own:
+            settings = {**asdict(own), **asdict(Decoding.from_name(own.decoding))}
+            given |= {name: None for name in self.recipe if given[name] == settings[name]}
+        if run and (typed := self.typed(cache=None, weights=None, **given)):
             raise PipelineError(
                 f"{' '.join(typed)} is given with --run.",
                 expected="one of them: a run has its own way to make features",

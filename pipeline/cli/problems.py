@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -46,8 +45,7 @@ def problems(
         Path | None,
         typer.Option(
             metavar="RUN",
-            help="A run on the same images, whose settings are taken: show what is found on "
-            "its page.",
+            help="A run on the same images: take its settings, and add to its page.",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -61,7 +59,6 @@ def problems(
     """
     with reporting_errors(), TerminalListener(data) as listener:
         from pipeline.analysis.examination import examine
-        from pipeline.data.decoding import Decoding
         from pipeline.report.page import write_report
         from pipeline.runs.describing import describe_problems
         from pipeline.runs.images import recipe_of
@@ -71,10 +68,8 @@ def problems(
 
         cross_validated, recipe = False, None
         if run:  # tell before the work that it does not fit
-            made = read_run_document(run)
-            recipe = recipe_of(made)
-            options = {**asdict(recipe), **asdict(Decoding.from_name(recipe.decoding))}
-            stage_one.check_beside(run, own={**options, "seed": made.seed}, seed=seed)
+            recipe = recipe_of(made := read_run_document(run))
+            stage_one.check_beside(run, recipe, seed=seed if seed != made.seed else None)
             cross_validated, seed = made.protocol.cv is not None, made.seed
         problems = examine(
             data,
