@@ -18,6 +18,7 @@ from pipeline.data.decoding import Decoding
 from pipeline.data.depth import remarks_on_decoding
 from pipeline.data.images import decode, thumbnail
 from pipeline.data.levels import extremes
+from pipeline.data.urls import Url
 from pipeline.errors import ImageError, PipelineError
 
 SIDE = 32
@@ -285,13 +286,14 @@ def test_dark_16_bit_colour_is_said(tmp_path):
     rgb = picture(SIDE, SIDE).astype(np.uint16) * 16
     tags = {256: SIDE, 257: SIDE, 258: 16, 259: 1, 262: 2, 277: 3}
     data = tiff(tags, rgb.tobytes() + struct.pack("<3H", 16, 16, 16))
-    assert "all 1 images in 16-bit colour stay below 4096" in remarks(tmp_path, {"a.tif": data})[0]
+    said = remarks(tmp_path, {"a.tif": data})[0]
+    assert "the one image in 16-bit colour stays below 4096, and is seen dark" in said
 
 
 def test_more_than_one_page_is_said(tmp_path):
     contents = {"a.tif": stack(EIGHT, EIGHT), "b.tif": encode(EIGHT, "TIFF")}
     assert remarks(tmp_path, contents) == (
-        "1 of 2 images have more than one page: page 1 is used; --page names another",
+        "1 image has more than one page: page 1 is used; --page names another",
     )
     contents = {"a.tif": stack(EIGHT, deep(12)), "b.tif": stack(EIGHT, deep(12))}
     said = remarks(tmp_path, contents, page=2)
@@ -299,10 +301,88 @@ def test_more_than_one_page_is_said(tmp_path):
     assert "page 2 is used" in said[1]
 
 
-def test_a_sample_of_a_large_data_set_is_looked_at(tmp_path):
-    data = encode(deep(12), "PNG")
-    said = remarks(tmp_path, {f"{number:03}.png": data for number in range(100)})
-    assert said[0].startswith("all 25 images in 16-bit grey of the 25 that were looked at stay")
+_DIM, _PLAIN = encode(deep(12), "PNG"), encode(EIGHT, "PNG")
+_STACK = stack(EIGHT, EIGHT)
+_DARK = "stay below 4096, and are seen dark: --white 4095 makes that value white"
+_ONE_DARK = "stays below 4096, and is seen dark: --white 4095 makes that value white"
+
+
+@pytest.mark.parametrize(
+    ("contents", "most", "chosen", "expected"),
+    [
+        ([_DIM], 500, {}, f"the one image in 16-bit grey {_ONE_DARK}"),
+        ([_DIM, _PLAIN], 500, {}, f"the one image in 16-bit grey {_ONE_DARK}"),
+        ([_DIM] * 40, 500, {}, f"all 32 images in 16-bit grey that were looked at {_DARK}"),
+        ([_DIM] * 9, 8, {}, f"all 8 images in 16-bit grey that were looked at {_DARK}"),
+        ([_DIM] * 9, 1, {}, f"the one image in 16-bit grey that was looked at {_ONE_DARK}"),
+        (
+            [_PLAIN] * 9,
+            9,
+            {"white": 9},
+            "none of the images is in 16-bit grey: --white changes nothing",
+        ),
+        (
+            [_PLAIN] * 9,
+            8,
+            {"white": 9},
+            (
+                "of 8 images that were looked at, none is in 16-bit grey, which alone --white changes; "
+                "others may be"
+            ),
+        ),
+        (
+            [_STACK] * 2,
+            9,
+            {},
+            "2 images have more than one page: page 1 is used; --page names another",
+        ),
+        (
+            [_STACK] * 9,
+            8,
+            {},
+            (
+                "8 of 8 images that were looked at have more than one page: page 1 is used; --page "
+                "names another"
+            ),
+        ),
+    ],
+)
+def test_what_was_not_looked_at_is_not_spoken_of(
+    tmp_path, monkeypatch, contents, most, chosen, expected
+):
+    monkeypatch.setattr(depth, "_MOST_OPENED", most)
+    named = {f"{number}.tif": data for number, data in enumerate(contents)}
+    assert remarks(tmp_path, named, **chosen) == (expected,)
+
+
+@pytest.mark.parametrize("number", [1, 39, 40, 400])
+@pytest.mark.parametrize("chosen", [{}, {"white": 4095}])
+def test_the_one_deep_image_is_found_whether_broken_files_are_listed_or_not(
+    tmp_path, number, chosen
+):
+    paths = files(tmp_path, {f"{place:03}.png": _PLAIN for place in range(number)})
+    [deep_one] = files(tmp_path, {"deep.tif": encode(deep(12), "TIFF")})
+    [broken] = files(tmp_path, {"000-broken.png": b"\x89PNG"})
+    expected = () if chosen else (f"the one image in 16-bit grey {_ONE_DARK}",)
+    for listed in ([*paths, deep_one], [broken, *paths, deep_one]):
+        assert remarks_on_decoding(listed, Decoding(**chosen)) == expected
+
+
+@pytest.mark.parametrize("elsewhere", ["s3://photos/a.tif", "a-file-without-a-suffix"])
+def test_of_files_that_are_not_opened_nothing_is_said(tmp_path, elsewhere):
+    there = Url(elsewhere) if ":" in elsewhere else files(tmp_path, {elsewhere: _DIM})[0]
+    paths = [*files(tmp_path, {"a.png": _PLAIN}), there]
+    [*said] = remarks_on_decoding(paths, Decoding(white=4095))
+    assert said == (
+        []
+        if isinstance(there, Path)
+        else [
+            (
+                "of 1 image that was looked at, none is in 16-bit grey, which alone --white changes; "
+                "others may be"
+            )
+        ]
+    )
 
 
 @pytest.mark.parametrize(
