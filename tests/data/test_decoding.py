@@ -326,8 +326,8 @@ _ONE_DARK = "stays below 4096, and is seen dark: --white 4095 makes that value w
             8,
             {"white": 9},
             (
-                "of 8 images that were looked at, none is in 16-bit grey, which alone --white changes; "
-                "others may be"
+                "of 8 images that were looked at, none is in 16-bit grey, which alone "
+                "--white changes; others may be"
             ),
         ),
         (
@@ -378,8 +378,8 @@ def test_of_files_that_are_not_opened_nothing_is_said(tmp_path, elsewhere):
         if isinstance(there, Path)
         else [
             (
-                "of 1 image that was looked at, none is in 16-bit grey, which alone --white changes; "
-                "others may be"
+                "of 1 image that was looked at, none is in 16-bit grey, which alone "
+                "--white changes; others may be"
             )
         ]
     )
