@@ -144,6 +144,7 @@ def _describe(labelling: Labelling) -> dict[str, Any]:
         "counts": state.counts,
         "labelled": state.labelled,
         "unlabelled": state.unlabelled,
+        "added": state.added,
         "answered": state.answered,
         "accuracy": _share(state.accuracy),
         "history": [(n, *_share(share)) for n, share in state.history[::-step][::-1]],

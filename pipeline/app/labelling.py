@@ -107,7 +107,7 @@ class Labelling:
         self._place = {key: place for place, key in enumerate(self._keys)}
         self._labels = np.full(len(rows), NONE, np.int64)
         self.classes = sorted(set(file.labels.values()))
-        self._progress = Progress()
+        self._progress = Progress(sum(not file.given(path) for path in self.dataset.paths))
         recent = [key for key in file.added if key in self._place][-WINDOW:]
         if len(recent) == WINDOW:  # as it was before these, to tell what they changed
             self._take_in(but=recent)

@@ -30,6 +30,8 @@ class LabellingState:
         Classes, and how many images have each label.
     labelled, unlabelled : int
         Numbers of images.
+    added : int
+        How many images were given a label that have none in the data set.
     answered : int
         Answers since the data set was opened, less those that were taken back.
     accuracy : Share or None
@@ -53,6 +55,7 @@ class LabellingState:
     counts: dict[str, int]
     labelled: int
     unlabelled: int
+    added: int
     answered: int
     accuracy: Share | None
     history: tuple[tuple[int, Share], ...]
@@ -89,9 +92,16 @@ class Moment:
 
 
 class Progress:
-    """What the classifier said with one number of labels after another."""
+    """What the classifier said with one number of labels after another.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    unlabelled : int
+        How many images have no label in the data set.
+    """
+
+    def __init__(self, unlabelled: int) -> None:
+        self._at_first = unlabelled
         self._moments: list[Moment] = []
 
     @property
@@ -123,10 +133,12 @@ class Progress:
         before = self._moments[at] if at >= 0 and self._moments[at].predicted is not None else None
         agreement = agreement_of(before, now, missing) if before else None
         steady = before is not None and is_steady(before, now)
+        unlabelled = len(missing) - now.labelled
         return LabellingState(
             counts=counts,
             labelled=now.labelled,
-            unlabelled=len(missing) - now.labelled,
+            unlabelled=unlabelled,
+            added=self._at_first - unlabelled,
             answered=answered,
             accuracy=now.accuracy,
             history=tuple((m.labelled, m.accuracy) for m in self._moments if m.accuracy),

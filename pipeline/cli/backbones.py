@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -13,8 +12,7 @@ from rich.table import Table
 
 from pipeline.cli.live import ClassifyListener
 from pipeline.cli.options import CacheOption, JsonOption, SeedOption
-from pipeline.cli.terminal import finish, out, reporting_errors, shown
-from pipeline.system.packages import as_typed
+from pipeline.cli.terminal import finish, out, propose, reporting_errors
 
 _CACHE = Path("cache")
 
@@ -107,9 +105,8 @@ def _compare(data: str, cache: Path, seed: int, *, as_json: bool) -> None:
     out.print(table)
     out.print(advise(suited), soft_wrap=True)
     network = advised(suited)
-    command = ["pipeline", "classify", data, "--backbone", network.backbone]
+    command = ["classify", data, "--backbone", network.backbone]
     command += ["--size", str(network.size)]
     command += ["--cache", str(cache)] if cache != _CACHE else []
-    out.print("next: compare classifiers by its features of all images")
-    out.print(f"  {shown(as_typed(shlex.join(command)))}", soft_wrap=True)
+    propose("compare classifiers by its features of all images", *command)
     finish(suited[0].skipped)

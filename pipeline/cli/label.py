@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import posixpath
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -17,19 +19,20 @@ from pipeline.cli.options import (
     StageOne,
     with_stage_one,
 )
-from pipeline.cli.terminal import err, finish, out, reporting_errors, shown
-from pipeline.errors import PipelineError
-from pipeline.system.packages import as_typed
+from pipeline.cli.terminal import err, finish, out, propose, reporting_errors, shown
+from pipeline.errors import PipelineError, did_you_mean
 
 if TYPE_CHECKING:
     from pipeline.app.labelling import Labelling
     from pipeline.app.questions import Change, Question
+    from pipeline.data.urls import Location
 
 _WHY = {
     "typical": "typical of many images",
     "unsure": "the classifier is unsure",
     "suspicious": "its label may be wrong",
 }
+_PLACEHOLDER = "CLASS"  # in what is proposed, where there is no class yet
 
 
 @with_stage_one
@@ -37,14 +40,20 @@ def label(
     data: DataArgument,
     images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="IMAGE", help="Images of DATA that are given a label."),
+        typer.Argument(
+            metavar="IMAGE",
+            help="Images of DATA that are given a label; the end of a path is enough.",
+        ),
     ] = None,
     *,
     stage_one: StageOne,
     name: Annotated[
         str | None,
-        typer.Option("--as", metavar="CLASS", help="Label these images so; it may be a new class."),
+        typer.Option("--as", metavar=_PLACEHOLDER, help="Label these images so."),
     ] = None,
+    new: Annotated[
+        bool, typer.Option("--new", help="Make CLASS a new class beside those there are.")
+    ] = False,
     take_back: Annotated[
         bool, typer.Option("--take-back", help="Take away the label that these images were given.")
     ] = False,
@@ -67,19 +76,18 @@ def label(
         from pipeline.app.labelling import Labelling
         from pipeline.system.documents import to_json
 
-        _check_options(images, name, take_back=take_back, review=review)
-        with TerminalListener(data) as listener:
+        _check_options(images, name, new=new, take_back=take_back, review=review)
+        extractor = stage_one.extractor()
+        with TerminalListener(data, counts=False) as told:
             labelling = Labelling(
-                data,
-                labels=labels,
-                extractor=stage_one.extractor(),
-                seed=seed,
-                listener=listener,
+                data, labels=labels, extractor=extractor, seed=seed, listener=told
             )
         for remark in labelling.remarks:
             err.print(f"[yellow]Labels:[/] {shown(remark)}", soft_wrap=True)
         known = [*labelling.classes]
-        changes = _change(labelling, images or (), name)
+        if name is not None:
+            _check_class(name, known, new=new)
+        changes = _change(labelling, [_image(labelling, image) for image in images or ()], name)
         suspicious = _review(labelling) if review else None
         questions = labelling.next(count) if suspicious != 0 else []
         if as_json:
@@ -90,21 +98,19 @@ def label(
             if not changes:
                 _print_questions(questions, suspicious)
             own = stage_one.typed(labels=labels, seed=seed)
-            if questions:
-                path = _typed(questions[0])
-                _propose(_why(questions[0], labelling), "label", data, path, "--as", "CLASS", *own)
-            elif not review:
-                _propose("look for labels that are wrong", "label", data, "--review", *own)
+            _propose_answer(labelling, questions[:1], data, own, reviewed=review)
             if labelling.file.exists() and labelling.state().may_train:
                 why = "train on the labels so far"
-                _propose(why, "classify", str(labelling.file), *stage_one.typed())
+                propose(why, "classify", str(labelling.file), *stage_one.typed())
     finish(labelling.dataset.quarantined)
 
 
 def _check_options(
-    images: Sequence[str] | None, name: str | None, *, take_back: bool, review: bool
+    images: Sequence[str] | None, name: str | None, *, new: bool, take_back: bool, review: bool
 ) -> None:
     """Refuse what does not go together, before any work."""
+    if new and name is None:
+        raise PipelineError("--new is given without --as.", fix="name the new class with --as")
     given = {"--as": name is not None, "--take-back": take_back, "--review": review}
     typed = [option for option, is_given in given.items() if is_given]
     if len(typed) > 1:
@@ -120,7 +126,47 @@ def _check_options(
         raise PipelineError(f"{typed[0]} is given, and no image.", fix="name images after DATA")
 
 
-def _change(labelling: Labelling, images: Sequence[str], name: str | None) -> list[Change]:
+def _check_class(name: str, known: Sequence[str], *, new: bool) -> None:
+    """Refuse what may be a slip: the placeholder of a class, and a class that is new."""
+    from pipeline.app.questions import class_name
+    from pipeline.data.dataset import shorten
+
+    name = class_name(name, known)
+    if name in known:
+        return
+    if name == _PLACEHOLDER:
+        raise PipelineError(
+            f"{name} stands for the name of a class.", fix="type that name in its place"
+        )
+    if known and not new:
+        near = did_you_mean(name, known)
+        raise PipelineError(
+            f"{name} is none of the classes so far.",
+            expected=shorten(known),
+            fix=f"{near}{' ' * bool(near)}--new makes a new class",
+        )
+
+
+def _image(labelling: Labelling, typed: str) -> str | Location:
+    """Find an image also by the end of its path, which `pipeline problems` lists."""
+    from pipeline.data.dataset import shorten
+
+    dataset, end = labelling.dataset, "/" + posixpath.normpath(typed.replace(os.sep, "/"))
+    if os.path.lexists(typed):
+        return typed
+    paths = [*dataset.paths, *(bad.path for bad in dataset.quarantined)]
+    found = [path for path in paths if str(path).replace(os.sep, "/").endswith(end)]
+    if len(found) > 1:
+        raise PipelineError(
+            f"{typed} is the end of {len(found):,} paths: {shorten(map(str, found))}.",
+            fix="type more of the path",
+        )
+    return found[0] if found else typed
+
+
+def _change(
+    labelling: Labelling, images: Sequence[str | Location], name: str | None
+) -> list[Change]:
     if not images:
         return []
     return labelling.forget(images) if name is None else labelling.answer_all(images, name)
@@ -167,9 +213,8 @@ def _document(
 
 
 def _print_changes(changes: Sequence[Change], known: Sequence[str], *, confirmed: bool) -> None:
-    """Say what became of the images, and that a class is new: its name may be a slip."""
+    """Say what became of the images, and that a class is new."""
     from pipeline.data.names import remarks_on
-    from pipeline.errors import did_you_mean
 
     for (before, now), count in Counter((each.before, each.label) for each in changes).items():
         images = "1 image is" if count == 1 else f"{count:,} images are"
@@ -182,15 +227,14 @@ def _print_changes(changes: Sequence[Change], known: Sequence[str], *, confirmed
             text = f"{images} without a label now; {was} {before} before"
         out.print(shown(text), soft_wrap=True)
     for new in {each.label for each in changes} - {*known, ""}:
-        near = did_you_mean(new, known)
-        out.print(f"{shown(new)} is a new class{'; ' * bool(near)}{shown(near)}", soft_wrap=True)
+        out.print(f"{shown(new)} is a new class", soft_wrap=True)
         for remark in remarks_on("class", [new, *known]):
             err.print(f"[yellow]Labels:[/] {shown(remark)}", soft_wrap=True)
 
 
 def _print_state(labelling: Labelling) -> None:
     state = labelling.state()
-    counts = ", ".join(f"{name} {count:,}" for name, count in state.counts.items())
+    counts = ", ".join(f"{name} {count:,}" for name, count in state.counts.items() if count)
     of_classes = f" ({counts})" if counts else ""
     out.print(
         f"{state.labelled:,} labelled{shown(of_classes)}, {state.unlabelled:,} without a label",
@@ -198,7 +242,7 @@ def _print_state(labelling: Labelling) -> None:
     )
     if state.accuracy:
         out.print(f"accuracy in cross-validation: {state.accuracy}", soft_wrap=True)
-        if labelling.file.exists():
+        if state.added:
             out.print("hard images come first, so new images are classified rather better")
     else:
         out.print("the accuracy is shown from 10 labels of two classes on")
@@ -232,16 +276,25 @@ def _print_questions(questions: Sequence[Question], suspicious: int | None) -> N
         out.print(shown(line), soft_wrap=True)
 
 
-def _why(question: Question, labelling: Labelling) -> str:
-    if question.label:
-        return "correct the label, or confirm it with the same class"
-    return "label an image, or several" if labelling.classes else "begin with any class"
-
-
-def _propose(why: str, *command: str) -> None:
-    """Show a command that can be pasted."""
-    out.print(f"next: {why}", soft_wrap=True)
-    out.print(f"  {shown(as_typed(shlex.join(['pipeline', *command])))}", soft_wrap=True)
+def _propose_answer(
+    labelling: Labelling,
+    questions: Sequence[Question],
+    data: str,
+    options: Sequence[str],
+    *,
+    reviewed: bool,
+) -> None:
+    """Propose the class that an image looks like, else the first; or to look for wrong labels."""
+    for question in questions:
+        why = "begin with any class in place of CLASS"
+        if labelling.classes:
+            why = "label an image, or several; --new makes a new class"
+        if question.label:
+            why = "correct the label, or confirm it with the same class"
+        name = question.suggested or next(iter(labelling.classes), _PLACEHOLDER)
+        propose(why, "label", data, _typed(question), "--as", name, *options)
+    if not questions and not reviewed:
+        propose("look for labels that are wrong", "label", data, "--review", *options)
 
 
 def _typed(question: Question) -> str:

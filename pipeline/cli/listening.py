@@ -38,6 +38,8 @@ class TerminalListener(RunListener):
         What the bar counts.
     streams : bool
         Whether results are printed meanwhile: then there is no bar where they are shown.
+    counts : bool
+        Whether the numbers of images are shown.
     """
 
     def __init__(
@@ -47,11 +49,13 @@ class TerminalListener(RunListener):
         *,
         unit: str = "rows",
         streams: bool = False,
+        counts: bool = True,
     ) -> None:
         self._data = data
         self._workers = workers
         self._unit = unit
         self._streams = streams
+        self._counts = counts
         self._bar = ExitStack()
         self._report: Callable[[int, int], None] | None = None
 
@@ -72,6 +76,11 @@ class TerminalListener(RunListener):
 
     def listed(self, dataset: Dataset) -> None:
         """Show how many images of each class there are in each split, and remarks on the data."""
+        if self._counts:
+            self._print_counts(dataset)
+        print_remarks(dataset.remarks)
+
+    def _print_counts(self, dataset: Dataset) -> None:
         from pipeline.data.dataset import count_splits
 
         table = Table(box=None, pad_edge=False)
@@ -83,7 +92,6 @@ class TerminalListener(RunListener):
             row = (f"{in_split[name]:,}" for in_split in counts.values())
             table.add_row(shown(name or "without a label"), *row)
         err.print(table)
-        print_remarks(dataset.remarks)
 
     def calibrating(self, images: int) -> None:
         """Say that precision int8 is calibrated."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -19,7 +20,7 @@ from rich.markup import escape
 from rich.text import Text
 
 from pipeline.errors import PipelineError, printable
-from pipeline.system.packages import import_error
+from pipeline.system.packages import as_typed, import_error
 
 if TYPE_CHECKING:
     from pipeline.data.dataset import Quarantined
@@ -225,6 +226,12 @@ def print_remarks(remarks: Sequence[str]) -> None:
     """Say what to know of how a data set was read."""
     for remark in remarks:
         err.print(f"[yellow]Data:[/] {shown(remark)}", soft_wrap=True)
+
+
+def propose(why: str, *command: str) -> None:
+    """Show a command of this program that can be pasted, and what it is for."""
+    out.print(f"next: {shown(why)}", soft_wrap=True)
+    out.print(f"  {shown(as_typed(shlex.join(['pipeline', *command])))}", soft_wrap=True)
 
 
 def print_damaged(store: FeatureStore) -> None:

@@ -82,12 +82,15 @@ def test_at_the_start_it_says_what_to_label_and_how_to_begin(loose, network):
 
 def test_what_it_proposes_can_be_pasted_until_classify_takes_the_labels(loose, network):
     label(loose, *(f"loose/red-{number:02}.png" for number in range(10)), "--as", "red")
-    done = label(loose, *(f"loose/blue-{number:02}.png" for number in range(10)), "--as", "blue")
+    done = label(
+        loose, *(f"loose/blue-{number:02}.png" for number in range(10)), "--as", "blue", "--new"
+    )
     for _ in range(4):
-        command = next(line for line in done.stdout.splitlines() if "--as CLASS" in line)
+        command = next(line for line in done.stdout.splitlines() if " --as " in line)
         words = shlex.split(command)[1:]
         name = "red" if "red" in words[2] else "blue"
-        done = run_command(*(name if word == "CLASS" else word for word in words))
+        assert words[3:5] == ["--as", name]  # what the picture looks like
+        done = run_command(*words)
         assert done.exit_code == 0, done.output
         assert f"1 image is {name} now; was without a label before" in done.stdout
     assert "24 labelled (blue 12, red 12), 0 without a label" in done.stdout
@@ -108,7 +111,7 @@ def test_the_document_has_the_state_and_the_next_images(loose):
     reds = [f"loose/red-{number:02}.png" for number in range(6)]
     found = document(loose, *reds, "--as", "red")
     assert found["changed"] == [{"path": path, "before": "", "label": "red"} for path in reds]
-    document(loose, *(path.replace("red", "blue") for path in reds), "--as", "blue")
+    document(loose, *(path.replace("red", "blue") for path in reds), "--as", "blue", "--new")
     found = document(loose)
     assert found["counts"] == {"blue": 6, "red": 6}
     assert found["accuracy_low"] < found["accuracy"] == 1
@@ -120,7 +123,7 @@ def test_the_document_has_the_state_and_the_next_images(loose):
 
 def test_it_says_what_each_image_was_before(loose):
     label(loose, "loose/red-01.png", "--as", "blue")
-    label(loose, "loose/red-02.png", "--as", "red")
+    label(loose, "loose/red-02.png", "--as", "red", "--new")
     images = [f"loose/red-0{number}.png" for number in (1, 2, 3, 4)]
     shown = label(loose, *images, "--as", "red").stdout
     assert "1 image is red now; was blue before" in shown
@@ -132,9 +135,19 @@ def test_it_says_what_each_image_was_before(loose):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["loose/red-01.png", "loose/nowhere.png", "--as", "red"], "loose/nowhere.png is not one"),
-        (["loose/red-01.png", "1", "--as", "red"], "1 is not one of the images of loose"),
-        (["loose/red-01.png", "loose", "--as", "red"], "loose is not one of the images of loose"),
+        (
+            ["loose/red-01.png", "loose/nowhere.png", "--as", "green"],
+            "loose/nowhere.png is not one",
+        ),
+        (["loose/red-01.png", "1", "--as", "green"], "1 is not one of the images of loose"),
+        (["loose/red-01.png", "loose", "--as", "green"], "loose is not one of the images of loose"),
+        (["loose/red-01.png", "--as", "greeen"], "greeen is none of the classes so far"),
+        (["loose/red-01.png", "--as", "greeen"], "did you mean green? --new makes a new class"),
+        (["loose/red-01.png", "--as", "x"], "Expected: green\nTo do: --new makes a new class"),
+        (["loose/red-01.png", "--as", "CLASS"], "CLASS stands for the name of a class"),
+        (["loose/red-01.png", "--as", "CLASS", "--new"], "CLASS stands for the name of a class"),
+        (["loose/red-01.png", "--take-back", "--new"], "--new is given without --as"),
+        (["--new"], "--new is given without --as"),
         (["loose/red-01.png", "--as", " "], "cannot be the name of a class"),
         (["loose/red-01.png", "--as", "NaN"], "cannot be the name of a class"),
         (["loose/red-01.png", "loose/nowhere.png", "--take-back"], "loose/nowhere.png is not one"),
@@ -162,16 +175,32 @@ def test_a_file_that_is_no_image_says_so(loose):
 @pytest.mark.parametrize(
     ("name", "remark"),
     [
-        ("rde", "rde is a new class; did you mean red?"),
         ("Red", "The classes 'Red', 'red' are kept apart"),
         ("blue", "blue is a new class\n"),
     ],
 )
-def test_a_class_that_is_new_is_said_for_it_may_be_a_slip(loose, name, remark):
-    first = label(loose, "loose/red-00.png", "--as", "red")
+def test_a_class_that_is_new_is_made_where_that_is_asked_for_and_said(loose, name, remark):
+    first = label(loose, "loose/red-00.png", "--as", "red")  # there is no class yet
     assert "red is a new class\n" in first.output
-    assert remark in label(loose, "loose/red-01.png", "--as", name).output
-    assert "new class" not in label(loose, "loose/red-02.png", "--as", name).output
+    label(loose, "loose/red-01.png", "--as", name, code=1)
+    assert remark in label(loose, "loose/red-01.png", "--as", name, "--new").output
+    assert "is a new class" not in label(loose, "loose/red-02.png", "--as", name).output
+
+
+def test_the_placeholder_of_a_class_is_no_class_unless_it_is_one_already(loose):
+    done = label(loose, "loose/red-00.png", "--as", "CLASS", code=1)
+    assert "CLASS stands for the name of a class" in done.stderr
+    assert not Path("loose-labels.csv").exists()
+    Path("listed.csv").write_text("path,label\nloose/red-00.png,CLASS\nloose/red-01.png,\n")
+    label("listed.csv", "loose/red-01.png", "--as", "CLASS")
+
+
+def test_a_class_whose_last_label_was_taken_back_is_not_listed(loose):
+    label(loose, "loose/red-00.png", "--as", "red")
+    label(loose, "loose/blue-00.png", "--as", "bleu", "--new")
+    shown = label(loose, "loose/blue-00.png", "--take-back").stdout
+    assert "1 labelled (red 1), 23 without a label" in shown
+    label(loose, "loose/blue-00.png", "--as", "bleu", code=1)
 
 
 def test_a_label_is_taken_away_whoever_gave_it(loose):
@@ -199,7 +228,7 @@ def test_labels_that_are_likely_wrong_are_listed_and_corrected(photos, extractor
     assert "1 label is likely wrong" in shown
     assert "  photos/blue/wrong.png  labelled blue, looks like red\n" in shown
     assert "next: correct the label, or confirm it with the same class\n" in shown
-    assert "  pipeline label photos photos/blue/wrong.png --as CLASS" in shown
+    assert "  pipeline label photos photos/blue/wrong.png --as red --size 64" in shown
     [suspect] = document(photos, "--review")["next"]
     assert (suspect["suggested"], suspect["why"]) == ("red", "suspicious")
     shown = label(photos, "photos/blue/wrong.png", "--as", "blue").stdout
@@ -214,11 +243,17 @@ def test_labels_that_are_likely_wrong_are_listed_and_corrected(photos, extractor
 
 
 def test_nothing_is_proposed_with_a_file_of_labels_that_is_not_there(photos):
-    shown = label(photos).stdout
+    done = label(photos)
+    shown = done.stdout
     assert "40 labelled (blue 20, red 20), 2 without a label" in shown
+    assert "without a label" not in done.stderr  # once is enough: labels that were given count
+    assert "  pipeline label photos photos/" in shown
+    assert " --as CLASS" not in shown
     assert "accuracy in cross-validation: 1.000" in shown
     assert "photos-labels.csv" not in shown
     assert "hard images" not in shown
+    label(photos, "photos/red/000.png", "--as", "red")  # which it is: no label is given
+    assert "hard images" not in label(photos).stdout
     shown = label(photos, "photos/red-a.png", "--as", "red").stdout
     assert "  pipeline classify photos-labels.csv --size 64 --precision float32" in shown
     assert "hard images come first" in shown
@@ -230,7 +265,9 @@ def test_several_commands_at_once_lose_nothing(loose, monkeypatch):
     command = [sys.executable, "-m", "pipeline", "label", loose, *STAGE_ONE]
     images = [[f"loose/{name}-0{n}.png" for n in range(9)] for name in ("red", "blue")]
     running = [
-        subprocess.Popen([*command, *of, "--as", name], env=environment, stdout=subprocess.PIPE)
+        subprocess.Popen(
+            [*command, *of, "--as", name, "--new"], env=environment, stdout=subprocess.PIPE
+        )
         for name, of in zip(("red", "blue"), images, strict=True)
     ]
     assert [each.wait(timeout=100) for each in running] == [0, 0]
@@ -267,8 +304,38 @@ def test_a_csv_with_empty_labels_is_labelled(loose):
     shown = label("listed.csv").stdout
     assert "3 labelled (red 3), 2 without a label" in shown
     assert "next: label an image, or several" in shown
-    label("listed.csv", "loose/red-00.png", "loose/red-01.png", "--as", "blue")
+    label("listed.csv", "loose/red-00.png", "loose/red-01.png", "--as", "blue", "--new")
     shown = label("listed.csv").stdout
     assert "every image has a label" in shown
     assert "  pipeline label listed.csv --review --size 64" in shown
     assert list(kept("listed-labels.csv").values()).count("blue") == 2
+
+
+@pytest.fixture
+def nested(network):
+    """Pictures of two classes in folders of one name, those without a label beside them."""
+    paint_classes(Path("nested/photos"), 3)
+    paint(Path("nested/photos/unlabelled/000.png"), RED, 1)
+    return "nested/photos"
+
+
+@pytest.mark.parametrize("image", ["red/000.png", "photos/red/000.png", "./red/../red/000.png"])
+def test_an_image_is_found_by_the_end_of_its_path(nested, image):
+    label(nested, image, "--as", "blue")
+    assert kept("photos-labels.csv")["nested/photos/red/000.png"] == "blue"
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        ("000.png", "000.png is the end of 3 paths: nested/photos/"),
+        ("ed/000.png", "ed/000.png is not one of the images of photos"),
+        ("blue/001.png", "blue/001.png is not one of the images of photos"),
+        ("red/broken.png", "broken.png was skipped: "),
+    ],
+)
+def test_an_image_that_is_not_clear_is_refused(nested, image, message):
+    paint(Path("blue/001.png"), BLUE, 1)  # another file, which is meant
+    Path("nested/photos/red/broken.png").write_text("no image")
+    assert message in label(nested, image, "--as", "red", code=1).stderr
+    assert not Path("photos-labels.csv").exists()

@@ -83,7 +83,7 @@ function startLabelling() {
     const [share, low, high] = told.accuracy;
     byId("accuracy").textContent = share === undefined
       ? "The accuracy is shown from 10 labels of two classes on."
-      : `Accuracy in cross-validation: ${share.toFixed(3)} (95 % interval ${low.toFixed(3)} to ${high.toFixed(3)}). Hard images come first, so new images are classified rather better.`;
+      : `Accuracy in cross-validation: ${share.toFixed(3)} (95 % interval ${low.toFixed(3)} to ${high.toFixed(3)}).${told.added ? " Hard images come first, so new images are classified rather better." : ""}`;
     drawCurve(told.history);
     byId("may-stop").hidden = !told.may_stop;
     byId("may-stop").textContent = told.may_stop ? "You may stop: the last 50 labels changed nothing." : "";
