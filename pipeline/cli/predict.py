@@ -108,7 +108,8 @@ def predict(
         can_be_kept = loaded.recipe.precision != "int8"  # ONNX has no such networks
         slow = "tensorflow" in sys.modules and len(images) <= _FEW
         if maps is not None:
-            err.print(f"maps in {shown(maps)}", soft_wrap=True)
+            meaning = "orange speaks for the predicted class, blue against it"
+            err.print(f"maps in {shown(maps)}: {meaning}", soft_wrap=True)
         elif not stream and slow and can_be_kept:
             _propose_export(model, head)
     finish(unusable)

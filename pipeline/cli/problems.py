@@ -18,7 +18,7 @@ from pipeline.cli.options import (
     with_stage_one,
 )
 from pipeline.cli.results import print_missing_pictures
-from pipeline.cli.terminal import err, finish, out, reporting_errors, shown
+from pipeline.cli.terminal import err, finish, out, propose, reporting_errors, shown
 
 if TYPE_CHECKING:
     from pipeline.runs.documents import ProblemsDocument
@@ -84,9 +84,9 @@ def problems(
         if as_json:
             typer.echo(to_json(document), nl=False)
         else:
-            _print(document)
-            if learning_curve and problems.curve is None:
-                out.print("there are too few images to tell whether more would help")
+            _print(document, too_few=learning_curve and problems.curve is None)
+            if document.likely_wrong and not run:
+                _propose_review(data, stage_one.typed(seed=seed))
         if run:
             add_problems(run, problems)
             page = write_report(run, dataset=problems.dataset)
@@ -95,7 +95,7 @@ def problems(
     finish(problems.dataset.quarantined)
 
 
-def _print(document: ProblemsDocument) -> None:
+def _print(document: ProblemsDocument, *, too_few: bool) -> None:
     """Print the summary, then the images that it is about."""
     from pipeline.report.words import common_folder
 
@@ -143,6 +143,16 @@ def _print(document: ProblemsDocument) -> None:
             for image in outliers
         ],
     )
+    if too_few:
+        out.print("there are too few images to tell whether more would help")
+
+
+def _propose_review(data: str, options: Sequence[str]) -> None:
+    from pipeline.features.exchange import is_features_file
+
+    if not is_features_file(data):  # its images may be nowhere, or a stranger's
+        why = "look through the labels that are likely wrong"
+        propose(why, "label", data, "--review", *options)
 
 
 def _print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

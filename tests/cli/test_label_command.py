@@ -242,6 +242,20 @@ def test_labels_that_are_likely_wrong_are_listed_and_corrected(photos, extractor
     assert document(photos, "--review")["suspicious"] == 0
 
 
+def test_problems_proposes_the_review_and_its_paths_are_found(photos, extractor):
+    paint_classes(Path("photos"), 30)
+    shutil.move("photos/red/003.png", "photos/blue/wrong.png")
+    Labelling(photos, extractor=replace(extractor, forward=noisy, cache=Path("cache")))
+    done = run_command("problems", photos, "--no-learning-curve", *STAGE_ONE)
+    why, command = done.stdout.splitlines()[-2:]
+    assert why == "next: look through the labels that are likely wrong"
+    assert command == "  pipeline label photos --review --size 64 --precision float32"
+    done = run_command(*shlex.split(command)[1:])
+    assert "1 label is likely wrong" in done.stdout
+    label(photos, "blue/wrong.png", "--as", "red")
+    assert kept("photos-labels.csv")["photos/blue/wrong.png"] == "red"
+
+
 def test_nothing_is_proposed_with_a_file_of_labels_that_is_not_there(photos):
     done = label(photos)
     shown = done.stdout

@@ -42,6 +42,7 @@ def test_the_command_problems_names_the_files(exported):
     assert "2 of " in done.stdout
     assert "1 duplicate or near-duplicate pair has different labels" in done.stdout
     assert "Going from" not in done.stdout
+    assert "pipeline label" not in done.stdout  # which takes no such file
 
 
 def test_the_command_problems_prints_json_with_whole_paths_and_the_curve(exported):
