@@ -71,7 +71,8 @@ def check_installed() -> None:
 
 
 def _not_installed() -> PipelineError:
-    return PipelineError("a map of the images needs the package openTSNE.", fix=install_hint("app"))
+    fix = install_hint("openTSNE")
+    return PipelineError("a map of the images needs the package openTSNE.", fix=fix)
 
 
 def _places(extraction: Extraction, digests: npt.NDArray[np.uint8]) -> npt.NDArray[np.intp]:

@@ -46,6 +46,12 @@ _ASK_AGAIN = (
     "Open the newest address that `pipeline app` shows in the terminal.\n"
 )
 
+_NO_SUCH_PROGRAM = (
+    "The token of this request is wrong, or not one for this path.\n"
+    "A program sends a picture to /predict with the header `Authorization: Bearer TOKEN`; the "
+    "token is that\nin PIPELINE_APP_TOKEN, or the one that `pipeline app` shows in the terminal.\n"
+)
+
 
 def _secret() -> str:
     return secrets.token_urlsafe(32)
@@ -147,7 +153,7 @@ class Guard:
         if answer is None:
             opens = inside and self._opens(request)
             has_secret = self._has_session if inside else self._is_program
-            answer = None if opens or has_secret(request) else _plain(403, _ASK_AGAIN)
+            answer = None if opens or has_secret(request) else _without_secret(request)
         if answer is None:
             self._uploads += request.method == "POST"
             try:
@@ -254,6 +260,12 @@ _TOO_LARGE = f"more than {MOST_BYTES // 1_000_000} MB, which is the most that is
 
 def _plain(status: int, text: str) -> Response:
     return PlainTextResponse(text, status)
+
+
+def _without_secret(request: Request) -> Response:
+    """Refuse a program, or whoever opens the page; a token that is nearly right tells nothing."""
+    is_program = "authorization" in request.headers
+    return _plain(403, _NO_SUCH_PROGRAM if is_program else _ASK_AGAIN)
 
 
 def _as_answer(error: Exception) -> Response:

@@ -56,13 +56,18 @@ def licence() -> bytes:
 
 
 def install_hint(name: str) -> str:
-    """Return the command that installs a package, or what an extra of this project asks for."""
+    """Return the command that installs what an extra of this project asks for, or a package.
+
+    Of a package that this project asks for, it is a version that it can use.
+    """
     try:
         requirements = metadata.requires(_PROJECT) or []
     except metadata.PackageNotFoundError:
         requirements = []
     of_extra = re.compile(rf"""extra\s*==\s*['"]{re.escape(name)}['"]""")
-    packages = [found.partition(";")[0].strip() for found in requirements if of_extra.search(found)]
+    of_name = re.compile(rf"{re.escape(name)}(?![\w.-])", re.IGNORECASE)
+    found = [*filter(of_extra.search, requirements)] or [*filter(of_name.match, requirements)]
+    packages = dict.fromkeys(each.partition(";")[0].strip() for each in found)
     quoted = (f"'{package}'" for package in packages or [name])
     return f"{pip()} install {' '.join(quoted)}"
 

@@ -100,6 +100,19 @@ def test_a_program_with_its_token_may_classify_and_do_nothing_else(place):
             assert place.ask(path, method, signed_in=False, root=root, **key).status == 403
 
 
+@pytest.mark.parametrize("path", ["/predict", "/state", "/"])
+@pytest.mark.parametrize("given", ["Bearer wrong", "Bearer ", "Basic d3Jvbmc6", "", "{}", "{}x"])
+@pytest.mark.parametrize("root", [True, False])
+def test_a_program_that_is_refused_reads_of_its_token_whatever_that_is(place, path, given, root):
+    header = given.format(place.keys.program)
+    answer = place.ask(path, "POST", signed_in=False, root=root, authorization=header)
+    assert answer.status == 403
+    assert answer.text.startswith("The token of this request is wrong")
+    assert "address" not in answer.text
+    assert place.keys.program not in answer.text
+    assert place.ask(path, "POST", signed_in=False).text.startswith("This address was used")
+
+
 @pytest.mark.parametrize("path", ["/", "/?token={}", "/state", "/images/17/picture", "/predict"])
 def test_the_page_and_all_it_asks_for_lie_where_no_other_server_has_anything(place, path):
     path = path.format(place.keys.token)

@@ -231,10 +231,15 @@ def test_a_model_in_8_bits_is_not_proposed_for_a_file_that_it_cannot_be(
 # --- maps ---------------------------------------------------------------------------------
 
 
+_MAPS_IN_MAPS = "maps in maps: orange speaks for the predicted class, blue against it\n"
+
+
 def test_maps_are_written_beside_the_answers_that_are_always_given(run, model, photos):
     plain, result = run(model, photos), run(model, photos, "--maps", "new/maps")
     assert (result.exit_code, result.stdout) == (0, plain.stdout)
-    assert result.stderr.splitlines()[-1] == "maps in new/maps"
+    assert result.stderr.splitlines()[-1] == (
+        "maps in new/maps: orange speaks for the predicted class, blue against it"
+    )
     files = sorted(Path("new/maps").iterdir())
     assert len(files) == 40
     for file in files:
@@ -329,7 +334,7 @@ def test_a_model_beside_its_exported_file_is_what_classifies_and_is_mapped(
     by_file = property(lambda self: "" if self.estimator else "classified by the exported file")
     monkeypatch.setattr(Model, "remark", by_file)
     result = run(model, photos, "--maps", "maps")
-    assert (result.exit_code, result.stderr) == (0, "maps in maps\n")
+    assert (result.exit_code, result.stderr) == (0, _MAPS_IN_MAPS)
     assert len(list(Path("maps").iterdir())) == 40
 
 

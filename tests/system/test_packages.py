@@ -40,7 +40,7 @@ def test_the_program_of_another_environment_is_not_proposed(bin_folder, tmp_path
     monkeypatch.setenv("PATH", str(other))
     monkeypatch.setattr(sys, "argv", ["my env/bin/pipeline"])
     assert as_typed("pipeline cache list") == "'my env/bin/pipeline' cache list"
-    assert install_hint("numpy") == f"'{bin_folder}/python' -m pip install 'numpy'"
+    assert install_hint("other") == f"'{bin_folder}/python' -m pip install 'other'"
 
 
 def test_python_m_is_repeated_where_there_is_no_program_to_find(bin_folder, monkeypatch):
@@ -58,6 +58,16 @@ def test_other_ways_to_start_it_leave_a_command_as_it_is(bin_folder, monkeypatch
 def test_the_pip_that_a_terminal_finds_is_proposed_where_it_is_that_of_this_environment(
     bin_folder, monkeypatch
 ):
-    assert install_hint("numpy") == f"'{bin_folder}/python' -m pip install 'numpy'"
+    assert install_hint("other") == f"'{bin_folder}/python' -m pip install 'other'"
     monkeypatch.setenv("PATH", str(bin_folder))
-    assert install_hint("numpy") == "pip install 'numpy'"
+    assert install_hint("other") == "pip install 'other'"
+
+
+def test_one_package_of_an_extra_is_named_with_its_bound_and_without_the_others(monkeypatch):
+    needed = ["numpy>=2", "starlette>=1.0; extra == 'app'", 'openTSNE>=1.0; extra == "app"']
+    monkeypatch.setattr("importlib.metadata.requires", lambda _: needed)
+    monkeypatch.setattr("pipeline.system.packages.pip", lambda: "pip")
+    assert install_hint("openTSNE") == "pip install 'openTSNE>=1.0'"
+    assert install_hint("app") == "pip install 'starlette>=1.0' 'openTSNE>=1.0'"
+    assert install_hint("openTSN") == "pip install 'openTSN'"
+    assert install_hint("numpy") == "pip install 'numpy>=2'"
