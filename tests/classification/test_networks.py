@@ -34,7 +34,8 @@ def test_both_kinds_of_rows_of_each_network_on_this_machine_are_compared(tmp_pat
     assert [each.metrics.accuracy for each in again] == accuracies
 
 
-def test_an_image_that_cannot_be_read_is_left_out(tmp_path):
+def test_an_image_that_cannot_be_read_is_left_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(Backbone, "is_here", property(lambda self: "lite0" in self.name))
     photos = paint_classes(tmp_path / "photos", 12)
     broken = min(photos.rglob("*.png"))
     broken.write_bytes(broken.read_bytes()[:60])
