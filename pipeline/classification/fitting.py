@@ -167,7 +167,7 @@ def _try_stopped(
         fits = _fit_at_once(task, head, blank, pairs, seed)
         tried.append(
             [
-                (apply(task, estimator, rows, pair.judged), estimator)
+                (_apply_stopped(task, estimator, rows, pair.judged), estimator)
                 for estimator, pair in zip(fits, pairs)
             ]
         )
@@ -259,9 +259,19 @@ def fit(
     return estimator
 
 
+def _apply_stopped(task: Task, estimator: Classifier, rows: ViewedRows, places: Places) -> Floats:
+    """Do as `apply` does, for images that decided when the training of the estimator stopped."""
+    if rows.views.everywhere and rows.views.count > 1:
+        return apply(task, estimator, rows, places)
+    return _of_all_classes(task, estimator, estimator.validation_p_)  # type: ignore[attr-defined]
+
+
 def apply(task: Task, estimator: Classifier, rows: ViewedRows, places: Places) -> Floats:
     """Give probabilities of images, shape (len(places), k); 0 for a class that a fit never saw."""
-    p = np.zeros((len(places), len(task.dataset.classes)))
-    columns = np.asarray(estimator.classes_, np.int64)
-    p[:, columns] = rows.probabilities(estimator, places)
+    return _of_all_classes(task, estimator, rows.probabilities(estimator, places))
+
+
+def _of_all_classes(task: Task, estimator: Classifier, known: Floats) -> Floats:
+    p = np.zeros((len(known), len(task.dataset.classes)))
+    p[:, np.asarray(estimator.classes_, np.int64)] = known
     return p

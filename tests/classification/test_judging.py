@@ -70,6 +70,7 @@ class Means:
             watched, truth = validation_data
             hits = (self.predict_proba(watched).argmax(axis=1) == truth).mean()
             self.sharpness, self.best_epoch_ = 1 + hits, round(10 * hits)
+            self.validation_p_ = self.predict_proba(watched)
         self.log.append((self, rows.copy(), labels.copy(), validation_data))
         return self
 
@@ -189,6 +190,17 @@ def test_after_a_search_a_head_that_stops_by_validation_learns_from_all_for_as_l
     assert watched is None
     assert len(rows) == 90
     assert last.epochs == round(np.mean([one.best_epoch_ for one, *_ in searched]))
+
+
+def test_a_head_that_stops_by_validation_is_not_judged_by_the_epoch_that_suits_it(place):
+    """Else it would be chosen over heads that are as good."""
+    data, head = place.data(noise=0.6), get_head("dense")
+    result = judge(task_on(place, data), head)
+    network, validation = result.model.estimator, data.where("validation")
+    truth = data.targets.labels[validation]
+    loss = log_loss(truth, network.validation_p_.astype(np.float64))
+    assert result.validation.log_loss == pytest.approx(loss, rel=1e-5)
+    assert loss > log_loss(truth, result.probabilities[validation]) + 1e-4
 
 
 @pytest.mark.parametrize("protocol", [{"search": True}, {"cv": 5}])

@@ -12,7 +12,13 @@ from sklearn.base import clone
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import log_loss
-from pipeline.heads.dense import DenseHead, as_probabilities, build_dense, shuffled_batches
+from pipeline.heads.dense import (
+    CrossFitted,
+    DenseHead,
+    as_probabilities,
+    build_dense,
+    shuffled_batches,
+)
 from pipeline.heads.registry import get_head
 from pipeline.system import tensorflow
 
@@ -254,3 +260,42 @@ def test_it_refuses_validation_rows_of_a_class_it_never_saw():
 def test_it_refuses_rows_of_another_length(dense):
     with pytest.raises(ValueError, match="128 features"):
         dense.predict_proba(np.ones((2, 127), dtype=np.float32))
+
+
+# --- rows that decide when training stops -------------------------------------------------------
+
+
+def test_rows_that_stop_the_training_are_judged_by_the_epoch_that_suits_the_other_half():
+    codes = np.tile([0, 1], 10)
+    judged = CrossFitted(codes, seed=3)
+    order = np.random.default_rng(3).permutation(20)
+    one, other = order[::2], order[1::2]
+    for half, p in ((one, 0.9), (other, 0.8), (one, 0.7)):  # of the own class, else 0.5
+        said = np.full((20, 2), 0.5)
+        said[half, codes[half]], said[half, 1 - codes[half]] = p, 1 - p
+        judged.see(said)
+    # The first epoch suits one half, the second the other: each is judged by the other's.
+    np.testing.assert_allclose(judged.p, 0.5)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_few_rows_can_stop_the_training(count):
+    judged = CrossFitted(np.zeros(count, int), seed=0)
+    judged.see(np.full((count, 2), 0.5))
+    judged.see(np.tile([0.9, 0.1], (count, 1)))
+    judged.see(np.tile([0.2, 0.8], (count, 1)))
+    np.testing.assert_allclose(judged.p, np.tile([0.9, 0.1], (count, 1)))
+
+
+def test_rows_that_stop_the_training_do_not_look_better_than_they_are():
+    """Labels by chance: what is learned of them cannot be better than to guess."""
+    own, cross = [], []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        rows, labels = rng.normal(size=(120, 40)).astype(np.float32), rng.integers(0, 2, 120)
+        head = DenseHead(units=8, learning_rate=5e-3, random_state=seed)
+        head.fit(rows[:60], labels[:60], validation_data=(rows[60:], labels[60:]))
+        own.append(log_loss(labels[60:], head.predict_proba(rows[60:])))
+        cross.append(log_loss(labels[60:], head.validation_p_))
+    assert np.mean(cross) > np.log(2) - 0.01
+    assert np.mean(cross) > np.mean(own) + 0.01

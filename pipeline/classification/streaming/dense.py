@@ -13,7 +13,7 @@ from pipeline.classification.streaming.stream import Stream
 from pipeline.classification.streaming.trained import OnEpoch, TrainedHead
 from pipeline.evaluation.metrics import log_loss
 from pipeline.evaluation.threshold import call
-from pipeline.heads.dense import DenseHead, folded, require_finite
+from pipeline.heads.dense import CrossFitted, DenseHead, folded, require_finite
 from pipeline.heads.estimators import Pool
 from pipeline.heads.registry import Head
 from pipeline.system import tensorflow
@@ -28,8 +28,7 @@ def train_dense(head: Head, stream: Stream, *, balanced: bool, on_epoch: OnEpoch
     for network in networks:
         _train(network, stream, partial(_report, on_epoch, done, most))
         done += network.epochs
-    validation = stream.dataset.where("validation")
-    p = stream.apply([network.predict_proba for network in networks], validation)
+    p = [network.validation_p_ for network in networks]
     losses = [log_loss(stream.labels("validation"), values) for values in p]
     best = int(np.argmin(losses))
     return TrainedHead(networks[best], head.grid[best], tuple(zip(head.grid, losses)), p[best])
@@ -52,10 +51,11 @@ def _train(network: DenseHead, stream: Stream, on_epoch: Callable[[int], None]) 
     network.history_ = {name: [] for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
     validation, truth = stream.dataset.where("validation"), stream.labels("validation")
     weights = stream.class_weights("validation", balanced=network.balanced)[truth]
-    least, best = math.inf, None
+    least, best, judged = math.inf, None, CrossFitted(truth, stream.seed)
     for epoch in range(1, network.epochs + 1):
         loss, accuracy = _pass(network, stream, epoch)
         [p] = stream.apply([network.predict_proba], validation)
+        judged.see(p)
         validation_loss = log_loss(truth, p, weights)
         require_finite(epoch, loss, validation_loss)
         figures = (loss, accuracy, validation_loss, float(np.mean(call(p) == truth)))
@@ -67,6 +67,7 @@ def _train(network: DenseHead, stream: Stream, on_epoch: Callable[[int], None]) 
         on_epoch(epoch)
         if epoch - network.best_epoch_ == network.patience:
             break
+    network.validation_p_ = judged.p
     network.model_.set_weights(best)
     network.model_ = folded(network.model_)
 
