@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from pipeline.data.targets import require_labels
 from pipeline.errors import PipelineError
+from pipeline.heads.cross_fitted import CrossFitted
 from pipeline.heads.estimators import Pool, require_two_classes
 from pipeline.heads.pooling import Pooling
 from pipeline.system import tensorflow
@@ -27,7 +28,6 @@ OnEpoch = Callable[[int, int, Mapping[str, float]], None]
 
 _LENGTH = 8.0  # of standardised rows, measured: docs/decisions/0026-dense-on-standardised-rows.md
 _ROWS_AT_ONCE = 256
-_LEAST = 1e-7  # smaller probabilities count as this
 
 
 @tensorflow.pinned()
@@ -124,42 +124,6 @@ def _probabilities(network: keras.Sequential, rows: NDArray[np.float32]) -> NDAr
     return as_probabilities(
         np.concatenate([np.asarray(network(part, training=False)) for part in parts])
     )
-
-
-class CrossFitted:
-    """Probabilities of rows that decide when training stops: each by what suits the other half.
-
-    By the epoch that suits a row itself, it looks better than new rows do: on 45 solar cells, the
-    log loss was 0.31 and 0.35, and 0.35 and 0.37 with half for half; on 394, 0.306 and 0.316, 0.328
-    and 0.336 (EfficientNet-Lite0 and VGG16, means of 8 draws, 2026-11-29).
-
-    Parameters
-    ----------
-    codes : ndarray of int64, shape (m,)
-        The rows' classes, as column numbers of `p`.
-    seed : int
-        Decides the halves.
-
-    Attributes
-    ----------
-    p : ndarray, shape (m, k)
-        The probabilities so far.
-    """
-
-    def __init__(self, codes: NDArray[Any], seed: int) -> None:
-        self.p: NDArray[np.floating] = np.empty((len(codes), 0))
-        self._codes = codes
-        order = np.random.default_rng(seed).permutation(len(codes))
-        one, other = order[::2], order[1::2] if len(codes) > 1 else order
-        self._halves, self._least = ((one, other), (other, one)), [math.inf, math.inf]
-
-    def see(self, p: NDArray[np.floating]) -> None:
-        """Take in what the network says after an epoch."""
-        self.p = self.p if self.p.size else p.copy()
-        for at, (half, others) in enumerate(self._halves):
-            loss = -float(np.log(np.maximum(p[half, self._codes[half]], _LEAST)).mean())
-            if loss < self._least[at]:
-                self._least[at], self.p[others] = loss, p[others]
 
 
 class DenseHead(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

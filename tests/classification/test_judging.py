@@ -198,9 +198,12 @@ def test_a_head_that_stops_by_validation_is_not_judged_by_the_epoch_that_suits_i
     result = judge(task_on(place, data), head)
     network, validation = result.model.estimator, data.where("validation")
     truth = data.targets.labels[validation]
-    loss = log_loss(truth, network.validation_p_.astype(np.float64))
-    assert result.validation.log_loss == pytest.approx(loss, rel=1e-5)
-    assert loss > log_loss(truth, result.probabilities[validation]) + 1e-4
+    judged, own = (
+        evaluate(truth, p, p.argmax(axis=1)).log_loss
+        for p in (network.validation_p_, result.probabilities[validation])
+    )
+    assert result.validation.log_loss == pytest.approx(judged, rel=1e-5)
+    assert judged > own + 1e-4
 
 
 @pytest.mark.parametrize("protocol", [{"search": True}, {"cv": 5}])

@@ -12,8 +12,8 @@ from sklearn.base import clone
 
 from pipeline.errors import PipelineError
 from pipeline.evaluation.metrics import log_loss
+from pipeline.heads.cross_fitted import CrossFitted
 from pipeline.heads.dense import (
-    CrossFitted,
     DenseHead,
     as_probabilities,
     build_dense,

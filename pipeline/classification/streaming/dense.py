@@ -13,7 +13,8 @@ from pipeline.classification.streaming.stream import Stream
 from pipeline.classification.streaming.trained import OnEpoch, TrainedHead
 from pipeline.evaluation.metrics import log_loss
 from pipeline.evaluation.threshold import call
-from pipeline.heads.dense import CrossFitted, DenseHead, folded, require_finite
+from pipeline.heads.cross_fitted import CrossFitted
+from pipeline.heads.dense import DenseHead, folded, require_finite
 from pipeline.heads.estimators import Pool
 from pipeline.heads.registry import Head
 from pipeline.system import tensorflow
