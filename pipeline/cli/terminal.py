@@ -33,7 +33,8 @@ SOME_FILES_UNUSABLE = 3
 GOES_ON = "kept: the same command goes on from there"
 MORE_MEMORY = "close other programs, or use a machine with more memory"
 LINE_EVERY_SECONDS = 10.0
-_SHOWN_FILES = 20
+_SHOWN_REASONS = 20
+_SHOWN_FILES = 3  # of one reason
 
 
 class _SafeConsole(Console):
@@ -210,16 +211,32 @@ def progress(
 
 
 def finish(quarantined: Sequence[Quarantined]) -> None:
-    """List the files that were skipped; they also show in the exit code."""
+    """List the files that were skipped, by reason; they also show in the exit code."""
     if not quarantined:
         return
     files = "file" if len(quarantined) == 1 else "files"
     err.print(f"[yellow]{len(quarantined):,} {files} skipped:[/]")
-    for bad in quarantined[:_SHOWN_FILES]:
-        err.print(f"  {shown(bad.path)}: {shown(bad.reason)}", soft_wrap=True)
-    if len(quarantined) > _SHOWN_FILES:
-        err.print(f"  and {len(quarantined) - _SHOWN_FILES:,} more")
+    groups: dict[str, list[Quarantined]] = {}
+    for bad in quarantined:
+        groups.setdefault(bad.reason, []).append(bad)
+    rarest_first = sorted(groups.values(), key=len)
+    for group in rarest_first[:_SHOWN_REASONS]:
+        _print_skipped(group)
+    if more := sum(map(len, rarest_first[_SHOWN_REASONS:])):
+        err.print(f"  and {more:,} more")
     raise typer.Exit(SOME_FILES_UNUSABLE)
+
+
+def _print_skipped(group: Sequence[Quarantined]) -> None:
+    """Name a file and why it is skipped, or some of those that have the same reason."""
+    reason, names = shown(group[0].reason), [shown(bad.path) for bad in group[:_SHOWN_FILES]]
+    if len(group) == 1:
+        err.print(f"  {names[0]}: {reason}", soft_wrap=True)
+        return
+    names += ["..."] * (len(group) > _SHOWN_FILES)
+    err.print(f"  {len(group):,} files: {reason} ({', '.join(names)})", soft_wrap=True)
+    if group[0].fix:
+        err.print(f"    {shown(group[0].fix)}", soft_wrap=True)
 
 
 def print_remarks(remarks: Sequence[str]) -> None:

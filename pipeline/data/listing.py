@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from pipeline.data.dataset import Quarantined
 from pipeline.data.demo import demo_images
 from pipeline.data.entries import LAYOUTS, Entry, Listing
+from pipeline.data.images import EXTENSIONS
 from pipeline.data.layout import (
     beside_splits,
     check_classes,
@@ -21,6 +23,9 @@ from pipeline.data.table import list_csv
 from pipeline.data.tree import Parts, Tree, tree_of, why_no_image
 from pipeline.data.urls import Location, Url, locate
 from pipeline.errors import DataError
+from pipeline.system.packages import as_typed
+
+_IN_NO_CLASS = "in no class folder"
 
 
 def list_entries(source: str | Path, *, unlabelled: bool = False) -> Listing:
@@ -93,6 +98,7 @@ def _list_folder(root: Location, unlabelled: bool) -> Listing:
         raise _no_classes(root, tree, are_empty=bool(empty))
     entries: list[Entry] = []
     quarantined = list(tree.refused)
+    to_label = f"to label those {_IN_NO_CLASS}: {_labelling(root)}"
     others: Counter[str] = Counter()
     for parts, files in tree.files.items():
         label, refusal = _label_of(parts, level, unlabelled)
@@ -101,7 +107,8 @@ def _list_folder(root: Location, unlabelled: bool) -> Listing:
             if reason and len(parts) <= level:
                 continue  # such as a text beside the class folders
             if refusal or reason:
-                quarantined.append(Quarantined(file, refusal or reason))
+                fix = to_label if refusal == _IN_NO_CLASS else ""
+                quarantined.append(Quarantined(file, refusal or reason, fix))
             else:
                 entries.append(Entry(file, label, split_of.get(parts[0], "") if parts else ""))
     if unlabelled and not entries:
@@ -118,7 +125,7 @@ def _list_folder(root: Location, unlabelled: bool) -> Listing:
 def _label_of(parts: Parts, level: int, unlabelled: bool) -> tuple[str, str]:
     """Tell the label of the images in a folder, or why they have none that can be used."""
     if len(parts) <= level:
-        return "", "" if unlabelled else "in no class folder"
+        return "", "" if unlabelled else _IN_NO_CLASS
     name = parts[level]
     if unlabelled and name.lower() in ("unlabelled", "unlabeled"):
         return "", ""
@@ -131,4 +138,11 @@ def _no_classes(root: Location, tree: Tree, *, are_empty: bool) -> DataError:
         found = f"the class folders of {root} are empty."
     elif isinstance(root, Url) and not tree.signatures:
         found = f"there are no files in {root}."
-    return DataError(found, expected=LAYOUTS)
+    files = itertools.chain.from_iterable(tree.files.values())
+    has_images = any(file.suffix.lower() in EXTENSIONS for file in files)
+    fix = f"to label the images in it: {_labelling(root)}" if has_images else ""
+    return DataError(found, expected=LAYOUTS, fix=fix)
+
+
+def _labelling(root: Location) -> str:
+    return as_typed(shlex.join(["pipeline", "label", str(root)]))

@@ -32,6 +32,7 @@ from pipeline.cli.classify import candidates_typed
 from pipeline.cli.live import ClassifyListener
 from pipeline.cli.results import figures_table
 from pipeline.data.augmentation import PRESETS, get_augmentation, typed
+from pipeline.data.dataset import Quarantined
 from pipeline.data.digests import CACHE
 from pipeline.data.loading import load_dataset
 from pipeline.errors import PipelineError, printable
@@ -893,12 +894,49 @@ def test_unusable_files_are_listed_last_with_their_reasons_and_change_the_exit_c
         assert second.startswith(f"  {photos}/red/bad[1].png: not a known image format")
 
 
-def test_a_long_list_of_unusable_files_is_cut_and_says_so(photos, networks):
-    for number in range(30):
-        (photos / "red" / f"{number}.txt").touch()
-    lines = run("features", photos, *SETTINGS).stderr.splitlines()
-    assert "30 files skipped:" in lines
-    assert lines[-1] == "  and 10 more"
+def test_skipped_files_are_listed_by_reason_and_broken_ones_by_name(photos, networks):
+    for number in range(40):
+        (photos / f"{number:02}.png").write_bytes((photos / "red" / "000.png").read_bytes())
+        (photos / "red" / f"{number:02}.txt").touch()
+    (photos / "99.png").write_bytes((photos / "red" / "000.png").read_bytes())
+    for number in range(2):
+        (photos / "blue" / f"e{number}.png").touch()
+    (photos / "red" / "broken.png").write_bytes(b"no image")
+    done = run("features", photos, *SETTINGS)
+    assert done.exit_code == 3
+    lines = done.stderr.splitlines()
+    at = lines.index("84 files skipped:")
+    first, second, texts, loose, to_do = lines[at + 1 :]
+    assert first.startswith(f"  {photos}/red/broken.png: not a known image format")
+    assert second == f"  2 files: 0 bytes ({photos}/blue/e0.png, {photos}/blue/e1.png)"
+    names = ", ".join(f"{photos}/{number:02}.png" for number in range(3))
+    assert loose == f"  41 files: in no class folder ({names}, ...)"
+    assert texts.startswith(
+        "  40 files: not an image by its name or its first bytes: it ends in .txt"
+    )
+    assert to_do == f"    to label those in no class folder: pipeline label {photos}"
+
+
+@pytest.mark.parametrize(
+    ("reasons", "shown"),
+    [
+        (["a"], ["  0: a"]),
+        (["a", "b"], ["  0: a", "  1: b"]),
+        (["a", "a", "b"], ["  2: b", "  2 files: a (0, 1)"]),
+        (["a"] * 4, ["  4 files: a (0, 1, 2, ...)"]),
+        (["a"] * 2 + ["b"] * 3, ["  2 files: a (0, 1)", "  3 files: b (2, 3, 4)"]),
+        ([*map(str, range(30))], [*(f"  {n}: {n}" for n in range(20)), "  and 10 more"]),
+        (
+            [*map(str, range(20)), "a", "a"],
+            [*(f"  {n}: {n}" for n in range(20)), "  and 2 more"],
+        ),
+    ],
+)
+def test_a_reason_that_several_files_share_is_one_line(capsys, reasons, shown):
+    bad = [Quarantined(Path(str(place)), reason) for place, reason in enumerate(reasons)]
+    with pytest.raises(typer.Exit):
+        terminal.finish(bad)
+    assert capsys.readouterr().err.splitlines()[1:] == shown
 
 
 def test_strict_makes_an_unusable_file_an_error(photos, networks):

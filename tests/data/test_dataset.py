@@ -454,10 +454,23 @@ def test_an_empty_folder_is_refused(tmp_path):
         load_dataset(tmp_path)
 
 
-def test_a_folder_of_loose_images_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("names", "can_be_labelled"),
+    [
+        (["a.jpg", "b.jpg"], True),
+        (["notes.txt", "b.PNG"], True),
+        (["notes.txt"], False),
+        ([], False),
+    ],
+)
+def test_a_folder_of_loose_images_is_refused_and_can_be_labelled(tmp_path, names, can_be_labelled):
+    folder = tmp_path / "my photos"
+    folder.mkdir()
     with pytest.raises(DataError, match="holds no class folders") as caught:
-        load_dataset(put(tmp_path, "a.jpg", "b.jpg"))
+        load_dataset(put(folder, *names))
     assert "cats/, dogs/" in caught.value.expected
+    command = f"pipeline label '{folder}'"
+    assert caught.value.fix == (f"to label the images in it: {command}" if can_be_labelled else "")
 
 
 def test_empty_class_folders_are_refused(tmp_path):
