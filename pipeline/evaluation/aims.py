@@ -75,8 +75,7 @@ class AimOutcome:
     @property
     def needed(self) -> int:
         """How many images it takes at least to show that the aim is reached: all of them right."""
-        least = min(self.aim.least, 0.999)  # 1 itself cannot be shown by any number
-        return math.ceil(NORMAL_975**2 * least / (1 - least)) if least else 0
+        return images_needed(self.aim)
 
     @property
     def supported(self) -> bool:
@@ -143,6 +142,12 @@ class AimOutcome:
 
 
 _NESTED = "in cross-validation"
+
+
+def images_needed(aim: Aim) -> int:
+    """Count the images that it takes to show that an aim is reached, if all of them are right."""
+    least = min(aim.least, 0.999)  # 1 itself cannot be shown by any number
+    return math.ceil(NORMAL_975**2 * least / (1 - least)) if least else 0
 
 
 def rank(validation: Metrics | None, aim_cost: float | None) -> tuple[float, float]:

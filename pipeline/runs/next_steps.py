@@ -7,11 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pipeline.analysis.sentences import CREDIBLE
+from pipeline.evaluation.aims import images_needed
 from pipeline.evaluation.protocol import Protocol
+from pipeline.evaluation.threshold import Aim
 from pipeline.runs.documents import HeadRecord, ProblemsDocument, RunDocument
 from pipeline.runs.table import FEW
 
-_MISSED = 0.9  # a recall below this is offered to be raised
+_MISSED = 0.9  # a recall below this is offered to be raised, to
+_RAISED = "recall=0.95"
+_FOLDS = ("--cv", "5")
 _KEPT = ("--cache", "--weights")  # of stage one, what a run does not know
 _WIDE = 0.1  # an interval of the accuracy wider than this is offered to be narrowed
 
@@ -56,16 +60,18 @@ def _on_data(
 ) -> Iterator[Step]:
     best = next(head for head in document.heads if head.name == document.best)
     protocol = document.protocol
-    if name := not protocol.threshold and _missed(document, best):
+    name = _missed(document, best)
+    tested_by = _ways_to_show(document, best) if name else None
+    if tested_by is not None:
         yield Step(
             f"find more of the class {name}, at the cost of false alarms",
-            _command(*classify, "--positive", name, "--threshold", "recall=0.95"),
+            _command(*classify, "--positive", name, "--threshold", _RAISED, *tested_by),
         )
     if what := _lacking(document, best):
         again = _command(*classify, *_aim(protocol))
         yield Step(f"add {what}, and run again", again)
-    if not protocol.cv and not best.is_fine_tuned:  # whose command has other options
-        again = _command(*classify, *_aim(protocol), "--cv", "5")
+    if not protocol.cv and not tested_by and not best.is_fine_tuned:  # its options are others
+        again = _command(*classify, *_aim(protocol), *_FOLDS)
         if problems and problems.leakage.matters:
             yield Step("judge without copies of training images, by cross-validation", again)
         elif best.test.accuracy_high - best.test.accuracy_low > _WIDE:
@@ -107,14 +113,29 @@ def _lacking(document: RunDocument, best: HeadRecord) -> str:
         return ""
     if outcome and not outcome.supported:
         return f"images of {outcome.positive}, of which there are too few for this aim"
+    if (name := _missed(document, best)) and _ways_to_show(document, best) is None:
+        return f"images of {name}, many of which are missed"
     return "images, of which there are too few to judge by" if best.test.n < FEW else ""
 
 
 def _missed(document: RunDocument, best: HeadRecord) -> str:
-    """Name the positive one of two classes, if many of its images are missed."""
+    """Name the positive one of two classes, if many of its images are missed, and no aim is set."""
     classes, recall = document.dataset.classes, best.test.recall(best.positive)
     is_told = len(classes) == 2 and best.test.n >= FEW and recall.count
-    return classes[best.positive] if is_told and recall.value < _MISSED else ""
+    is_to_raise = is_told and not document.protocol.threshold and recall.value < _MISSED
+    return classes[best.positive] if is_to_raise else ""
+
+
+def _ways_to_show(document: RunDocument, best: HeadRecord) -> tuple[str, ...] | None:
+    """Return the options by which enough images are tested for the aim; None where too few are."""
+    recall, needed = best.test.recall(best.positive), images_needed(Aim.from_text(_RAISED))
+    tested = recall.count if recall.effective is None else recall.effective
+    if tested >= needed:
+        return ()
+    name = document.dataset.classes[best.positive]
+    images = sum(counts.get(name, 0) for counts in document.dataset.images.values())
+    by_folds = not document.protocol.cv and not best.is_fine_tuned
+    return _FOLDS if by_folds and images * tested / recall.count >= needed else None
 
 
 def _command(*parts: str) -> str:

@@ -25,8 +25,16 @@ def proposed(folder):
 @pytest.mark.parametrize(
     ("skill", "counts", "protocol", "expected"),
     [
-        (0.5, (40, 20, 60), {}, ["recall=0.95", "--cv 5", "predict"]),
-        (0.5, (40, 20, 60), {"positive": "blue"}, ["recall=0.95", "--cv 5", "predict"]),
+        (0.5, (40, 20, 160), {}, ["recall=0.95", "--cv 5", "predict"]),
+        (0.5, (40, 20, 160), {"positive": "blue"}, ["recall=0.95", "--cv 5", "predict"]),
+        # An aim of 0.95 takes 73 tested images of the class, which is half of all:
+        (0.5, (40, 20, 146), {}, ["recall=0.95", "--cv 5", "predict"]),
+        (0.5, (40, 20, 144), {}, ["recall=0.95 --cv 5", "problems", "predict"]),
+        (0.5, (66, 20, 60), {}, ["recall=0.95 --cv 5", "problems", "predict"]),
+        (0.5, (64, 20, 60), {}, ["--cv 5", "problems", "predict"]),
+        (0.5, (40, 20, 60), {}, ["--cv 5", "problems", "predict"]),
+        (0.5, (40, 20, 160), {"cv": 5}, ["recall=0.95", "problems", "predict"]),
+        (0.5, (40, 20, 60), {"cv": 5}, ["pipeline classify", "problems", "predict"]),
         (0.0, (40, 20, 16), {}, ["--cv 5", "problems"]),  # too few for an aim, or to rely on
         (0.0, (40, 20, 16), {"cv": 5}, ["pipeline classify", "problems"]),
         (0.5, (40, 20, 60), {"threshold": "f1"}, ["--cv 5", "problems", "predict"]),
@@ -42,6 +50,8 @@ def test_the_steps_fit_the_run(tmp_path, skill, counts, protocol, expected):
     for step, words in zip(steps, expected):
         assert words in step.command
         assert step.why
+        if words == "--cv 5":
+            assert "recall" not in step.command
         if words == "predict":
             assert step.command == "pipeline predict runs/mine NEW_PHOTOS"
         else:
@@ -107,3 +117,11 @@ def test_images_of_the_class_that_an_aim_lacks_are_asked_for(tmp_path):
     first, *_ = proposed(tmp_path / "run")
     assert first.why.startswith("add images of blue, of which there are too few for this aim")
     assert first.command.endswith("--positive blue --threshold recall=0.95")
+
+
+def test_where_an_aim_cannot_be_shown_images_are_asked_for_and_no_aim(tmp_path):
+    imitate(tmp_path / "run", skill=0.5)
+    change(tmp_path / "run", protocol={"cv": 5})
+    first, *more = proposed(tmp_path / "run")
+    assert first.why == "add images of red, many of which are missed, and run again"
+    assert not any("recall=" in step.command for step in [first, *more])
