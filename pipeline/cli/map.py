@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -18,6 +19,7 @@ from pipeline.cli.options import (
 )
 from pipeline.cli.terminal import err, finish, out, print_remarks, reporting_errors, shown
 from pipeline.errors import PipelineError
+from pipeline.system.packages import as_typed
 
 if TYPE_CHECKING:
     from pipeline.models.model import Model
@@ -61,7 +63,7 @@ def map(  # noqa: A001 -- so it is called
     """Draw a map of all images, similar ones close together.
 
     Missing features are computed first. The images need no labels. A table has
-    path,label[,split][,group],x,y[,predicted]; classify takes the lines that have a label.
+    path,label[,split][,group],x,y[,predicted]; classify takes it once no line lacks a label.
 
     Example: pipeline map photos/ --out map.svg
     """
@@ -91,7 +93,7 @@ def map(  # noqa: A001 -- so it is called
         images = "1 image" if len(table) == 1 else f"{len(table):,} images"
         out.print(f"{images} in {shown(file)}", soft_wrap=True)
         if file.suffix.lower() == ".csv":
-            _print_unlabelled(len(table) - len(table.labelled))
+            _print_unlabelled(len(table) - len(table.labelled), data)
     finish(table.dataset.quarantined)
 
 
@@ -106,7 +108,12 @@ def _check_predicts(model: Model | None) -> None:
         )
 
 
-def _print_unlabelled(count: int) -> None:
+def _print_unlabelled(count: int, data: str) -> None:
     if count:
         have = "has" if count == 1 else "have"
-        err.print(f"{count:,} {have} no label: classify takes the table without their lines")
+        label = as_typed(shlex.join(["pipeline", "label", data]))
+        err.print(
+            f"{count:,} {have} no label: before classify takes the table, delete the lines without "
+            f"one, or label the images ({shown(label)}) and make it again",
+            soft_wrap=True,
+        )

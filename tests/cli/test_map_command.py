@@ -113,7 +113,10 @@ def test_images_without_a_label_are_there_and_classify_says_what_to_do(map_of, p
     loose = [row for row in rows_of(file) if not row["label"]]
     assert len(loose) == 3
     assert {row["split"] for row in loose} == {""}
-    assert "3 have no label: classify takes the table without their lines" in done.stderr
+    assert (
+        "3 have no label: before classify takes the table, delete the lines without one, or label "
+        f"the images (pipeline label {photos}) and make it again"
+    ) in done.stderr
     with pytest.raises(DataError, match=r"the label is empty\.\nTo do: .*--label"):
         list_dataset(file)
     assert len(list_partly_labelled(file)) == 40
