@@ -98,7 +98,7 @@ def _list_folder(root: Location, unlabelled: bool) -> Listing:
         raise _no_classes(root, tree, are_empty=bool(empty))
     entries: list[Entry] = []
     quarantined = list(tree.refused)
-    to_label = f"to label those {_IN_NO_CLASS}: {_labelling(root)}"
+    to_label = f"label those {_IN_NO_CLASS}: {_labelling(root)}"
     others: Counter[str] = Counter()
     for parts, files in tree.files.items():
         label, refusal = _label_of(parts, level, unlabelled)
@@ -140,7 +140,7 @@ def _no_classes(root: Location, tree: Tree, *, are_empty: bool) -> DataError:
         found = f"there are no files in {root}."
     files = itertools.chain.from_iterable(tree.files.values())
     has_images = any(file.suffix.lower() in EXTENSIONS for file in files)
-    fix = f"to label the images in it: {_labelling(root)}" if has_images else ""
+    fix = f"label the images in it: {_labelling(root)}" if has_images else ""
     return DataError(found, expected=LAYOUTS, fix=fix)
 
 

@@ -914,7 +914,7 @@ def test_skipped_files_are_listed_by_reason_and_broken_ones_by_name(photos, netw
     assert texts.startswith(
         "  40 files: not an image by its name or its first bytes: it ends in .txt"
     )
-    assert to_do == f"    to label those in no class folder: pipeline label {photos}"
+    assert to_do == f"    label those in no class folder: pipeline label {photos}"
 
 
 @pytest.mark.parametrize(

@@ -470,7 +470,7 @@ def test_a_folder_of_loose_images_is_refused_and_can_be_labelled(tmp_path, names
         load_dataset(put(folder, *names))
     assert "cats/, dogs/" in caught.value.expected
     command = f"pipeline label '{folder}'"
-    assert caught.value.fix == (f"to label the images in it: {command}" if can_be_labelled else "")
+    assert caught.value.fix == (f"label the images in it: {command}" if can_be_labelled else "")
 
 
 def test_empty_class_folders_are_refused(tmp_path):
