@@ -55,6 +55,8 @@ class Recorder:
     def fit(self, rows, labels, **options):
         told = {**self.built, **options}
         self.log.append(("fit", self.certainty, self.seed, rows.copy(), labels.copy(), told))
+        if "validation_data" in options:
+            self.validation_p_ = self.predict_proba(options["validation_data"][0])
         return self
 
     def predict_proba(self, rows):
