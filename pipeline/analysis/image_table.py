@@ -100,7 +100,7 @@ class ImageTable:
         if kind == "class":
             return [name or NO_LABEL for name in self.names()]
         if kind == "split":
-            return [split or NO_LABEL for split in self._splits()]
+            return [split or NO_LABEL for split in self._splits(self.names())]
         if kind == "group":
             return [*self.dataset.groups]
         if kind == _PREDICTED:
@@ -130,7 +130,7 @@ class ImageTable:
             raise PipelineError(
                 "none of these images has a label.", fix="label them: pipeline app DATA --label"
             )
-        return self._csv(written, {}), len(numbers) - len(written)
+        return self._csv(written, names, {}), len(numbers) - len(written)
 
     def map_csv(self) -> bytes:
         """Write all images as a CSV: labels, splits, groups, coordinates, predicted classes.
@@ -142,10 +142,12 @@ class ImageTable:
         more: dict[str, Sequence[object]] = {"x": x, "y": y}
         if self._predicts:
             more["predicted"] = self.predicted
-        return self._csv(range(len(self)), more)
+        return self._csv(range(len(self)), self.names(), more)
 
-    def _csv(self, numbers: Sequence[int], more: Mapping[str, Sequence[object]]) -> bytes:
-        names, all_splits, groups = self.names(), self._splits(), self.dataset.groups
+    def _csv(
+        self, numbers: Sequence[int], names: Sequence[str], more: Mapping[str, Sequence[object]]
+    ) -> bytes:
+        all_splits, groups = self._splits(names), self.dataset.groups
         splits = [all_splits[number] for number in numbers]
         columns: dict[str, Sequence[object]] = {
             # They hold wherever the file will lie.
@@ -164,9 +166,9 @@ class ImageTable:
             writer.writerow([to_cell(str(value)) for value in row])
         return text.getvalue().encode(errors="surrogateescape")
 
-    def _splits(self) -> list[str]:
-        """Give the split of each image, empty where it has no label by now."""
-        pairs = zip(self.dataset.splits.tolist(), self.names(), strict=True)
+    def _splits(self, names: Sequence[str]) -> list[str]:
+        """Give the split of each image, empty where it has no label."""
+        pairs = zip(self.dataset.splits.tolist(), names, strict=True)
         return [split if name else "" for split, name in pairs]
 
     @cached_property

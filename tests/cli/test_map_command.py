@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import io
+import itertools
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from types import SimpleNamespace
@@ -359,3 +360,13 @@ def test_the_model_of_an_exported_file_takes_pictures_only(photos, extractor):
     with pytest.raises(PipelineError, match="images have no 'predicted class'"):
         table.column("predicted class")
     assert table.map_csv().startswith(b"path,label,split,x,y\n")
+
+
+def test_a_label_that_is_taken_back_meanwhile_leaves_no_line_without_one(photos, tmp_path, recipe):
+    there = Extractor(recipe, cache=tmp_path / "cache")
+    table = open_images(photos, extractor=there)
+    said = itertools.chain([["red"] * len(table)], itertools.repeat([""] * len(table)))
+    changing = replace(table, labels=lambda: next(said))
+    content, left_out = changing.selection([0, 1])
+    assert left_out == 0
+    assert [row["label"] for row in csv.DictReader(content.decode().splitlines())] == ["red", "red"]
