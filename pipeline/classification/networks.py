@@ -118,7 +118,7 @@ def compare_backbones(
     return sorted(suited, key=lambda each: -each.metrics.accuracy)
 
 
-def advised(suited: Sequence[Suited]) -> Suited:
+def cheapest_of_the_best(suited: Sequence[Suited]) -> Suited:
     """Return the cheapest of those that are as accurate as the best, or nearly."""
     gaps = [suited[0].metrics.accuracy - each.metrics.accuracy for each in suited]
     near = [each for each, gap in zip(suited, gaps) if round(gap, 6) <= _WORTH]
@@ -127,7 +127,7 @@ def advised(suited: Sequence[Suited]) -> Suited:
 
 def advise(suited: Sequence[Suited]) -> str:
     """Say in a sentence which network to take, at which size."""
-    best, cheapest = suited[0], advised(suited)
+    best, cheapest = suited[0], cheapest_of_the_best(suited)
     if cheapest.title == best.title:
         others = [each for each in suited if each.title != best.title]
         close = any(each.metrics.accuracy >= best.metrics.accuracy_low for each in others)

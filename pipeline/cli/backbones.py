@@ -65,7 +65,11 @@ def backbones(
 def _compare(data: str, cache: Path, seed: int, *, as_json: bool) -> None:
     """Show how well each network's rows tell the classes apart, and what they cost."""
     with reporting_errors(), ClassifyListener(data, None) as listener:
-        from pipeline.classification.networks import advise, advised, compare_backbones
+        from pipeline.classification.networks import (
+            advise,
+            cheapest_of_the_best,
+            compare_backbones,
+        )
 
         suited = compare_backbones(data, cache=cache, seed=seed, listener=listener)
         listener.end_bar()
@@ -104,7 +108,7 @@ def _compare(data: str, cache: Path, seed: int, *, as_json: bool) -> None:
         )
     out.print(table)
     out.print(advise(suited), soft_wrap=True)
-    network = advised(suited)
+    network = cheapest_of_the_best(suited)
     command = ["classify", data, "--backbone", network.backbone]
     command += ["--size", str(network.size)]
     command += ["--cache", str(cache)] if cache != _CACHE else []
