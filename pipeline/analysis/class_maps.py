@@ -16,6 +16,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.pipeline import Pipeline
 
 from pipeline.backbones.choices import EVERY_LAYER
+from pipeline.evaluation.metrics import log_odds
 from pipeline.heads.dense import DenseHead
 from pipeline.heads.estimators import Classifier
 from pipeline.models.model import Model
@@ -28,7 +29,6 @@ Classes = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
 
 _PATCHES = 4  # along each side, so at most 16 predictions for a picture
-_LEAST = 1e-6  # smaller probabilities count as this
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,7 @@ def _by_occlusion(probabilities: Callable[[Rows], Any], rows: Rows, classes: Cla
         variants = np.repeat(row[None], 1 + len(patches), axis=0)
         for variant, (down, across) in zip(variants[1:], patches):
             variant[down, across] = 0
-        p = np.clip(probabilities(variants)[:, label], _LEAST, 1 - _LEAST)
-        odds = np.log(p / (1 - p))
+        odds = log_odds(probabilities(variants)[:, label])
         for (down, across), without in zip(patches, odds[1:]):
             values[place, down, across] = odds[0] - without
     return values

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.analysis.lime import MIDDLES, lime
 from pipeline.backbones.choices import EVERY_LAYER
 from pipeline.backbones.registry import get_backbone
 from pipeline.data.decoding import VERSION
@@ -26,10 +27,6 @@ _OVERLAY_SIDE = 40
 _FOR, _AGAINST = (230, 97, 1), (33, 102, 172)  # the colour-blind can tell them apart
 _OPAQUE = 170  # of 255: what lies below is still seen
 _ONE_AT_A_TIME = threading.Lock()
-_PARTS = 5  # along each side
-_PICTURES = 128  # of which each shows half of the parts: maps of other draws correlate by 0.9
-_RIDGE = 5.0
-_LEAST = 1e-6  # smaller probabilities count as this
 
 Middles = tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]
 
@@ -153,7 +150,8 @@ def heat_map(
     model : Model
         A model, as from `pipeline.load_model`.
     image : path, bytes or ndarray
-        One picture, as for `Model.predict`: if its features are in the cache, no network is run.
+        One picture, as for `Model.predict`: if its features are in the cache, no network is run,
+        but where the method is "lime".
     label : str, optional
         The class; the default is what the model's classifier calls the picture.
     extractor : Extractor, optional
@@ -231,30 +229,14 @@ def _has_places(model: Model) -> bool:
 
 
 def _by_lime(model: Model, image: Image, label: str, extractor: Extractor) -> HeatMap:
-    """Show half of the picture's parts at a time, and learn what each adds to the log-odds."""
     from pipeline.models.model import read_picture
 
-    recipe = model.recipe
-    picture = recipe.decode(read_picture(image)).astype(np.float32)
-    colour = picture.mean(axis=(0, 1))
-    order = np.random.default_rng(0).random((_PICTURES // 2, _PARTS**2)).argsort(axis=1)
-    half = order < _PARTS**2 // 2
-    shown = np.concatenate([half, ~half]).astype(np.float32)
-    middles = (np.arange(_PARTS) + 0.5) / _PARTS
-    at = (np.arange(recipe.size) + 0.5) / recipe.size
-    # Parts fade into each other: an edge would be a thing to see by itself.
-    fading = np.stack([np.interp(at, middles, part) for part in np.eye(_PARTS, dtype=np.float32)])
-    p = []
-    for some in np.array_split(shown.reshape(-1, _PARTS, _PARTS), _PICTURES // 8):
-        visible = np.einsum("nij,ia,jb->nab", some, fading, fading)[..., None]
-        pixels = np.rint(colour + (picture - colour) * visible).astype(np.uint8)
-        p.append(model.probabilities_of_pixels(pixels, extractor)[:, model.classes.index(label)])
-    seen = np.clip(np.concatenate(p), _LEAST, 1 - _LEAST)
-    odds = np.log(seen / (1 - seen))
-    centred = shown - shown.mean(axis=0)
-    system = centred.T @ centred + _RIDGE * np.eye(_PARTS**2)
-    values = np.linalg.solve(system, centred.T @ (odds - odds.mean())).reshape(_PARTS, _PARTS)
-    return HeatMap(label, values, "lime", (middles, middles), recipe.decoding)
+    recipe, number = model.recipe, model.classes.index(label)
+    values = lime(
+        recipe.decode(read_picture(image)),
+        lambda pictures: model.probabilities_of_pixels(pictures, extractor)[:, number],
+    )
+    return HeatMap(label, values, "lime", (MIDDLES, MIDDLES), recipe.decoding)
 
 
 def _third(share: float, names: tuple[str, str, str]) -> str:

@@ -33,6 +33,7 @@ RESAMPLES = 1000
 _FEWEST_RESAMPLES = 200
 _MOST_DRAWN = 10**8  # rows drawn in all, times the classes that are ranked: a few seconds
 
+_LEAST = 1e-6  # smaller probabilities count as this in log-odds
 _FEWEST_GROUPS = 10  # with fewer, the resamples are too similar and the intervals too narrow
 
 
@@ -233,6 +234,13 @@ def evaluate(
 def log_loss(truth: Labels, p: Floats, weights: Floats | None = None) -> float:
     """Give the mean of ``-ln(probability of the true class)``, by which candidates are chosen."""
     return float(np.average(log_losses(truth, p), weights=weights))
+
+
+def log_odds(p: Floats) -> Floats:
+    """Turn probabilities into ``ln(p / (1 - p))``; 0 and 1 count as 1e-6 from there."""
+    within = np.clip(p, _LEAST, 1 - _LEAST)
+    odds: Floats = np.log(within / (1 - within))
+    return odds
 
 
 def _counts_by(classes: Labels, hits: NDArray[np.bool_], unit: Labels, k: int) -> tuple[float, ...]:

@@ -12,6 +12,7 @@ from PIL import Image
 import pipeline
 from pipeline.analysis.class_maps import find_class_maps
 from pipeline.analysis.heat_maps import middles_of_cells
+from pipeline.analysis.lime import lime
 from pipeline.backbones.registry import layers_recipe, make_recipe
 from pipeline.data.decoding import Decoding
 from pipeline.data.images import png, thumbnail
@@ -19,7 +20,7 @@ from pipeline.errors import ImageError, PipelineError
 from pipeline.features.extractor import Extractor, extract
 from pipeline.heads.dense import DenseHead
 from pipeline.heads.registry import get_head
-from pipeline.models.model import Model, Prediction
+from pipeline.models.model import Model
 
 RECIPE = make_recipe(size=128, precision="float32")
 WORDS = {
@@ -217,26 +218,20 @@ def test_features_without_places_have_the_map_of_what_each_part_adds(place, tmp_
     np.testing.assert_array_equal(found.values, again.values)
 
 
-def test_a_part_adds_what_the_log_odds_say_where_they_are_a_sum_over_parts(tmp_path, monkeypatch):
-    """Against a model whose answer is known: the brightness of each part counts by its weight."""
+def test_a_part_adds_what_the_log_odds_say_where_they_are_a_sum_over_parts():
+    """Against a classifier whose answer is known: the brightness of each part has a weight."""
     weights = np.random.default_rng(1).normal(size=(5, 5))
-    recipe = layers_recipe(make_recipe(size=150, precision="float32"))
 
-    def answer(self, pixels, extractor):
-        assert pixels.dtype == np.uint8
-        parts = pixels.mean(axis=-1).reshape(-1, 5, 30, 5, 30).mean(axis=(2, 4)) / 255
-        p = 1 / (1 + np.exp(-(parts * weights).sum(axis=(1, 2))))
-        return np.stack([1 - p, p], axis=1)
+    def classify(pictures):
+        assert pictures.dtype == np.uint8
+        parts = pictures.mean(axis=-1).reshape(-1, 5, 30, 5, 30).mean(axis=(2, 4)) / 255
+        return 1 / (1 + np.exp(-(parts * weights).sum(axis=(1, 2))))
 
-    monkeypatch.setattr(Model, "probabilities_of_pixels", answer)
-    model = Model(recipe, "any", ("plain", "marked"), get_head("logistic").build(0))
-    found = Prediction(None, "marked", {})
-    monkeypatch.setattr(Model, "predict_rows", lambda *_: [(found, None)])
-    bright = np.random.default_rng(2).integers(0, 256, (5, 5)).repeat(30, 0).repeat(30, 1)
-    picture = np.stack([bright] * 3, axis=-1).astype(np.uint8)
-    found = pipeline.heat_map(model, picture, extractor=Extractor(cache=tmp_path))
-    expected = weights * (bright[::30, ::30] - bright.mean()) / 255
-    correlation = np.corrcoef(found.values.ravel(), expected.ravel())[0, 1]
+    bright = np.random.default_rng(2).integers(0, 256, (5, 5), np.uint8)
+    picture = np.stack([bright.repeat(30, 0).repeat(30, 1)] * 3, axis=-1)
+    found = lime(picture, classify)
+    expected = weights * (bright - bright.mean()) / 255
+    correlation = np.corrcoef(found.ravel(), expected.ravel())[0, 1]
     assert correlation > 0.9  # parts fade into each other
 
 
