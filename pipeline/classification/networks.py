@@ -10,16 +10,18 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.backbones.choices import EVERY_LAYER, LAYERS
+from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import BACKBONES, make_recipe
 from pipeline.backbones.running import load_backbone
 from pipeline.classification.in_memory import RowsInMemory, read_variants
 from pipeline.classification.task import Task
+from pipeline.classification.variants import ViewedRows
 from pipeline.data.dataset import Dataset, Quarantined
 from pipeline.data.digests import CACHE, read_image
 from pipeline.data.loading import load_dataset
 from pipeline.errors import WeightsError
 from pipeline.evaluation.metrics import Metrics
-from pipeline.evaluation.protocol import Protocol
+from pipeline.evaluation.protocol import Protocol, in_most_folds, most_folds
 from pipeline.features.extractor import Extractor, extract
 from pipeline.heads.registry import get_head
 from pipeline.runs.listener import RunListener
@@ -44,7 +46,8 @@ class Suited:
     pool : str
         ``"flatten"``, ``"average"`` or ``"layers"``.
     metrics : Metrics
-        By nested 5-fold cross-validation of a support vector machine on a sample of the images.
+        By nested cross-validation of a support vector machine on a sample of the images, in 5
+        folds, or 3 or 4 where a class has too few images for 5.
     images_per_second : float
         How many pictures the network takes in a second of one CPU core.
     skipped : tuple of Quarantined
@@ -97,29 +100,29 @@ def compare_backbones(
         No network is on this machine, or the images cannot be read or are too few.
     """
     dataset = data if isinstance(data, Dataset) else load_dataset(data, seed=seed, cache=cache)
-    dataset = _sample(dataset, seed)
+    dataset = _sample(dataset, seed).all_in("train")  # each is learned from, and tested on
+    most_folds(dataset, seed)  # too few images are an error before the work
     names = [name for name, network in BACKBONES.items() if network.is_here]
     if not names:
         raise WeightsError("no network's weights are on this machine.", fix="pipeline backbones")
     suited = []
     for name, size in [(network, size) for network in names for size in sizes_of(network)]:
         extractor = Extractor(make_recipe(name, size=size), cache=cache, layers=True)
-        protocol = Protocol(cv=5)
-        extraction = extract(
-            protocol.check(dataset), extractor=extractor, hold=True, listener=listener
-        )
-        judged, rate = protocol.judged(extraction.dataset), _rate(extractor, extraction.dataset)
+        extraction = extract(dataset, extractor=extractor, hold=True, listener=listener)
+        rate = _rate(extractor, extraction.dataset)
         for rows in read_variants(extraction, None):
             pool = LAYERS if rows.recipe.layer in EVERY_LAYER else rows.pools[0]
-            task = Task(judged, (extraction.recipe,), protocol, seed, variants=[rows])
+            task = _task(extraction.dataset.all_in("test"), extraction.recipe, rows, seed)
             result = RowsInMemory(task).judge(get_head(_HEAD))
             skipped = extraction.dataset.quarantined
             suited.append(Suited(name, size, pool, result.test, rate, skipped))
     return sorted(suited, key=lambda each: -each.metrics.accuracy)
 
 
-def cheapest_of_the_best(suited: Sequence[Suited]) -> Suited:
-    """Return the cheapest of those that are as accurate as the best, or nearly."""
+def cheapest_of_the_best(suited: Sequence[Suited]) -> Suited | None:
+    """Return the cheapest of those nearly as accurate as the best; None where that guesses."""
+    if suited[0].metrics.accuracy_low <= suited[0].metrics.guessing:
+        return None
     gaps = [suited[0].metrics.accuracy - each.metrics.accuracy for each in suited]
     near = [each for each, gap in zip(suited, gaps) if round(gap, 6) <= _WORTH]
     return max(near, key=lambda each: each.images_per_second)
@@ -128,6 +131,12 @@ def cheapest_of_the_best(suited: Sequence[Suited]) -> Suited:
 def advise(suited: Sequence[Suited]) -> str:
     """Say in a sentence which network to take, at which size."""
     best, cheapest = suited[0], cheapest_of_the_best(suited)
+    if cheapest is None:
+        return (
+            "None of these is clearly better than always naming the most common class "
+            f"({best.metrics.guessing:.3f}), so none is proposed: add images, or correct labels "
+            "that are wrong."
+        )
     if cheapest.title == best.title:
         others = [each for each in suited if each.title != best.title]
         close = any(each.metrics.accuracy >= best.metrics.accuracy_low for each in others)
@@ -144,6 +153,15 @@ def sizes_of(name: str) -> tuple[int, int]:
     """Return the sizes that a network is tried at: 224 and 300 pixels, say."""
     default = BACKBONES[name].default_size
     return default, 10 * round(_LARGER * default / 10)
+
+
+def _task(dataset: Dataset, recipe: Recipe, rows: ViewedRows, seed: int) -> Task:
+    """Put rows together for 5 folds, or fewer: near-duplicates of these rows share a fold."""
+
+    def task(folds: int) -> Task:
+        return Task(dataset, (recipe,), Protocol(cv=folds), seed, variants=[rows])
+
+    return in_most_folds(task)
 
 
 def _sample(dataset: Dataset, seed: int) -> Dataset:

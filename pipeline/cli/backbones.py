@@ -108,9 +108,9 @@ def _compare(data: str, cache: Path, seed: int, *, as_json: bool) -> None:
         )
     out.print(table)
     out.print(advise(suited), soft_wrap=True)
-    network = cheapest_of_the_best(suited)
-    command = ["classify", data, "--backbone", network.backbone]
-    command += ["--size", str(network.size)]
-    command += ["--cache", str(cache)] if cache != _CACHE else []
-    propose("compare classifiers by its features of all images", *command)
+    if network := cheapest_of_the_best(suited):
+        command = ["classify", data, "--backbone", network.backbone]
+        command += ["--size", str(network.size)]
+        command += ["--cache", str(cache)] if cache != _CACHE else []
+        propose("compare classifiers by its features of all images", *command)
     finish(suited[0].skipped)

@@ -26,13 +26,14 @@ def deal_folds(
     Images with the same number in `units` come into the same fold. If `nested`, a second fold is
     left out of training, for choosing. Gives the positions of each fold's images, ascending.
     """
-    needed = max(folds, _FEWEST_TO_LEARN_FROM + 1 + nested)
+    fewest = _FEWEST_TO_LEARN_FROM + 1 + nested
     counts = _count_units(labels, units, classes)
+    fewer = ", or ask for fewer folds" if min(counts.values()) >= fewest else ""
     _require(
-        needed,
+        max(folds, fewest),
         counts,
         purpose=f"{folds} folds",
-        fix="add images of that class, leave it out, or ask for fewer folds",
+        fix=f"add images of that class, or leave it out{fewer}",
     )
     if len(np.unique(units)) == len(units):
         splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(units, labels)
@@ -71,7 +72,7 @@ def _require(needed: int, counts: dict[str, int], *, purpose: str, fix: str) -> 
             images = "1 image" if count == 1 else f"{count} images"
             raise DataError(
                 f"the class {name} has {images}, too few for {purpose}",
-                expected=f"{needed} or more; a group, or copies of one file, count as 1",
+                expected=f"{needed} or more; a group, or copies of one image, count as 1",
                 fix=fix,
             )
 
@@ -84,9 +85,10 @@ def _check_training_parts(
     fewest = np.sort(counts, axis=0)[:-left_out].sum(axis=0)
     few = np.flatnonzero(fewest < _FEWEST_TO_LEARN_FROM)
     if few.size or not all(map(len, folds)):
+        fewer = ", or ask for fewer folds" if left_out == 2 and len(folds) > 3 else ""
         concerned = f"the class {classes[few[0]]}" if few.size else "a fold"
         raise DataError(
             f"{len(folds)} folds leave too few images for {concerned}: groups are not split up",
             expected=f"{_FEWEST_TO_LEARN_FROM} or more images of each class to learn from",
-            fix="ask for fewer folds, or give smaller groups",
+            fix=f"give smaller groups{fewer}",
         )

@@ -99,6 +99,11 @@ class Metrics:
     precision_counts: tuple[float, ...] = ()
 
     @property
+    def guessing(self) -> float:
+        """Accuracy of always guessing the most common class."""
+        return max(map(sum, self.confusion)) / self.n
+
+    @property
     def grouped(self) -> bool:
         """Whether rows came in groups; `interval_method` tells that also of the first runs."""
         return "groups of images" in self.interval_method

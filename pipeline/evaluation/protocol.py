@@ -6,8 +6,10 @@ never split between training and testing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from pipeline.data.dataset import Dataset
 from pipeline.data.splits import Shares
@@ -19,6 +21,8 @@ _FEWEST_TO_JUDGE = 10  # test images of a class: with fewer, its recall is uncer
 _MOST_IMAGES = 1000  # of a data set that is cross-validated unasked: it takes 15 times as long
 _FOLDS = 5
 _FEWEST_FOLDS = 3  # one to test on, one to choose by, one to learn from
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +128,9 @@ class Protocol:
         few += f" of {dataset.classes[fewest]}"
         if len(dataset) > _MOST_IMAGES:
             return self, (f"The test split has {few}; --cv 5 tests on all images.",)
-        folds = _possible_folds(dataset, seed)
-        if folds is None:
+        try:
+            folds = most_folds(dataset, seed)
+        except DataError:
             return self, (f"The test split has {few}, too few to judge by. Add images.",)
         remark = (
             f"Cross-validated, since the test split would have {few}; --no-cv keeps the splits."
@@ -175,14 +180,23 @@ class Protocol:
         return 0 if first < second and not others else 1
 
 
-def _possible_folds(dataset: Dataset, seed: int) -> int | None:
-    """Tell in how many folds images can be dealt out for a nested cross-validation, if at all."""
+def in_most_folds(make: Callable[[int], _Result]) -> _Result:
+    """Return what `make` gives for 5 folds, or for fewer where the images are too few for those."""
+    for folds in range(_FOLDS, _FEWEST_FOLDS, -1):
+        with suppress(DataError):
+            return make(folds)
+    return make(_FEWEST_FOLDS)
+
+
+def most_folds(dataset: Dataset, seed: int) -> int:
+    """Tell in how many folds images can be dealt out for a nested cross-validation, or refuse."""
     from pipeline.evaluation.folds import deal_folds  # not at the top: scikit-learn comes with it
     from pipeline.evaluation.groups import find_units
 
     labels, units = dataset.targets.labels, find_units(dataset)
-    for folds in range(_FOLDS, _FEWEST_FOLDS - 1, -1):
-        with suppress(DataError):
-            deal_folds(labels, units, dataset.classes, folds=folds, seed=seed, nested=True)
-            return folds
-    return None
+
+    def deal(folds: int) -> int:
+        dealt = deal_folds(labels, units, dataset.classes, folds=folds, seed=seed, nested=True)
+        return len(dealt)
+
+    return in_most_folds(deal)

@@ -105,8 +105,7 @@ def _figures(model: Model, record: Record, head: HeadRecord) -> Iterator[str]:
             value, _, interval = str(share).partition(", 95 % interval ")
             rows.append(f"| {what} of {_safe(name)} | {value} | {interval} |")
     yield "\n".join(["| | | 95 % interval |", "|---|---|---|", *rows])
-    commonest = max(map(sum, test.confusion)) / test.n
-    yield f"Always guessing the most common class: {commonest:.3f}."
+    yield f"Always guessing the most common class: {test.guessing:.3f}."
     yield "\n".join(
         [
             f"| true class | {' | '.join(f'called {_safe(name)}' for name in model.classes)} |",

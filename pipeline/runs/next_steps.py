@@ -92,8 +92,7 @@ def _is_of_use(document: RunDocument) -> bool:
     best = next(head for head in document.heads if head.name == document.best)
     if outcome := best.aim(document.dataset.classes, document.protocol):
         return outcome.verdict != "missed"
-    test, sizes = best.test, [sum(row) for row in best.test.confusion]
-    return test.n >= FEW and test.accuracy_low > max(sizes) / test.n
+    return best.test.n >= FEW and best.test.accuracy_low > best.test.guessing
 
 
 def _aim(protocol: Protocol) -> Iterator[str]:

@@ -268,7 +268,7 @@ def notes(run: Run) -> list[str]:
     by = "by cross-validation on the training images" if protocol.search else "on validation"
     if protocol.cv is not None:
         by = "in the inner folds"
-    lines = [f"Always guessing the most common class: {max(map(sum, test.confusion)) / test.n:.3f}"]
+    lines = [f"Always guessing the most common class: {test.guessing:.3f}"]
     if run.chose(best) and best.validation:
         lines[0] = f"* best {by}. {lines[0]}"
     if comparison := run.comparison:

@@ -1,15 +1,24 @@
 """Which network suits a data set: all on this machine are compared on the same images."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import paint_classes
+from conftest import CountingBackbone, paint_classes
 
 from pipeline.backbones.backbone import Backbone
-from pipeline.classification.networks import Suited, advise, compare_backbones
-from pipeline.errors import WeightsError
+from pipeline.classification import networks as comparing
+from pipeline.classification.networks import (
+    Suited,
+    advise,
+    cheapest_of_the_best,
+    compare_backbones,
+)
+from pipeline.data.loading import load_dataset
+from pipeline.errors import DataError, WeightsError
 from pipeline.evaluation.metrics import evaluate
+from pipeline.features import computing
 
 
 def test_both_kinds_of_rows_of_each_network_on_this_machine_are_compared(tmp_path):
@@ -50,6 +59,70 @@ def test_without_any_weights_it_says_so(tmp_path, monkeypatch):
         compare_backbones(paint_classes(tmp_path / "photos", 6), cache=tmp_path / "cache")
 
 
+class NothingAlike(CountingBackbone):
+    """Rows at random, the same for the same pixels."""
+
+    def _rows(self, pixels, height, width, channels):
+        generators = map(np.random.default_rng, pixels.sum(axis=(1, 2, 3)))
+        rows = np.stack([rng.exponential(size=channels) for rng in generators])
+        return np.tile(rows[:, None, None], (1, height, width, 1)).astype(np.float32)
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """Use one network only, with a stand-in in its place; list those that were loaded."""
+    made = []
+
+    def load(recipe, weights, beside=()):
+        made.append(NothingAlike(recipe, beside))
+        return made[-1]
+
+    monkeypatch.setattr(Backbone, "is_here", property(lambda self: "lite0" in self.name))
+    for module in (comparing, computing):
+        monkeypatch.setattr(module, "load_backbone", load)
+    return made
+
+
+def paint_two(folder, blue, red):
+    paint_classes(folder, blue)
+    for file in sorted((folder / "red").iterdir())[red:]:
+        file.unlink()
+    return folder
+
+
+@pytest.mark.parametrize("count", [4, 5])
+def test_a_small_class_is_judged_in_as_many_folds_as_it_has_images_for(tmp_path, loaded, count):
+    photos = paint_two(tmp_path / "photos", blue=8, red=count)
+    compared = compare_backbones(photos, cache=tmp_path / "cache")
+    assert {each.metrics.n for each in compared} == {8 + count}
+
+
+def test_a_class_with_near_duplicates_is_judged_in_fewer_folds(tmp_path, loaded):
+    photos = paint_two(tmp_path / "photos", blue=8, red=4)
+    for file in [*(photos / "red").iterdir()]:  # the same pixels in another file
+        file.with_stem(f"{file.stem}-copy").write_bytes(file.read_bytes() + b" ")
+    compared = compare_backbones(photos, cache=tmp_path / "cache")
+    assert {each.metrics.n for each in compared} == {16}
+
+
+@pytest.mark.parametrize(
+    ("count", "groups", "to_do"),
+    [
+        (3, (), r"(?s)the class red has 3 images, too few.*4 or more.*To do: add images of that "),
+        (8, ("x",) * 8 + ("y",) * 8, r"(?s)the class blue has 1 image.*4 or more; a group"),
+    ],
+)
+def test_too_few_images_for_any_folds_are_refused_before_the_work(
+    tmp_path, loaded, count, groups, to_do
+):
+    photos = paint_two(tmp_path / "photos", blue=8, red=count)
+    data = replace(load_dataset(photos), groups=groups)
+    with pytest.raises(DataError, match=to_do) as refused:
+        compare_backbones(data, cache=tmp_path / "cache")
+    assert "folds" not in refused.value.fix
+    assert not loaded
+
+
 def suited(backbone, size, right, rate):
     labels = np.arange(100) % 2
     called = np.where(np.arange(100) < right, labels, 1 - labels)
@@ -73,3 +146,15 @@ def suited(backbone, size, right, rate):
 )
 def test_it_advises_the_cheapest_of_those_that_are_nearly_the_best(others, advice):
     assert re.search(advice, advise([suited(*each) for each in others]))
+
+
+@pytest.mark.parametrize(("right", "guesses"), [(50, True), (40, True), (55, True), (65, False)])
+def test_no_network_is_proposed_where_all_of_them_guess(right, guesses):
+    compared = [suited("dear", 150, right, 10.0), suited("cheap", 64, right - 5, 100.0)]
+    assert (cheapest_of_the_best(compared) is None) == guesses
+    said = re.search(
+        r"^None of these is clearly better than always naming the most common class \(0.500\).* "
+        "add images, or correct labels",
+        advise(compared),
+    )
+    assert bool(said) == guesses

@@ -4,7 +4,7 @@ import json
 import re
 
 import pytest
-from conftest import paint_classes
+from conftest import paint, paint_classes
 from typer.testing import CliRunner
 
 from pipeline.backbones.backbone import Backbone
@@ -47,3 +47,14 @@ def test_the_network_and_size_that_suit_are_proposed(run, tmp_path, monkeypatch)
     assert proposed == f"  pipeline classify {photos} {named[0].strip()}"
     advice = compared.stdout.splitlines()[-3]
     assert advice.startswith(f"{named[1]} at {named[2]} pixels is ")
+
+
+def test_where_all_networks_guess_no_command_is_proposed(run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Backbone, "is_here", property(lambda self: "lite0" in self.name))
+    photos = tmp_path / "photos"
+    for number in range(24):  # of one kind, whatever the class
+        paint(photos / "ab"[number % 2] / f"{number}.png", (90, 90, 90), number)
+    compared = run("backbones", photos, "--cache", tmp_path / "cache")
+    assert compared.exit_code == 0
+    assert "None of these is clearly better than always naming" in compared.stdout
+    assert "next:" not in compared.stdout

@@ -84,3 +84,13 @@ def test_a_search_uses_fewer_folds_if_a_class_is_small():
         DataError, match=r"(?s)the class red has 2 images, too few for a search.*leave out --search"
     ):
         search_folds(labels[:-1], np.arange(32), CLASSES, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("count", "folds", "fewer_help"), [(4, 5, True), (3, 5, False), (4, 6, True), (2, 3, False)]
+)
+def test_fewer_folds_are_advised_only_where_they_would_help(count, folds, fewer_help):
+    with pytest.raises(DataError) as refused:
+        deal([0] * 20 + [1] * count, folds=folds, nested=True)
+    assert ("ask for fewer folds" in refused.value.fix) == fewer_help
+    assert "add images of that class" in refused.value.fix
