@@ -22,6 +22,7 @@ from pipeline.system.cells import from_cell
 
 COLUMNS = ("path", "label", "split", "group")
 _ENCODING = "utf-8-sig"
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 _EXPECTED = "the columns path,label[,split][,group] in the first line"
 _DELIMITERS = (",", ";", "\t", "|")
 _MOST_BYTES = 2**30  # of a list behind a URL: ten million images
@@ -77,6 +78,8 @@ def list_csv(source: Location, unlabelled: bool = False) -> Listing:
             table = _Table(source, file)
             entries = _read_entries(table, unlabelled)
         except UnicodeDecodeError as error:
+            if _HDF5 in error.object:
+                raise _holds_no_images(source) from error
             raise DataError(
                 f"{source} cannot be read as a CSV file: {error}.",
                 expected=f"text in UTF-8; data may be {LAYOUTS}",
@@ -88,6 +91,14 @@ def list_csv(source: Location, unlabelled: bool = False) -> Listing:
         list(entries.values()),
         signatures=signatures_of(path for path in entries if isinstance(path, Url)),
         remarks=list(table.remarks()),
+    )
+
+
+def _holds_no_images(source: Location) -> DataError:
+    return DataError(
+        f"{source} is an HDF5 file, which holds no images.",
+        expected=LAYOUTS,
+        fix="if `pipeline cache export` wrote it, give it, named .h5, to classify or problems",
     )
 
 

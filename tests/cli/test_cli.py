@@ -24,6 +24,7 @@ from PIL import Image
 from rich.console import Console
 from rich.filesize import decimal
 from sklearn.base import BaseEstimator, ClassifierMixin
+from stores import some_dataset, some_rows
 
 from pipeline.backbones.registry import make_recipe
 from pipeline.cli import main as cli
@@ -37,6 +38,7 @@ from pipeline.data.digests import CACHE
 from pipeline.data.loading import load_dataset
 from pipeline.errors import PipelineError, printable
 from pipeline.features.computing import commit_rows
+from pipeline.features.exchange import export_features
 from pipeline.features.store import FeatureStore
 from pipeline.heads.registry import HEADS
 from pipeline.runs.table import Figures
@@ -52,6 +54,7 @@ def all_commands(group, prefix=""):
 
 
 COMMANDS = dict(all_commands(typer.main.get_command(cli.app)))
+STORED = Path(__file__).parents[1] / "stored" / "version-0.1.0"
 SETTINGS = ["--size", "64", "--precision", "float32"]
 
 
@@ -1165,3 +1168,43 @@ def test_a_stop_that_comes_while_an_object_is_cleared_away_is_not_lost(number, c
     assert ended.returncode == code, ended.stderr
     assert len(ended.stderr.splitlines()) == 1, ended.stderr
     assert ended.stderr.startswith("Stopped.")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["features"],
+        ["status"],
+        ["finetune"],
+        ["backbones"],
+        ["label"],
+        ["label", "picture.png", "--as", "blue"],
+        ["similar", "picture.png"],
+        ["map", "--out", "map.svg"],
+        ["cache", "prune", "--yes"],
+        ["cache", "export", "new.h5"],
+        ["app", "--no-browser"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("kind", ["new", "of 0.1.0", "renamed"])
+def test_a_file_of_features_in_place_of_images_is_named_as_what_it_is(
+    tmp_path, recipe, command, kind
+):
+    file = tmp_path / ("features.hdf5" if kind == "renamed" else "features.h5")
+    if kind == "of 0.1.0":
+        shutil.copy(STORED / "features.h5", file)
+    else:
+        export_features(some_dataset(12), recipe, some_rows(recipe, 12), tmp_path / "features.h5")
+        (tmp_path / "features.h5").rename(file)
+    paint(tmp_path / "picture.png", (9, 9, 9), 1)
+    name, *rest = command
+    first = 1 if name in ("cache", "similar") else 0  # what stands before DATA
+    result = run(name, *rest[:first], file, *rest[first:])
+    assert result.exit_code == 1
+    said = " ".join(result.stderr.split())
+    assert f"{file} is an HDF5 file, which holds no images" in said
+    assert (
+        "if `pipeline cache export` wrote it, give it, named .h5, to classify or problems" in said
+    )
+    assert "utf-8" not in said
