@@ -189,9 +189,9 @@ class Labelling:
         with self._lock:
             places = {self._find(image): None for image in images}
             paths, confirmed = self.dataset.paths, self._file.confirmed()
-            for place in places:
-                if self._keys[place] in confirmed:
-                    self._file.confirm(paths[place], "")
+            self._file.confirm(
+                {paths[place]: "" for place in places if self._keys[place] in confirmed}
+            )
             labels = {place: self._file.given(paths[place]) for place in places}
             changes = self._give(labels, confirming=False)
             self._answers = [each for each in self._answers if each.place not in places]
@@ -230,12 +230,12 @@ class Labelling:
                 raise ChangedError.of(self.dataset.paths[place], self.labels()[place])
             last = answers[-1]
             try:
-                self._put(place, last.before, last.label)
+                self._put({place: last.before}, last.label)
             except ChangedError:
                 self._answers.remove(last)
                 raise
             if last.confirmed:
-                self._file.confirm(self.dataset.paths[place], "")
+                self._file.confirm({self.dataset.paths[place]: ""})
             self._answers.remove(last)
             if last.suspected is not None:
                 self._suspects = {place: last.suspected, **self._suspects}
@@ -297,34 +297,35 @@ class Labelling:
     def _give(
         self, labels: Mapping[int, str], was: str | None = None, *, confirming: bool = True
     ) -> list[Change]:
-        """Keep the labels of some images, and learn what could be kept."""
-        answers: list[Answer] = []
+        """Keep the labels of some images, and learn them; those that they had are confirmed."""
+        if not labels:
+            return []
+        seen = confirming and was in (None, *labels.values())
+        answers = [
+            Answer(place, label, before, self._suspects.get(place), seen and before == label)
+            for before, (place, label) in zip(self._put(labels, was), labels.items())
+        ]
+        paths = self.dataset.paths
         try:
-            for place, label in labels.items():
-                before, path = self._put(place, label, was), self.dataset.paths[place]
-                confirms = confirming and before == label and was in (None, label)
-                if confirms:
-                    self._file.confirm(path, label)
-                answers.append(Answer(place, label, before, self._suspects.get(place), confirms))
-        except PipelineError as error:
-            if not answers:
-                raise
-            done = f"of {len(labels):,} images, {len(answers):,} got their label"
-            raise PipelineError(f"{done}, and then: {error.found}", fix=error.fix) from error
+            self._file.confirm(
+                {paths[each.place]: each.label for each in answers if each.confirmed}
+            )
+        except PipelineError:
+            answers = [each for each in answers if not each.confirmed]
+            raise
         finally:
             for each in answers:
                 self._suspects.pop(each.place, None)
                 self._skipped.pop(each.place, None)
             self._answers += answers
-            if answers:
-                self._changed({each.place: each.label for each in answers})
-        paths = self.dataset.paths
+            self._changed(labels)
         return [Change(paths[each.place], each.before, each.label) for each in answers]
 
-    def _put(self, place: int, label: str, was: str | None) -> str:
-        """Keep a label, and give the one that it replaces."""
+    def _put(self, labels: Mapping[int, str], was: str | None) -> list[str]:
+        """Keep labels, and give those that they replace."""
+        paths = self.dataset.paths
         try:
-            return self._file.put(self.dataset.paths[place], label, was)
+            return self._file.put_all({paths[at]: label for at, label in labels.items()}, was)
         except ChangedError:
             self.refresh()
             raise

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -36,15 +36,15 @@ class ChangedError(PipelineError):
 class LabelsFile:
     """The labels of images, those of their class folders and those that were given since.
 
-    `put` returns when a label is on disk: in a journal, and in the CSV file, which is written whole
-    or not at all. Whatever is killed at whatever moment, the labels of every `put` that returned
-    are there when the file is opened again. Of several labels for an image the last one holds,
-    whichever process gave it. Rows of images that are not in the data set stay.
+    `put` and `put_all` return when labels are on disk: in a journal, and in the CSV file, which is
+    written whole or not at all. Whatever is killed at whatever moment, the labels of every call
+    that returned are there when the file is opened again. Of several labels for an image the last
+    one holds, whichever process gave it. Rows of images that are not in the data set stay.
 
     Parameters
     ----------
     path : Path
-        The CSV file, which need not exist. It is written by the first `put`; its journal lies
+        The CSV file, which need not exist. It is written with the first label; its journal lies
         beside it.
     images : iterable of Entry
         The data set's images, with the labels that they have without the file.
@@ -124,36 +124,44 @@ class LabelsFile:
                 self._write(journal)
 
     def put(self, image: Location, label: str, was: str | None = None) -> str:
-        """Give an image a label, or take it back with an empty one; return the one that it had.
+        """As `put_all`, for one image."""
+        return self.put_all({image: label}, was)[0]
+
+    def put_all(self, labels: Mapping[Location, str], was: str | None = None) -> list[str]:
+        """Give images labels, or take them back with empty ones; return those that they had.
 
         Raises
         ------
         ChangedError
-            It had neither the label `was`, if that is given, nor `label`.
+            An image had neither the label `was`, if that is given, nor its new one.
         PipelineError
-            It could not be kept, and nothing has changed.
+            The labels could not be kept, and nothing has changed.
         """
-        self._line(Entry(image, label))  # refuses what no CSV can hold
+        for image, label in labels.items():
+            self._line(Entry(image, label))  # refuses what no CSV can hold
         with self._opened() as journal:
-            before = self.label(image)
-            if was is not None and before not in (was, label):
-                raise ChangedError.of(image, before)
-            with file_errors(f"keep the label of {image} in {self._journal}"):
-                journal.append(self._text(image), label)
-            self._apply(image, label)
+            before = [self.label(image) for image in labels]
+            for had, (image, label) in zip(before, labels.items()):
+                if was is not None and had not in (was, label):
+                    raise ChangedError.of(image, had)
+            with file_errors(f"keep {_name(labels)} in {self._journal}"):
+                journal.append(*self._texts(labels))
+            for image, label in labels.items():
+                self._apply(image, label)
             self._write(journal)
         return before
 
-    def confirm(self, image: Location, label: str) -> None:
-        """Remember that somebody found an image's label right; with an empty one, forget it.
+    def confirm(self, labels: Mapping[Location, str]) -> None:
+        """Remember that somebody found images' labels right; with empty ones, forget it.
 
         It is in a journal of its own beside the file, whose columns `classify` knows.
         """
-        with (
-            file_errors(f"keep that the label of {image} is confirmed in {self._confirmed}"),
-            Journal.opened(self._confirmed) as journal,
-        ):
-            journal.append(self._text(image), label)
+        if labels:
+            with (
+                file_errors(f"keep that {_name(labels)} is confirmed in {self._confirmed}"),
+                Journal.opened(self._confirmed) as journal,
+            ):
+                journal.append(*self._texts(labels))
 
     def confirmed(self) -> set[str]:
         """Return the whole names of the images whose label of now was confirmed, by whomever."""
@@ -245,6 +253,9 @@ class LabelsFile:
         except OSError as error:
             self.unwritten = in_one_line(error)
 
+    def _texts(self, labels: Mapping[Location, str]) -> Iterator[tuple[str, str]]:
+        return ((self._text(image), label) for image, label in labels.items())
+
     def _text(self, image: Location) -> str:
         """Name an image as in the file: relative to it, where it lies below."""
         if isinstance(image, Url):
@@ -278,6 +289,12 @@ class LabelsFile:
                 fix="rename the file or its class",
             )
         return line
+
+
+def _name(labels: Mapping[Location, str]) -> str:
+    if len(labels) > 1:
+        return f"the labels of {len(labels):,} images"
+    return f"the label of {next(iter(labels))}"
 
 
 def _signature(path: Path) -> tuple[int, ...] | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import shlex
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -87,7 +87,7 @@ def label(
         known = [*labelling.classes]
         if name is not None:
             _check_class(name, known, new=new)
-        changes = _change(labelling, [_image(labelling, image) for image in images or ()], name)
+        changes = _change(labelling, _found(labelling, images or ()), name)
         suspicious = _review(labelling) if review else None
         questions = labelling.next(count) if suspicious != 0 else []
         if as_json:
@@ -147,21 +147,25 @@ def _check_class(name: str, known: Sequence[str], *, new: bool) -> None:
         )
 
 
-def _image(labelling: Labelling, typed: str) -> str | Location:
-    """Find an image also by the end of its path, which `pipeline problems` lists."""
+def _found(labelling: Labelling, images: Sequence[str]) -> list[str | Location]:
+    """Find images also by the ends of their paths, which `pipeline problems` lists."""
     from pipeline.data.dataset import shorten
 
-    dataset, end = labelling.dataset, "/" + posixpath.normpath(typed.replace(os.sep, "/"))
-    if os.path.lexists(typed):
-        return typed
-    paths = [*dataset.paths, *(bad.path for bad in dataset.quarantined)]
-    found = [path for path in paths if str(path).replace(os.sep, "/").endswith(end)]
-    if len(found) > 1:
-        raise PipelineError(
-            f"{typed} is the end of {len(found):,} paths: {shorten(map(str, found))}.",
-            fix="type more of the path",
-        )
-    return found[0] if found else typed
+    dataset, named = labelling.dataset, defaultdict(list)
+    for path in [*dataset.paths, *(bad.path for bad in dataset.quarantined)]:
+        named[path.name].append(path)
+    result: list[str | Location] = []
+    for typed in images:
+        end = "/" + posixpath.normpath(typed.replace(os.sep, "/"))
+        paths = [] if os.path.lexists(typed) else named[posixpath.basename(end)]
+        found = [path for path in paths if str(path).replace(os.sep, "/").endswith(end)]
+        if len(found) > 1:
+            raise PipelineError(
+                f"{typed} is the end of {len(found):,} paths: {shorten(map(str, found))}.",
+                fix="type more of the path",
+            )
+        result.append(found[0] if found else typed)
+    return result
 
 
 def _change(

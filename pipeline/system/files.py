@@ -182,13 +182,16 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def open_regular(path: Path, *, write: bool = False, follow: bool = False) -> BinaryIO:
+def open_regular(
+    path: Path, *, write: bool = False, follow: bool = False, buffering: int = -1
+) -> BinaryIO:
     """Open a file in a folder that others can write into: only a regular file, and no link.
 
     A pipe is not waited for. With `write`, a missing file is made, and nothing is emptied.
     `follow` is for files whose content is checked by a digest, which may be links.
     """
-    return os.fdopen(_open_regular(path, write=write, follow=follow), "r+b" if write else "rb")
+    descriptor = _open_regular(path, write=write, follow=follow)
+    return os.fdopen(descriptor, "r+b" if write else "rb", buffering)
 
 
 def start_of_file(path: Path, count: int) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -29,7 +29,7 @@ class Journal:
     @contextmanager
     def opened(cls, path: Path) -> Iterator[Journal]:
         """Open a journal, once no other process or thread has it open; one is made if missing."""
-        with open_regular(path, write=True) as file:
+        with open_regular(path, write=True, buffering=0) as file:
             lock(file, wait=True)
             yield cls(file)
 
@@ -43,17 +43,21 @@ class Journal:
                 found.append([str(text) for text in json.loads(content)])
         return found
 
-    def append(self, *texts: str) -> None:
-        """Add a line of texts; it is on disk when this returns."""
-        content = json.dumps(texts).encode()  # ASCII, so that any file's name can be in it
+    def append(self, *lines: Sequence[str]) -> None:
+        """Add lines of texts; all are on disk when this returns, and none after an error."""
+        # ASCII, so that any file's name can be in it.
+        contents = [json.dumps(texts).encode() for texts in lines]
+        # The first line is empty: a killed process may have left half a line.
+        text = b"\n" + b"".join(_checksum(each) + b" " + each + b"\n" for each in contents)
         end = self._file.seek(0, os.SEEK_END)
-        if end:
-            self._file.seek(end - 1)
-            if self._file.read(1) != b"\n":  # a killed process was here
-                self._file.write(b"\n")
-        self._file.write(_checksum(content) + b" " + content + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        try:
+            written = 0
+            while written < len(text):
+                written += self._file.write(text[written:])
+            os.fsync(self._file.fileno())
+        except BaseException:  # Ctrl-C, too
+            self._file.truncate(end)
+            raise
 
     def clear(self) -> None:
         """Empty it: what it holds is on disk elsewhere."""

@@ -13,7 +13,6 @@ from rows import noisy
 
 from pipeline import Labelling, PipelineError, load_dataset
 from pipeline.app import progress, reviewing
-from pipeline.app.labels import LabelsFile
 from pipeline.data.listing import list_entries
 
 
@@ -301,6 +300,16 @@ def test_a_confirmation_that_cannot_be_kept_is_an_error(suspicious):
         labelling.answer(0, labelling.labels()[0])
 
 
+def test_the_other_labels_are_kept_where_a_confirmation_cannot_be(suspicious):
+    labelling = suspicious()
+    Path(".photos-labels.csv.confirmed").mkdir()
+    first, last = labelling.labels()[0], labelling.labels()[-1]
+    assert first != last
+    with pytest.raises(PipelineError, match=r"cannot keep that the label of .* is confirmed"):
+        labelling.answer_all([0, len(labelling.dataset) - 1], first)
+    assert labelling.labels()[-1] == suspicious().labels()[-1] == first
+
+
 def test_labels_are_given_while_suspicious_ones_are_looked_for(loose, label, monkeypatch):
     labelling, find_problems = label(loose), reviewing.find_problems
     answer(labelling, 30)
@@ -412,6 +421,7 @@ def test_several_images_get_one_label_and_what_they_were_is_told(loose, label):
     assert [change.path for change in changes] == list(labelling.dataset.paths[:3])
     assert labelling.state().counts == {"green": 0, "red": 3}
     assert label(loose).state().counts == {"red": 3}
+    assert labelling.answer_all([], "red") == labelling.forget([]) == []
     assert labelling.undo().place == 2
 
 
@@ -424,20 +434,17 @@ def test_of_several_images_none_is_changed_if_one_is_not_in_the_data_set(loose, 
     assert labelling.state().labelled == 0
 
 
-def test_of_several_images_those_that_were_kept_before_an_error_are_told(loose, label, monkeypatch):
+def test_of_several_images_none_is_changed_if_the_labels_cannot_be_kept(loose, label, monkeypatch):
     labelling = label(loose)
-    put = LabelsFile.put
 
-    def full(file, image, *given):
-        if image == labelling.dataset.paths[2]:
-            raise PipelineError("the disk is full.", fix="make space")
-        return put(file, image, *given)
+    def full(*_):
+        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(LabelsFile, "put", full)
-    with pytest.raises(PipelineError, match="of 4 images, 2 got their label, and then: the disk"):
-        labelling.answer_all([0, 1, 2, 3], "red")
-    assert labelling.labels()[:4] == ["red", "red", "", ""]
-    assert labelling.state().labelled == label(loose).state().labelled == 2
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.system.journal.os.fsync", full)
+        with pytest.raises(PipelineError, match=r"cannot keep the labels of 4 images .*No space"):
+            labelling.answer_all([0, 1, 2, 3], "red")
+    assert labelling.state().labelled == label(loose).state().labelled == 0
 
 
 def test_a_label_is_taken_away_whoever_gave_it_and_not_taken_back_once_more(loose, label):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from pipeline.app.labels import LabelsFile
 from pipeline.data.entries import Entry
 from pipeline.data.listing import list_entries
 from pipeline.errors import PipelineError
+from pipeline.system.files import write_file
 from pipeline.system.journal import Journal
 
 FULL = os.environ.get("TORTURE", "") not in ("", "0")
@@ -203,26 +205,70 @@ def test_a_label_is_kept_where_the_file_cannot_be_written_and_written_later(tmp_
     assert file.unwritten == ""
 
 
+def test_many_labels_are_written_at_once_and_what_each_was_is_told(tmp_path, monkeypatch):
+    written = []
+
+    def counted(path, *content, **options):
+        written.append(path)
+        write_file(path, *content, **options)
+
+    monkeypatch.setattr("pipeline.app.labels.write_file", counted)
+    images = [tmp_path / f"{number}.png" for number in range(1000)]
+    file = opened(tmp_path)
+    file.put(images[1], "dogs")
+    assert file.put_all(dict.fromkeys(images, "cats")) == ["", "dogs"] + 998 * [""]
+    assert len(written) == 2
+    assert len(listed(tmp_path)) == 1002
+
+
+def test_of_many_labels_all_are_kept_or_none(tmp_path):
+    images = [tmp_path / f"{number}.png" for number in range(1000)]
+    file = opened(tmp_path)
+    file.put(images[1], "cats")
+    with pytest.raises(PipelineError, match="has no label now"):
+        file.put_all(dict.fromkeys(images, "dogs"), "cats")
+    with pytest.raises(PipelineError, match="cannot be written into a CSV"):
+        file.put_all({images[0]: "dogs", tmp_path / "a\0.png": "dogs"})
+    with files_of_at_most(10_000), pytest.raises(PipelineError, match="cannot keep"):
+        file.put_all(dict.fromkeys(images, "dogs"))
+    for each in (file, opened(tmp_path)):
+        assert each.label(images[0]) == ""
+        assert each.label(images[1]) == "cats"
+    file.put(images[2], "dogs")
+    assert len(listed(tmp_path)) == 4
+
+
+@contextmanager
+def files_of_at_most(size):
+    """Let no file grow beyond a size, as on a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def test_a_half_written_line_harms_neither_what_came_before_nor_what_comes_after(tmp_path):
     path = tmp_path / "journal"
     with Journal.opened(path) as journal:
-        journal.append("a.png", "cats")
-        journal.append("b.png", "dogs")
+        journal.append(["a.png", "cats"], ["b.png", "dogs"])
     whole = path.read_bytes()
     for cut in range(len(whole)):
         path.write_bytes(whole[:cut])
         with Journal.opened(path) as journal:
             before = journal.lines()
-            journal.append("c.png", "cats")
+            journal.append(["c.png", "cats"])
             assert journal.lines() == [*before, ["c.png", "cats"]]
-        assert before == [["a.png", "cats"], ["b.png", "dogs"]][: whole[: cut + 1].count(b"\n")]
+        assert before == [["a.png", "cats"], ["b.png", "dogs"]][: whole[1 : cut + 1].count(b"\n")]
 
 
 @pytest.mark.parametrize("flipped", range(0, 60, 7))
 def test_a_damaged_line_is_not_taken_for_a_label(tmp_path, flipped):
     path = tmp_path / "journal"
     with Journal.opened(path) as journal:
-        journal.append("a.png", "cats and some more to be flipped")
+        journal.append(["a.png", "cats and some more to be flipped"])
     content = bytearray(path.read_bytes())
     content[flipped] ^= 1
     path.write_bytes(content)
@@ -239,10 +285,10 @@ from test_labels_file import IMAGES, opened
 folder, seed = Path(sys.argv[1]), int(sys.argv[3])
 rng, file = random.Random(seed), opened(folder)
 for number in range(10**6):
-    image = rng.randrange(IMAGES)
+    images = rng.sample(range(IMAGES), rng.choice([1, 1, 3]))
     label = f"{seed}-{number}"
-    print(image, label, time.monotonic(), end=" ", flush=True)
-    file.put(folder / f"{image}.png", label)
+    print(*images, sep=",", end=f" {label} {time.monotonic()} ", flush=True)
+    file.put_all({folder / f"{image}.png": label for image in images})
     print(time.monotonic(), flush=True)
 """
 
@@ -273,8 +319,8 @@ def possible_labels(logs, image, before):
         (before, 0.0, 0.0),
         *(
             (label, float(sent), float(*confirmed or [math.inf]))
-            for name, label, sent, *confirmed in filter(None, lines)
-            if name == image
+            for names, label, sent, *confirmed in filter(None, lines)
+            if image in names.split(",")
         ),
     ]
     last = max(sent for _, sent, confirmed in given if confirmed < math.inf)
