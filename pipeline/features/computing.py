@@ -186,7 +186,7 @@ class _Pending:
         assert request.digest is not None  # noqa: S101 -- for the type checker
         for view, row in zip(request.views, rows):
             self.keys.append((request.digest, view))
-            self.rows.append(row.copy())  # a view would keep its whole batch in memory
+            self.rows.append(row)
             if len(self.keys) == self.store.rows_per_shard:
                 self.commit()
 
@@ -194,7 +194,7 @@ class _Pending:
         """Write what there is as one shard."""
         if self.keys:
             keys, rows, self.keys, self.rows = self.keys, self.rows, [], []
-            self.store.write(keys, np.stack(rows))
+            self.store.write(keys, rows)
 
 
 @dataclass(frozen=True)

@@ -68,16 +68,17 @@ class JointStore:
             refused = store.take_in(refused)
         return refused
 
-    def write(self, keys: Sequence[Key], rows: npt.NDArray[np.float32]) -> None:
-        """Commit rows to each store that lacks them; of several, of shape (len(keys), values)."""
+    def write(self, keys: Sequence[Key], rows: Sequence[npt.NDArray[np.float32]]) -> None:
+        """Commit rows to each store that lacks them; of several, each is of shape (values,)."""
         if len(self.stores) == 1:
-            self.stores[0].write(keys, rows)
+            self.stores[0].write(keys, np.stack(rows))
             return
-        ends = np.cumsum([math.prod(store.recipe.shape) for store in self.stores])
-        for store, values in zip(self.stores, np.split(rows, ends[:-1], axis=1)):
+        start = 0
+        for store in self.stores:
+            own = slice(start, start := start + math.prod(store.recipe.shape))
             lacking = set(store.missing(keys))
-            places = [place for place, key in enumerate(keys) if key in lacking]
-            if places:
-                part = values if len(places) == len(keys) else values[places]
-                shape = (len(places), *store.recipe.shape)
-                store.write([keys[place] for place in places], part.reshape(shape))
+            lacked = [(key, row[own]) for key, row in zip(keys, rows) if key in lacking]
+            if lacked:
+                shape = (len(lacked), *store.recipe.shape)
+                names, parts = zip(*lacked)
+                store.write(names, np.stack(parts).reshape(shape))

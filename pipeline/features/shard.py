@@ -87,9 +87,10 @@ def _write_rows(file: h5py.File, recipe: Recipe, rows: npt.NDArray[np.float32]) 
     )
     length = features.chunks[0]
     for start in range(0, len(rows), length) if long else ():
-        part = rows[start : start + length].tobytes()
+        part = np.ascontiguousarray(rows[start : start + length])
+        padding = bytes((length - len(part)) * _row_bytes(recipe))
         packer = zlib.compressobj(1, strategy=zlib.Z_RLE)
-        packed = packer.compress(part.ljust(length * _row_bytes(recipe), b"\0")) + packer.flush()
+        packed = packer.compress(part.data) + packer.compress(padding) + packer.flush()
         features.id.write_direct_chunk((start, 0, 0, 0), packed)
 
 

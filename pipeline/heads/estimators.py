@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import csr_array, issparse
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin, clone
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import validate_data
 
 from pipeline.errors import PipelineError
 from pipeline.heads.pooling import Pooling
@@ -88,6 +90,34 @@ def sparse_rows(rows: Any, dtype: Any = None) -> Any:
         if np.count_nonzero(rows) > rows.size / 2:
             return rows.astype(dtype or rows.dtype, copy=False)
     return csr_array(rows, dtype=dtype)
+
+
+class CoarseForest(RandomForestClassifier):  # type: ignore[misc]
+    """A random forest that is grown on rows rounded to four significant bits.
+
+    With few different values to sort it grows in a third of the time, and is as good:
+    docs/decisions/0035. Thresholds lie between rounded values, so rows to predict stay as they are.
+    """
+
+    def fit(self, X: Any, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Fit to rows ``X`` of shape (n, d) and their labels ``y`` of shape (n,)."""
+        rows = validate_data(
+            self, X, accept_sparse="csc", dtype=np.float32, ensure_all_finite=False
+        )
+        if issparse(rows):
+            coarse = rows.copy()
+            coarse.data = _rounded(rows.data)
+        else:
+            coarse = _rounded(rows)
+        super().fit(coarse, y, sample_weight)
+        return self
+
+
+def _rounded(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Round values to four significant bits."""
+    mantissas, exponents = np.frexp(values)
+    rounded: NDArray[np.float32] = np.ldexp(np.rint(mantissas * 16), exponents - 4)
+    return rounded
 
 
 class Balanced(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

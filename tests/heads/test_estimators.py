@@ -1,13 +1,15 @@
-"""Pooling, and the folds of calibration."""
+"""Pooling, forests on coarse rows, and the folds of calibration."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
 from pipeline.errors import PipelineError
-from pipeline.heads.estimators import CalibrationFolds, Pool
+from pipeline.heads.estimators import CalibrationFolds, CoarseForest, Pool
 
 
 @st.composite
@@ -77,3 +79,17 @@ def test_pooling_takes_the_mean_or_the_maximum_over_cells():
 def test_rows_of_another_shape_are_not_pooled():
     with pytest.raises(PipelineError, match=r"\(4, 9\)(.|\n)*2 x 2 cells of 3 channels"):
         Pool("max", (2, 2, 3)).transform(np.zeros((4, 9)))
+
+
+@pytest.mark.parametrize("convert", [np.asarray, csr_array], ids=["dense", "sparse"])
+def test_a_coarse_forest_is_scikit_learns_on_rows_of_four_bits_and_takes_rows_as_they_are(convert):
+    rng = np.random.default_rng(0)
+    rows = np.maximum(rng.normal(size=(120, 30)), 0).astype(np.float32)
+    y = rows[:, :3].sum(axis=1) > 1.2
+    steps = 2.0 ** (np.floor(np.log2(np.where(rows > 0, rows, 1))) - 3)  # 8 to 16 of them
+    coarse = (np.rint(rows / steps) * steps).astype(np.float32)
+    assert 10 * len(np.unique(coarse)) < len(np.unique(rows))
+    ours = CoarseForest(20, random_state=3).fit(convert(rows), y)
+    theirs = RandomForestClassifier(20, random_state=3).fit(coarse, y)
+    other, _ = np.maximum(rng.normal(size=(2, 50, 30)), 0).astype(np.float32)
+    np.testing.assert_array_equal(ours.predict_proba(convert(other)), theirs.predict_proba(other))

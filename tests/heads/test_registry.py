@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import skops.io
 from rows import NAMES, SKLEARN, rows_in_views, rows_like_features
-from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 
 from pipeline.errors import PipelineError
-from pipeline.heads.estimators import Pool
+from pipeline.heads.estimators import CoarseForest, Pool
 from pipeline.heads.registry import HEADS, TRUSTED_TYPES, get_head
 
 BOOSTING = "sklearn.ensemble:HistGradientBoostingClassifier"
@@ -206,7 +205,7 @@ def test_a_class_of_one_image_is_refused_however_many_views_it_has(name):
 def test_forest_on_sparse_rows_grows_the_same_trees_as_on_dense_ones():
     X, y = rows_like_features(80, 2)
     ours = fast("random-forest").fit(X, y)
-    theirs = RandomForestClassifier(100, random_state=0).fit(ours[:-1].transform(X).toarray(), y)
+    theirs = CoarseForest(100, random_state=0).fit(ours[:-1].transform(X).toarray(), y)
     V, _ = rows_like_features(40, 2, seed=1)
     unit = ours[:-1].transform(V).toarray()
     np.testing.assert_allclose(ours.predict_proba(V), theirs.predict_proba(unit), atol=1e-9)

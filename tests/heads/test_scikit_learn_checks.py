@@ -4,6 +4,7 @@ import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pipeline.heads.dense import DenseHead
+from pipeline.heads.estimators import CoarseForest
 from pipeline.heads.gram import DiscriminantAnalysis, NearestNeighbours, RbfSVM, Ridge
 
 
@@ -13,6 +14,7 @@ from pipeline.heads.gram import DiscriminantAnalysis, NearestNeighbours, RbfSVM,
         NearestNeighbours(5),
         Ridge(),
         DiscriminantAnalysis(),
+        CoarseForest(10, bootstrap=False),
         DenseHead(epochs=12, units=16, learning_rate=0.02, batch_size=10),
     ]
 )
