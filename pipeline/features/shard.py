@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import math
 import uuid
 import zlib
@@ -157,16 +158,17 @@ class Shard:
         """Read all rows."""
         return self.features.read_chunks(np.float32)
 
-    def rows_of(self, keys: Sequence[Key]) -> npt.NDArray[np.float32]:
-        """Read some rows, with one chunk at a time in memory."""
+    def read_into(
+        self, rows: npt.NDArray[np.float32], places: Sequence[int], keys: Sequence[Key]
+    ) -> int:
+        """Read and count the rows of some keys to some places, with one chunk in memory."""
         row_of = {key: row for row, key in enumerate(self.keys())}
-        numbers = np.array([row_of[key] for key in keys])
-        rows = np.empty((len(numbers), *self.features.shape[1:]), np.float32)
-        for start in (np.unique(numbers // self.length) * self.length).tolist():
-            inside = numbers // self.length == start // self.length
-            chunk = self.features.chunk((start, 0, 0, 0), np.float32)
-            rows[inside] = chunk[numbers[inside] - start]
-        return rows
+        wanted = sorted((row_of[key], place) for key, place in zip(keys, places))
+        for number, inside in itertools.groupby(wanted, lambda each: each[0] // self.length):
+            chunk = self.features.chunk((number * self.length, 0, 0, 0), np.float32)
+            for row, place in inside:
+                rows[place] = chunk[row % self.length]
+        return len(wanted)
 
 
 def _row_bytes(recipe: Recipe) -> int:

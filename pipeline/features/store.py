@@ -209,11 +209,10 @@ class FeatureStore:
         self._refuse({keys[place] for place in absent})
         rows = np.empty((len(keys), *self.recipe.shape), np.float32) if out is None else out
         for name, places in places_in.items():
-            part = self._load(name, partial(Shard.rows_of, keys=[keys[place] for place in places]))
-            if part is None:
+            own = [keys[place] for place in places]
+            read = partial(Shard.read_into, rows=rows, places=places, keys=own)
+            if self._load(name, read) is None:
                 absent += places
-            else:
-                rows[places] = part
         self._refuse({keys[place] for place in absent})
         return rows
 

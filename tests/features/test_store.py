@@ -332,7 +332,7 @@ def test_too_little_memory_is_an_error_and_sets_no_shard_aside(store, recipe, mo
         raise MemoryError
 
     with monkeypatch.context() as short:
-        short.setattr(Shard, "rows_of", no_memory)
+        short.setattr(Shard, "read_into", no_memory)
         with pytest.raises(StoreError, match="not enough memory"):
             store.read(some_keys(2))
     assert len(shard_files(store)) == 1
