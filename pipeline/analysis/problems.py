@@ -130,10 +130,12 @@ def find_problems(
             f"there are {len(rows)} rows of features for {len(dataset)} images",
             expected="a row for each image",
         )
-    rows, labels, splits = few_places(rows), dataset.targets.labels, dataset.splits
+    few, labels, splits = few_places(rows), dataset.targets.labels, dataset.splits
+    # Of long rows classifiers learn the average, here too: as good, in an eighth of the time.
+    rows = rows if few is rows else few.mean(axis=(1, 2))
     logistic = get_head("logistic").build
-    nearest, nearest_of_class = neighbours or nearest_rows(rows, labels)
-    duplicates = find_duplicates(rows, dataset.digests, labels, splits, neighbours=nearest)
+    nearest, nearest_of_class = neighbours or nearest_rows(few, labels)
+    duplicates = find_duplicates(few, dataset.digests, labels, splits, neighbours=nearest)
     groups = join_groups(duplicates.groups, number_groups(dataset.groups or [""] * len(dataset)))
     if predicted is None:
         predicted = _predict_test(rows, labels, splits, logistic, seed)

@@ -132,3 +132,15 @@ def test_features_of_another_number_of_images_are_refused(planted):
     dataset, rows = planted
     with pytest.raises(PipelineError, match="239 rows of features for 240 images"):
         find_problems(dataset, rows[:239])
+
+
+def test_classifiers_learn_the_average_of_long_rows_and_all_of_short_ones(planted, fits):
+    dataset, rows = planted
+    long = np.random.default_rng(0).random((240, 8, 8, 520), np.float32)
+    for given, learned in ((rows, rows.reshape(240, -1)), (long, long.mean(axis=(1, 2)))):
+        fits.clear()
+        find_problems(dataset, given, repeats=1)
+        for trained, tested in fits:
+            for row in (*trained, *tested):
+                assert np.abs(learned - row).max(axis=1).min() < 1e-5
+        assert len(fits) > 5
