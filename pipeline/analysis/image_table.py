@@ -26,6 +26,7 @@ PLAIN = (NO_LABEL, "label not suspicious", "label not checked", "no copy", "copi
 """What most images are, and nothing to look for: a chart has them in grey."""
 
 _PREDICTED = "predicted class"
+_CHECKED = ("suspicious label", "copy")  # they need labels that can be learned from
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,7 @@ class ImageTable:
     @property
     def kinds(self) -> tuple[str, ...]:
         """The columns that there are."""
-        groups = ["group"] if self.dataset.groups else []
-        predicted = [_PREDICTED] if self._predicts else []
-        return ("class", "split", *groups, *predicted, "suspicious label", "copy")
+        return _kinds(self.dataset, self._predicts)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -95,8 +94,7 @@ class ImageTable:
         PipelineError
             There is no such column, or there are too few labels to check them.
         """
-        if kind not in self.kinds:
-            raise PipelineError(f"images have no {kind!r}.", expected=", ".join(self.kinds))
+        _check_kind(kind, self.kinds)
         if kind == "class":
             return [name or NO_LABEL for name in self.names()]
         if kind == "split":
@@ -127,9 +125,7 @@ class ImageTable:
         names = self.names()
         written = [number for number in numbers if names[number]]
         if not written:
-            raise PipelineError(
-                "none of these images has a label.", fix="label them: pipeline app DATA --label"
-            )
+            raise _no_label()
         return self._csv(written, names, {}), len(numbers) - len(written)
 
     def map_csv(self) -> bytes:
@@ -219,17 +215,52 @@ class ImageTable:
     @cached_property
     def _problems(self) -> Problems:
         """What may be wrong with the images that have a label."""
-        dataset, rows = self._known, self.extraction.rows(places=self.labelled.tolist())
-        if not len(dataset.where("train")):  # as a run of a cross-validation has it
-            dataset = dataset.all_in("train")
-        dataset.check_learnable()
+        dataset = _learnable(self._known)
+        rows = self.extraction.rows(places=self.labelled.tolist())
         return find_problems(dataset, rows, repeats=0, seed=self.seed)
 
     @cached_property
     def _known(self) -> Dataset:
         """The images that were listed with a label."""
-        if "" not in self.dataset.classes:
-            return self.dataset
-        labelled = self.dataset.take(self.labelled)  # the class "" is the first
-        targets = Targets(labelled.targets.labels - 1, self.dataset.classes[1:])
-        return replace(labelled, targets=targets)
+        return _labelled_part(self.dataset)
+
+
+def check_column(kind: str, dataset: Dataset, model: Model | None) -> None:
+    """Refuse a column that a table of these images would not have, before their rows are made."""
+    _check_kind(kind, _kinds(dataset, model is not None and model.takes_rows))
+    if kind in _CHECKED:
+        _learnable(_labelled_part(dataset))
+
+
+def _kinds(dataset: Dataset, predicts: bool) -> tuple[str, ...]:
+    groups = ["group"] if dataset.groups else []
+    predicted = [_PREDICTED] if predicts else []
+    return ("class", "split", *groups, *predicted, *_CHECKED)
+
+
+def _check_kind(kind: str, kinds: Sequence[str]) -> None:
+    if kind not in kinds:
+        raise PipelineError(f"images have no {kind!r}.", expected=", ".join(kinds))
+
+
+def _labelled_part(dataset: Dataset) -> Dataset:
+    if "" not in dataset.classes:
+        return dataset
+    labelled = dataset.take(np.flatnonzero(dataset.targets.labels))  # the class "" is the first
+    return replace(labelled, targets=Targets(labelled.targets.labels - 1, dataset.classes[1:]))
+
+
+def _no_label() -> PipelineError:
+    return PipelineError(
+        "none of these images has a label.", fix="label them: pipeline app DATA --label"
+    )
+
+
+def _learnable(dataset: Dataset) -> Dataset:
+    """Return labelled images as their labels are checked, or refuse them."""
+    if not len(dataset):
+        raise _no_label()
+    if not len(dataset.where("train")):  # as a run of a cross-validation has it
+        dataset = dataset.all_in("train")
+    dataset.check_learnable()
+    return dataset

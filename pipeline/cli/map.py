@@ -75,8 +75,8 @@ def map(  # noqa: A001 -- so it is called
         check_map_file(file, coloured=by is not None)
         stage_one.check_beside(run, seed=seed)
         model = load_model(run, head=head, trusted=trust or ()) if run else None
-        if by == "predicted":
-            _check_predicts(model)
+        _check_predicts(by, model)
+        column = _COLUMNS.get(by or "", by or "class")
         with TerminalListener(data) as listener:
             table = open_images(
                 data,
@@ -84,12 +84,13 @@ def map(  # noqa: A001 -- so it is called
                 model=model,
                 extractor=stage_one.extractor(),
                 seed=seed,
+                column=column,
                 listener=listener,
             )
             listener.end_bar()
             print_remarks(table.remarks)
             err.print("laying the images out ...")
-            write_map(table, file, by=_COLUMNS.get(by or "", by or "class"))
+            write_map(table, file, by=column)
         images = "1 image" if len(table) == 1 else f"{len(table):,} images"
         out.print(f"{images} in {shown(file)}", soft_wrap=True)
         if file.suffix.lower() == ".csv":
@@ -97,8 +98,10 @@ def map(  # noqa: A001 -- so it is called
     finish(table.dataset.quarantined)
 
 
-def _check_predicts(model: Model | None) -> None:
+def _check_predicts(by: By | None, model: Model | None) -> None:
     """Refuse a map by predicted class that cannot be made, before the work."""
+    if by != "predicted":
+        return
     if model is None:
         raise PipelineError("there is no model to predict classes.", fix="name a run with --run")
     if not model.takes_rows:

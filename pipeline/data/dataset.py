@@ -136,7 +136,7 @@ class Dataset:
         Raises
         ------
         DataError
-            No image can be used, or a class has fewer than two to train on.
+            No image can be used, all are of one class, or a class has fewer than two to train on.
         """
         reasons = shorten(f"{bad.path}: {bad.reason}" for bad in self.quarantined)
         cure = first_fix(self.quarantined)
@@ -145,6 +145,11 @@ class Dataset:
                 f"none of the {len(self.quarantined)} files of {self.name} can be used; {reasons}",
                 expected="" if cure else "images in a format of JPEG, PNG, WebP, BMP, GIF, TIFF",
                 fix=cure,
+            )
+        if len(self.classes) < 2:
+            raise DataError(
+                f"{self.name} has images of one class only: {self.classes[0]}.",
+                expected="two classes or more",
             )
         skipped = f"; {len(self.quarantined)} files skipped: {reasons}" if reasons else ""
         counts = self.targets.counts()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from pipeline.analysis.image_table import ImageTable
+from pipeline.analysis.image_table import ImageTable, check_column
 from pipeline.backbones.recipe import Recipe
 from pipeline.backbones.registry import get_backbone, remake_recipe
 from pipeline.data.dataset import Dataset
@@ -27,6 +27,7 @@ def open_images(
     model: Model | None = None,
     extractor: Extractor | None = None,
     seed: int = 0,
+    column: str | None = None,
     listener: Listener | None = None,
 ) -> ImageTable:
     """List images, with labels or not, and compute the rows that are missing.
@@ -45,6 +46,8 @@ def open_images(
         Where rows are kept, and, where there is no model, how images become rows.
     seed : int
         Decides the splits, where none are given, and the check of labels; a run has its own.
+    column : str, optional
+        One that will be asked of the table: if it cannot have it, nothing is computed.
     listener : Listener, optional
         Told how far the work is.
 
@@ -63,8 +66,10 @@ def open_images(
         extractor = replace(extractor, recipe=model.recipe)
     if not isinstance(data, Dataset):
         data = list_partly_labelled(data, seed=seed, cache=extractor.cache)
+    if column is not None:
+        check_column(column, protocol.judged(data), model)
     extraction = extract(data, extractor=extractor, learnable=False, listener=listener)
-    dataset = extraction.dataset if protocol.cv is None else extraction.dataset.all_in("test")
+    dataset = protocol.judged(extraction.dataset)
     return ImageTable(replace(extraction, dataset=dataset), model, seed=seed)
 
 

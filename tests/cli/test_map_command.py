@@ -306,7 +306,26 @@ def test_what_it_cannot_do_is_one_error_and_writes_nothing(
     assert message in done.stderr.replace("\n", " ")
     assert file == there or not file.exists()
     assert there.read_text() == "mine"
-    assert "group" in options or networks == []
+    assert networks == []
+
+
+@pytest.mark.parametrize("by", ["suspicious", "copy"])
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("photos", "none of these images has a label"),
+        ("photos/blue", "images of one class only: blue"),
+    ],
+)
+def test_labels_that_cannot_be_checked_are_told_before_the_network_runs(
+    map_of, networks, tmp_path, by, folder, message
+):
+    for number in range(12):
+        paint(tmp_path / folder / f"{number}.png", (9, 9, 9), number)
+    paint(tmp_path / "photos" / "unlabelled.png", (9, 9, 9), 12)
+    _, done = map_of(tmp_path / "photos", "--by", by, out="map.svg", code=1)
+    assert message in done.stderr
+    assert networks == []
 
 
 def test_a_package_that_is_missing_is_told_before_the_network_runs(
