@@ -70,11 +70,11 @@ class Exported:
         if self.reason:
             lines.append(
                 f"{self.reason}, so it was checked on drawn pictures, which say less than the "
-                "run's images do: compare some answers with those of predict"
+                "run's images do: compare some answers with those of the model"
             )
         if model.recipe.precision == "bfloat16":
             lines.append(
-                f"predict computes features in {model.recipe.precision}, the file in float32: "
+                f"the model has features in {model.recipe.precision}, the file in float32: "
                 f"probabilities differ by at most {parity.own_difference:.1g}, and "
                 f"{_called(parity.own_changed)}"
             )

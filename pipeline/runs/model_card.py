@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from pipeline.backbones.choices import EVERY_LAYER
 from pipeline.backbones.registry import get_backbone
@@ -41,6 +42,8 @@ For pictures like those above, as an aid for people who can judge its answers. D
 
 When the camera or the product changes, test it again."""
 
+
+_COMMAND = re.compile(r"(?<!\S)`?(--[a-z]|pipeline [a-z]+ [A-Z])")
 
 _JUDGED = {
     False: "test images that it did not learn from",
@@ -124,8 +127,15 @@ def _figures(model: Model, record: Record, head: HeadRecord) -> Iterator[str]:
     )
     yield "\n".join([_MADE_FROM[record.nested], "", *counted])
     remarks = [*record.document.remarks, *(record.problems.summary if record.problems else ())]
-    if remarks:
+    if remarks := [own for own in map(_without_commands, remarks) if own]:
         yield "\n".join(["To know of the data:", "", *(f"- {_safe(text)}" for text in remarks)])
+
+
+def _without_commands(text: str) -> str:
+    """Cut a remark off before what only a user of all of this program can do."""
+    clauses = re.split(r"(?<=[;:.]) ", text)
+    kept = " ".join(takewhile(lambda clause: not _COMMAND.search(clause), clauses))
+    return re.sub("[;:]$", ".", kept)
 
 
 def _differs(sentences: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from conftest import classify, files_in, paint, paint_classes
@@ -16,12 +17,15 @@ from PIL import Image
 from PIL.ExifTags import Base as Tag
 from typer.testing import CliRunner
 
+from pipeline.analysis.sentences import NOT_LOOKED_FOR
 from pipeline.backbones.registry import make_recipe
 from pipeline.cli.main import app
 from pipeline.data.augmentation import PRESETS
 from pipeline.data.loading import load_dataset
+from pipeline.data.targets import Targets
 from pipeline.data.urls import Url
 from pipeline.errors import ModelError, PipelineError
+from pipeline.evaluation.protocol import Protocol
 from pipeline.features.extractor import Extractor
 from pipeline.models.export import export_model
 from pipeline.models.files import find_model
@@ -35,6 +39,7 @@ from pipeline.runs.model_card import write_card
 from pipeline.runs.reading import read_run
 from pipeline.system.documents import to_json
 
+FEW_RED = Targets(np.array([0, 0, 1]), ("blue", "red"))
 RECIPE = make_recipe("efficientnet-lite0", size=64, precision="float32")
 
 
@@ -254,6 +259,41 @@ def test_names_of_classes_do_nothing_in_the_model_card(run):
     assert r"\<img src=x\>, \[a\]" in card
 
 
+@pytest.mark.parametrize(
+    ("remark", "left"),
+    [
+        (Protocol().remarks_on(FEW_RED)[0], "The positive class is red, the rarer one."),
+        (
+            "Cross-validated, since only 2 images are of a; --no-cv keeps the splits.",
+            "Cross-validated, since only 2 images are of a.",
+        ),
+        ("5 images are dark: --white 4095 makes that value white", "5 images are dark."),
+        ("of 9, none is in 16-bit grey, which alone --white changes; others may be", ""),
+        (
+            NOT_LOOKED_FOR + " copies. `pipeline problems DATA --run RUN`, with the same options, "
+            "does, and adds them to the report.",
+            NOT_LOOKED_FOR + " copies.",
+        ),
+        (
+            "The class a-b -- c has 0.95 of them; look.",
+            "The class a-b -- c has 0.95 of them; look.",
+        ),
+    ],
+)
+def test_the_model_card_speaks_of_no_option_that_its_receiver_lacks(run, remark, left):
+    record = read_run(run)
+    document = msgspec.structs.replace(record.document, remarks=(remark,))
+    record = dataclasses.replace(record, document=document, problems=None)
+    card = write_card(Model.load(find_model(run, "logistic")), record, [])
+    _, _, listed = card.partition("To know of the data:")
+    if left:
+        assert listed.split("\n")[2] == f"- {left}"
+    else:
+        assert not listed
+    said = card.replace("predict.py folder/of/pictures --json", "")
+    assert not re.search("--[a-z]|`pipeline [a-z]", said)
+
+
 def test_a_file_is_checked_on_the_runs_images(handed_on):
     assert handed_on.images == 32
     assert handed_on.parity.difference < 1e-4
@@ -286,6 +326,7 @@ def test_what_is_to_be_known_of_a_file_is_said(handed_on, kind, changes, said):
     sentences = made.sentences()
     assert len(sentences) == 1 + bool(said)
     assert all(part in sentences[-1] for part in said)
+    assert "predict" not in " ".join(sentences)  # to the receiver of a folder, that is the file
     assert sentences[0].endswith("of the model in float32, and 1 image is called otherwise")
     card = write_card(model, None, sentences)
     assert all(part in card for part in ("32 images of the run", *said))
