@@ -175,6 +175,8 @@ class StageOne:
     cache: Path
     weights: Path | None = None
     strict: bool = False
+    given: frozenset[str] = frozenset()
+    """The names of all options that were typed, also of those typed as their defaults."""
 
     def extractors(self, backbones: Sequence[str] | None, **more: Any) -> list[Extractor]:
         """Put them together for each of several networks."""
@@ -223,11 +225,13 @@ class StageOne:
         """Refuse settings of features beside a run, but for those of its `own`."""
         from pipeline.data.decoding import Decoding
 
-        given = {**self.recipe, **more}
-        if own:
-            settings = {**asdict(own), **asdict(Decoding.from_name(own.decoding))}
-            given |= {name: None for name in self.recipe if given[name] == settings[name]}
-        if run and (typed := self.typed(cache=None, weights=None, **given)):
+        settings = {**asdict(own), **asdict(Decoding.from_name(own.decoding))} if own else {}
+        typed = [
+            f"--{name} {value}"
+            for name, value in {**self.recipe, **more}.items()
+            if name in self.given and value not in (None, settings.get(name))
+        ]
+        if run and typed:
             raise PipelineError(
                 f"{' '.join(typed)} is given with --run.",
                 expected="one of them: a run has its own way to make features",
@@ -267,15 +271,19 @@ def with_stage_one(command: Callable[..., None], *, but: Sequence[str] = ()) -> 
     """Give a command the options of stage one; it gets them together, as `stage_one`."""
 
     def make(given: dict[str, Any]) -> StageOne:
+        context = given.pop("context")
+        sources = {name: context.get_parameter_source(name) for name in context.params}
+        typed = frozenset(name for name, each in sources.items() if each and each.name != "DEFAULT")
         names = {"cache", "weights", "strict"}.difference(but)
         rest = {name: given.pop(name) for name in names}
-        return StageOne(given, **rest)
+        return StageOne(given, **rest, given=typed)
 
     return with_bundle(command, "stage_one", _options, make, but=but)
 
 
 def _options(
     *,
+    context: typer.Context,
     backbone: Annotated[
         str,
         typer.Option(

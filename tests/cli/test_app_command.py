@@ -60,6 +60,7 @@ def test_it_shows_an_address_and_ends_well(served, started):
         (["nowhere"], "there is no folder or file nowhere"),
         (["--run", "nowhere"], "there is no folder nowhere"),
         (["--run", "runs/x", "--backbone", "vgg19"], "--backbone vgg19 is given with --run"),
+        (["--run", "runs/x", "--backbone", "vgg16"], "--backbone vgg16 is given with --run"),
         (["--host", "192.0.2.1"], "cannot listen at 192.0.2.1"),
     ],
     ids=str,

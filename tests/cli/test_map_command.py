@@ -294,6 +294,7 @@ def test_an_image_that_cannot_be_read_is_listed_and_the_rest_done(map_of, photos
         (("--by", "split"), "map.csv", "a table, which has no colours"),
         (("--by", "predicted"), "map.svg", "there is no model to predict classes"),
         (("--run", "runs/x"), "map.svg", "--size 64 --precision float32 is given with --run"),
+        (("--run", "runs/x", "--seed", "0"), "map.svg", "--seed 0 is given with --run"),
         (("--by", "group"), "map.svg", "images have no 'group'"),
     ],
 )

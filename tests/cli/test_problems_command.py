@@ -135,6 +135,7 @@ _LITE = ("--backbone", "efficientnet-lite0", "--size", "64")
         ((*_LITE, "--white", "4095", "--resize", "bicubic", "--precision", "float32"), ()),
         (("--size", "64", "--scaling", "unit"), ()),
         (("--size", "64", "--scaling", "unit"), ("--scaling", "unit")),
+        ((*_LITE, "--seed", "3"), ("--seed", "3", "--page", "1")),
         (("--size", "64", "--layer", "block4_pool"), ()),
     ],
 )
@@ -156,10 +157,14 @@ def test_with_a_run_its_settings_are_taken(run_of, networks, made_with, repeated
         (("--scaling", "unit"), "--scaling unit"),
         (("--layer", "block4_pool"), "--layer block4_pool"),
         (("--seed", "1"), "--seed 1"),
+        # The defaults, of which the run has none:
+        (("--seed", "0"), "--seed 0"),
+        (("--backbone", "vgg16", "--page", "1"), "--backbone vgg16"),
+        (("--resize", "bilinear"), "--resize bilinear"),
     ],
 )
 def test_options_that_contradict_the_run_are_refused(run_of, networks, options, named):
-    photos = run_of(*_LITE)
+    photos = run_of(*_LITE, "--seed", "3", "--resize", "bicubic")
     page, loaded = Path("runs/mine/problems.json").read_bytes(), len(networks)
     done = run_command("problems", photos, "--run", "runs/mine", *options)
     assert done.exit_code == 1
