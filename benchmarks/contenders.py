@@ -169,6 +169,19 @@ def forward_of(network: str) -> Pass:
     return network_alone(load_backbone(recipe, beside=kinds[1:]), recipe.size)
 
 
+def decoding_for(network: str) -> Pass:
+    """Read and decode images for a network, and no more."""
+    from pipeline import make_recipe
+
+    recipe = make_recipe(network)
+
+    def run(files: list[Path], _: Path) -> None:
+        for file in files:
+            recipe.decode(file.read_bytes())
+
+    return run
+
+
 def network_alone(run_network: Callable[[np.ndarray], np.ndarray], size: int) -> Pass:
     """Run a network on pixels in memory: what no whole stage can surpass."""
     from pipeline.data.images import decode
@@ -207,6 +220,7 @@ CONTENDERS: dict[str, Callable[[], Pass]] = {
             "last": partial(ours_of, layers=False),
             "both": partial(ours_of, layers=True),
             "alone": forward_of,
+            "decoding": decoding_for,
         }.items()
     },
 }
