@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.analysis.classes import find_class_problems
+from pipeline.analysis.labels import LabelProblems
 from pipeline.analysis.problems import Problems, find_problems
+from pipeline.data.confirmed import labels_file_of, labels_still_confirmed
+from pipeline.data.urls import whole_name
+from pipeline.errors import PipelineError
 from pipeline.features.exchange import import_features, is_features_file
 from pipeline.features.extractor import Extractor, extract
 from pipeline.features.listener import Listener
@@ -22,6 +27,9 @@ def examine(
     listener: Listener | None = None,
 ) -> Problems:
     """Find what is or may be wrong with a data set; missing rows are computed first.
+
+    Labels that were confirmed in a review are left out: where the data is a file of labels, or
+    in the working directory there is the one that `pipeline label` keeps of it.
 
     Parameters
     ----------
@@ -51,9 +59,30 @@ def examine(
         dataset, rows = extraction.dataset, extraction.rows()
         extraction.plan.release()
     listener.comparing()
+    used = dataset.all_in("train") if cross_validated else dataset
+    problems = find_problems(used, rows, repeats=repeats, seed=seed)
+    problems = replace(problems, labels=_without_confirmed(problems, Path(data)))
     if not cross_validated:
-        return find_problems(dataset, rows, repeats=repeats, seed=seed)
-    problems = find_problems(dataset.all_in("train"), rows, repeats=repeats, seed=seed)
+        return problems
     judged = dataset.all_in("test")  # as a run of a cross-validation has it
     classes = find_class_problems(judged.targets.labels, judged.splits, judged.classes)
     return replace(problems, dataset=judged, classes=classes)
+
+
+def _without_confirmed(problems: Problems, data: Path) -> LabelProblems:
+    """Leave out the suspicious labels that somebody found right."""
+    dataset, labels = problems.dataset, problems.labels
+    right: dict[str, str] = {}
+    for file in (data, labels_file_of(dataset.name)):
+        with suppress(PipelineError):  # a file that cannot be read tells nothing
+            right |= labels_still_confirmed(file)
+    confirmed = {
+        suspect
+        for suspect in labels.suspects
+        if right.get(whole_name(dataset.paths[suspect.place])) == dataset.classes[suspect.given]
+    }
+    return replace(
+        labels,
+        suspects=tuple(suspect for suspect in labels.suspects if suspect not in confirmed),
+        confirmed=sum(suspect.likely for suspect in confirmed),
+    )

@@ -69,12 +69,15 @@ class LabelProblems:
         Number of labels that were checked; 0 if there are too few images.
     by_chance : bool
         Whether none was checked because the classifiers may be guessing.
+    confirmed : int
+        Number of labels that look wrong and were left out, as somebody confirmed them.
     """
 
     suspects: tuple[SuspectLabel, ...]
     estimated: int
     judged: int
     by_chance: bool = False
+    confirmed: int = 0
 
 
 def assign_folds(labels: Places, *, groups: Places | None = None, seed: int = 0) -> Places:

@@ -79,6 +79,13 @@ def describe_labels(labels: LabelProblems) -> Iterator[str]:
             f"{likely:,} of {labels.judged:,} labels {look} wrong to classifiers that were not "
             f"trained on the image: {advice}."
         )
+    if labels.confirmed == 1:
+        yield "1 label that looks wrong was confirmed in a review and is left out."
+    elif labels.confirmed:
+        yield (
+            f"{labels.confirmed:,} labels that look wrong were confirmed in a review and are left "
+            "out."
+        )
 
 
 def describe_outliers(outliers: tuple[OutlierImage, ...]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from pipeline.app.labels import ChangedError, LabelsFile
 from pipeline.app.progress import WINDOW, LabellingState, Moment, Progress
 from pipeline.app.questions import Answer, Change, Question, class_name
 from pipeline.app.reviewing import likely_wrong
+from pipeline.data.confirmed import labels_file_of
 from pipeline.data.listing import list_entries
 from pipeline.data.loading import list_partly_labelled
 from pipeline.data.splits import Shares
@@ -90,7 +91,7 @@ class Labelling:
         entries = list_entries(data, unlabelled=True).composed().entries
         none = Shares(validation=0, test=0)
         listed = list_partly_labelled(data, seed=seed, shares=none, cache=extractor.cache)
-        file = LabelsFile(labels or Path(f"{listed.name}-labels.csv"), entries)
+        file = LabelsFile(labels or labels_file_of(listed.name), entries)
         if labels is None and file.foreign and not file.own:
             raise PipelineError(
                 f"{file.path} has labels of {file.foreign:,} other images, of those here none.",
@@ -111,9 +112,7 @@ class Labelling:
         recent = [key for key in file.added if key in self._place][-WINDOW:]
         if len(recent) == WINDOW:  # as it was before these, to tell what they changed
             self._take_in(but=recent)
-            self._progress.keep(Moment.of(self._learner, self._labels))
         self._take_in()
-        self._progress.keep(Moment.of(self._learner, self._labels))
         missing = np.flatnonzero(self._labels == NONE)
         first = _TYPICAL - (len(rows) - len(missing))
         self._typical = (
@@ -292,7 +291,6 @@ class Labelling:
             self._file.refresh()
             if self._file.rereads != self._seen:
                 self._take_in()
-                self._progress.keep(Moment.of(self._learner, self._labels))
 
     def _give(
         self, labels: Mapping[int, str], was: str | None = None, *, confirming: bool = True
@@ -349,6 +347,7 @@ class Labelling:
         learned = places[self.dataset.splits[places] != "test"]
         self._learner.learn(learned, labels[learned])
         self._seen = self._file.rereads
+        self._progress.keep(Moment.of(self._learner, self._labels))
 
     def _changed(self, given: Mapping[int, str]) -> None:
         """Learn answers, and what others answered meanwhile."""
@@ -358,7 +357,6 @@ class Labelling:
         labels = self._labels.copy()
         labels[[*given]] = self._numbers(given.values())
         self._learn(np.array([*given]), labels)
-        self._progress.keep(Moment.of(self._learner, self._labels))
 
     def _open(self, count: int) -> list[tuple[int, str]]:
         """Give images without a label, in the order of asking."""

@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from pipeline.data.confirmed import confirmed_labels, journal_of
 from pipeline.data.entries import Entry
 from pipeline.data.table import COLUMNS, has_line_break, is_missing, list_csv
 from pipeline.data.urls import Location, Url, locate, whole_name
@@ -76,7 +77,7 @@ class LabelsFile:
         self.own = self.foreign = 0
         self._folder = os.path.join(whole_name(path.parent), "")  # noqa: PTH118 -- with a slash at the end
         self._journal = path.with_name(f".{path.name}.journal")
-        self._confirmed = path.with_name(f".{path.name}.confirmed")
+        self._confirmed = journal_of(path)
         self._given = {whole_name(entry.path): entry for entry in images}
         self._columns = self._columns_of(())
         self._signature: tuple[int, ...] | None = None
@@ -152,10 +153,7 @@ class LabelsFile:
         return before
 
     def confirm(self, labels: Mapping[Location, str]) -> None:
-        """Remember that somebody found images' labels right; with empty ones, forget it.
-
-        It is in a journal of its own beside the file, whose columns `classify` knows.
-        """
+        """Remember that somebody found images' labels right; with empty ones, forget it."""
         if labels:
             with (
                 file_errors(f"keep that {_name(labels)} is confirmed in {self._confirmed}"),
@@ -165,13 +163,8 @@ class LabelsFile:
 
     def confirmed(self) -> set[str]:
         """Return the whole names of the images whose label of now was confirmed, by whomever."""
-        if not self._confirmed.exists():
-            return set()
-        with file_errors(f"read {self._confirmed}"), Journal.opened(self._confirmed) as journal:
-            found = {
-                whole_name(locate(text, self.path.parent)): label for text, label in journal.lines()
-            }
         labels = self.labels
+        found = confirmed_labels(self.path)
         return {key for key, label in found.items() if label and label == labels.get(key)}
 
     @contextmanager

@@ -256,6 +256,39 @@ def test_problems_proposes_the_review_and_its_paths_are_found(photos, extractor)
     assert kept("photos-labels.csv")["photos/blue/wrong.png"] == "red"
 
 
+@pytest.mark.parametrize("data", ["photos", "photos-labels.csv"])
+def test_problems_leaves_out_labels_that_were_confirmed_and_says_so(photos, extractor, data):
+    paint_classes(Path("photos"), 30)
+    shutil.move("photos/red/003.png", "photos/blue/wrong.png")
+    Labelling(photos, extractor=replace(extractor, forward=noisy, cache=Path("cache")))
+    label(photos, "photos/red-a.png", "--as", "red")
+
+    def suspicious():
+        shown = run_command("problems", data, "--no-learning-curve", *STAGE_ONE).stdout
+        left_out = (
+            "- 1 label that looks wrong was confirmed in a review and is left out.\n" in shown
+        )
+        assert left_out == ("left out" in shown) == ("likely wrong" not in shown)
+        return not left_out and "1 of " in shown
+
+    assert suspicious()
+    label(photos, "photos/blue/wrong.png", "--as", "blue")
+    assert not suspicious()
+    label(photos, "photos/blue/wrong.png", "--take-back")
+    assert suspicious()
+
+
+def test_a_confirmation_holds_for_that_label_only(photos, extractor):
+    paint_classes(Path("photos"), 30)
+    shutil.move("photos/red/003.png", "photos/blue/wrong.png")
+    Labelling(photos, extractor=replace(extractor, forward=noisy, cache=Path("cache")))
+    label(photos, "photos/blue/wrong.png", "--as", "blue")
+    label(photos, "photos/blue/wrong.png", "--as", "red")
+    shown = run_command("problems", photos, "--no-learning-curve", *STAGE_ONE).stdout
+    assert "likely wrong" in shown  # the folder's label is blue still
+    assert "left out" not in shown
+
+
 def test_nothing_is_proposed_with_a_file_of_labels_that_is_not_there(photos):
     done = label(photos)
     shown = done.stdout
