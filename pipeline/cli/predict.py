@@ -8,7 +8,7 @@ import io
 import itertools
 import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -84,6 +84,7 @@ def predict(
         from pipeline.features.extractor import Extractor
         from pipeline.models.model import Prediction
         from pipeline.models.opening import load_model
+        from pipeline.runs.training_images import training_images
 
         loaded = load_model(model, head=head, trusted=trust or ())
         loaded = loaded if maps is None else mapped_model(loaded)
@@ -102,9 +103,10 @@ def predict(
 
         stream = _show_json if as_json else _show_csv if as_csv else None
         show = partial(stream, with_maps=maps is not None) if stream else _show_table
-        with TerminalListener(unit="images", streams=stream is not None) as listener:
+        with _PredictListener(training_images(model), streams=stream is not None) as listener:
             found = _predict(loaded, images, maps, extractor=extractor, listener=listener)
             show(noted(found), loaded, listener)
+        _print_known(len(listener.known), len(images))
         can_be_kept = loaded.recipe.precision != "int8"  # ONNX has no such networks
         slow = "tensorflow" in sys.modules and len(images) <= _FEW
         if maps is not None:
@@ -113,6 +115,30 @@ def predict(
         elif not stream and slow and can_be_kept:
             _propose_export(model, head)
     finish(unusable)
+
+
+class _PredictListener(TerminalListener):
+    """Also remembers the images that the model knows: their answers tell little."""
+
+    def __init__(self, is_known: Callable[[bytes], bool], *, streams: bool) -> None:
+        super().__init__(unit="images", streams=streams)
+        self._is_known = is_known
+        self.known: list[bytes] = []
+
+    def image_read(self, digest: bytes) -> None:
+        if self._is_known(digest):
+            self.known.append(digest)
+
+
+def _print_known(known: int, count: int) -> None:
+    if known:
+        images = "1 image" if count == 1 else f"{count:,} images"
+        was, answers = ("was", "its answer does") if known == 1 else ("were", "their answers do")
+        err.print(
+            f"Of {images}, {known:,} {was} used to train this model or to choose it, so {answers} "
+            "not show how well it does on new ones.",
+            soft_wrap=True,
+        )
 
 
 def _list(paths: Sequence[str]) -> tuple[list[Location], list[Quarantined]]:

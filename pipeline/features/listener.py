@@ -25,6 +25,9 @@ class Listener:
     def set_aside(self, store: FeatureStore) -> None:
         """Hear that shards of a store were found damaged while rows were looked up."""
 
+    def image_read(self, digest: bytes) -> None:
+        """Hear the digest of an image that is looked up, in any thread."""
+
     def rows_made(self, done: int, total: int) -> None:
         """Hear how many of the missing rows are computed, after each batch."""
 

@@ -60,8 +60,13 @@ class RowLookup:
             else ImageViews(file, views=views)
             for file in files
         )
+
+        def is_stored(digest: bytes) -> bool:
+            listener.image_read(digest)
+            return self._is_stored(digest)
+
         waiting: list[_Outcome] = []
-        for batch in compute_rows(requests, self.recipe, self.compute, self._is_stored):
+        for batch in compute_rows(requests, self.recipe, self.compute, is_stored):
             waiting += batch
             computed = any(isinstance(outcome, list) for _, outcome in batch)
             if computed or len(waiting) >= _FILES_AT_ONCE:

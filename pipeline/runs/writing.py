@@ -19,6 +19,7 @@ from pipeline.models.files import folder_name
 from pipeline.runs.describing import describe_examples, describe_problems, describe_run
 from pipeline.runs.reading import EXAMPLES, PREDICTIONS, PROBLEMS, RUN, read_run_document
 from pipeline.runs.run import Run
+from pipeline.runs.training_images import write_training_images
 from pipeline.system.cells import to_cell
 from pipeline.system.documents import parse, to_json
 from pipeline.system.files import clear_unfinished, file_errors, read_regular, write_file
@@ -141,6 +142,7 @@ def _write_models(run: Run, folder: Path) -> Run:
 
 def _write_contents(run: Run, folder: Path) -> None:
     write_predictions(run, folder / PREDICTIONS)
+    write_training_images(run.dataset, run.protocol, folder)
     documents = {
         PROBLEMS: run.problems and describe_problems(run.problems),
         EXAMPLES: run.examples and describe_examples(run.examples),

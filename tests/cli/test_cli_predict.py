@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CountingBackbone, paint
+from conftest import CountingBackbone, classify, paint
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
@@ -399,3 +399,45 @@ def test_an_export_is_not_proposed_where_maps_need_the_network_all_the_same(
 ):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     assert "export" not in run(model, photos, "--maps", "maps").stderr
+
+
+@pytest.fixture
+def trained(dataset, recipe, backbone, tmp_path):
+    """Make a run of 40 pictures, 10 of them to be tested on."""
+
+    def make(**protocol):
+        kept = {"cache": tmp_path / "cache", "runs": tmp_path / "runs"}
+        return classify(dataset, "logistic", recipe=recipe, forward=backbone, **kept, **protocol)
+
+    return make
+
+
+@pytest.mark.parametrize("form", [(), ("--json",), ("--csv",)])
+@pytest.mark.parametrize(
+    ("protocol", "known"),
+    [({"splits": True}, 30), ({"splits": True, "search": True}, 30), ({"cv": 3}, 40)],
+)
+@pytest.mark.parametrize("cache", ["cache", "elsewhere"])
+def test_it_says_how_many_pictures_the_model_was_trained_on(
+    run, trained, dataset, tmp_path, protocol, known, form, cache
+):
+    made = trained(**protocol)
+    copies = tmp_path / "copies"  # known by what is in them
+    copies.mkdir()
+    for number, path in enumerate(dataset.paths):
+        (copies / f"{number}.png").write_bytes(path.read_bytes())
+    paint(copies / "new.png", (180, 70, 70), 5000)
+    done = run(made.folder, copies, "--cache", tmp_path / cache, *form)
+    said = " ".join(done.stderr.split())
+    assert f"Of 41 images, {known} were used to train this model or to choose it" in said
+
+
+def test_of_new_pictures_and_of_older_runs_nothing_is_said(run, trained, dataset, tmp_path):
+    made, new = trained(splits=True), paint(tmp_path / "new.png", (180, 70, 70), 5000)
+    old = dataset.paths[dataset.where("train")[0]]
+    for place in (made.folder, made.folder / "models" / "logistic"):
+        assert "were used" not in run(place, new).stderr
+        said = " ".join(run(place, old).stderr.split())
+        assert "Of 1 image, 1 was used to train this model or to choose it, so its answer" in said
+    (made.folder / "trained-on.bin").unlink()
+    assert "used to train" not in run(made.folder, old).stderr

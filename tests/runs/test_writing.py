@@ -57,6 +57,7 @@ def test_a_runs_folder_holds_all_that_came_of_it(place_with_pictures):
         "report.html",
         "roc.svg",
         "run.json",
+        "trained-on.bin",
     ]
     assert [path.name for path in place.runs.iterdir()] == ["photos"]
 
