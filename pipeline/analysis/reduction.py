@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.analysis.neighbours import few_places, unit_rows
 from pipeline.backbones.choices import EVERY_LAYER
+from pipeline.features.derived import remember
 from pipeline.features.extractor import Extraction
+from pipeline.features.keys import Key
 from pipeline.features.store import FeatureStore
 
 Reduced = npt.NDArray[np.float32]
 
+_VERSION = 1  # to be raised where the result changes
 _COMPONENTS = 256
 _MOST_SAMPLED = 5000  # images
 _MOST_VALUES = 40_000_000  # of the sample: 160 MB
@@ -35,13 +41,21 @@ def reduced_rows(
     They are those of the images at `places`, by default all.
 
     The components are those of 5,000 images at most, drawn by the seed; beside the result no more
-    than these and a block are in memory.
+    than these and a block are in memory. They are kept in the store for the next time.
     """
-    from sklearn.utils.extmath import randomized_svd
-
     store = finest_store(extraction)
     digests = extraction.dataset.digests
     keys = [(digests[place], 0) for place in (range(len(digests)) if places is None else places)]
+    source = hashlib.sha256(f"{_VERSION} {seed}\n".encode())
+    for digest, _ in keys:
+        source.update(digest)
+    rows = remember(store.folder, source.digest(), lambda: _reduced(store, keys, seed))
+    return rows.reshape(len(keys), -1)
+
+
+def _reduced(store: FeatureStore, keys: Sequence[Key], seed: int) -> Reduced:
+    from sklearn.utils.extmath import randomized_svd
+
     first = unit_rows(few_places(store.read(keys[:1])))
     count = min(_MOST_SAMPLED, _MOST_VALUES // first.shape[1], len(keys))
     drawn = np.random.default_rng(seed).permutation(len(keys))[:count]

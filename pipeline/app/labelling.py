@@ -14,7 +14,6 @@ from pipeline.analysis.reduction import reduced_rows
 from pipeline.app.labels import ChangedError, LabelsFile
 from pipeline.app.progress import WINDOW, LabellingState, Moment, Progress
 from pipeline.app.questions import Answer, Change, Question, class_name
-from pipeline.app.reviewing import likely_wrong
 from pipeline.data.confirmed import labels_file_of
 from pipeline.data.listing import list_entries
 from pipeline.data.loading import list_partly_labelled
@@ -247,6 +246,8 @@ class Labelling:
         They are those that `pipeline problems` finds. Answer with the same label to confirm it: it
         is not asked about again, after a new start either.
         """
+        from pipeline.app.reviewing import likely_wrong  # with scikit-learn, which takes a second
+
         with self._lock:
             self.refresh()
             before = self._labels.copy()

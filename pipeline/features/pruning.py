@@ -11,6 +11,7 @@ from pathlib import Path
 from pipeline.data.digests import CACHE
 from pipeline.data.loading import list_dataset
 from pipeline.errors import DataError, StoreError
+from pipeline.features.derived import forget
 from pipeline.features.folder import ANY_UNFINISHED, storage_errors
 from pipeline.features.keys import Key
 from pipeline.features.store import FeatureStore, open_stores
@@ -129,6 +130,7 @@ def prune(store: FeatureStore, wanted: Container[bytes]) -> Pruned:
         for start in range(0, len(keys), store.rows_per_shard):
             part = keys[start : start + store.rows_per_shard]
             old.discard(store.write(part, store.read(part)))
+        forget(store.folder)
         for name in old:
             (store.folder / name).unlink(missing_ok=True)
         store.verify()
