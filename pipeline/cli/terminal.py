@@ -33,6 +33,7 @@ SOME_FILES_UNUSABLE = 3
 GOES_ON = "kept: the same command goes on from there"
 MORE_MEMORY = "close other programs, or use a machine with more memory"
 LINE_EVERY_SECONDS = 10.0
+_MEASURED_SECONDS = 2.0  # before that, the time left is a guess
 _SHOWN_REASONS = 20
 _SHOWN_FILES = 3  # of one reason
 
@@ -159,6 +160,22 @@ def exit_code(stop: KeyboardInterrupt) -> int:
     return 143 if isinstance(stop.__cause__ or stop, _Terminated) else 130
 
 
+class _Pace:
+    """How fast work goes after its first results, which wait for what has to be loaded."""
+
+    def __init__(self) -> None:
+        self._first = self._last = 0
+        self._since = 0.0
+
+    def measure(self, done: int, now: float) -> float:
+        """Return how much is done in a second; 0 until that is known."""
+        if done < self._last or not self._first:  # less is done than before: the next work began
+            self._first, self._since = done, now
+        self._last = done
+        seconds = now - self._since
+        return (done - self._first) / seconds if seconds > _MEASURED_SECONDS else 0.0
+
+
 @contextmanager
 def progress(
     unit: str = "images", workers: Workers | None = None, *, streams: bool = False
@@ -167,44 +184,35 @@ def progress(
 
     Results that the command `streams` to the same terminal would run into a bar.
     """
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    started = 0.0
-
-    def rate(done: int) -> float:
-        return done / max(time.monotonic() - started, 1e-9)
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
     bar = Progress(
         BarColumn(bar_width=None),
         MofNCompleteColumn(),
         TextColumn(unit + "  {task.fields[rate]}"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[left]}"),
         console=err,
         transient=True,
         redirect_stdout=False,  # to this console, which is standard error
         disable=not err.is_terminal or (streams and out.is_terminal),
     )
-    task = bar.add_task("", total=None, rate="", visible=False)
+    task = bar.add_task("", total=None, rate="", left="", visible=False)
     last_line = 0.0
+    pace = _Pace()
 
     def on_progress(done: int, total: int) -> None:
-        nonlocal started, last_line
+        nonlocal last_line
         now = time.monotonic()
-        started = started or now
-        text = f"{rate(done):.1f}/s" if done else "loading the network"
+        last_line = last_line or now
+        rate = pace.measure(done, now)
+        text = f"{rate:.1f}/s" if rate else "" if done else "loading the network"
         if workers and (rates := workers.rates.values()):
             text += f" by {len(rates)} workers, {min(rates):.1f} to {max(rates):.1f}/s each"
-        bar.update(task, completed=done, total=total, rate=text, visible=True)
-        if bar.disable and done and now - max(last_line, started) > LINE_EVERY_SECONDS:
+        left = f"{(total - done) / rate:,.0f} s left" if rate else ""
+        bar.update(task, completed=done, total=total, rate=text, left=left, visible=True)
+        if bar.disable and done and now - last_line > LINE_EVERY_SECONDS:
             last_line = now
-            left = (total - done) / rate(done)
-            err.print(f"{done:,} of {total:,} {unit}, {text}, {left:.0f} s left")
+            err.print(", ".join(filter(None, (f"{done:,} of {total:,} {unit}", text, left))))
 
     with bar:
         yield on_progress

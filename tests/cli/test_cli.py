@@ -225,15 +225,48 @@ def test_progress_comes_in_lines_where_there_is_no_terminal(photos, networks, mo
     monkeypatch.setattr(terminal, "LINE_EVERY_SECONDS", -1.0)
     monkeypatch.setattr("pipeline.features.computing.PIXELS_PER_BATCH", 10 * 64 * 64)
     result = run("features", photos, *SETTINGS)
-    lines = re.findall(r"^(\d+) of 40 rows, [\d.]+/s, \d+ s left$", result.stderr, re.MULTILINE)
+    lines = re.findall(r"^(\d+) of 40 rows$", result.stderr, re.MULTILINE)
     assert lines == ["10", "20", "30", "40"]
     assert "\r" not in result.stderr
     assert "\x1b" not in result.stderr
 
 
+def progress_lines(monkeypatch, reports):
+    """Give the lines of progress where so much is done at such seconds; each has its own."""
+    console = Console(file=io.StringIO(), force_terminal=False, width=80, highlight=False)
+    monkeypatch.setattr(terminal, "err", console)
+    monkeypatch.setattr(terminal, "LINE_EVERY_SECONDS", -1.0)
+    with terminal.progress() as on_progress:
+        for seconds, done, total in reports:
+            monkeypatch.setattr(terminal.time, "monotonic", lambda now=1000.0 + seconds: now)
+            on_progress(done, total)
+    return console.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize(
+    ("reports", "left"),
+    [
+        # Loading the network takes 60 s, and images 1 s each.
+        ([(0, 0, 100), (60, 1, 100), (70, 11, 100), (80, 21, 100)], [None, 89, 79]),
+        # The first image takes 60 s, as one on a slow server may.
+        ([(60, 1, 100), (61, 2, 100), (70, 11, 100)], [None, None, 89]),
+        # The next network begins where the one before ended, after it was judged.
+        (
+            [(0, 0, 20), (5, 10, 20), (15, 20, 20), (90, 0, 50), (95, 1, 50), (105, 11, 50)],
+            [None, 0, None, 39],
+        ),
+        ([(0, 0, 9), (30, 9, 9)], [None]),  # all at once: nothing is left to say
+    ],
+)
+def test_time_left_is_said_once_it_is_known_and_counts_no_start(monkeypatch, reports, left):
+    lines = progress_lines(monkeypatch, reports)
+    said = [re.search(r", (\d+) s left$", line) for line in lines]
+    assert [found and int(found[1]) for found in said] == left
+
+
 def test_short_work_is_not_interrupted_by_progress_lines(photos, networks, monkeypatch):
     monkeypatch.setattr("pipeline.features.computing.PIXELS_PER_BATCH", 10 * 64 * 64)
-    assert "s left" not in run("features", photos, *SETTINGS).stderr
+    assert " of 40 rows" not in run("features", photos, *SETTINGS).stderr
 
 
 class Idle:
@@ -1103,7 +1136,7 @@ def test_the_real_network_works_from_images_to_predictions_and_makes_no_noise(ti
     assert made.returncode == 0, made.stderr
     assert made.stdout.startswith("10 rows computed in ")
     # On a busy machine there are lines of progress, too.
-    lines = [line for line in made.stderr.splitlines() if not line.endswith(" s left")]
+    lines = [line for line in made.stderr.splitlines() if " of 10 rows, " not in line]
     *plan, recipe, space = lines
     assert plan[0].split() == ["10", "images", "train", "validation", "test"]
     assert [line.split()[0] for line in plan[1:]] == ["blue", "red"]
@@ -1125,7 +1158,8 @@ def test_the_real_network_works_from_images_to_predictions_and_makes_no_noise(ti
 
     predicted = command("predict", "runs/data", "data", "--head", "dense", "--json", folder=tiny)
     assert predicted.returncode == 0, predicted.stderr
-    assert predicted.stderr == ""
+    assert predicted.stderr.startswith("Of 10 images, 8 were used to train this model")
+    assert predicted.stderr.count("\n") == 1
     with (tiny / "runs" / "data" / "predictions.csv").open(newline="") as file:
         said = {row["path"]: row for row in csv.DictReader(file) if row["head"] == "dense"}
     found = json.loads(predicted.stdout)
