@@ -77,7 +77,7 @@ def app(
                 trusted=trust or (),
                 label=label or labels is not None,
                 labels=labels,
-                extractor=stage_one.extractor(),
+                extractor=stage_one.extractor(run=run),
                 listener=listener,
             )
         server = _server(site, listening, host, browser=browser)

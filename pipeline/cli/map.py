@@ -82,7 +82,7 @@ def map(  # noqa: A001 -- so it is called
                 data,
                 run=run,
                 model=model,
-                extractor=stage_one.extractor(),
+                extractor=stage_one.extractor(run=run),
                 seed=seed,
                 column=column,
                 listener=listener,

@@ -191,18 +191,24 @@ class StageOne:
         return [self.extractor(backbone, **more) for backbone in backbones]
 
     def extractor(
-        self, backbone: str | None = None, recipe: Recipe | None = None, **more: Any
+        self,
+        backbone: str | None = None,
+        recipe: Recipe | None = None,
+        *,
+        run: Path | None = None,
+        **more: Any,
     ) -> Extractor:
         """Put them together; `more` are the options of one command only.
 
-        Where there is a `recipe`, as a run has it, it takes the place of the options.
+        Where there is a `recipe`, as a run has it, it takes the place of the options. Where there
+        is a `run` whose recipe is taken later, weights are of its network, and are not read here.
         """
         from pipeline.backbones.registry import make_recipe
         from pipeline.features.extractor import Extractor
 
         given = self.recipe if backbone is None else {**self.recipe, "backbone": backbone}
         return Extractor(
-            recipe or make_recipe(**given, weights=self.weights),
+            recipe or make_recipe(**given, weights=None if run else self.weights),
             cache=self.cache,
             weights=self.weights,
             strict=self.strict,

@@ -16,6 +16,7 @@ from served import Served
 
 from pipeline import Extractor, map_images, open_images
 from pipeline.analysis import image_map, image_table
+from pipeline.app import opening
 from pipeline.data.loading import list_dataset, list_partly_labelled
 from pipeline.errors import DataError, PipelineError
 
@@ -162,6 +163,32 @@ def test_a_run_gives_its_features_splits_and_predicted_classes(map_of, trained):
     options = (*run, "--by", "predicted")
     chart, _ = map_of(trained.photos, *options, out="map.svg", settings=())
     assert legend_of(chart) == {"blue": 20, "red": 20}
+
+
+def test_weights_beside_a_run_are_those_of_its_network(map_of, trained, photos, networks, tmp_path):
+    weights = tmp_path / "of-another-network.h5"
+    weights.write_bytes(b"which the default network could not read")
+    options = ("--run", trained.run.folder, "--weights", weights)
+    map_of(photos, *options, settings=())
+    assert {network.weights for network in networks} == {weights}
+
+
+def test_weights_beside_a_run_are_those_of_its_network_on_the_page_too(
+    trained, photos, monkeypatch, tmp_path
+):
+    weights = tmp_path / "of-another-network.h5"
+    weights.write_bytes(b"which the default network could not read")
+    opened = []
+
+    def open_site(*_, extractor, **__):
+        opened.append(extractor.weights)
+        raise PipelineError("this is enough.")
+
+    monkeypatch.setattr(opening, "open_site", open_site)
+    options = ("--run", trained.run.folder, "--weights", weights, "--port", "0")
+    done = run_command("app", photos, *options)
+    assert "this is enough" in done.stderr
+    assert opened == [weights]
 
 
 def test_a_run_on_other_images_is_told(map_of, trained, photos):
