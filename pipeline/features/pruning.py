@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import statistics
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,10 +109,14 @@ def _loss(store: FeatureStore, wanted: Container[bytes]) -> Loss:
             files[name] = (store.folder / name).stat()
     size = sum(rows[name] * file.st_size // store.shards[name] for name, file in files.items())
     made = sorted((file.st_mtime, store.shards[name]) for name, file in files.items())
-    spans = [(time - before, count) for (before, _), (time, count) in itertools.pairwise(made)]
-    timed = [(span, count) for span, count in spans if span < _PAUSE_SECONDS]
+    a_row = [
+        (time - before) / count
+        for (before, _), (time, count) in itertools.pairwise(made)
+        if time - before < _PAUSE_SECONDS
+    ]
     dropped = sum(rows.values())
-    seconds = dropped * sum(span for span, _ in timed) / max(1, sum(count for _, count in timed))
+    # Of one span alone, nobody knows whether it was a pause between two commands.
+    seconds = dropped * statistics.median_low(a_row) if len(a_row) > 1 else 0.0
     return Loss(store, frozenset(unwanted), dropped, size, seconds)
 
 
