@@ -38,8 +38,7 @@ def list_stores(cache: CacheOption = Path("cache")) -> None:
         from pipeline.features.store import open_stores
 
         table = Table(box=box.SIMPLE, pad_edge=False)
-        table.add_column("store", no_wrap=True)
-        table.add_column("made with", overflow="fold")
+        table.add_column("store, and how it was made", overflow="fold")
         for column in ("rows", "shards", "MB"):
             table.add_column(column, justify="right", no_wrap=True)
         bad = 0
@@ -55,8 +54,7 @@ def list_stores(cache: CacheOption = Path("cache")) -> None:
 
                 made_with += f", views: {typed(recipe.augmentation)}"
             table.add_row(
-                shown(recipe.name),
-                shown(made_with),
+                f"{shown(recipe.name)}\n  {shown(made_with)}",
                 f"{len(store):,}",
                 f"{len(store.shards):,}",
                 f"{store.size / 1e6:,.1f}",

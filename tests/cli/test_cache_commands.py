@@ -110,12 +110,24 @@ def test_status_in_words_gives_examples(stored):
 def test_list_names_every_store_with_its_rows(stored):
     pipeline("features", stored, *SETTINGS, "--scaling", "unit")
     result = pipeline("cache", "list", "--cache", "cache")
-    lines = {line.split()[0]: line for line in result.stdout.splitlines() if "vgg16" in line}
+    lines = [line.strip() for line in result.stdout.splitlines()]
+    names = {line.split()[0]: at for at, line in enumerate(lines) if "vgg16" in line}
     stores = list(open_stores("cache"))
-    assert lines.keys() == {store.recipe.name for store in stores}
+    assert names.keys() == {store.recipe.name for store in stores}
     for store in stores:
-        assert f"float32, {store.recipe.scaling}" in lines[store.recipe.name]
-        assert lines[store.recipe.name].split()[-3:-1] == ["40", "1"]
+        at = names[store.recipe.name]
+        assert lines[at].split()[1:3] == ["40", "1"]
+        assert lines[at + 1] == f"float32, {store.recipe.scaling}, bilinear"
+
+
+def test_the_list_is_whole_in_80_columns_with_a_long_name_too(photos):
+    pipeline("features", photos, *SETTINGS, "--backbone", "efficientnet-lite0")
+    [store] = open_stores("cache")
+    lines = pipeline("cache", "list", "--cache", "cache").stdout.splitlines()
+    at = next(at for at, line in enumerate(lines) if store.recipe.name in line)
+    assert len(store.recipe.name) > 45
+    assert lines[at + 1].strip() == f"float32, {store.recipe.scaling}, bilinear"
+    assert max(map(len, lines)) <= 80
 
 
 @pytest.mark.parametrize("start", [0, 1000])
