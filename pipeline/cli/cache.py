@@ -20,6 +20,7 @@ from pipeline.cli.terminal import (
     print_remarks,
     reporting_errors,
     shown,
+    status_of,
 )
 from pipeline.errors import PipelineError, StoreError
 
@@ -169,4 +170,4 @@ def export(
         print_remarks(dataset.remarks)
         print_damaged(damaged)
         out.print(f"{len(dataset):,} rows written to {shown(file)}", soft_wrap=True)
-    finish(dataset.quarantined)
+    finish(dataset.quarantined, listed=status_of(data))

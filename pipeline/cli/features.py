@@ -22,7 +22,15 @@ from pipeline.cli.options import (
     views_of,
     with_stage_one,
 )
-from pipeline.cli.terminal import finish, out, print_damaged, print_remarks, reporting_errors, shown
+from pipeline.cli.terminal import (
+    finish,
+    out,
+    print_damaged,
+    print_remarks,
+    reporting_errors,
+    shown,
+    status_of,
+)
 
 
 @with_stage_one
@@ -71,7 +79,7 @@ def features(
             + " and ".join(shown(store.folder) for store in extraction.plan.every_store),
             soft_wrap=True,
         )
-    finish(extraction.dataset.quarantined)
+    finish(extraction.dataset.quarantined, listed=status_of(data))
 
 
 @partial(with_stage_one, but=("strict",))

@@ -102,7 +102,7 @@ def label(
             if labelling.file.exists() and labelling.state().may_train:
                 why = "train on the labels so far"
                 propose(why, "classify", str(labelling.file), *stage_one.typed())
-    finish(labelling.dataset.quarantined)
+    finish(labelling.dataset.quarantined, listed="--json")
 
 
 def _check_options(
@@ -204,6 +204,9 @@ def _document(
             {"path": str(each.path), "before": each.before, "label": each.label} for each in changes
         ],
         "suspicious": suspicious,
+        "skipped": [
+            {"path": str(bad.path), "reason": bad.reason} for bad in labelling.dataset.quarantined
+        ],
         "next": [
             {
                 "path": str(question.path),

@@ -92,7 +92,7 @@ def problems(
             page = write_report(run, dataset=problems.dataset)
             err.print(f"on the run's page: {shown(page)}", soft_wrap=True)
             print_missing_pictures(run)
-    finish(problems.dataset.quarantined)
+    finish(problems.dataset.quarantined, listed="--json")
 
 
 def _print(document: ProblemsDocument, *, too_few: bool) -> None:

@@ -159,6 +159,6 @@ def end_run(
         )
         err.print(f"Stopped. {heads} kept.")
         raise typer.Exit(exit_code(stopped))
-    finish(run.dataset.quarantined)
+    finish(run.dataset.quarantined, listed=str(run.folder / "run.json"))
     if run.failed or run.left_out:
         raise typer.Exit(SOME_FILES_UNUSABLE)

@@ -218,8 +218,11 @@ def progress(
         yield on_progress
 
 
-def finish(quarantined: Sequence[Quarantined]) -> None:
-    """List the files that were skipped, by reason; they also show in the exit code."""
+def finish(quarantined: Sequence[Quarantined], *, listed: str = "") -> None:
+    """List the files that were skipped, by reason; they also show in the exit code.
+
+    Where not all are shown, `listed` says what lists all of them.
+    """
     if not quarantined:
         return
     files = "file" if len(quarantined) == 1 else "files"
@@ -232,6 +235,8 @@ def finish(quarantined: Sequence[Quarantined]) -> None:
         _print_skipped(group)
     if more := sum(map(len, rarest_first[_SHOWN_REASONS:])):
         err.print(f"  and {more:,} more")
+    if listed and (more or any(len(group) > _SHOWN_FILES for group in rarest_first)):
+        err.print(f"  all of them: {shown(listed)}", soft_wrap=True)
     raise typer.Exit(SOME_FILES_UNUSABLE)
 
 
@@ -245,6 +250,11 @@ def _print_skipped(group: Sequence[Quarantined]) -> None:
     err.print(f"  {len(group):,} files: {reason} ({', '.join(names)})", soft_wrap=True)
     if group[0].fix:
         err.print(f"    {shown(group[0].fix)}", soft_wrap=True)
+
+
+def status_of(data: str) -> str:
+    """Give the command that lists all files of a data set that were skipped."""
+    return as_typed(shlex.join(["pipeline", "status", data, "--json"]))
 
 
 def print_remarks(remarks: Sequence[str]) -> None:

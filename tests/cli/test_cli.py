@@ -942,7 +942,8 @@ def test_skipped_files_are_listed_by_reason_and_broken_ones_by_name(photos, netw
     assert done.exit_code == 3
     lines = done.stderr.splitlines()
     at = lines.index("84 files skipped:")
-    first, second, texts, loose, to_do = lines[at + 1 :]
+    first, second, texts, loose, to_do, place = lines[at + 1 :]
+    assert place == f"  all of them: pipeline status {photos} --json"
     assert first.startswith(f"  {photos}/red/broken.png: not a known image format")
     assert second == f"  2 files: 0 bytes ({photos}/blue/e0.png, {photos}/blue/e1.png)"
     names = ", ".join(f"{photos}/{number:02}.png" for number in range(3))
@@ -973,6 +974,37 @@ def test_a_reason_that_several_files_share_is_one_line(capsys, reasons, shown):
     with pytest.raises(typer.Exit):
         terminal.finish(bad)
     assert capsys.readouterr().err.splitlines()[1:] == shown
+    with pytest.raises(typer.Exit):
+        terminal.finish(bad, listed="here")
+    *_, last = capsys.readouterr().err.splitlines()
+    cut = "..." in shown[-1] or "more" in shown[-1]
+    assert last == ("  all of them: here" if cut else shown[-1])
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        ("features {0}", "pipeline status {0} --json"),
+        ("cache export {0} features.h5", "pipeline status {0} --json"),
+        ("classify {0} --head ridge --name few", "runs/few/run.json"),
+        ("problems {0} --no-learning-curve", "--json"),
+        ("label {0}", "--json"),
+    ],
+)
+def test_where_all_skipped_files_are_listed_is_said(photos, networks, command, place):
+    broken = [photos / "red" / f"broken{number}.png" for number in range(4)]
+    for file in broken:
+        file.write_bytes(b"no image")
+    command, place = (text.format(shlex.quote(str(photos))).split() for text in (command, place))
+    run("features", photos, *SETTINGS)
+    done = run(*command, *SETTINGS)
+    assert done.exit_code == 3
+    assert done.stderr.splitlines()[-1] == f"  all of them: {' '.join(place)}"
+    if place[-1] == "--json":
+        content = run(*(place[1:] or [*command, *place]), *SETTINGS).stdout
+    else:
+        content = Path(*place).read_text()
+    assert all(str(file) in content for file in broken)
 
 
 def test_strict_makes_an_unusable_file_an_error(photos, networks):
