@@ -8,6 +8,7 @@ import io
 import itertools
 import shlex
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -106,7 +107,7 @@ def predict(
         with _PredictListener(training_images(model), streams=stream is not None) as listener:
             found = _predict(loaded, images, maps, extractor=extractor, listener=listener)
             show(noted(found), loaded, listener)
-        _print_known(len(listener.known), len(images))
+        _print_known(listener.known, len(images))
         can_be_kept = loaded.recipe.precision != "int8"  # ONNX has no such networks
         slow = "tensorflow" in sys.modules and len(images) <= _FEW
         if maps is not None:
@@ -118,16 +119,18 @@ def predict(
 
 
 class _PredictListener(TerminalListener):
-    """Also remembers the images that the model knows: their answers tell little."""
+    """Also counts the images that the model knows: their answers tell little."""
 
     def __init__(self, is_known: Callable[[bytes], bool], *, streams: bool) -> None:
         super().__init__(unit="images", streams=streams)
         self._is_known = is_known
-        self.known: list[bytes] = []
+        self.known = 0
+        self._alone = threading.Lock()
 
     def image_read(self, digest: bytes) -> None:
         if self._is_known(digest):
-            self.known.append(digest)
+            with self._alone:
+                self.known += 1
 
 
 def _print_known(known: int, count: int) -> None:
