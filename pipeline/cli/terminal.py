@@ -176,6 +176,13 @@ class _Pace:
         return (done - self._first) / seconds if seconds > _MEASURED_SECONDS else 0.0
 
 
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    if minutes < 2:
+        return f"{seconds:.0f} s"
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
+
+
 @contextmanager
 def progress(
     unit: str = "images", workers: Workers | None = None, *, streams: bool = False
@@ -208,7 +215,7 @@ def progress(
         text = f"{rate:.1f}/s" if rate else "" if done else "loading the network"
         if workers and (rates := workers.rates.values()):
             text += f" by {len(rates)} workers, {min(rates):.1f} to {max(rates):.1f}/s each"
-        left = f"{(total - done) / rate:,.0f} s left" if rate else ""
+        left = f"{_duration((total - done) / rate)} left" if rate else ""
         bar.update(task, completed=done, total=total, rate=text, left=left, visible=True)
         if bar.disable and done and now - last_line > LINE_EVERY_SECONDS:
             last_line = now

@@ -264,6 +264,14 @@ def test_time_left_is_said_once_it_is_known_and_counts_no_start(monkeypatch, rep
     assert [found and int(found[1]) for found in said] == left
 
 
+@pytest.mark.parametrize(
+    ("images", "left"), [(80, "69 s"), (911, "15 min"), (6911, "115 min"), (10_031, "2 h 47 min")]
+)
+def test_long_times_left_are_said_in_minutes_and_hours(monkeypatch, images, left):
+    line = progress_lines(monkeypatch, [(0, 1, images), (10, 11, images)])[-1]
+    assert line.endswith(f", {left} left")
+
+
 def test_short_work_is_not_interrupted_by_progress_lines(photos, networks, monkeypatch):
     monkeypatch.setattr("pipeline.features.computing.PIXELS_PER_BATCH", 10 * 64 * 64)
     assert " of 40 rows" not in run("features", photos, *SETTINGS).stderr
