@@ -98,7 +98,8 @@ def _holds_no_images(source: Location) -> DataError:
     return DataError(
         f"{source} is an HDF5 file, which holds no images.",
         expected=LAYOUTS,
-        fix="if `pipeline cache export` wrote it, give it, named .h5, to classify or problems",
+        fix="if `pipeline cache export` wrote it, give it, as a local file named .h5, to classify "
+        "or problems",
     )
 
 

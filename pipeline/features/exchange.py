@@ -29,7 +29,7 @@ from pipeline.backbones.recipe import Recipe
 from pipeline.data.dataset import SPLITS, Dataset
 from pipeline.data.loading import load_dataset
 from pipeline.data.targets import Targets
-from pipeline.data.urls import Unopened
+from pipeline.data.urls import Unopened, locate
 from pipeline.errors import DataError
 from pipeline.features.extractor import Extractor
 from pipeline.features.keys import keys
@@ -62,7 +62,8 @@ def is_features_file(data: object) -> bool:
     """Tell whether this names a file of features, in place of images."""
     if not isinstance(data, str | Path):
         return False
-    return Path(data).suffix in SUFFIXES and not Path(data).is_dir()
+    place = locate(data)
+    return isinstance(place, Path) and place.suffix in SUFFIXES and not place.is_dir()
 
 
 def export(

@@ -1278,7 +1278,12 @@ def test_a_file_of_features_in_place_of_images_is_named_as_what_it_is(
     assert result.exit_code == 1
     said = " ".join(result.stderr.split())
     assert f"{file} is an HDF5 file, which holds no images" in said
-    assert (
-        "if `pipeline cache export` wrote it, give it, named .h5, to classify or problems" in said
-    )
+    assert "if `pipeline cache export` wrote it, give it, as a local file named .h5," in said
     assert "utf-8" not in said
+
+
+@pytest.mark.parametrize("command", ["classify", "problems"])
+def test_a_file_of_features_behind_an_address_is_not_looked_for_on_this_machine(command):
+    result = run(command, "memory://folder/features.h5")
+    assert result.exit_code == 1
+    assert "Error: there are no files in memory://folder/features.h5." in result.stderr
