@@ -57,6 +57,7 @@ def home(tmp_path_factory):
 def run(home, command):
     path = f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path}
+    environment.pop("MAKEFLAGS", None)  # the options of a `make test` are for that
     return subprocess.run(
         command,
         shell=True,

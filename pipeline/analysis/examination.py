@@ -53,7 +53,7 @@ def examine(
     """
     listener = listener or Listener()
     if is_features_file(data):
-        dataset, _, rows = import_features(Path(data))
+        dataset, _, rows = import_features(data)
     else:
         extraction = extract(data, extractor=extractor, seed=seed, hold=True, listener=listener)
         dataset, rows = extraction.dataset, extraction.rows()

@@ -309,9 +309,10 @@ class Labelling:
             self._file.confirm(
                 {paths[each.place]: each.label for each in answers if each.confirmed}
             )
-        except PipelineError:
+        except PipelineError as error:
             answers = [each for each in answers if not each.confirmed]
-            raise
+            found = f"the labels are kept, and then: {error.found}"
+            raise PipelineError(found, fix=error.fix) from error
         finally:
             for each in answers:
                 self._suspects.pop(each.place, None)

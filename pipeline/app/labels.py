@@ -156,7 +156,7 @@ class LabelsFile:
         """Remember that somebody found images' labels right; with empty ones, forget it."""
         if labels:
             with (
-                file_errors(f"keep that {_name(labels)} is confirmed in {self._confirmed}"),
+                file_errors(f"keep the confirmation of {_name(labels)} in {self._confirmed}"),
                 Journal.opened(self._confirmed) as journal,
             ):
                 journal.append(*self._texts(labels))

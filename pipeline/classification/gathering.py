@@ -84,7 +84,7 @@ def _imported(data: str | Path | Dataset, order: Order) -> Rows:
         raise PipelineError(
             f"{data} holds the features of one layer.", fix=f"leave --pool {LAYERS} away"
         )
-    given, recipe, rows = import_features(Path(str(data)))
+    given, recipe, rows = import_features(str(data))
     order.check_name(given.name)
     protocol, remarks = order.protocol.suited(given, order.seed)
     dataset, protocol = protocol.check(given), protocol.with_rows_at_hand()

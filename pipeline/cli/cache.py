@@ -170,4 +170,4 @@ def export(
         print_remarks(dataset.remarks)
         print_damaged(damaged)
         out.print(f"{len(dataset):,} rows written to {shown(file)}", soft_wrap=True)
-    finish(dataset.quarantined, listed=status_of(data))
+    finish(dataset.quarantined, listed=status_of(data, stage_one.typed()))

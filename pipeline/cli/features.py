@@ -79,7 +79,7 @@ def features(
             + " and ".join(shown(store.folder) for store in extraction.plan.every_store),
             soft_wrap=True,
         )
-    finish(extraction.dataset.quarantined, listed=status_of(data))
+    finish(extraction.dataset.quarantined, listed=status_of(data, stage_one.typed()))
 
 
 @partial(with_stage_one, but=("strict",))

@@ -19,7 +19,7 @@ from pipeline.cli.options import (
     StageOne,
     with_stage_one,
 )
-from pipeline.cli.terminal import err, finish, out, propose, reporting_errors, shown
+from pipeline.cli.terminal import WITH_JSON, err, finish, out, propose, reporting_errors, shown
 from pipeline.errors import PipelineError, did_you_mean
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def label(
             if labelling.file.exists() and labelling.state().may_train:
                 why = "train on the labels so far"
                 propose(why, "classify", str(labelling.file), *stage_one.typed())
-    finish(labelling.dataset.quarantined, listed="--json")
+    finish(labelling.dataset.quarantined, listed="" if as_json else WITH_JSON)
 
 
 def _check_options(

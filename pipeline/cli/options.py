@@ -235,7 +235,7 @@ class StageOne:
         typed = [
             f"--{name} {value}"
             for name, value in {**self.recipe, **more}.items()
-            if name in self.given and value not in (None, settings.get(name))
+            if name in self.given and value not in (None, "auto", settings.get(name))
         ]
         if run and typed:
             raise PipelineError(

@@ -18,7 +18,7 @@ from pipeline.cli.options import (
     with_stage_one,
 )
 from pipeline.cli.results import print_missing_pictures
-from pipeline.cli.terminal import err, finish, out, propose, reporting_errors, shown
+from pipeline.cli.terminal import WITH_JSON, err, finish, out, propose, reporting_errors, shown
 
 if TYPE_CHECKING:
     from pipeline.runs.documents import ProblemsDocument
@@ -92,7 +92,7 @@ def problems(
             page = write_report(run, dataset=problems.dataset)
             err.print(f"on the run's page: {shown(page)}", soft_wrap=True)
             print_missing_pictures(run)
-    finish(problems.dataset.quarantined, listed="--json")
+    finish(problems.dataset.quarantined, listed="" if as_json else WITH_JSON)
 
 
 def _print(document: ProblemsDocument, *, too_few: bool) -> None:

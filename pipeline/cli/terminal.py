@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 SOME_FILES_UNUSABLE = 3
 
 GOES_ON = "kept: the same command goes on from there"
+WITH_JSON = "the same command with --json"
 MORE_MEMORY = "close other programs, or use a machine with more memory"
 LINE_EVERY_SECONDS = 10.0
 _MEASURED_SECONDS = 2.0  # before that, the time left is a guess
@@ -214,7 +215,8 @@ def progress(
         rate = pace.measure(done, now)
         text = f"{rate:.1f}/s" if rate else "" if done else "loading the network"
         if workers and (rates := workers.rates.values()):
-            text += f" by {len(rates)} workers, {min(rates):.1f} to {max(rates):.1f}/s each"
+            by = f"by {len(rates)} workers, {min(rates):.1f} to {max(rates):.1f}/s each"
+            text = f"{text} {by}".lstrip()
         left = f"{_duration((total - done) / rate)} left" if rate else ""
         bar.update(task, completed=done, total=total, rate=text, left=left, visible=True)
         if bar.disable and done and now - last_line > LINE_EVERY_SECONDS:
@@ -259,9 +261,9 @@ def _print_skipped(group: Sequence[Quarantined]) -> None:
         err.print(f"    {shown(group[0].fix)}", soft_wrap=True)
 
 
-def status_of(data: str) -> str:
+def status_of(data: str, options: Sequence[str]) -> str:
     """Give the command that lists all files of a data set that were skipped."""
-    return as_typed(shlex.join(["pipeline", "status", data, "--json"]))
+    return as_typed(shlex.join(["pipeline", "status", data, *options, "--json"]))
 
 
 def print_remarks(remarks: Sequence[str]) -> None:

@@ -85,10 +85,9 @@ def _check_training_parts(
     fewest = np.sort(counts, axis=0)[:-left_out].sum(axis=0)
     few = np.flatnonzero(fewest < _FEWEST_TO_LEARN_FROM)
     if few.size or not all(map(len, folds)):
-        fewer = ", or ask for fewer folds" if left_out == 2 and len(folds) > 3 else ""
         concerned = f"the class {classes[few[0]]}" if few.size else "a fold"
         raise DataError(
             f"{len(folds)} folds leave too few images for {concerned}: groups are not split up",
             expected=f"{_FEWEST_TO_LEARN_FROM} or more images of each class to learn from",
-            fix=f"give smaller groups{fewer}",
+            fix="give smaller groups",
         )

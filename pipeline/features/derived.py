@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline.system.files import read_regular, write_file
 
-_NAME = "derived.bin"
+DERIVED = "derived.bin"
 _HEAD_BYTES = 64  # two digests: of what it was computed from, and of the values
 
 Values = npt.NDArray[np.float32]
@@ -23,7 +23,7 @@ def remember(folder: Path, source: bytes, compute: Callable[[], Values]) -> Valu
 
     Those of the last source are kept; a file that is damaged or cannot be written costs only time.
     """
-    file = folder / _NAME
+    file = folder / DERIVED
     with contextlib.suppress(OSError):
         stored = memoryview(read_regular(file))
         content = stored[_HEAD_BYTES:]
@@ -39,4 +39,4 @@ def remember(folder: Path, source: bytes, compute: Callable[[], Values]) -> Valu
 
 def forget(folder: Path) -> None:
     """Remove what was computed from rows that go."""
-    (folder / _NAME).unlink(missing_ok=True)
+    (folder / DERIVED).unlink(missing_ok=True)

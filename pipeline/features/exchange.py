@@ -114,8 +114,9 @@ def _exists(file: Path) -> DataError:
     return DataError(f"{file} already exists.", fix="delete it, or choose another name")
 
 
-def import_features(file: Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32]]:
+def import_features(data: str | Path) -> tuple[Dataset, Recipe, npt.NDArray[np.float32]]:
     """Read what `export_features` wrote."""
+    file = Path(locate(data))
     if not file.is_file():
         raise DataError(f"there is no file {file}.")
     if file.suffix == ".npz":

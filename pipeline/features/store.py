@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from pipeline.backbones.recipe import Recipe
 from pipeline.errors import StoreError
+from pipeline.features.derived import DERIVED
 from pipeline.features.folder import (
     has_recipe,
     list_stores,
@@ -123,7 +124,7 @@ class FeatureStore:
     def size(self) -> int:
         """Bytes on disk."""
         size = 0
-        for path in self.folder.glob("*.h5"):
+        for path in (*self.folder.glob("*.h5"), *self.folder.glob(DERIVED)):
             with contextlib.suppress(FileNotFoundError):  # pruned a moment ago
                 size += path.stat().st_size
         return size

@@ -951,7 +951,7 @@ def test_skipped_files_are_listed_by_reason_and_broken_ones_by_name(photos, netw
     lines = done.stderr.splitlines()
     at = lines.index("84 files skipped:")
     first, second, texts, loose, to_do, place = lines[at + 1 :]
-    assert place == f"  all of them: pipeline status {photos} --json"
+    assert place == f"  all of them: pipeline status {photos} --size 64 --precision float32 --json"
     assert first.startswith(f"  {photos}/red/broken.png: not a known image format")
     assert second == f"  2 files: 0 bytes ({photos}/blue/e0.png, {photos}/blue/e1.png)"
     names = ", ".join(f"{photos}/{number:02}.png" for number in range(3))
@@ -992,24 +992,29 @@ def test_a_reason_that_several_files_share_is_one_line(capsys, reasons, shown):
 @pytest.mark.parametrize(
     ("command", "place"),
     [
-        ("features {0}", "pipeline status {0} --json"),
-        ("cache export {0} features.h5", "pipeline status {0} --json"),
+        ("features {0}", "pipeline status {0} {1} --json"),
+        ("cache export {0} features.h5", "pipeline status {0} {1} --json"),
         ("classify {0} --head ridge --name few", "runs/few/run.json"),
-        ("problems {0} --no-learning-curve", "--json"),
-        ("label {0}", "--json"),
+        ("problems {0} --no-learning-curve", "the same command with --json"),
+        ("label {0}", "the same command with --json"),
     ],
 )
 def test_where_all_skipped_files_are_listed_is_said(photos, networks, command, place):
     broken = [photos / "red" / f"broken{number}.png" for number in range(4)]
     for file in broken:
         file.write_bytes(b"no image")
-    command, place = (text.format(shlex.quote(str(photos))).split() for text in (command, place))
+    settings = " ".join(SETTINGS)
+    command, place = (text.format(photos, settings).split() for text in (command, place))
     run("features", photos, *SETTINGS)
     done = run(*command, *SETTINGS)
     assert done.exit_code == 3
     assert done.stderr.splitlines()[-1] == f"  all of them: {' '.join(place)}"
-    if place[-1] == "--json":
-        content = run(*(place[1:] or [*command, *place]), *SETTINGS).stdout
+    if place[0] == "pipeline":
+        content = run(*place[1:]).stdout
+    elif place[-1] == "--json":
+        done = run(*command, *SETTINGS, "--json")
+        content = done.stdout
+        assert "all of them" not in done.stderr
     else:
         content = Path(*place).read_text()
     assert all(str(file) in content for file in broken)

@@ -22,7 +22,7 @@ import pytest
 from stores import some_dataset, some_rows
 
 from pipeline.errors import DataError
-from pipeline.features.exchange import export_features, import_features
+from pipeline.features.exchange import export_features, import_features, is_features_file
 
 BLOCK = 512
 OLD = Path(__file__).parents[1] / "stored" / "version-0.1.0" / "features.h5"
@@ -352,3 +352,9 @@ def test_of_three_exports_to_one_file_the_first_stays_and_the_others_say_so(
             export_features(some_dataset(12), recipe, rows + 1, file)
     assert file.read_bytes() == whole
     assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("form", [str, "file://{}".format])
+def test_a_file_is_read_by_its_path_or_its_address(exported, form):
+    assert is_features_file(form(exported))
+    np.testing.assert_array_equal(import_features(form(exported))[2], import_features(exported)[2])
