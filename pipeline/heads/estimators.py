@@ -92,8 +92,11 @@ def sparse_rows(rows: Any, dtype: Any = None) -> Any:
     return csr_array(rows, dtype=dtype)
 
 
+_ROOT_OF_TWO = np.float32(2**0.5)
+
+
 class CoarseForest(RandomForestClassifier):  # type: ignore[misc]
-    """A random forest that is grown on rows rounded to four significant bits.
+    """A random forest that is grown on rows rounded to eight values an octave.
 
     With few different values to sort it grows in a third of the time, and is as good:
     docs/decisions/0035. Thresholds lie between rounded values, so rows to predict stay as they are.
@@ -114,9 +117,13 @@ class CoarseForest(RandomForestClassifier):  # type: ignore[misc]
 
 
 def _rounded(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Round values to four significant bits."""
-    mantissas, exponents = np.frexp(values)
-    rounded: NDArray[np.float32] = np.ldexp(np.rint(mantissas * 16), exponents - 4)
+    """Round the products of values and the root of two to four significant bits.
+
+    Without the root, many thresholds would be values that rows have which were rounded before, and
+    last bits would decide on which side of them such a row is.
+    """
+    mantissas, exponents = np.frexp(values * _ROOT_OF_TWO)
+    rounded: NDArray[np.float32] = np.ldexp(np.rint(mantissas * 16), exponents - 4) / _ROOT_OF_TWO
     return rounded
 
 

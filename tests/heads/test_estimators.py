@@ -82,14 +82,26 @@ def test_rows_of_another_shape_are_not_pooled():
 
 
 @pytest.mark.parametrize("convert", [np.asarray, csr_array], ids=["dense", "sparse"])
-def test_a_coarse_forest_is_scikit_learns_on_rows_of_four_bits_and_takes_rows_as_they_are(convert):
+def test_a_coarse_forest_is_scikit_learns_on_rounded_rows_and_takes_rows_as_they_are(convert):
     rng = np.random.default_rng(0)
     rows = np.maximum(rng.normal(size=(120, 30)), 0).astype(np.float32)
     y = rows[:, :3].sum(axis=1) > 1.2
-    steps = 2.0 ** (np.floor(np.log2(np.where(rows > 0, rows, 1))) - 3)  # 8 to 16 of them
-    coarse = (np.rint(rows / steps) * steps).astype(np.float32)
+    longer = rows * np.float32(2**0.5)
+    steps = 2.0 ** (np.floor(np.log2(np.where(rows > 0, longer, 1))) - 3)  # 8 to 16 of them
+    coarse = (np.rint(longer / steps) * steps).astype(np.float32) / np.float32(2**0.5)
     assert 10 * len(np.unique(coarse)) < len(np.unique(rows))
     ours = CoarseForest(20, random_state=3).fit(convert(rows), y)
     theirs = RandomForestClassifier(20, random_state=3).fit(coarse, y)
     other, _ = np.maximum(rng.normal(size=(2, 50, 30)), 0).astype(np.float32)
     np.testing.assert_array_equal(ours.predict_proba(convert(other)), theirs.predict_proba(other))
+
+
+def test_hardly_a_threshold_of_a_coarse_forest_is_near_to_values_that_rounded_rows_have():
+    rng = np.random.default_rng(1)
+    mantissas, exponents = np.frexp(rng.lognormal(size=(200, 20)))
+    rows = np.ldexp(np.rint(mantissas * 4096) / 4096, exponents).astype(np.float32)
+    forest = CoarseForest(20, random_state=0).fit(rows, rows[:, 0] > rows[:, 1])
+    inner = [own.tree_.threshold[own.tree_.children_left >= 0] for own in forest.estimators_]
+    thresholds = np.frexp(np.concatenate(inner))[0] * 4096
+    near = np.abs(thresholds - np.rint(thresholds)) < 0.001  # of a step of those values
+    assert np.mean(near) < 0.01
